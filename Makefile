@@ -1,0 +1,83 @@
+# Tandem: every command of the project. `make help` lists them.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+
+CC     ?= gcc
+SAN    ?=
+B      := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+comma  := ,
+PREFIX ?= /usr/local
+
+WARN := -Wall -Wextra -Wpedantic -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual \
+        -Wwrite-strings -Wformat=2 -Wundef -Wvla -Wswitch-enum -Wimplicit-fallthrough -Wconversion -Wnull-dereference
+OPT  := $(if $(SAN),-O1 -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all,-O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+override CFLAGS   += -std=c17 -D_GNU_SOURCE -g $(OPT) $(WARN) -fno-common -fstack-protector-strong -fPIC -MMD -MP -I.
+override LDFLAGS  += $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,relro,-z,now
+PKGS := rdkafka libcurl jansson libpq libmicrohttpd inih
+CFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -lpthread
+
+objs = $(patsubst %.c,$(B)/obj/%.o,$(1))
+
+COMMON := $(wildcard common/*.c)
+OUTBOX := producer/outbox.c
+RELAY  := $(filter-out %_main.c,$(wildcard producer/relay/*.c producer/relay/core/*.c))
+WORKER := $(filter-out %_main.c,$(wildcard worker/*.c worker/engine/*.c worker/targets/*.c))
+DLQ    := $(filter-out %_main.c,$(wildcard worker/dlq/*.c))
+ORDERS := $(wildcard producer/example/*.c)
+APIS   := $(wildcard tests/rig/*_api.c)
+SIM    := $(wildcard tests/sim/*.c)
+UNIT   := $(wildcard tests/unit/test_*.c)
+CORES  := $(wildcard worker/engine/*.c producer/relay/core/*.c)
+
+BIN := tandem-relay tandem-inventory tandem-crm tandem-dlq orders-service inventory-api crm-api
+LIB := $(B)/lib/libtandem-outbox.a $(B)/lib/libtandem-outbox.so.0
+
+all: $(addprefix $(B)/bin/,$(BIN)) $(LIB) ## build the programs and the library
+
+$(B)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -c -o $@ $<
+$(B)/lib/common.a: $(call objs,$(COMMON))
+	@mkdir -p $(@D)
+	@rm -f $@
+	ar rcs $@ $^
+$(B)/obj/producer/outbox.o: override CFLAGS += -fvisibility=hidden
+$(B)/lib/libtandem-outbox.a: $(call objs,$(OUTBOX))
+	@mkdir -p $(@D)
+	@rm -f $@
+	ar rcs $@ $^
+$(B)/lib/libtandem-outbox.so.0: $(call objs,$(OUTBOX))
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -shared -Wl,-soname,libtandem-outbox.so.0 -o $@ $^ $(shell pkg-config --libs libpq)
+	ln -sf libtandem-outbox.so.0 $(B)/lib/libtandem-outbox.so
+
+define program
+$(B)/bin/$(1): $(call objs,$(2)) $(B)/lib/common.a $(3)
+	@mkdir -p $$(@D)
+	$(CC) $(LDFLAGS) -o $$@ $$^ $(LIBS)
+endef
+$(eval $(call program,tandem-relay,$(RELAY) producer/relay/relay_main.c))
+$(eval $(call program,tandem-inventory,$(WORKER) worker/targets/inventory_main.c))
+$(eval $(call program,tandem-crm,$(WORKER) worker/targets/crm_main.c))
+$(eval $(call program,tandem-dlq,$(DLQ) worker/dlq/dlq_main.c $(wildcard worker/engine/*.c)))
+$(eval $(call program,orders-service,$(ORDERS),$(B)/lib/libtandem-outbox.a))
+$(eval $(call program,inventory-api,$(filter-out %/crm_api.c,$(APIS))))
+$(eval $(call program,crm-api,$(filter-out %/inventory_api.c,$(APIS))))
+
+# Unit tests: one program per file, linked with everything that is not a main.
+ALL_PARTS := $(RELAY) $(WORKER) $(DLQ) $(OUTBOX)
+$(B)/lib/parts.a: $(call objs,$(ALL_PARTS))
+	@mkdir -p $(@D)
+	@rm -f $@
+	ar rcs $@ $^
+$(B)/unit/%: $(B)/obj/tests/unit/%.o $(B)/lib/parts.a $(B)/lib/common.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs cmocka)
+unit: $(patsubst tests/unit/%.c,$(B)/unit/%,$(UNIT))
+
+include tests/sim/sim.mk
+
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+.PHONY: all unit deps demo up down test check sim bench fuzz lint fmt docs install clean help migrate test-faults test-containers

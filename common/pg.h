@@ -1,0 +1,25 @@
+/* The door to Postgres: connect with limits, and say of each failure whether trying again can help. */
+#pragma once
+
+#include <libpq-fe.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/compiler.h"
+#include "common/err.h"
+#include "common/options.h"
+
+/*
+ * Connect to url (a libpq URI or keyword string; empty: libpq's environment) with the pass-through pairs over it,
+ * connect_timeout and tcp_user_timeout set when the user did not, application_name = program. NULL with err
+ * (TEMPORARY: not there, starting up, too many clients; PERMANENT: bad password, no such database, bad option).
+ * Passwords never appear in the message.
+ */
+PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char *program, struct err *err);
+/* Fill err from a failed result or connection: kind by SQLSTATE (40001, 40P01, 55P03, 57P0x, 53xxx, 08xxx: TEMPORARY). Returns -1. */
+int pg_err(PGconn *conn, const PGresult *res, struct err *err, const char *doing);
+/* Compare the database's schema version (tandem.schema_version) with TANDEM_SCHEMA_VERSION: -1 PERMANENT names both. */
+NODISCARD int pg_check_schema(PGconn *conn, struct err *err);
+/* Run one statement without parameters that returns no rows. */
+NODISCARD int pg_exec(PGconn *conn, const char *sql, struct err *err);
+void pg_clearp(PGresult **res); /* for CLEANUP */

@@ -1,0 +1,84 @@
+/*
+ * Put an event into the outbox inside the caller's own open Postgres transaction: committed with it or not at all (G1).
+ *
+ * The only header a service includes, and the only library it links: libtandem-outbox, which needs libpq and nothing else.
+ * It never prints, exits, starts a thread or opens a connection, and never begins or ends a transaction.
+ * C and C++. Thread-safe as libpq is: different connections from different threads, one connection from one thread at a time.
+ *
+ *     PQexec(conn, "BEGIN");
+ *     ... the business UPDATE or INSERT first: it takes the lock that gives events of one key their order ...
+ *     struct outbox_event ev = {.topic = "tandem.orders", .key = "o-17", .type = "order.placed", .payload = json, .payload_len = len};
+ *     struct outbox_err err;
+ *     if (outbox_put(conn, &ev, NULL, &err) < 0)
+ *         ... err.message says why; ROLLBACK ...
+ *     PQexec(conn, "COMMIT");
+ */
+#ifndef TANDEM_OUTBOX_H
+#define TANDEM_OUTBOX_H
+
+#include <libpq-fe.h>
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define OUTBOX_EVENT_ID_BYTES 37 /* 36 characters and NUL */
+
+struct outbox_header {
+    const char *name, *value; /* UTF-8, NUL-terminated */
+};
+
+/* Zero what you do not use. All pointers are borrowed for the call. Strings are UTF-8 without NUL. */
+struct outbox_event {
+    const char *topic;        /* required: Kafka topic, 1–249 of [a-zA-Z0-9._-] */
+    const void *key;          /* bytes of the Kafka key; NULL: no key, and then no order */
+    size_t key_len;           /* 0 with a key: it is a C string */
+    const char *type;         /* required: CloudEvents type, "order.placed" */
+    const void *payload;      /* bytes as they shall travel; NULL: a tombstone */
+    size_t payload_len;       /* 0 with a payload: it is a C string */
+    const char *content_type; /* NULL: "application/json" */
+    const char *source;       /* CloudEvents source; NULL: "tandem" */
+    const char *event_id;     /* a UUID of yours; NULL: a version 7 one is made (RFC 9562) */
+    const char *traceparent;  /* W3C trace context; NULL: a new trace is started */
+    const struct outbox_header *headers;
+    size_t header_count;      /* at most 64; names must not start with "ce_", "x-dlq-" or "__dlq." */
+};
+
+#define OUTBOX_PAYLOAD_BYTES_MAX (64u * 1024 * 1024) /* Kafka's own limit is lower by default: see the relay's parked rows */
+
+struct outbox_err {
+    char message[256]; /* one line, lower case, the offending value in quotes */
+    char sqlstate[6];  /* of the server, "" when the server was not asked */
+    int retriable;     /* 1: the same transaction may succeed when run again (serialization failure, lost connection) */
+};
+
+/*
+ * Put ev into the transaction that is open on conn. Returns 0, or -1 with err filled (err may be NULL).
+ * ret_event_id, when not NULL, receives the event id's text.
+ * Refused, with nothing sent: no open transaction, a failed one, a connection in the middle of a COPY or with an unread result,
+ * a field that is missing or over its limit. The statement is prepared once per connection (a lost or reset connection, DISCARD ALL
+ * and DEALLOCATE ALL are noticed). One round trip; a server error leaves the transaction failed, as any statement would
+ * (inside a savepoint: roll back to it and go on).
+ *
+ * In pipeline mode use outbox_send instead.
+ */
+int outbox_put(PGconn *conn, const struct outbox_event *ev, char *ret_event_id, struct outbox_err *err);
+
+/*
+ * The same in pipeline mode (PQenterPipelineMode): queues the insert, without a round trip and without waiting. The transaction must
+ * have been begun on this connection, earlier or in this same pipeline; the caller declares that by `in_transaction` 1 when the BEGIN is
+ * still in the pipeline. Exactly one result (PGRES_TUPLES_OK, the event id) and its NULL come out of PQgetResult for it, and before
+ * the first use on a connection one more (PGRES_COMMAND_OK of the preparation): *ret_results says how many, 1 or 2.
+ */
+int outbox_send(PGconn *conn, const struct outbox_event *ev, int in_transaction, char *ret_event_id, int *ret_results,
+                struct outbox_err *err);
+
+/* The library's version, "0.1.0". Static. */
+const char *outbox_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

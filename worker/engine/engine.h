@@ -1,0 +1,208 @@
+/*
+ * The delivery engine: told facts and the time, it answers with actions. No I/O, no clock, no foreign library.
+ *
+ *      facts in                                            actions out (engine_next until it returns false)
+ *   engine_assign        a stream is ours        ┌──────┐   SEND     start this HTTP request
+ *   engine_parked_key    a key was parked        │      │   BURY     produce this dead letter
+ *   engine_record        a record arrived        │engine│   PARK     produce this state of a parked key
+ *   engine_response      an attempt ended   ───▶ │      │──▶ COMMIT  commit this offset and map
+ *   engine_buried        a dead letter is safe   │      │   PAUSE    stop fetching a stream; RESUME
+ *   engine_park_written  a parked state is safe  │      │   CANCEL   give up this request, its answer will not count
+ *   engine_committed     a commit ended          │      │   RELEASE  the record is not needed any more
+ *   engine_revoke        a stream will go        └──────┘   DRAINED  a revoked stream has nothing left in flight
+ *   engine_lost          a stream is gone
+ *   engine_tick          time has passed
+ *
+ * One engine is one destination in one process. Single-threaded: all calls from the worker's loop.
+ * What an event goes through (delivery.c; a step is moved only by the engine):
+ *
+ *   WAITING ──▶ READY ──▶ IN_FLIGHT ──▶ done ──▶ (offset complete, RELEASE)
+ *     ▲  its key's turn │        │ retry: BACKOFF ──▶ READY
+ *     │                 │        └ poison or attempts spent: BURYING ──▶ PARKING ──▶ done
+ *     └ behind another  └ key is parked: BURYING (reason "parked-behind")
+ *
+ * Words: a *stream* is one partition of the source topic or of the replay topic. A *group* is the partition number: the source
+ * stream and the replay stream of one number share their keys, so an order of one key holds across both.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/compiler.h"
+#include "common/event.h"
+#include "worker/engine/verdict.h"
+
+struct engine;
+struct delivery;
+
+/* ---- birth ---------------------------------------------------------------------------------------------------------- */
+
+enum engine_order { ENGINE_ORDER_KEY, ENGINE_ORDER_PARTITION, ENGINE_ORDER_NONE };
+enum engine_on_dead_letter { ENGINE_PARK, ENGINE_CONTINUE };
+
+/* All times in ns. Every bound is > 0. engine_config_default gives the documented defaults. */
+struct engine_config {
+    enum engine_order order;
+    enum engine_on_dead_letter on_dead_letter;
+    int in_flight_max;                /* requests at once, the whole destination */
+    int window_events, window_bytes;  /* per stream: records taken in and not complete; intake pauses at either */
+    int total_bytes;                  /* over all streams */
+    int attempts_max;                 /* counted attempts before the dead letter */
+    int64_t retry_age_max_ns;         /* since the first attempt, the time with the breaker open not counted; 0: no limit */
+    int64_t backoff_base_ns, backoff_cap_ns; /* full jitter: uniform in [0, min(cap, base * 2^(n-1))], floor 1 ms */
+    int64_t retry_after_cap_ns;       /* a longer Retry-After is cut to this */
+    int breaker_failures;             /* consecutive systemic failures that open the breaker */
+    double breaker_share;             /* or this share of failures ... */
+    int breaker_share_min;            /* ... among at least so many answers ... */
+    int64_t breaker_window_ns;        /* ... within this window */
+    int64_t breaker_open_ns, breaker_open_cap_ns; /* first pause before a probe, doubling (with jitter) up to the cap */
+    int64_t commit_interval_ns;       /* COMMIT at most this often per stream (100 ms), and at once when drained */
+    int64_t drain_ns;                 /* after engine_revoke: CANCEL what is still in flight after this */
+    int parked_keys_max;              /* per group; beyond it a dead-lettered key is not parked but its stream pauses, loudly */
+    const struct verdict_rule *rules; /* the target's overrides before the common table; borrowed; NULL: none */
+    size_t rule_count;
+    uint64_t seed;                    /* of the jitter */
+};
+struct engine_config engine_config_default(void);
+
+struct engine *engine_new(const struct engine_config *cfg, struct err *err); /* NULL: PERMANENT (bad bound) or no memory */
+void engine_free(struct engine *e); /* does not hand out RELEASE: drain or engine_lost first, or the records leak */
+
+/* ---- streams -------------------------------------------------------------------------------------------------------- */
+
+enum stream_kind { STREAM_SOURCE, STREAM_REPLAY };
+
+/*
+ * The stream is ours from now on. stream: any number the door likes, 0 … ENGINE_STREAMS_MAX-1, not in use. committed: the offset
+ * that was committed, or -1 when there is none. metadata: the commit's string (may be NULL); what cannot be read means redeliver
+ * from `committed`, never skip, and is told by the return value false. Nothing of the group is dispatched before engine_open(group).
+ */
+#define ENGINE_STREAMS_MAX 4096
+bool engine_assign(struct engine *e, int64_t now, int stream, enum stream_kind kind, int group, int64_t committed,
+                   const char *metadata);
+/* Before engine_open: the parked topic holds this state for the key (its last record). value NULL: released. -1: unreadable
+ * value: the key counts as parked with an unknown set, which only `tandem-dlq` can end. */
+int engine_parked_key(struct engine *e, int group, struct slice key, struct slice value, struct err *err);
+/* The parked topic has been read to its end for this group: dispatch may begin. */
+void engine_open(struct engine *e, int64_t now, int group);
+/*
+ * The stream will be taken away: nothing more of it is dispatched; what is in flight may end within drain_ns; then DRAINED comes,
+ * after a last COMMIT. Records not in flight are RELEASEd at once. The door gives the partition up after DRAINED and calls engine_lost.
+ */
+void engine_revoke(struct engine *e, int64_t now, int stream);
+/* The stream is gone (after DRAINED, or suddenly): forget it; RELEASE for all it held, CANCEL for what is in flight; never a COMMIT. */
+void engine_lost(struct engine *e, int64_t now, int stream);
+
+/* ---- records -------------------------------------------------------------------------------------------------------- */
+
+struct engine_record {
+    int stream;
+    int64_t offset;
+    int32_t leader_epoch;       /* -1: unknown; handed back in COMMIT */
+    struct slice key;           /* data NULL: no key: no order, never parked */
+    struct slice event_id;      /* ce_id (or the door's "topic/partition/offset" when it has none) */
+    size_t bytes;               /* what it holds in memory */
+    void *ref;                  /* the door's own (rd_kafka_message_t *): comes back in RELEASE, exactly once */
+    const char *poison;         /* not NULL: it can never be a request: dead-lettered in its key's turn with this reason's verdict */
+    enum reason poison_reason;
+    bool skip;                  /* by rule not for this destination: complete in its key's turn without a request */
+    int replay_count;           /* of a replay record: how often it has been replayed, 0 for a source record */
+};
+/* Offsets rise within a stream; gaps (transaction markers, compaction) count as complete. A record known complete by the map is
+ * RELEASEd without delivery. slices are borrowed until RELEASE. Always accepted; after PAUSE at most one fetch may still come. */
+void engine_record(struct engine *e, int64_t now, const struct engine_record *rec);
+
+/* ---- answers -------------------------------------------------------------------------------------------------------- */
+
+/* How one attempt ended, as the door saw it. */
+struct outcome {
+    enum transport transport;  /* TRANSPORT_OK: status is valid */
+    int status;                /* HTTP status */
+    int64_t retry_after_ns;    /* -1: none; already a duration (backoff.h parses the header) */
+    bool sent;                 /* the request may have reached the API (ambiguous when it then failed) */
+    int verdict;               /* -1: use the rules; otherwise the target has looked into the answer: enum verdict */
+};
+/* d: from SEND; after this call the door must not use it unless another action names it. A cancelled delivery needs no response. */
+void engine_response(struct engine *e, int64_t now, struct delivery *d, const struct outcome *out);
+/* The dead letter of d is acknowledged (ok) or failed (asked for again after a backoff; d is not complete). */
+void engine_buried(struct engine *e, int64_t now, struct delivery *d, bool ok);
+/* The parked state named by the PARK action with this token is acknowledged, or failed (asked for again). */
+void engine_park_written(struct engine *e, int64_t now, uint64_t token, bool ok);
+/* A COMMIT ended; after a failure it is asked for again with the then newest state. */
+void engine_committed(struct engine *e, int64_t now, int stream, bool ok);
+
+/* Let what is due become ready; returns ns until the next thing is due, CLOCK_NEVER when nothing is. */
+int64_t engine_tick(struct engine *e, int64_t now);
+
+/* ---- actions -------------------------------------------------------------------------------------------------------- */
+
+enum action_kind {
+    ACTION_SEND,
+    ACTION_BURY,
+    ACTION_PARK,
+    ACTION_COMMIT,
+    ACTION_PAUSE,
+    ACTION_RESUME,
+    ACTION_CANCEL,
+    ACTION_RELEASE,
+    ACTION_DRAINED
+};
+
+#define OFFSET_MAP_CHARS_MAX 4096 /* Kafka's offset.metadata.max.bytes default */
+
+struct action {
+    enum action_kind kind;
+    struct delivery *d;     /* SEND, BURY, CANCEL */
+    void *ref;              /* RELEASE */
+    int stream;             /* COMMIT, PAUSE, RESUME, DRAINED; also SEND, BURY */
+    int group;              /* PARK */
+    int64_t offset;         /* COMMIT: the next offset to consume = lowest incomplete */
+    int32_t leader_epoch;   /* COMMIT */
+    const char *metadata;   /* COMMIT: ASCII, at most OFFSET_MAP_CHARS_MAX, "" allowed; borrowed until the next call */
+    struct slice key;       /* PARK; borrowed until the next call */
+    struct slice value;     /* PARK: the new state; data NULL: tombstone, the key is free; borrowed until the next call */
+    uint64_t token;         /* PARK: name it in engine_park_written */
+};
+/* The next thing to do, in order; false: nothing now. */
+bool engine_next(struct engine *e, int64_t now, struct action *ret_action);
+
+/* ---- looking -------------------------------------------------------------------------------------------------------- */
+
+/* What the doors need to know of a delivery: for the request, the log line and the dead letter. */
+struct delivery_view {
+    int stream, group;
+    int64_t offset;
+    struct slice key, event_id;
+    void *ref;
+    int attempt;                /* of the request being made, from 1; includes uncounted ones */
+    int attempts_counted;       /* those that spend attempts_max; survives restarts in the commit metadata */
+    int64_t first_attempt_ns, last_attempt_ns; /* engine time; 0: never attempted */
+    enum reason reason;         /* for BURY */
+    const char *poison;         /* the record's own text when it was poison from the start; may be NULL */
+    int status;                 /* of the last answer, 0: none */
+    enum transport transport;   /* of the last attempt */
+    bool ambiguous;             /* at least one attempt may have been executed without our knowing */
+    struct slice parked_behind; /* event id that parked the key; data NULL: not parked-behind */
+    int replay_count;
+    void *door;                 /* whatever delivery_set_door put there: curl handle, last response body */
+};
+struct delivery_view delivery_view(const struct delivery *d);
+void delivery_set_door(struct delivery *d, void *door);
+
+enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };
+
+/* Countable at any time (G2): nothing is ever nowhere. */
+struct engine_counts {
+    int64_t held, in_flight, backing_off, burying; /* records now */
+    int64_t held_bytes;
+    int64_t delivered, duplicate_ok, skipped, retried, throttled, auth_failures, ambiguous, dead_lettered, parked_behind;
+    int64_t dead_lettered_by[REASON_COUNT];
+    int64_t probes, breaker_opened, map_unreadable, commits, commits_failed;
+    int parked_keys, streams;
+    enum breaker_state breaker;
+    int64_t paused_until_ns; /* the destination asked to wait (Retry-After); 0: no */
+};
+struct engine_counts engine_counts(const struct engine *e);
+/* The lowest incomplete offset of a stream (what a COMMIT now would carry), -1 when nothing is known yet. */
+int64_t engine_position(const struct engine *e, int stream);
