@@ -29,7 +29,7 @@ struct event {
     struct slice key, value;
     struct slice id, source, type, time, subject, content_type, traceparent; /* ce_* headers; data NULL when missing */
     struct event_header headers[EVENT_HEADERS_MAX]; /* all of them, also the ones above, in record order */
-    size_t header_count;
+    size_t header_count, header_bytes;
 };
 
 /* Start an empty event over key and value. */
@@ -38,7 +38,8 @@ void event_begin(struct event *ev, struct slice key, struct slice value);
 NODISCARD int event_add_header(struct event *ev, struct slice name, struct slice value, struct err *err);
 /*
  * After the last header: is it a CloudEvent that Tandem can deliver? -1 with PERMANENT when ce_specversion is not 1.x,
- * or ce_id, ce_source or ce_type is missing, empty, over EVENT_ATTRIBUTE_BYTES_MAX, or carries control characters.
+ * or ce_id, ce_source or ce_type is missing, empty, over EVENT_ATTRIBUTE_BYTES_MAX, not UTF-8, or carries control characters;
+ * ce_time and content-type may be missing, but not break those rules: all of these become HTTP headers as they are.
  * CloudEvents 1.0 (Kafka protocol binding).
  */
 NODISCARD int event_check(const struct event *ev, struct err *err);
