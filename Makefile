@@ -77,6 +77,11 @@ $(B)/unit/%: $(B)/obj/tests/unit/%.o $(B)/lib/parts.a $(B)/lib/common.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs cmocka)
 unit: $(patsubst tests/unit/%.c,$(B)/unit/%,$(UNIT))
 
+migrate: ## apply migrations/*.sql to DATABASE_URL, in order; safe to repeat
+	@test -n "$(DATABASE_URL)" || { echo 'make migrate: give DATABASE_URL=postgresql://…' >&2; exit 100; }
+	@set -e; for f in migrations/[0-9]*.sql; do \
+	    PGOPTIONS="$$PGOPTIONS -c client_min_messages=warning" psql -qX -v ON_ERROR_STOP=1 -d "$(DATABASE_URL)" -f "$$f"; done
+
 include tests/sim/sim.mk
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
