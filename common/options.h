@@ -2,19 +2,48 @@
  * A program's options from one table: file (INI), then TANDEM_* variables over it, then flags over both.
  * Out of the same table come --help, --print-config, --sample-config and the manual's table.
  *
- * A program writes a NAME_options.def of OPTION(...) lines and a struct whose members have the options' names:
- *   OPTION(name, TYPE, "default", min, max, "UNIT", "prose")
+ * A program writes NAME_options.def: OPTION lines, under OPTION_GROUP titles,
+ *
+ *     OPTION_GROUP("Delivery")
+ *     OPTION(max_attempts, INT, "8", 1, 100, "COUNT", "Attempts that count before the event is
+ * dead-lettered.") OPTION(request_timeout, DURATION, "10s", 1 * NS_PER_MS, 600 * NS_PER_S, "TIME", "For one
+ * request, from connect to last byte.") OPTION(on_dead_letter, ENUM, "park", 0, 0, "park|continue", "What
+ * happens to later events of its key.") OPTION(api_key, SECRET, "", 0, 0, "TEXT", "Sent as X-API-Key.")
+ *
+ * and makes of it the struct with one member per option, and the table:
+ *
+ *     struct worker_options {
+ *     #define OPTION(name, type, dflt, min, max, unit, prose) OPTION_MEMBER_##type(name)
+ *     #define OPTION_GROUP(title)
+ *     #include "worker/worker_options.def"
+ *     #undef OPTION
+ *     #undef OPTION_GROUP
+ *         struct option_pairs kafka;
+ *     };
+ *     static const struct option worker_option_table[] = {
+ *     #define OPTION(...) OPTION_ROW(struct worker_options, __VA_ARGS__),
+ *     #define OPTION_GROUP(title) OPTION_GROUP_ROW(title),
+ *     #include "worker/worker_options.def"
+ *     #undef OPTION
+ *     #undef OPTION_GROUP
+ *     };
+ *
  * TYPE, and the member it fills:
- *   STRING   char *          SECRET  char * (given as `name_file` path or TANDEM_NAME; never printed)
- *   INT      int64_t         BOOL    bool (true/false/yes/no/on/off/1/0)
- *   DURATION int64_t ns      "250ms" "10s" "5m" "1h"; a bare number is refused
- *   BYTES    int64_t bytes   "512" "64KiB" "10MiB" "1GiB"
- *   RATIO    double 0..1     "0.5" or "50%"
+ *   STRING   char *          never NULL; min and max bound its length in bytes, max 0 means
+ * OPTIONS_TEXT_BYTES_MAX SECRET   char *          NULL when not set; never a flag's value and never printed.
+ * Given as a path (file `name_file`, flag
+ *                            --name-file, variable TANDEM_NAME_FILE) or in the variable TANDEM_NAME; one
+ * trailing newline is dropped INT      int64_t         BOOL    bool (true/false/yes/no/on/off/1/0; the flag
+ * alone means true) DURATION int64_t ns      "250ms" "10s" "5m" "1h" "7d"; a bare number is refused BYTES
+ * int64_t bytes   "512" "64KiB" "10MiB" "1GiB" RATIO    double 0..1     "0.5" or "50%"; min and max unused
  *   ENUM     int             min and max unused, UNIT is "word|word|word", the value is the word's index
- * min and max are in the member's own unit (DURATION: ns, BYTES: bytes).
- * Flag: --name VALUE or --name=VALUE with '-' for '_'; variable: TANDEM_NAME; file: `name = value` (no section).
- * Pass-through: [kafka] (librdkafka's own names), [postgres] (libpq's own names), [headers] when the program wants it;
- * flags --kafka NAME=VALUE, --postgres NAME=VALUE; variables TANDEM_KAFKA_SECURITY_PROTOCOL (dots as '_').
+ * min and max are in the member's own unit (DURATION: ns, BYTES: bytes). A default of NULL makes the option
+ * required. Flag: --name VALUE or --name=VALUE with '-' for '_'; variable: TANDEM_NAME (empty counts as not
+ * set); file: `name = value`. Pass-through: sections [kafka] (librdkafka's own names) and [postgres] (libpq's
+ * own names); flags --kafka NAME=VALUE,
+ * --postgres NAME=VALUE; variables TANDEM_KAFKA_SECURITY_PROTOCOL (dots as '_'), TANDEM_POSTGRES_SSLMODE.
+ * Space around a value does not belong to it. Unknown names are errors; only of variables, which several
+ * programs may share, an unknown one is a warning in the log.
  */
 #pragma once
 
@@ -46,6 +75,29 @@ struct option {
     size_t offset;     /* of the member in the program's option struct */
 };
 
+#define OPTION_MEMBER_STRING(name_) char *name_;
+#define OPTION_MEMBER_SECRET(name_) char *name_;
+#define OPTION_MEMBER_INT(name_) int64_t name_;
+#define OPTION_MEMBER_BOOL(name_) bool name_;
+#define OPTION_MEMBER_DURATION(name_) int64_t name_;
+#define OPTION_MEMBER_BYTES(name_) int64_t name_;
+#define OPTION_MEMBER_RATIO(name_) double name_;
+#define OPTION_MEMBER_ENUM(name_) int name_;
+
+#define OPTION_ROW(struct_, name_, type_, dflt_, min_, max_, unit_, prose_)                                  \
+    {                                                                                                        \
+        .name = #name_, .type = OPTION_##type_, .dflt = (dflt_), .min = (min_), .max = (max_),               \
+        .unit = (unit_), .prose = (prose_), .offset = offsetof(struct_, name_)                               \
+    }
+/* A title over the rows that follow it; it has no name. */
+#define OPTION_GROUP_ROW(title_)                                                                             \
+    {                                                                                                        \
+        .name = NULL, .prose = (title_)                                                                      \
+    }
+
+#define OPTIONS_MAX 128              /* rows of one program's table */
+#define OPTIONS_TEXT_BYTES_MAX 65536 /* of one value, and of a secret file */
+
 /* name=value pairs handed on to a library under its own names; owned by the option struct. */
 struct option_pair {
     char *name, *value;
@@ -59,35 +111,42 @@ struct option_pairs {
 
 /* What a program is, for help texts and parsing. All pointers are borrowed for the life of the process. */
 struct option_set {
-    const char *program; /* "tandem-relay" */
-    const char *summary; /* one sentence for --help */
-    const char *usage;   /* "tandem-relay [options]" */
+    const char *program;   /* "tandem-relay" */
+    const char *summary;   /* one sentence for --help */
+    const char *usage;     /* "tandem-relay [options]" */
     const char *help_tail; /* examples and exit codes; may be NULL */
     const struct option *options;
     size_t option_count;
     bool kafka, postgres; /* which pass-through sections it takes */
 };
 
-enum options_result { OPTIONS_RUN, OPTIONS_EXIT }; /* EXIT: --help, --version, --print-config, … was served on stdout */
+enum options_result {
+    OPTIONS_RUN,
+    OPTIONS_EXIT
+}; /* EXIT: --help, --version, --print-config, … was served on stdout */
 
 /*
- * Read file (--config FILE, TANDEM_CONFIG, or none), environment and flags into `into` (zeroed struct of the program).
- * Strings are allocated and owned by `into`; free with options_done. On -1 the error is PERMANENT and one line that names
- * the value and its source ("relay.ini:12", "TANDEM_MAX_ATTEMPTS", "--max-attempts") and, for an unknown name, the nearest
- * known one. rest/rest_count, when not NULL, receive the words that are not options (a verb and its arguments), borrowed from argv;
- * when NULL such a word is an error. Not thread-safe.
+ * Read file (--config FILE, TANDEM_CONFIG, or none), environment and flags into `into` (zeroed struct of the
+ * program). Strings are allocated and owned by `into`; free with options_done. On -1 the error is PERMANENT
+ * and one line that names the value and its source ("relay.ini:12", "TANDEM_MAX_ATTEMPTS", "--max-attempts")
+ * and, for an unknown name, the nearest known one. rest/rest_count, when not NULL, receive the words that are
+ * not options (a verb and its arguments), borrowed from argv; when NULL such a word is an error. Not
+ * thread-safe.
  */
-NODISCARD int options_load(const struct option_set *set, int argc, char **argv, void *into, struct option_pairs *kafka,
-                           struct option_pairs *postgres, const char **rest, size_t rest_max, size_t *rest_count,
-                           enum options_result *ret_result, struct err *err);
-void options_done(const struct option_set *set, void *into, struct option_pairs *kafka, struct option_pairs *postgres);
+NODISCARD int options_load(const struct option_set *set, int argc, char **argv, void *into,
+                           struct option_pairs *kafka, struct option_pairs *postgres, const char **rest,
+                           size_t rest_max, size_t *rest_count, enum options_result *ret_result,
+                           struct err *err);
+void options_done(const struct option_set *set, void *into, struct option_pairs *kafka,
+                  struct option_pairs *postgres);
 
 void options_help(const struct option_set *set, struct buf *out);
 /* The values in force, as a file that could be read back; secrets as "(set)" or "(not set)" in a comment. */
 void options_print(const struct option_set *set, const void *values, const struct option_pairs *kafka,
                    const struct option_pairs *postgres, struct buf *out);
-void options_sample(const struct option_set *set, struct buf *out); /* a commented sample file with the defaults */
-void options_mdoc(const struct option_set *set, struct buf *out);   /* the OPTIONS section of the manual page */
+void options_sample(const struct option_set *set,
+                    struct buf *out); /* a commented sample file with the defaults */
+void options_mdoc(const struct option_set *set, struct buf *out); /* the OPTIONS section of the manual page */
 
 /* The parsers of single values, also used by tandem-dlq's verbs and the fuzzers. 0 or -1 PERMANENT. */
 NODISCARD int options_parse_duration(const char *text, int64_t *ret_ns, struct err *err);
