@@ -5,15 +5,15 @@
  * A program writes NAME_options.def: OPTION lines, under OPTION_GROUP titles,
  *
  *     OPTION_GROUP("Delivery")
- *     OPTION(max_attempts, INT, "8", 1, 100, "COUNT", "Attempts that count before the event is
- * dead-lettered.") OPTION(request_timeout, DURATION, "10s", 1 * NS_PER_MS, 600 * NS_PER_S, "TIME", "For one
- * request, from connect to last byte.") OPTION(on_dead_letter, ENUM, "park", 0, 0, "park|continue", "What
- * happens to later events of its key.") OPTION(api_key, SECRET, "", 0, 0, "TEXT", "Sent as X-API-Key.")
+ *     OPTION(max_attempts, INT, "8", 1, 100, "COUNT", "Attempts that count before the event is dead-lettered.")
+ *     OPTION(request_timeout, DURATION, "10s", 1 * NS_PER_MS, 600 * NS_PER_S, "TIME", "For one request.")
+ *     OPTION(on_dead_letter, ENUM, "park", 0, 0, "park|continue", "What happens to later events of its key.")
+ *     OPTION(api_key, SECRET, "", 0, 0, "TEXT", "Sent as X-API-Key.")
  *
  * and makes of it the struct with one member per option, and the table:
  *
  *     struct worker_options {
- *     #define OPTION(name, type, dflt, min, max, unit, prose) OPTION_MEMBER_##type(name)
+ *     #define OPTION(name, type, ...) OPTION_MEMBER_##type(name)
  *     #define OPTION_GROUP(title)
  *     #include "worker/worker_options.def"
  *     #undef OPTION
@@ -29,21 +29,22 @@
  *     };
  *
  * TYPE, and the member it fills:
- *   STRING   char *          never NULL; min and max bound its length in bytes, max 0 means
- * OPTIONS_TEXT_BYTES_MAX SECRET   char *          NULL when not set; never a flag's value and never printed.
- * Given as a path (file `name_file`, flag
- *                            --name-file, variable TANDEM_NAME_FILE) or in the variable TANDEM_NAME; one
- * trailing newline is dropped INT      int64_t         BOOL    bool (true/false/yes/no/on/off/1/0; the flag
- * alone means true) DURATION int64_t ns      "250ms" "10s" "5m" "1h" "7d"; a bare number is refused BYTES
- * int64_t bytes   "512" "64KiB" "10MiB" "1GiB" RATIO    double 0..1     "0.5" or "50%"; min and max unused
+ *   STRING   char *          never NULL; min and max bound its length in bytes, max 0 means OPTIONS_TEXT_BYTES_MAX
+ *   SECRET   char *          NULL when not set; never a flag's value and never printed. Given as a path (file `name_file`,
+ *                            flag --name-file, variable TANDEM_NAME_FILE) or in the variable TANDEM_NAME; one trailing
+ *                            newline is dropped
+ *   INT      int64_t         BOOL    bool (true/false/yes/no/on/off/1/0; the flag alone means true)
+ *   DURATION int64_t ns      "250ms" "10s" "5m" "1h" "7d"; a bare number is refused
+ *   BYTES    int64_t bytes   "512" "64KiB" "10MiB" "1GiB"
+ *   RATIO    double 0..1     "0.5" or "50%"; min and max unused
  *   ENUM     int             min and max unused, UNIT is "word|word|word", the value is the word's index
- * min and max are in the member's own unit (DURATION: ns, BYTES: bytes). A default of NULL makes the option
- * required. Flag: --name VALUE or --name=VALUE with '-' for '_'; variable: TANDEM_NAME (empty counts as not
- * set); file: `name = value`. Pass-through: sections [kafka] (librdkafka's own names) and [postgres] (libpq's
- * own names); flags --kafka NAME=VALUE,
+ * min and max are in the member's own unit (DURATION: ns, BYTES: bytes). A default of NULL makes the option required.
+ * Flag: --name VALUE or --name=VALUE with '-' for '_'; variable: TANDEM_NAME (empty counts as not set);
+ * file: `name = value`.
+ * Pass-through: sections [kafka] (librdkafka's own names) and [postgres] (libpq's own names); flags --kafka NAME=VALUE,
  * --postgres NAME=VALUE; variables TANDEM_KAFKA_SECURITY_PROTOCOL (dots as '_'), TANDEM_POSTGRES_SSLMODE.
- * Space around a value does not belong to it. Unknown names are errors; only of variables, which several
- * programs may share, an unknown one is a warning in the log.
+ * Space around a value does not belong to it. Unknown names are errors; only of variables, which several programs may
+ * share, an unknown one is a warning in the log.
  */
 #pragma once
 
@@ -120,18 +121,15 @@ struct option_set {
     bool kafka, postgres; /* which pass-through sections it takes */
 };
 
-enum options_result {
-    OPTIONS_RUN,
-    OPTIONS_EXIT
-}; /* EXIT: --help, --version, --print-config, … was served on stdout */
+/* EXIT: --help, --version, --print-config, --sample-config or --mdoc was served on stdout. */
+enum options_result { OPTIONS_RUN, OPTIONS_EXIT };
 
 /*
- * Read file (--config FILE, TANDEM_CONFIG, or none), environment and flags into `into` (zeroed struct of the
- * program). Strings are allocated and owned by `into`; free with options_done. On -1 the error is PERMANENT
- * and one line that names the value and its source ("relay.ini:12", "TANDEM_MAX_ATTEMPTS", "--max-attempts")
- * and, for an unknown name, the nearest known one. rest/rest_count, when not NULL, receive the words that are
- * not options (a verb and its arguments), borrowed from argv; when NULL such a word is an error. Not
- * thread-safe.
+ * Read file (--config FILE, TANDEM_CONFIG, or none), environment and flags into `into` (zeroed struct of the program).
+ * Strings are allocated and owned by `into`; free with options_done. On -1 the error is PERMANENT and one line that names
+ * the value and its source ("relay.ini:12", "TANDEM_MAX_ATTEMPTS", "--max-attempts") and, for an unknown name, the nearest
+ * known one. rest/rest_count, when not NULL, receive the words that are not options (a verb and its arguments), borrowed from argv;
+ * when NULL such a word is an error. Not thread-safe.
  */
 NODISCARD int options_load(const struct option_set *set, int argc, char **argv, void *into,
                            struct option_pairs *kafka, struct option_pairs *postgres, const char **rest,
