@@ -82,6 +82,9 @@ migrate: ## apply migrations/*.sql to DATABASE_URL, in order; safe to repeat
 	@set -e; for f in migrations/[0-9]*.sql; do \
 	    PGOPTIONS="$$PGOPTIONS -c client_min_messages=warning" psql -qX -v ON_ERROR_STOP=1 -d "$(DATABASE_URL)" -f "$$f"; done
 
+deps: ## install what is missing: packages, Kafka, the tests' Python packages
+	@tests/rig/deps.sh
+
 include tests/sim/sim.mk
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,134 @@
+"""A real Postgres cluster of its own: made by initdb, on a free loopback port, run as an unprivileged user."""
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from processes import Process, RigError, children_of, free_port, has_ended, start_and_wait, wait_until
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "max_prepared_transactions": "10",
+    "wal_level": "logical",
+    "shared_buffers": "128MB",
+    "log_min_messages": "warning",
+    "logging_collector": "off",
+}
+
+
+def bin_dir():
+    """Debian keeps several versions side by side outside the PATH; the newest is taken."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: float(p.parts[-3]))
+    if versions:
+        return versions[-1].parent
+    found = shutil.which("initdb")
+    if found:
+        return Path(found).resolve().parent
+    raise RigError("no initdb found: run `make deps`, or install Debian's postgresql")
+
+
+def run_user():
+    """Postgres refuses to run as root; anybody else runs it as themselves."""
+    return "postgres" if os.geteuid() == 0 else None
+
+
+def may_traverse(path, user):
+    account = pwd.getpwnam(user)
+    for parent in [path, *path.parents]:
+        info = parent.stat()
+        bit = 0o100 if info.st_uid == account.pw_uid else 0o010 if info.st_gid == account.pw_gid else 0o001
+        if not info.st_mode & bit:
+            return False
+    return True
+
+
+class Postgres(Process):
+    def __init__(self, directory):
+        super().__init__(Path(directory).absolute(), "postgres")
+        self.bin = bin_dir()
+        self.port_path = self.dir / "postgres.port"
+        self.link = self.dir / "postgres"  # the data directory, or a link to it
+
+    @property
+    def port(self):
+        return int(self.port_path.read_text(encoding="ascii"))
+
+    def url(self, database="tandem"):
+        return f"postgresql://tandem@127.0.0.1:{self.port}/{database}"
+
+    def start_new(self, settings=None):
+        """Make the cluster when there is none; a stopped one goes on with its data."""
+        self.dir.mkdir(parents=True, exist_ok=True)
+        fresh = not (self.link / "PG_VERSION").exists()
+        if fresh:
+            self._init()
+        start_and_wait(self, lambda: self._launch(settings or {}, fresh), self.answers)
+        if fresh:
+            self._run("createdb", "-h", "127.0.0.1", "-p", self.port, "-U", "tandem", "tandem")
+        return self
+
+    def _data_dir(self, user):
+        """A checkout below root's home cannot be entered by user postgres: then the data lives below the system's
+        directory for temporary files, and the link in DIR says where."""
+        if not user or may_traverse(self.dir, user):
+            self.link.mkdir(exist_ok=True)
+            return self.link
+        if self.link.is_symlink():
+            self.link.unlink()
+        data = Path(tempfile.mkdtemp(prefix="tandem-postgres-"))
+        self.link.symlink_to(data)
+        return data
+
+    def _init(self):
+        user = run_user()
+        data = self._data_dir(user)
+        if user:
+            shutil.chown(data, user, pwd.getpwnam(user).pw_gid)
+        data.chmod(0o700)
+        self._run("initdb", "-D", data.resolve(), "-U", "tandem", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8",
+                  "--no-sync", "--no-instructions", user=user)
+
+    def _launch(self, settings, fresh):
+        if fresh or not self.port_path.exists():
+            self.port_path.write_text(str(free_port()), encoding="ascii")
+        argv = [self.bin / "postgres", "-D", self.link.resolve(), "-p", self.port]
+        for name, value in {**SETTINGS, **settings}.items():
+            argv += ["-c", f"{name}={value}"]
+        self.start(argv, user=run_user())
+
+    def _run(self, tool, *args, user=None):
+        account = pwd.getpwnam(user) if user else None
+        identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
+        done = subprocess.run([str(self.bin / tool), *map(str, args)], cwd="/", stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, check=False, **identity)
+        if done.returncode:
+            raise RigError(f"{tool} failed: {done.stderr.strip()}")
+
+    def answers(self):
+        return subprocess.run([str(self.bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
+                              cwd="/", check=False).returncode == 0
+
+    def start_again(self):
+        start_and_wait(self, super().start_again, self.answers)
+        return self
+
+    def stop(self, number=signal.SIGINT, timeout=60):
+        """SIGINT is Postgres' fast shutdown: it ends sessions and writes a checkpoint."""
+        return super().stop(number, timeout)
+
+    def kill(self):
+        """The postmaster and its backends, as a power cut would; shared memory is free again afterwards."""
+        backends = children_of(self.pid) if self.alive() else []
+        super().kill()
+        wait_until(lambda: all(map(has_ended, backends)), message="the backends of the killed Postgres end")
+
+    def wipe(self):
+        target = self.link.resolve()
+        if self.link.is_symlink():
+            self.link.unlink()
+        shutil.rmtree(target, ignore_errors=True)
