@@ -15,13 +15,13 @@ OPT  := $(if $(SAN),-O1 -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-
 override CFLAGS   += -std=c17 -D_GNU_SOURCE -g $(OPT) $(WARN) -fno-common -fstack-protector-strong -fPIC -MMD -MP -I.
 override LDFLAGS  += $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,relro,-z,now
 PKGS := rdkafka libcurl jansson libpq libmicrohttpd inih
-CFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+override CFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -lpthread
 
 objs = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
 COMMON := $(wildcard common/*.c)
-OUTBOX := producer/outbox.c
+OUTBOX := producer/outbox.c producer/outbox_row.c
 RELAY  := $(filter-out %_main.c,$(wildcard producer/relay/*.c producer/relay/core/*.c))
 WORKER := $(filter-out %_main.c,$(wildcard worker/*.c worker/engine/*.c worker/targets/*.c))
 DLQ    := $(filter-out %_main.c,$(wildcard worker/dlq/*.c))
@@ -43,7 +43,7 @@ $(B)/lib/common.a: $(call objs,$(COMMON))
 	@mkdir -p $(@D)
 	@rm -f $@
 	ar rcs $@ $^
-$(B)/obj/producer/outbox.o: override CFLAGS += -fvisibility=hidden
+$(B)/obj/producer/outbox.o $(B)/obj/producer/outbox_row.o: override CFLAGS += -fvisibility=hidden
 $(B)/lib/libtandem-outbox.a: $(call objs,$(OUTBOX))
 	@mkdir -p $(@D)
 	@rm -f $@
