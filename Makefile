@@ -75,6 +75,9 @@ $(B)/lib/parts.a: $(call objs,$(ALL_PARTS))
 $(B)/unit/%: $(B)/obj/tests/unit/%.o $(B)/lib/parts.a $(B)/lib/common.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs cmocka)
+$(B)/flow/%: $(B)/obj/tests/flow/%.o $(B)/lib/libtandem-outbox.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs cmocka)
 unit: $(patsubst tests/unit/%.c,$(B)/unit/%,$(UNIT))
 
 migrate: ## apply migrations/*.sql to DATABASE_URL, in order; safe to repeat
