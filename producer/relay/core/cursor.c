@@ -1,0 +1,192 @@
+/* Moves through batches of rows: look, read by pages, settle in order, and read again after a failure. */
+#include "producer/relay/core/cursor.h"
+
+void position_done(struct position *p)
+{
+    if (!p)
+        return;
+    snapshot_done(&p->prev);
+    snapshot_done(&p->cur.snapshot);
+    *p = (struct position){0};
+}
+
+static unsigned slot(const struct cursor *c, unsigned i)
+{
+    return (c->first + i) % CURSOR_BATCHES_MAX;
+}
+
+static unsigned newest(const struct cursor *c)
+{
+    ENSURE(c->count > 0);
+    return slot(c, c->count - 1);
+}
+
+static void drop_newest(struct cursor *c)
+{
+    snapshot_done(&c->batches[newest(c)].look.snapshot);
+    c->count--;
+}
+
+static void push_batch(struct cursor *c, struct look *look)
+{
+    unsigned i = slot(c, c->count);
+
+    ENSURE(c->count < CURSOR_BATCHES_MAX);
+    c->batches[i].look = *look;
+    c->batches[i].look.snapshot = snapshot_take(&look->snapshot);
+    c->batches[i].left = 0;
+    c->batches[i].read_all = false;
+    c->count++;
+}
+
+void cursor_done(struct cursor *c)
+{
+    while (c->count > 0)
+        drop_newest(c);
+    snapshot_done(&c->prev.snapshot);
+    *c = (struct cursor){0};
+}
+
+void cursor_load(struct cursor *c, struct position *p)
+{
+    cursor_done(c);
+    c->prev.snapshot = snapshot_take(&p->prev);
+    c->prev.floor = p->prev_floor;
+    if (p->partial) {
+        push_batch(c, &p->cur);
+        c->settled_id = c->read_id = p->last_id;
+    }
+    position_done(p);
+}
+
+bool cursor_reading(const struct cursor *c)
+{
+    return c->count > 0 && !c->batches[newest(c)].read_all;
+}
+
+bool cursor_can_look(const struct cursor *c)
+{
+    return !cursor_reading(c) && c->count < CURSOR_BATCHES_MAX;
+}
+
+static const struct look *last_look(const struct cursor *c)
+{
+    return c->count > 0 ? &c->batches[newest(c)].look : &c->prev;
+}
+
+static bool any_straggler(const struct snapshot *prev, const struct snapshot *cur)
+{
+    for (size_t i = 0; i < prev->xip_count; i++)
+        if (snapshot_visible(cur, prev->xip[i]))
+            return true;
+    return false;
+}
+
+/* New rows have ids above the last look's floor (their transaction came after it) or belong to one that was
+ * in progress then. */
+static bool can_hold_rows(const struct look *last, const struct look *look)
+{
+    return look->ceiling > last->floor || any_straggler(&last->snapshot, &look->snapshot);
+}
+
+bool cursor_look(struct cursor *c, struct look *look)
+{
+    ENSURE(cursor_can_look(c));
+    if (snapshot_equal(&last_look(c)->snapshot, &look->snapshot)) {
+        snapshot_done(&look->snapshot);
+        return false;
+    }
+    if (!can_hold_rows(last_look(c), look)) {
+        /* Known empty, so as good as read and settled: only the newest snapshot moves on, nothing needs
+         * storing for it. */
+        struct look *last = c->count > 0 ? &c->batches[newest(c)].look : &c->prev;
+
+        snapshot_done(&last->snapshot);
+        last->snapshot = snapshot_take(&look->snapshot);
+        last->floor = look->floor;
+        return false;
+    }
+    push_batch(c, look);
+    c->read_id = 0;
+    return true;
+}
+
+struct page_bounds cursor_page_bounds(const struct cursor *c)
+{
+    ENSURE(cursor_reading(c));
+    return (struct page_bounds){
+        .prev = c->count > 1 ? &c->batches[slot(c, c->count - 2)].look : &c->prev,
+        .cur = &c->batches[newest(c)].look,
+        .after_id = c->read_id,
+    };
+}
+
+void cursor_row_read(struct cursor *c, int64_t id)
+{
+    ENSURE(cursor_reading(c) && id > c->read_id);
+    c->read_id = id;
+    c->batches[newest(c)].left++;
+}
+
+/* Batches from the front that have no row left are settled: prev moves on to their snapshot. */
+static void settle_batches(struct cursor *c)
+{
+    while (c->count > 0 && c->batches[c->first].read_all && c->batches[c->first].left == 0) {
+        snapshot_done(&c->prev.snapshot);
+        c->prev = c->batches[c->first].look;
+        c->batches[c->first].look.snapshot = (struct snapshot){0};
+        c->first = slot(c, 1);
+        c->count--;
+        c->settled_id = 0;
+    }
+}
+
+void cursor_page_end(struct cursor *c, bool more)
+{
+    ENSURE(cursor_reading(c));
+    if (!more)
+        c->batches[newest(c)].read_all = true;
+    settle_batches(c);
+}
+
+void cursor_row_settled(struct cursor *c, int64_t id)
+{
+    ENSURE(c->count > 0 && c->batches[c->first].left > 0 && id > c->settled_id);
+    c->batches[c->first].left--;
+    c->settled_id = id;
+    c->changed = true;
+    settle_batches(c);
+}
+
+void cursor_rewind(struct cursor *c)
+{
+    unsigned keep = c->settled_id > 0 ? 1 : 0;
+
+    while (c->count > keep)
+        drop_newest(c);
+    if (keep) {
+        c->batches[c->first].left = 0;
+        c->batches[c->first].read_all = false;
+    }
+    c->read_id = c->settled_id;
+}
+
+int cursor_position(const struct cursor *c, struct position *ret_p, struct err *err)
+{
+    struct position p = {.prev_floor = c->prev.floor, .partial = c->settled_id > 0, .last_id = c->settled_id};
+
+    if (snapshot_copy(&c->prev.snapshot, &p.prev, err) < 0)
+        return -1;
+    if (p.partial) {
+        const struct look *cur = &c->batches[c->first].look;
+
+        p.cur.floor = cur->floor;
+        p.cur.ceiling = cur->ceiling;
+        if (snapshot_copy(&cur->snapshot, &p.cur.snapshot, err) < 0) {
+            position_done(&p);
+            return -1;
+        }
+    }
+    *ret_p = p;
+    return 0;
+}

@@ -1,0 +1,81 @@
+/*
+ * Where the relay is: which rows are confirmed, which batch is being read, and what of that is worth storing.
+ *
+ * A *batch* is the difference of two snapshots: the rows visible in the later and not in the earlier one, in
+ * the order of their ids. Rows of a batch are read by pages while those of the batches before it may still be
+ * in flight:
+ *
+ *      prev ──batch 0──▶ snapshot 0 ──batch 1──▶ snapshot 1 ──batch 2──▶ snapshot 2        (newest: the one
+ * being read) every row visible     │ in prev is settled    └ rows of batch 0 up to last_id are settled
+ *
+ * Order (G3): two events of one key are written by transactions that exclude each other by a row lock, so the
+ * later one commits after the earlier one. It is then in a later batch, or in the same batch with a higher
+ * id. Ids alone would lose a late commit, transaction ids alone would turn the order round (traps A2.1,
+ * A2.2).
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "producer/relay/core/snapshot.h"
+
+#define CURSOR_BATCHES_MAX 64 /* batches in flight at once */
+
+/*
+ * A snapshot with the outbox sequence's value read just before it (floor) and just after it (ceiling). A
+ * row's transaction has its xid before the row draws its id. So transactions at or past snapshot.xmax have
+ * only ids above floor; and rows visible in the snapshot have only ids up to ceiling. That bounds what a page
+ * has to look at.
+ */
+struct look {
+    struct snapshot snapshot;
+    int64_t floor, ceiling;
+};
+
+/* What is stored: enough to go on elsewhere without losing a row. */
+struct position {
+    struct snapshot prev;
+    int64_t prev_floor;
+    bool partial; /* last_id, and cur_ are in use: batch `cur` is settled up to last_id */
+    struct look cur;
+    int64_t last_id;
+};
+void position_done(struct position *p);
+
+struct cursor {
+    struct look prev; /* its ceiling is not used */
+    struct {
+        struct look look;
+        size_t left;               /* rows read and not settled */
+        bool read_all;             /* no page is missing */
+    } batches[CURSOR_BATCHES_MAX]; /* a ring */
+    unsigned first, count;
+    int64_t settled_id; /* in batch 0; 0: none */
+    int64_t read_id;    /* in the newest batch; 0: none */
+    bool changed;       /* since cursor_saved */
+};
+
+/* What a page of the newest batch is: rows with prev < txid <= cur in the sense of snapshots, id > after_id.
+ * Borrowed. */
+struct page_bounds {
+    const struct look *prev, *cur;
+    int64_t after_id;
+};
+
+void cursor_load(struct cursor *c,
+                 struct position *p); /* takes the snapshots out of p; drops what was there */
+void cursor_done(struct cursor *c);
+bool cursor_can_look(const struct cursor *c); /* nothing is left to read, and there is room for a batch */
+/*
+ * A new look at the database: takes the snapshot. true: it begins a batch (rows may be in it). false: nothing
+ * can be in it, because no transaction ended since the last look that could have written a row.
+ */
+bool cursor_look(struct cursor *c, struct look *look);
+bool cursor_reading(const struct cursor *c); /* the newest batch has unread pages */
+struct page_bounds cursor_page_bounds(const struct cursor *c);
+void cursor_row_read(struct cursor *c, int64_t id);
+void cursor_page_end(struct cursor *c, bool more);
+void cursor_row_settled(struct cursor *c, int64_t id); /* in reading order */
+void cursor_rewind(struct cursor *c);                  /* read again from what is settled */
+NODISCARD int cursor_position(const struct cursor *c, struct position *ret_p, struct err *err); /* copies */

@@ -1,0 +1,44 @@
+/* Counts how long this relay may still work before it must have heard from the database again. */
+#include "producer/relay/core/lease.h"
+
+#include "common/compiler.h"
+
+void lease_init(struct lease *l, int64_t ttl_ns)
+{
+    ENSURE(ttl_ns > 0);
+    *l = (struct lease){.ttl_ns = ttl_ns};
+}
+
+void lease_asked(struct lease *l, int64_t now)
+{
+    l->sent_ns = now;
+}
+
+void lease_taken(struct lease *l, int64_t epoch)
+{
+    l->held = true;
+    l->epoch = epoch;
+    lease_renewed(l);
+}
+
+void lease_renewed(struct lease *l)
+{
+    ENSURE(l->held);
+    l->until_ns = l->sent_ns + l->ttl_ns;
+}
+
+void lease_lost(struct lease *l)
+{
+    l->held = false;
+    l->until_ns = 0;
+}
+
+bool lease_valid(const struct lease *l, int64_t now)
+{
+    return l->held && now < l->until_ns;
+}
+
+int64_t lease_renew_at(const struct lease *l)
+{
+    return l->until_ns - l->ttl_ns + l->ttl_ns / 4;
+}

@@ -1,0 +1,27 @@
+/*
+ * Whether this relay may work: a lease on the cursor row, kept by the database's clock, seen through ours.
+ *
+ * The database sets lease_until = its own now + ttl while it executes the statement, which is after we sent
+ * it. So counting ttl from the moment of *sending* on our monotonic clock ends no later than the database's
+ * lease: no two relays believe they hold it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct lease {
+    int64_t ttl_ns;
+    int64_t epoch;    /* ours while held; every write names it */
+    int64_t sent_ns;  /* when the statement that is under way was sent */
+    int64_t until_ns; /* nothing is published after this, on our clock */
+    bool held;        /* false: standby */
+};
+
+void lease_init(struct lease *l, int64_t ttl_ns);
+void lease_asked(struct lease *l, int64_t now); /* a statement that takes or renews it goes out now */
+void lease_taken(struct lease *l, int64_t epoch);
+void lease_renewed(struct lease *l);
+void lease_lost(struct lease *l);
+bool lease_valid(const struct lease *l, int64_t now);
+int64_t lease_renew_at(const struct lease *l); /* a quarter of its time after it was last renewed */
