@@ -1,0 +1,125 @@
+"""Topics, records and groups of the rig's Kafka, through another people's client (confluent-kafka)."""
+import time
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from processes import RigError, wait_until
+
+
+class Topics:
+    def __init__(self, brokers):
+        self.brokers = brokers
+        self.admin = AdminClient({"bootstrap.servers": brokers})
+        self.producer = None
+
+    def names(self):
+        return sorted(n for n in self.admin.list_topics(timeout=30).topics if not n.startswith("__"))
+
+    def partitions(self, topic):
+        """How many; 0 when the topic is not there."""
+        found = self.admin.list_topics(topic, timeout=30).topics[topic]
+        return 0 if found.error else len(found.partitions)
+
+    def create(self, topic, partitions=6, **config):
+        settings = {name.replace("_", "."): str(value) for name, value in config.items()}
+        for future in self.admin.create_topics([NewTopic(topic, partitions, 1, config=settings)]).values():
+            future.result(30)
+        wait_until(lambda: self.partitions(topic) == partitions, message=f"topic {topic} is there")
+
+    def delete(self, *topics):
+        for future in self.admin.delete_topics(list(topics)).values():
+            future.result(30)
+        wait_until(lambda: not set(topics) & set(self.names()), message=f"topics {topics} are gone")
+
+    def clear(self):
+        """Remove every topic and every group: names like tandem.inventory.dlq are fixed, so tests cannot each have theirs."""
+        names = self.names()
+        if names:
+            self.delete(*names)
+        groups = [g.group_id for g in self.admin.list_consumer_groups().result(30).valid]
+        for group in groups:
+            wait_until(lambda g=group: self._delete_group(g), message=f"group {group} is empty and deleted")
+
+    def _delete_group(self, group):
+        try:
+            self.admin.delete_consumer_groups([group])[group].result(30)
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            if "GROUP_ID_NOT_FOUND" in str(error):
+                return True
+            if "NON_EMPTY_GROUP" in str(error) or "COORDINATOR" in str(error):
+                return False  # a killed member is in it until its session ends
+            raise
+        return True
+
+    def produce(self, topic, value=None, key=None, headers=None, **where):
+        """One record, acknowledged when this returns."""
+        if self.producer is None:
+            self.producer = Producer({"bootstrap.servers": self.brokers, "partitioner": "murmur2_random",
+                                      "message.max.bytes": 8 << 20})
+        failed = []
+        self.producer.produce(topic, value=value, key=key, headers=headers, **where,
+                              on_delivery=lambda error, _: failed.append(error) if error else None)
+        if self.producer.flush(30):
+            raise RigError(f"Kafka did not take the record for {topic} in 30 s")
+        if failed:
+            raise RigError(f"record for {topic} refused: {failed[0]}")
+
+    def read(self, topic, timeout=60):
+        """Every committed record that is in the topic now, by partition and offset."""
+        partitions = range(self.partitions(topic))
+        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": "rig-reader", "enable.auto.commit": False,
+                             "enable.partition.eof": True, "isolation.level": "read_committed",
+                             "auto.offset.reset": "earliest"})
+        records, ended, deadline = [], set(), time.monotonic() + timeout
+        try:
+            consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+            while len(ended) < len(partitions):
+                if time.monotonic() > deadline:
+                    raise RigError(f"{topic} was not read to its end in {timeout} s")
+                message = consumer.poll(0.2)
+                if message is None:
+                    continue
+                if message.error():
+                    ended.add(message.partition())
+                else:
+                    records.append(message)
+        finally:
+            consumer.close()
+        return sorted(records, key=lambda m: (m.partition(), m.offset()))
+
+    def count(self, topic):
+        return len(self.read(topic)) if self.partitions(topic) else 0
+
+    def committed(self, group, topic):
+        """{partition: (offset, metadata)} of a group; a partition without a commit is left out."""
+        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": group})
+        try:
+            found = consumer.committed([TopicPartition(topic, p) for p in range(self.partitions(topic))], timeout=30)
+        finally:
+            consumer.close()
+        return {p.partition: (p.offset, p.metadata) for p in found if p.offset >= 0}
+
+    def lag(self, group, topic):
+        """Records between the group's committed offsets and the end."""
+        committed = self.committed(group, topic)
+        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": "rig-reader"})
+        try:
+            total = 0
+            for partition in range(self.partitions(topic)):
+                low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+                total += high - committed.get(partition, (low, ""))[0]
+        finally:
+            consumer.close()
+        return total
+
+
+def headers_of(message):
+    """Headers as text, the last of a name winning; bytes that are no UTF-8 stay bytes."""
+    found = {}
+    for name, value in message.headers() or []:
+        try:
+            found[name] = value.decode("utf-8") if value is not None else None
+        except UnicodeDecodeError:
+            found[name] = value
+    return found
