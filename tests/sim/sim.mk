@@ -1,1 +1,39 @@
 # The simulator and its mutants: the same cores, built alone, without any foreign library.
+
+SIM_CORES := $(CORES) $(addprefix common/,err.c buf.c clock.c event.c utf8.c)
+SIM_ALL   := $(SIM) $(SIM_CORES)
+SIM_RELAY := $(if $(wildcard tests/sim/relay_world.c),-DSIM_WITH_RELAY)
+SEEDS     ?= 2000
+
+$(B)/bin/sim: $(call objs,$(SIM_ALL))
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^
+$(call objs,$(SIM)): override CFLAGS += $(SIM_RELAY)
+
+sim: $(B)/bin/sim ## run SEEDS (2000) seeds of the simulated worlds against each core
+	$< --kept tests/sim/seeds.txt --seeds $(SEEDS)
+
+# A mutant is the simulator's own build of everything with one deliberate bug; each must be found within 1,000 seeds.
+MUTANTS_WORKER := COMMIT_TOO_FAR FORGET_LANE COUNT_WHILE_OPEN COMPLETE_BEFORE_BURIED
+MUTANTS_RELAY  := $(if $(SIM_RELAY),CONFIRM_EARLY)
+MUTANTS        := $(MUTANTS_WORKER) $(MUTANTS_RELAY)
+
+define mutant
+$(B)/sim/$(1)/%.o: %.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(CFLAGS) $(SIM_RELAY) -DSIM_BUG_$(1) -c -o $$@ $$<
+$(B)/sim/mutant_$(1): $(patsubst %.c,$(B)/sim/$(1)/%.o,$(SIM_ALL))
+	@mkdir -p $$(@D)
+	$$(CC) $$(LDFLAGS) -o $$@ $$^
+-include $(patsubst %.c,$(B)/sim/$(1)/%.d,$(SIM_ALL))
+endef
+$(foreach m,$(MUTANTS),$(eval $(call mutant,$(m))))
+
+sim-mutants: $(B)/bin/sim $(addprefix $(B)/sim/mutant_,$(MUTANTS)) ## the simulator finds each deliberate bug
+	$(B)/bin/sim --seeds 1000
+	@failed=0; for m in $(MUTANTS); do \
+	    case " $(MUTANTS_RELAY) " in *" $$m "*) core=relay ;; *) core=worker ;; esac; \
+	    printf 'sim: mutant %s: ' "$$m"; \
+	    $(B)/sim/mutant_$$m --core $$core --seeds 1000 --expect-broken || failed=1; \
+	done; exit $$failed
+.PHONY: sim-mutants

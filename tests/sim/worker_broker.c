@@ -1,0 +1,250 @@
+/* The simulated Kafka: produce, fetch, dead letters, parked states and commits, each of which may fail or be unheard of. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/worker_world.h"
+
+#define MS NS_PER_MS
+
+/* ---- source and replay topics ---------------------------------------------------------------------------------------- */
+
+static void wake_reader(struct world *w, enum stream_kind kind, int partition)
+{
+    for (int i = 0; i < w->plan.nodes; i++)
+        for (size_t k = 0; k < ARRAY_LEN(w->nodes[i].streams); k++) {
+            struct stream *st = &w->nodes[i].streams[k];
+            if (st->assigned && st->kind == kind && st->partition == partition)
+                node_want(w, &w->nodes[i], st);
+        }
+}
+
+void broker_produce(struct world *w, int partition)
+{
+    struct log *log = &w->logs[STREAM_SOURCE][partition];
+    ENSURE(log->visible < log->count);
+    const struct entry *en = &log->entries[log->visible++];
+    sim_trace(w->sim, "kafka: source/%d@%lld = %s key k%d", partition, (long long)en->offset,
+              w->events[en->event].id, w->events[en->event].key);
+    wake_reader(w, STREAM_SOURCE, partition);
+}
+
+void broker_replay(struct world *w, int event)
+{
+    struct truth *t = &w->events[event];
+    struct log *log = &w->logs[STREAM_REPLAY][t->partition];
+    if (log->count == LOG_MAX)
+        return;
+    int64_t offset = log->count == 0 ? 0 : log->entries[log->count - 1].offset + 1;
+    t->replays++;
+    t->replays_waiting++;
+    log->entries[log->count++] =
+        (struct entry){.event = event, .offset = offset, .epoch = 1, .replay_count = t->replays};
+    log->visible = log->count;
+    sim_trace(w->sim, "operator: replay/%d@%lld = %s", t->partition, (long long)offset, t->id);
+    wake_reader(w, STREAM_REPLAY, t->partition);
+}
+
+void broker_fetch(struct world *w, struct node *n, struct stream *st)
+{
+    int64_t delay = world_delay(w, MS / 10, 5 * MS);
+    if (world_strikes(w, FAULT_FETCH_SLOW, 0.3))
+        delay += rng_between(&w->fault_rng[FAULT_FETCH_SLOW], 0, 500 * MS);
+    st->fetching = true;
+    sim_at(w->sim, delay,
+           (struct happening){
+               .kind = HAPPEN_FETCHED, .node = n->index, .serial = st->serial, .number = st - n->streams});
+}
+
+/* ---- what processes write -------------------------------------------------------------------------------------------- */
+
+static struct letter *letter_new(struct world *w, struct node *n, const char *text)
+{
+    struct letter *l = calloc(1, sizeof(*l));
+    ENSURE(l != NULL);
+    l->all = w->all_letters;
+    w->all_letters = l;
+    l->node = n->index;
+    l->life = n->life;
+    if (text != NULL) {
+        l->text = strdup(text);
+        ENSURE(l->text != NULL);
+    }
+    return l;
+}
+
+static void letter_mail(struct world *w, struct letter *l, enum happening_kind kind, int64_t delay)
+{
+    sim_at(w->sim, delay, (struct happening){.kind = kind, .node = l->node, .serial = l->life, .what = l});
+}
+
+static int64_t letter_delay(struct world *w)
+{
+    int64_t delay = world_delay(w, MS / 10, 8 * MS);
+    if (world_strikes(w, FAULT_DLQ_SLOW, 0.3))
+        delay += rng_between(&w->fault_rng[FAULT_DLQ_SLOW], 0, 1500 * MS);
+    return delay;
+}
+
+void broker_bury(struct world *w, struct node *n, struct delivery *d, struct held *held)
+{
+    struct letter *l = letter_new(w, n, NULL);
+    l->kind = LETTER_BURY;
+    l->d = held->burying = d;
+    l->held = held;
+    l->held_serial = held->serial;
+    l->entry = held->entry;
+    letter_mail(w, l, HAPPEN_LETTER_STORED, letter_delay(w));
+}
+
+static char *slice_text(struct slice s)
+{
+    return s.data == NULL ? NULL : strndup(s.data, s.len);
+}
+
+void broker_park(struct world *w, struct node *n, const struct action *a)
+{
+    struct letter *l = letter_new(w, n, NULL);
+    l->kind = LETTER_PARK;
+    l->token = a->token;
+    l->partition = a->group;
+    l->text = slice_text(a->value);
+    if (a->key.data == NULL || a->key.len < 2 || a->key.data[0] != 'k')
+        sim_broken(w->sim, "contract", "PARK names no key that exists");
+    l->key = a->key.data[1] - '0';
+    sim_trace(w->sim, "n%d: PARK k%d %s", n->index, l->key, l->text == NULL ? "free" : l->text);
+    letter_mail(w, l, HAPPEN_LETTER_STORED, letter_delay(w));
+}
+
+static void store_parked(struct world *w, const struct letter *l)
+{
+    struct parked_log *log = &w->parked[l->partition];
+    if (log->count == log->room) {
+        log->room = log->room == 0 ? 16 : 2 * log->room;
+        log->records = realloc(log->records, (size_t)log->room * sizeof(*log->records));
+        ENSURE(log->records != NULL);
+    }
+    log->records[log->count++] =
+        (struct parked_record){.key = l->key, .value = l->text == NULL ? NULL : strdup(l->text)};
+    for (int i = 0; l->text != NULL && i < w->plan.events; i++)
+        if (w->events[i].key == l->key && strstr(l->text, w->events[i].id) != NULL)
+            w->events[i].parked = true;
+}
+
+static void store_dead_letter(struct world *w, const struct letter *l)
+{
+    struct truth *t = truth_of(w, l->entry);
+    bool first = !l->entry->buried;
+    l->entry->buried = t->buried = true;
+    if (first && l->entry->replay_count > 0 && !l->entry->delivered)
+        t->replays_waiting--;
+    sim_trace(w->sim, "kafka: dead letter %s stored", t->id);
+}
+
+void broker_letter_stored(struct world *w, struct happening h)
+{
+    struct letter *l = h.what;
+    bool orphan = w->nodes[l->node].life != l->life;
+    bool failed = world_strikes(w, FAULT_DLQ_FAILS, 0.4);
+    bool stored =
+        orphan ? rng_chance(&w->rng, 0.5) : !failed || rng_chance(&w->fault_rng[FAULT_DLQ_FAILS], 0.4);
+    if (stored && l->kind == LETTER_BURY)
+        store_dead_letter(w, l);
+    if (stored && l->kind == LETTER_PARK)
+        store_parked(w, l);
+    l->ok = stored && !failed;
+    letter_mail(w, l, HAPPEN_LETTER_ANSWERED, world_delay(w, MS / 10, 5 * MS));
+}
+
+void broker_letter_answered(struct world *w, struct happening h)
+{
+    struct letter *l = h.what;
+    struct node *n = &w->nodes[l->node];
+    if (n->life != l->life)
+        return;
+    if (l->kind == LETTER_PARK) {
+        sim_trace(w->sim, "n%d: parked state k%d %s", n->index, l->key, l->ok ? "ok" : "failed");
+        engine_park_written(n->engine, w->sim->now, l->token, l->ok);
+    } else {
+        if (!node_holds(n, l->held) || l->held->serial != l->held_serial || l->held->burying != l->d)
+            return; /* the partition was given up meanwhile */
+        l->held->burying = NULL;
+        sim_trace(w->sim, "n%d: dead letter %s %s", n->index, l->held->id, l->ok ? "ok" : "failed");
+        engine_buried(n->engine, w->sim->now, l->d, l->ok);
+    }
+    node_turn(w, n);
+}
+
+/* ---- commits ----------------------------------------------------------------------------------------------------------- */
+
+void broker_commit(struct world *w, struct node *n, struct stream *st, const struct action *a)
+{
+    struct letter *l = letter_new(w, n, a->metadata == NULL ? "" : a->metadata);
+    l->kind = LETTER_COMMIT;
+    l->partition = st->partition;
+    l->stream = st;
+    l->stream_serial = st->serial;
+    l->offset = a->offset;
+    l->ok_order = w->ok_order;
+    st->commit_out = true;
+    letter_mail(w, l, HAPPEN_COMMIT_STORED, world_delay(w, MS / 10, 20 * MS));
+}
+
+/* A source commit must come from the owner; a replay commit is not fenced, but a process that is dead sends nothing. */
+static bool commit_refused(struct world *w, const struct letter *l)
+{
+    if (l->stream->kind == STREAM_SOURCE)
+        return group_fences(w, l->node, l->life, l->partition);
+    return w->nodes[l->node].life != l->life && w->nodes[l->node].life != 0;
+}
+
+static void apply_commit(struct world *w, struct letter *l)
+{
+    struct log *log = &w->logs[l->stream->kind][l->partition];
+    log->committed = l->offset;
+    snprintf(log->metadata, sizeof(log->metadata), "%s", l->text);
+    sim_trace(w->sim, "kafka: committed %s/%d = %lld [%s]",
+              l->stream->kind == STREAM_SOURCE ? "source" : "replay", l->partition, (long long)l->offset,
+              l->text);
+    oracle_committed(w, log, l->life, l->ok_order);
+}
+
+void broker_commit_stored(struct world *w, struct happening h)
+{
+    struct letter *l = h.what;
+    bool refused = commit_refused(w, l) || world_strikes(w, FAULT_COMMIT_FAILS, 0.3);
+    if (!refused)
+        apply_commit(w, l);
+    l->ok = !refused && !world_strikes(w, FAULT_COMMIT_ANSWER_LOST, 0.3);
+    letter_mail(w, l, HAPPEN_COMMIT_ANSWERED, world_delay(w, MS / 10, 20 * MS));
+}
+
+void broker_commit_answered(struct world *w, struct happening h)
+{
+    struct letter *l = h.what;
+    struct node *n = &w->nodes[l->node];
+    struct stream *st = l->stream;
+    if (n->life != l->life || !st->assigned || st->serial != l->stream_serial)
+        return;
+    st->commit_out = false;
+    st->commit_failed = !l->ok;
+    st->commit_answered_at = w->sim->now;
+    if (!l->ok)
+        sim_trace(w->sim, "n%d: commit of %d failed", n->index, st->number);
+    engine_committed(n->engine, w->sim->now, st->number, l->ok);
+    node_turn(w, n);
+}
+
+void broker_forget(struct world *w)
+{
+    while (w->all_letters != NULL) {
+        struct letter *l = w->all_letters;
+        w->all_letters = l->all;
+        free(l->text);
+        free(l);
+    }
+    for (int p = 0; p < PARTITIONS_MAX; p++) {
+        for (int i = 0; i < w->parked[p].count; i++)
+            free(w->parked[p].records[i].value);
+        free(w->parked[p].records);
+    }
+}

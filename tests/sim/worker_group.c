@@ -1,0 +1,182 @@
+/* The simulated group coordinator: joins, eager rebalances by range, sessions that run out, static members, fencing. */
+#include "tests/sim/worker_world.h"
+
+#define MS NS_PER_MS
+
+void group_begin(struct world *w)
+{
+    for (int p = 0; p < PARTITIONS_MAX; p++)
+        w->group.owner[p] = -1;
+}
+
+bool group_fences(const struct world *w, int node, uint64_t life, int partition)
+{
+    return w->group.owner[partition] != node || w->group.owner_life[partition] != life;
+}
+
+static void send_assignment(struct world *w, int node)
+{
+    const struct member *m = &w->group.members[node];
+    sim_at(w->sim, world_delay(w, MS, 20 * MS),
+           (struct happening){
+               .kind = HAPPEN_GROUP_ASSIGN, .node = node, .serial = m->life, .number = (int64_t)m->join});
+}
+
+/* Range: consecutive partitions, the first members get one more. */
+static void complete(struct world *w)
+{
+    struct group *g = &w->group;
+    int members = 0, taken = 0, nth = 0;
+    for (int i = 0; i < w->plan.nodes; i++)
+        members += g->members[i].in;
+    g->preparing = false;
+    for (int i = 0; i < w->plan.nodes; i++) {
+        if (!g->members[i].in)
+            continue;
+        int share = w->plan.partitions / members + (nth++ < w->plan.partitions % members);
+        for (int p = taken; p < taken + share; p++) {
+            g->owner[p] = i;
+            g->owner_life[p] = g->members[i].life;
+        }
+        sim_trace(w->sim, "group: n%d gets partitions %d … %d", i, taken, taken + share - 1);
+        taken += share;
+        send_assignment(w, i);
+    }
+}
+
+static void complete_when_all_joined(struct world *w)
+{
+    struct group *g = &w->group;
+    int members = 0;
+    for (int i = 0; i < w->plan.nodes; i++) {
+        if (g->members[i].in && !g->members[i].joined)
+            return;
+        members += g->members[i].in;
+    }
+    g->preparing = members > 0 && g->preparing;
+    if (g->preparing)
+        complete(w);
+}
+
+static void prepare(struct world *w)
+{
+    struct group *g = &w->group;
+    if (g->preparing)
+        return;
+    g->preparing = true;
+    g->rebalance++;
+    sim_trace(w->sim, "group: rebalance %llu", (unsigned long long)g->rebalance);
+    for (int i = 0; i < w->plan.nodes; i++) {
+        struct member *m = &g->members[i];
+        m->joined = false;
+        if (m->in)
+            sim_at(w->sim, world_delay(w, MS, 150 * MS),
+                   (struct happening){.kind = HAPPEN_GROUP_NOTICE, .node = i, .serial = m->life});
+    }
+    sim_at(w->sim, w->plan.rebalance_ns,
+           (struct happening){.kind = HAPPEN_GROUP_DEADLINE, .serial = g->rebalance});
+}
+
+void group_rebalance(struct world *w)
+{
+    prepare(w);
+    complete_when_all_joined(w);
+}
+
+void group_join(struct world *w, struct node *n)
+{
+    n->join++;
+    sim_at(w->sim, world_delay(w, MS, 20 * MS),
+           (struct happening){
+               .kind = HAPPEN_GROUP_JOIN, .node = n->index, .serial = n->life, .number = (int64_t)n->join});
+}
+
+/* A static member that comes back before its session ends gets what it had, and nobody else notices. */
+static bool comes_back(struct world *w, struct node *n)
+{
+    struct group *g = &w->group;
+    struct member *m = &g->members[n->index];
+    if (!n->static_member || !m->in || g->preparing || m->life == n->life)
+        return false;
+    for (int p = 0; p < w->plan.partitions; p++)
+        if (g->owner[p] == n->index)
+            g->owner_life[p] = n->life;
+    m->life = n->life;
+    m->join = n->join;
+    sim_trace(w->sim, "group: n%d is back", n->index);
+    send_assignment(w, n->index);
+    return true;
+}
+
+void group_arrived(struct world *w, struct happening h)
+{
+    struct node *n = &w->nodes[h.node];
+    struct member *m = &w->group.members[h.node];
+    if (n->life != h.serial || n->join != (uint64_t)h.number || comes_back(w, n))
+        return;
+    if (!w->group.preparing)
+        prepare(w);
+    *m = (struct member){.in = true, .joined = true, .join = n->join, .life = n->life};
+    complete_when_all_joined(w);
+}
+
+/* Throw a member out; a process that still lives hears of it, and may go on for a while. */
+static void evict(struct world *w, int node)
+{
+    struct group *g = &w->group;
+    struct node *n = &w->nodes[node];
+    if (!g->members[node].in)
+        return;
+    sim_trace(w->sim, "group: n%d is out", node);
+    for (int p = 0; p < w->plan.partitions; p++)
+        if (g->owner[p] == node)
+            g->owner[p] = -1;
+    if (n->life == g->members[node].life && n->state != NODE_DEAD) {
+        w->zombies = true;
+        sim_at(w->sim, world_delay(w, MS, 50 * MS),
+               (struct happening){.kind = HAPPEN_LOST, .node = node, .serial = n->life});
+    }
+    g->members[node] = (struct member){0};
+}
+
+void group_leave(struct world *w, struct node *n)
+{
+    if (w->group.members[n->index].life != n->life)
+        return;
+    for (int p = 0; p < w->plan.partitions; p++)
+        if (w->group.owner[p] == n->index)
+            w->group.owner[p] = -1;
+    w->group.members[n->index] = (struct member){0};
+    group_rebalance(w);
+}
+
+void group_deadline(struct world *w, struct happening h)
+{
+    struct group *g = &w->group;
+    if (!g->preparing || g->rebalance != h.serial)
+        return;
+    for (int i = 0; i < w->plan.nodes; i++)
+        if (!g->members[i].joined)
+            evict(w, i);
+    complete_when_all_joined(w);
+}
+
+void group_dead(struct world *w, struct node *n)
+{
+    sim_at(w->sim, w->plan.session_ns,
+           (struct happening){.kind = HAPPEN_GROUP_SESSION, .node = n->index, .serial = n->life});
+}
+
+void group_session(struct world *w, struct happening h)
+{
+    struct node *n = &w->nodes[h.node];
+    struct member *m = &w->group.members[h.node];
+    bool heard_of = n->life == h.serial && n->stalled_until <= w->sim->now;
+    if (!m->in || m->life != h.serial || heard_of)
+        return;
+    evict(w, h.node);
+    if (w->group.preparing)
+        complete_when_all_joined(w);
+    else
+        group_rebalance(w);
+}

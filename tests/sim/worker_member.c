@@ -1,0 +1,266 @@
+/* A simulated process as a member of its group: joins, loads what it is given, drains what it loses, stalls, stops and dies. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/worker_world.h"
+
+#define MS NS_PER_MS
+
+void member_start(struct world *w, struct node *n)
+{
+    struct err err = {0};
+    if (n->state != NODE_DEAD || n->life != 0)
+        return;
+    n->life = ++w->lives;
+    struct engine_config cfg = w->plan.cfg;
+    cfg.seed += n->life;
+    n->engine = engine_new(&cfg, &err);
+    if (n->engine == NULL)
+        sim_broken(w->sim, "contract", "engine_new refuses: %s", err.message);
+    n->state = NODE_JOINING;
+    n->next_due = CLOCK_NEVER;
+    n->successes = 0;
+    n->throttled_until = 0;
+    sim_trace(w->sim, "n%d: starts, life %llu", n->index, (unsigned long long)n->life);
+    group_join(w, n);
+}
+
+static void later(struct world *w, struct node *n, enum happening_kind kind, int partition, int64_t low,
+                  int64_t high)
+{
+    sim_at(w->sim, world_delay(w, low, high),
+           (struct happening){.kind = kind,
+                              .node = n->index,
+                              .serial = n->life,
+                              .number = partition,
+                              .what = (void *)(uintptr_t)n->join});
+}
+
+void member_assigned(struct world *w, struct node *n, uint64_t join)
+{
+    if (n->state != NODE_JOINING || n->join != join)
+        return;
+    n->state = NODE_RUNNING;
+    for (int p = 0; p < w->plan.partitions; p++)
+        if (!group_fences(w, n->index, n->life, p))
+            later(w, n, HAPPEN_LOADED, p, MS, 40 * MS);
+}
+
+/* ---- loading ---------------------------------------------------------------------------------------------------------- */
+
+/* What a committed string may have become on its way: cut, changed, or written by somebody else. */
+static bool damage(struct world *w, char *metadata)
+{
+    struct rng *rng = &w->fault_rng[FAULT_METADATA];
+    size_t len = strlen(metadata);
+    if (!world_strikes(w, FAULT_METADATA, 0.5))
+        return false;
+    int64_t how = rng_between(rng, 0, 3);
+    if (how == 0 || len == 0)
+        snprintf(metadata, OFFSET_MAP_CHARS_MAX, "%s", "{\"owner\":\"another program\"}");
+    else if (how == 1)
+        metadata[rng_between(rng, 0, (int64_t)len - 1)] = '\0';
+    else if (how == 2)
+        metadata[rng_between(rng, 0, (int64_t)len - 1)] = (char)rng_between(rng, 33, 126);
+    else
+        metadata[0] = '\0';
+    return true;
+}
+
+static void assign_stream(struct world *w, struct node *n, enum stream_kind kind, int partition)
+{
+    struct stream *st = &n->streams[(int)kind * PARTITIONS_MAX + partition];
+    struct log *log = &w->logs[kind][partition];
+    char metadata[OFFSET_MAP_CHARS_MAX + 1];
+    snprintf(metadata, sizeof(metadata), "%s", log->metadata);
+    if (log->committed >= 0 && damage(w, metadata))
+        oracle_unread(w, log, log->committed);
+    int number = (int)(w->serials * 7 % 400) * 10 + (int)kind * 5 + partition; /* any free number will do */
+    *st = (struct stream){.assigned = true,
+                          .kind = kind,
+                          .partition = partition,
+                          .number = number,
+                          .serial = ++w->serials,
+                          .position = log->committed,
+                          .first_committed = log->committed,
+                          .last_commit = log->committed};
+    bool readable = engine_assign(n->engine, w->sim->now, number, kind, partition, log->committed,
+                                  log->committed < 0 && rng_chance(&w->rng, 0.5) ? NULL : metadata);
+    sim_trace(w->sim, "n%d: has %s/%d as %d from %lld%s", n->index,
+              kind == STREAM_SOURCE ? "source" : "replay", partition, number, (long long)log->committed,
+              readable ? "" : ", map unreadable");
+    if (!readable && strcmp(metadata, log->metadata) == 0)
+        sim_broken(w->sim, "contract", "the engine cannot read its own map \"%s\"", metadata);
+}
+
+/* The parked topic of the partition, compacted (each key's last record) or not yet. */
+static void read_parked(struct world *w, struct node *n, int partition)
+{
+    const struct parked_log *log = &w->parked[partition];
+    for (int i = 0; i < log->count; i++) {
+        const struct parked_record *rec = &log->records[i];
+        bool last = true;
+        for (int k = i + 1; k < log->count; k++)
+            last = last && log->records[k].key != rec->key;
+        char key[16];
+        snprintf(key, sizeof(key), "k%d", rec->key);
+        struct slice value = {rec->value, rec->value == NULL ? 0 : strlen(rec->value)};
+        struct err err = {0};
+        if ((last || !w->plan.compacted) &&
+            engine_parked_key(n->engine, partition, (struct slice){key, strlen(key)}, value, &err) != 0)
+            sim_broken(w->sim, "contract", "the engine cannot read its own parked state: %s", err.message);
+    }
+}
+
+void member_loaded(struct world *w, struct node *n, struct happening h)
+{
+    int partition = (int)h.number;
+    if (n->state != NODE_RUNNING || n->join != (uintptr_t)h.what)
+        return;
+    assign_stream(w, n, STREAM_SOURCE, partition);
+    assign_stream(w, n, STREAM_REPLAY, partition);
+    read_parked(w, n, partition);
+    later(w, n, HAPPEN_OPENED, partition, 0, 30 * MS);
+    node_turn(w, n);
+    node_want(w, n, &n->streams[partition]);
+    node_want(w, n, &n->streams[PARTITIONS_MAX + partition]);
+}
+
+void member_opened(struct world *w, struct node *n, struct happening h)
+{
+    if (n->state != NODE_RUNNING || n->join != (uintptr_t)h.what)
+        return;
+    engine_open(n->engine, w->sim->now, (int)h.number);
+    node_turn(w, n);
+}
+
+/* ---- giving up -------------------------------------------------------------------------------------------------------- */
+
+static void revoke_all(struct world *w, struct node *n)
+{
+    for (size_t i = 0; i < ARRAY_LEN(n->streams); i++) {
+        struct stream *st = &n->streams[i];
+        if (!st->assigned || st->revoked)
+            continue;
+        st->revoked = true;
+        st->revoked_at = w->sim->now;
+        engine_revoke(n->engine, w->sim->now, st->number);
+    }
+    node_turn(w, n);
+}
+
+void member_notice(struct world *w, struct node *n)
+{
+    if (!w->group.preparing || w->group.members[n->index].joined)
+        return;
+    if (n->state == NODE_JOINING)
+        group_join(w, n);
+    if (n->state != NODE_RUNNING)
+        return;
+    sim_trace(w->sim, "n%d: revoked", n->index);
+    n->state = NODE_REVOKING;
+    revoke_all(w, n);
+}
+
+/* Tell the engine that all its streams are gone; it must let go of every record. */
+static void lose_all(struct world *w, struct node *n, bool clean)
+{
+    for (size_t i = 0; i < ARRAY_LEN(n->streams); i++) {
+        struct stream *st = &n->streams[i];
+        if (!st->assigned)
+            continue;
+        oracle_leaves(w, n, st, clean && !st->commit_failed);
+        st->revoked = true;
+        engine_lost(n->engine, w->sim->now, st->number);
+        st->assigned = false;
+    }
+    enum node_state state = n->state;
+    n->state = NODE_JOINING;
+    node_turn(w, n);
+    n->state = state;
+    if (n->held_count > 0 || n->in_flight > 0)
+        sim_broken(w->sim, "contract", "n%d: %d records and %d requests are left of lost streams", n->index,
+                   n->held_count, n->in_flight);
+}
+
+static void end(struct world *w, struct node *n, int64_t down_ns)
+{
+    engine_free(n->engine);
+    n->engine = NULL;
+    n->state = NODE_DEAD;
+    n->life = 0;
+    n->stalled_until = 0;
+    sim_at(w->sim, down_ns, (struct happening){.kind = HAPPEN_START, .node = n->index});
+}
+
+void member_drained(struct world *w, struct node *n)
+{
+    lose_all(w, n, true);
+    if (n->state == NODE_REVOKING) {
+        n->state = NODE_JOINING;
+        group_join(w, n);
+        return;
+    }
+    sim_trace(w->sim, "n%d: stopped", n->index);
+    if (n->static_member)
+        group_dead(w, n);
+    else
+        group_leave(w, n);
+    end(w, n, world_delay(w, 50 * MS, 1500 * MS));
+}
+
+void member_lost(struct world *w, struct node *n)
+{
+    if (n->engine == NULL || w->group.members[n->index].in || n->state == NODE_JOINING)
+        return;
+    sim_trace(w->sim, "n%d: hears that it lost its partitions", n->index);
+    lose_all(w, n, false);
+    if (n->state == NODE_STOPPING) {
+        end(w, n, world_delay(w, 50 * MS, 1500 * MS));
+        return;
+    }
+    n->state = NODE_JOINING;
+    group_join(w, n);
+}
+
+void member_stop(struct world *w, struct node *n)
+{
+    if (n->state == NODE_DEAD || n->state == NODE_STOPPING)
+        return;
+    sim_trace(w->sim, "n%d: SIGTERM", n->index);
+    n->state = NODE_STOPPING;
+    n->join++;
+    revoke_all(w, n);
+}
+
+void member_kill(struct world *w, struct node *n)
+{
+    if (n->state == NODE_DEAD)
+        return;
+    sim_trace(w->sim, "n%d: kill -9", n->index);
+    for (size_t i = 0; i < ARRAY_LEN(n->streams); i++)
+        if (n->streams[i].assigned) {
+            oracle_leaves(w, n, &n->streams[i], false);
+            n->streams[i].assigned = false;
+        }
+    api_node_died(w, n);
+    for (; n->held_count > 0; n->held_count--) {
+        struct held *held = n->held[n->held_count - 1];
+        free(held->key);
+        free(held->id);
+        free(held);
+    }
+    group_dead(w, n);
+    end(w, n, world_delay(w, 50 * MS, 4000 * MS));
+}
+
+void member_stall(struct world *w, struct node *n)
+{
+    if (n->state == NODE_DEAD || n->stalled_until > w->sim->now)
+        return;
+    int64_t stall = rng_between(&w->fault_rng[FAULT_STALL], 10 * MS, 6000 * MS);
+    sim_trace(w->sim, "n%d: stalls for %lld ms", n->index, (long long)(stall / MS));
+    n->stalled_until = w->sim->now + stall;
+    if (stall > w->plan.session_ns)
+        group_dead(w, n);
+}

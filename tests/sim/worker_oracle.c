@@ -1,0 +1,386 @@
+/* The oracle of the worker's world: it knows the truth, and says which promise an engine breaks. */
+#include <string.h>
+
+#include "tests/sim/worker_world.h"
+
+#define KIND(kind) ((kind) == STREAM_SOURCE ? "source" : "replay")
+
+static bool parks(const struct world *w, const struct truth *t)
+{
+    return w->plan.cfg.on_dead_letter == ENGINE_PARK && w->plan.cfg.order != ENGINE_ORDER_NONE && t->key >= 0;
+}
+
+/* Do two events of one partition wait for each other? */
+static bool same_lane(const struct world *w, const struct truth *a, const struct truth *b)
+{
+    if (a->partition != b->partition || w->plan.cfg.order == ENGINE_ORDER_NONE)
+        return false;
+    return w->plan.cfg.order == ENGINE_ORDER_PARTITION || (a->key >= 0 && a->key == b->key);
+}
+
+bool oracle_done(struct world *w, enum stream_kind kind, const struct entry *en)
+{
+    const struct truth *t = truth_of(w, en);
+    if (en->delivered || t->skip)
+        return true;
+    return en->buried && (kind == STREAM_REPLAY || !parks(w, t) || t->parked);
+}
+
+/* ---- G3: order ------------------------------------------------------------------------------------------------------- */
+
+static void earlier_are_done(struct world *w, const struct node *n, const struct request *r)
+{
+    const struct log *log = &w->logs[r->kind][r->truth->partition];
+    for (const struct entry *en = log->entries; en < r->entry; en++) {
+        const struct truth *t = truth_of(w, en);
+        if (!same_lane(w, t, r->truth))
+            continue;
+        if (!oracle_done(w, r->kind, en))
+            sim_broken(w->sim, "G3", "n%d starts %s while the earlier %s of its key is unfinished", n->index,
+                       r->truth->id, t->id);
+        bool key_is_free = t->key != r->truth->key || !parks(w, t) || t->delivered || t->skip;
+        if (r->kind == STREAM_SOURCE && !key_is_free)
+            sim_broken(w->sim, "G3", "n%d starts %s though %s of its key is a dead letter", n->index,
+                       r->truth->id, t->id);
+    }
+}
+
+static void nobody_overtakes(struct world *w, const struct node *n, const struct request *r)
+{
+    for (const struct request *other = n->requests; other != NULL; other = other->next)
+        if (other->entry == r->entry || same_lane(w, other->truth, r->truth))
+            sim_broken(w->sim, "G3", "n%d starts %s while %s of its key is in flight", n->index, r->truth->id,
+                       other->truth->id);
+}
+
+/* ---- G7: the breaker and the pause ------------------------------------------------------------------------------------ */
+
+static void outage_is_respected(struct world *w, const struct node *n, const struct request *r)
+{
+    struct engine_counts counts = engine_counts(n->engine);
+    if (counts.breaker == BREAKER_OPEN)
+        sim_broken(w->sim, "G7", "n%d sends %s with the breaker open", n->index, r->truth->id);
+    for (const struct request *o = n->requests; counts.breaker == BREAKER_HALF_OPEN && o != NULL; o = o->next)
+        if (!o->dispatched_closed)
+            sim_broken(w->sim, "G7", "n%d sends a second probe, %s", n->index, r->truth->id);
+    if (w->sim->now < n->throttled_until)
+        sim_broken(w->sim, "G7", "n%d sends %s though the API asked to wait", n->index, r->truth->id);
+}
+
+static void counts_are_paid(struct world *w, const struct node *n, const struct entry *en, int counted)
+{
+    if (counted > en->payable)
+        sim_broken(w->sim, "G7", "n%d counts %d failed attempts of %s, but only %d fell into healthy traffic",
+                   n->index, counted, truth_of(w, en)->id, en->payable);
+}
+
+void oracle_sends(struct world *w, struct node *n, struct request *r)
+{
+    struct delivery_view v = delivery_view(r->d);
+    struct entry *en = r->entry;
+    const struct stream *st = r->held->stream;
+    if (st->revoked)
+        sim_broken(w->sim, "contract", "n%d sends %s of a revoked stream", n->index, r->truth->id);
+    if (r->truth->skip || r->truth->bad)
+        sim_broken(w->sim, "contract", "n%d sends %s, which is no request", n->index, r->truth->id);
+    if (en->ambiguous_by == n->life && !v.ambiguous)
+        sim_broken(w->sim, "G5", "n%d repeats %s without marking it ambiguous", n->index, r->truth->id);
+    if (en->delivered && en->known_by == n->life && !en->excused)
+        sim_broken(w->sim, "G5", "n%d sends %s again, which it knows to be delivered", n->index,
+                   r->truth->id);
+    counts_are_paid(w, n, en, v.attempts_counted);
+    nobody_overtakes(w, n, r);
+    earlier_are_done(w, n, r);
+    outage_is_respected(w, n, r);
+    if (en->mark_by != n->life) {
+        en->mark_by = n->life;
+        en->success_mark = n->successes;
+    }
+    if (en->first_sent == 0)
+        en->first_sent = w->sim->now;
+}
+
+void oracle_executes(struct world *w, struct request *r)
+{
+    struct entry *en = r->entry;
+    const struct log *log = &w->logs[r->kind][r->truth->partition];
+    if (++en->executions > 1 && !en->excused)
+        sim_broken(w->sim, "G5", "%s is executed twice without a reason", r->truth->id);
+    for (const struct entry *e = log->entries; r->kind == STREAM_SOURCE && !r->truth->executed && e < en;
+         e++) {
+        const struct truth *t = truth_of(w, e);
+        if (same_lane(w, t, r->truth) && !t->executed && !e->bury_asked && !t->skip)
+            sim_broken(w->sim, "G3", "the API sees %s before %s of the same key", r->truth->id, t->id);
+    }
+    r->truth->executed = true;
+}
+
+static bool is_ambiguous(enum transport t)
+{
+    return t == TRANSPORT_TIMEOUT || t == TRANSPORT_RESET || t == TRANSPORT_GARBAGE;
+}
+
+static void succeeded(struct world *w, struct node *n, struct request *r)
+{
+    struct entry *en = r->entry;
+    if (r->kind == STREAM_REPLAY && !en->delivered && !en->buried)
+        r->truth->replays_waiting--;
+    en->delivered = r->truth->delivered = true;
+    en->known_by = n->life;
+    en->ok_order = ++w->ok_order;
+    en->covered = false;
+    n->successes++;
+}
+
+/* Which failures may an engine count? Those that fell into healthy traffic (the design's D4), and those that are the event's own. */
+static void failed(struct node *n, struct request *r, bool breaker_closed)
+{
+    struct entry *en = r->entry;
+    int status = r->answer.transport == TRANSPORT_OK ? r->answer.status : 0;
+    bool own = status == 423 || status == 425 || status == 408;
+    bool never =
+        status == 429 || status == 401 || status == 403 || (status == 503 && r->answer.retry_after_ns >= 0);
+    bool healthy = n->successes > en->success_mark && breaker_closed;
+    if (is_ambiguous(r->answer.transport))
+        en->ambiguous_by = n->life;
+    en->refused = status >= 400 && status < 500 && !own && !never;
+    if (never || en->refused)
+        return;
+    if (r->dispatched_closed && (own || healthy))
+        en->payable++;
+    if (!own)
+        en->success_mark = n->successes;
+}
+
+void oracle_answered(struct world *w, struct node *n, struct request *r, bool breaker_closed)
+{
+    if (r->success)
+        succeeded(w, n, r);
+    else
+        failed(n, r, breaker_closed);
+    bool asked = r->answer.transport == TRANSPORT_OK && (r->answer.status == 429 || r->answer.status == 503);
+    if (asked && r->answer.retry_after_ns > 0) {
+        int64_t wait = r->answer.retry_after_ns;
+        if (wait > w->plan.cfg.retry_after_cap_ns)
+            wait = w->plan.cfg.retry_after_cap_ns;
+        if (n->throttled_until < w->sim->now + wait)
+            n->throttled_until = w->sim->now + wait;
+    }
+}
+
+/* ---- dead letters ----------------------------------------------------------------------------------------------------- */
+
+static bool has_dead_letter_of_key(struct world *w, const struct truth *of)
+{
+    for (int i = 0; i < w->plan.events; i++)
+        if (w->events[i].key == of->key && w->events[i].buried)
+            return true;
+    return false;
+}
+
+static void parked_behind_somebody(struct world *w, const struct delivery_view *v, const struct truth *t)
+{
+    if (v->parked_behind.data == NULL || !parks(w, t) || !has_dead_letter_of_key(w, t))
+        sim_broken(w->sim, "G2", "%s is dead-lettered as parked-behind, behind nothing", t->id);
+}
+
+void oracle_buries(struct world *w, struct node *n, const struct delivery_view *v, struct entry *en)
+{
+    const struct truth *t = truth_of(w, en);
+    bool right = true;
+    switch (v->reason) {
+    case REASON_REJECTED:
+        right = en->refused;
+        break;
+    case REASON_ATTEMPTS:
+        counts_are_paid(w, n, en, w->plan.cfg.attempts_max);
+        break;
+    case REASON_AGE:
+        counts_are_paid(w, n, en, 1);
+        right =
+            w->plan.cfg.retry_age_max_ns > 0 && w->sim->now - en->first_sent >= w->plan.cfg.retry_age_max_ns;
+        break;
+    case REASON_NOT_CLOUDEVENT:
+        right = t->bad;
+        break;
+    case REASON_PARKED_BEHIND:
+        parked_behind_somebody(w, v, t);
+        break;
+    case REASON_HEADERS:
+    case REASON_TOO_LARGE:
+    case REASON_NOT_MAPPABLE:
+    case REASON_TOMBSTONE:
+    case REASON_NONE:
+    case REASON_COUNT:
+        right = false;
+    }
+    if (!right || t->skip)
+        sim_broken(w->sim, "G7", "n%d dead-letters %s as %s, which is not so", n->index, t->id,
+                   reason_name(v->reason));
+    en->bury_asked = true;
+}
+
+/* ---- G2: what is let go, what is committed ---------------------------------------------------------------------------- */
+
+void oracle_releases(struct world *w, struct node *n, struct held *held)
+{
+    struct stream *st = held->stream;
+    if (!st->assigned || st->revoked)
+        return;
+    if (!oracle_done(w, st->kind, held->entry))
+        sim_broken(w->sim, "G2", "n%d lets go of %s, which is neither delivered nor safe as a dead letter",
+                   n->index, held->id);
+    if (st->completed_at == 0)
+        st->completed_at = w->sim->now;
+}
+
+static void nothing_lost_below(struct world *w, enum stream_kind kind, const struct log *log, int64_t offset)
+{
+    for (int i = 0; i < log->visible && log->entries[i].offset < offset; i++)
+        if (!oracle_done(w, kind, &log->entries[i]))
+            sim_broken(w->sim, "G2", "commit of %lld is past %s@%lld, which is unfinished", (long long)offset,
+                       truth_of(w, &log->entries[i])->id, (long long)log->entries[i].offset);
+}
+
+static int32_t epoch_before(const struct log *log, int64_t offset)
+{
+    int32_t epoch = -1;
+    for (int i = 0; i < log->visible && log->entries[i].offset < offset; i++)
+        epoch = log->entries[i].epoch;
+    return epoch;
+}
+
+void oracle_commits(struct world *w, struct node *n, struct stream *st, const struct action *a)
+{
+    const struct log *log = &w->logs[st->kind][st->partition];
+    const char *metadata = a->metadata == NULL ? "" : a->metadata;
+    if (st->commit_out)
+        sim_broken(w->sim, "contract", "n%d: two commits of stream %d at once", n->index, st->number);
+    if (strlen(metadata) > OFFSET_MAP_CHARS_MAX)
+        sim_broken(w->sim, "G6", "n%d: %zu characters of commit metadata", n->index, strlen(metadata));
+    for (const char *c = metadata; *c != '\0'; c++)
+        if (*c < 32 || *c > 126)
+            sim_broken(w->sim, "contract", "n%d: commit metadata is not ASCII", n->index);
+    if (a->offset < st->last_commit || a->offset < 0)
+        sim_broken(w->sim, "G2", "n%d: the commit of %s/%d falls from %lld to %lld", n->index, KIND(st->kind),
+                   st->partition, (long long)st->last_commit, (long long)a->offset);
+    if (log->visible > 0 && a->offset > log->entries[log->visible - 1].offset + 1)
+        sim_broken(w->sim, "G2", "n%d: the commit of %lld is past the end of %s/%d", n->index,
+                   (long long)a->offset, KIND(st->kind), st->partition);
+    if (a->leader_epoch != -1 && a->leader_epoch != epoch_before(log, a->offset))
+        sim_broken(w->sim, "contract", "n%d: the commit of %lld names the wrong leader epoch %d", n->index,
+                   (long long)a->offset, a->leader_epoch);
+    nothing_lost_below(w, st->kind, log, a->offset);
+    st->last_commit = a->offset;
+    st->completed_at = 0;
+}
+
+/* ---- G5: what may come twice ------------------------------------------------------------------------------------------ */
+
+void oracle_committed(struct world *w, struct log *log, uint64_t life, uint64_t ok_order)
+{
+    (void)w;
+    for (int i = 0; i < log->visible; i++)
+        if (log->entries[i].known_by == life && log->entries[i].ok_order <= ok_order)
+            log->entries[i].covered = true;
+}
+
+void oracle_unread(struct world *w, struct log *log, int64_t from)
+{
+    (void)w;
+    for (int i = 0; i < log->visible; i++)
+        if (log->entries[i].offset >= from)
+            log->entries[i].excused = true;
+}
+
+void oracle_leaves(struct world *w, struct node *n, struct stream *st, bool clean)
+{
+    struct log *log = &w->logs[st->kind][st->partition];
+    bool cut_off = w->sim->now - st->revoked_at >= w->plan.cfg.drain_ns;
+    for (int i = 0; i < log->visible; i++) {
+        struct entry *en = &log->entries[i];
+        bool parking =
+            st->kind == STREAM_REPLAY && cut_off; /* executed, but its key was not yet free: not complete */
+        if (en->known_by == n->life && !en->covered && (!clean || parking))
+            en->excused = true;
+        if (n->stalled_until > 0 && !clean)
+            en->excused = true; /* a stalled process and its heir may both have it */
+    }
+}
+
+/* ---- G6: bounds --------------------------------------------------------------------------------------------------------- */
+
+static void commits_in_time(struct world *w, const struct node *n, const struct stream *st)
+{
+    int64_t since = st->completed_at > st->commit_answered_at ? st->completed_at : st->commit_answered_at;
+    if (st->revoked || st->commit_out || st->commit_failed || st->completed_at == 0 || n->stalled_until > 0)
+        return;
+    if (w->sim->now - since > w->plan.cfg.commit_interval_ns + 2 * NS_PER_MS)
+        sim_broken(w->sim, "G5", "n%d: a completion waits %lld ms for its commit", n->index,
+                   (long long)((w->sim->now - since) / NS_PER_MS));
+}
+
+void oracle_bounds(struct world *w, struct node *n)
+{
+    const struct engine_config *cfg = &w->plan.cfg;
+    const size_t event_max = 1500;
+    size_t bytes = 0, one_fetch = event_max * (size_t)w->plan.fetch_max;
+    int streams = 0;
+    if (n->in_flight > cfg->in_flight_max)
+        sim_broken(w->sim, "G6", "n%d: %d requests in flight", n->index, n->in_flight);
+    for (size_t i = 0; i < ARRAY_LEN(n->streams); i++) {
+        const struct stream *st = &n->streams[i];
+        if (!st->assigned)
+            continue;
+        if (st->held > cfg->window_events + w->plan.fetch_max ||
+            st->held_bytes > (size_t)cfg->window_bytes + one_fetch)
+            sim_broken(w->sim, "G6", "n%d: stream %d holds %d records of %zu bytes", n->index, st->number,
+                       st->held, st->held_bytes);
+        bytes += st->held_bytes;
+        streams++;
+        commits_in_time(w, n, st);
+    }
+    if (bytes > (size_t)cfg->total_bytes + one_fetch * (size_t)streams)
+        sim_broken(w->sim, "G6", "n%d: holds %zu bytes", n->index, bytes);
+}
+
+/* ---- the end ------------------------------------------------------------------------------------------------------------ */
+
+bool oracle_all_done(struct world *w)
+{
+    for (int kind = 0; kind < KINDS; kind++)
+        for (int p = 0; p < w->plan.partitions; p++) {
+            const struct log *log = &w->logs[kind][p];
+            for (int i = 0; i < log->count; i++)
+                if (!oracle_done(w, (enum stream_kind)kind, &log->entries[i]))
+                    return false;
+        }
+    return true;
+}
+
+static void log_ends(struct world *w, enum stream_kind kind, int p)
+{
+    const struct log *log = &w->logs[kind][p];
+    for (int i = 0; i < log->count; i++)
+        if (!oracle_done(w, kind, &log->entries[i]))
+            sim_broken(w->sim, "liveness",
+                       "all is quiet, but %s of %s/%d is neither delivered nor a dead letter",
+                       truth_of(w, &log->entries[i])->id, KIND(kind), p);
+    if (log->count > 0 && log->committed != log->entries[log->count - 1].offset + 1)
+        sim_broken(w->sim, "liveness", "all is quiet, but %s/%d is committed only up to %lld of %lld",
+                   KIND(kind), p, (long long)log->committed,
+                   (long long)log->entries[log->count - 1].offset + 1);
+}
+
+void oracle_ends(struct world *w)
+{
+    for (int p = 0; p < w->plan.partitions; p++) {
+        log_ends(w, STREAM_SOURCE, p);
+        log_ends(w, STREAM_REPLAY, p);
+    }
+    for (int i = 0; i < w->plan.nodes; i++) {
+        struct node *n = &w->nodes[i];
+        if (n->held_count > 0 || n->in_flight > 0)
+            sim_broken(w->sim, "liveness", "all is quiet, but n%d holds %d records", i, n->held_count);
+    }
+}

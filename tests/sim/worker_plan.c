@@ -1,0 +1,174 @@
+/* What the worker's world of one seed contains: sizes, the engine's bounds, events, faults and when they come. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/worker_world.h"
+
+bool world_has(const struct world *w, enum fault f)
+{
+    return (w->plan.faults >> f & 1) != 0;
+}
+
+bool world_strikes(struct world *w, enum fault f, double probability)
+{
+    return !w->calm && world_has(w, f) && rng_chance(&w->fault_rng[f], probability * w->plan.intensity);
+}
+
+int64_t world_delay(struct world *w, int64_t low, int64_t high)
+{
+    return rng_between(&w->rng, low, high);
+}
+
+static int pick(struct world *w, int low, int high)
+{
+    return (int)rng_between(&w->rng, low, high);
+}
+
+static int at_most(int value, int limit)
+{
+    return value < limit ? value : limit;
+}
+
+static void plan_engine(struct world *w, struct engine_config *cfg)
+{
+    *cfg = engine_config_default();
+    int order = pick(w, 0, 9);
+    cfg->order = order < 7 ? ENGINE_ORDER_KEY : order < 9 ? ENGINE_ORDER_PARTITION : ENGINE_ORDER_NONE;
+    cfg->on_dead_letter = rng_chance(&w->rng, 0.7) ? ENGINE_PARK : ENGINE_CONTINUE;
+    cfg->in_flight_max = pick(w, 1, 8);
+    cfg->window_events = pick(w, 1, 16);
+    cfg->window_bytes = pick(w, 500, 20000);
+    cfg->total_bytes = pick(w, 1000, 40000);
+    cfg->attempts_max = pick(w, 1, 6);
+    cfg->retry_age_max_ns = rng_chance(&w->rng, 0.7) ? 0 : pick(w, 200, 5000) * NS_PER_MS;
+    cfg->backoff_base_ns = pick(w, 5, 100) * NS_PER_MS;
+    cfg->backoff_cap_ns = pick(w, 200, 2000) * NS_PER_MS;
+    cfg->retry_after_cap_ns = pick(w, 500, 5000) * NS_PER_MS;
+    cfg->breaker_failures = pick(w, 2, 10);
+    cfg->breaker_open_ns = pick(w, 50, 500) * NS_PER_MS;
+    cfg->breaker_open_cap_ns = pick(w, 500, 3000) * NS_PER_MS;
+    cfg->commit_interval_ns = pick(w, 5, 100) * NS_PER_MS;
+    cfg->drain_ns = pick(w, 50, 1000) * NS_PER_MS;
+    cfg->parked_keys_max = world_has(w, FAULT_FEW_PARKED) ? 1 : KEYS_MAX;
+    cfg->seed = rng_next(&w->rng);
+    cfg->rules = w->plan.rules;
+    cfg->rule_count = ARRAY_LEN(w->plan.rules);
+}
+
+static void plan_rules(struct plan *p)
+{
+    p->rules[0] = (struct verdict_rule){423, 423, TRANSPORT_OK, VERDICT_RETRY, REASON_NONE};
+    p->rules[1] = (struct verdict_rule){412, 412, TRANSPORT_OK, VERDICT_DUPLICATE_OK, REASON_NONE};
+}
+
+static void plan_outages(struct world *w)
+{
+    struct plan *p = &w->plan;
+    p->outage_count =
+        world_has(w, FAULT_API_OUTAGE) || world_has(w, FAULT_API_AUTH) ? pick(w, 1, OUTAGES_MAX) : 0;
+    for (int i = 0; i < p->outage_count; i++) {
+        struct outage *o = &p->outages[i];
+        o->from = w->sim->now + world_delay(w, 0, p->calm_at - w->sim->now);
+        o->to = o->from + world_delay(w, 100 * NS_PER_MS, 6 * NS_PER_S);
+        o->mood = pick(w, 0, 3);
+        if (!world_has(w, FAULT_API_OUTAGE) || (world_has(w, FAULT_API_AUTH) && rng_chance(&w->rng, 0.3)))
+            o->mood = 4;
+    }
+}
+
+static void plan_sizes(struct world *w)
+{
+    struct plan *p = &w->plan;
+    const struct sim_limits *limits = &w->sim->limits;
+    p->partitions = pick(w, 1, 3);
+    p->keys = at_most(pick(w, 2, KEYS_MAX), limits->keys);
+    p->events = at_most(rng_chance(&w->rng, 0.8) ? pick(w, 5, 30) : pick(w, 30, 60), limits->records);
+    p->nodes = at_most(pick(w, 1, NODES_MAX), limits->nodes);
+    p->fetch_max = pick(w, 1, 10);
+    p->calm_at = w->sim->now + pick(w, 2, 15) * NS_PER_S;
+    p->session_ns = pick(w, 800, 3000) * NS_PER_MS;
+    p->rebalance_ns = pick(w, 1500, 5000) * NS_PER_MS;
+    p->request_timeout_ns = pick(w, 50, 800) * NS_PER_MS;
+    p->latency_ns = pick(w, 1, 60) * NS_PER_MS;
+    p->intensity = (double)pick(w, 20, 100) / 100.0;
+    p->failing_key = pick(w, 0, KEYS_MAX - 1) % p->keys;
+    p->compacted = rng_chance(&w->rng, 0.5);
+    /* A few faults at once find more than all of them: they hide each other. */
+    int share = pick(w, 5, 60);
+    for (int f = 0; f < FAULT_COUNT; f++)
+        if (rng_chance(&w->rng, share / 100.0))
+            p->faults |= UINT32_C(1) << f;
+    p->faults &= limits->faults;
+    if (world_has(
+            w, FAULT_FEW_PARKED)) /* what can never be delivered would hold the one parked place for ever */
+        p->faults &= ~(UINT32_C(1) << FAULT_BAD_RECORDS);
+}
+
+static void plan_event(struct world *w, int i, int64_t offsets[PARTITIONS_MAX])
+{
+    struct truth *t = &w->events[i];
+    int key = pick(w, 0, 63) % w->plan.keys;
+    bool keyless = world_strikes(w, FAULT_KEYLESS, 0.3);
+    snprintf(t->id, sizeof(t->id), "e%03d", i);
+    t->key = keyless ? -1 : key;
+    t->partition = key % w->plan.partitions;
+    t->bytes = (size_t)pick(w, 50, 1500);
+    t->bad = world_strikes(w, FAULT_BAD_RECORDS, 0.15);
+    t->skip = !t->bad && world_strikes(w, FAULT_BAD_RECORDS, 0.15);
+    t->rejected = world_strikes(w, FAULT_API_REJECTS, 0.2);
+    struct log *log = &w->logs[STREAM_SOURCE][t->partition];
+    int64_t *offset = &offsets[t->partition];
+    if (world_strikes(w, FAULT_GAPS, 0.3))
+        *offset += world_delay(w, 1, rng_chance(&w->fault_rng[FAULT_GAPS], 0.1) ? 100000 : 5);
+    log->entries[log->count++] = (struct entry){.event = i, .offset = (*offset)++, .epoch = 3 + i / 20};
+    int64_t spread = rng_chance(&w->rng, 0.5) ? NS_PER_S : w->plan.calm_at - w->sim->now;
+    sim_at(w->sim, world_delay(w, 0, spread),
+           (struct happening){.kind = HAPPEN_PRODUCE, .number = t->partition});
+}
+
+static void plan_events(struct world *w)
+{
+    int64_t offsets[PARTITIONS_MAX];
+    for (int p = 0; p < PARTITIONS_MAX; p++)
+        offsets[p] = world_has(w, FAULT_GAPS) ? world_delay(w, 0, INT64_C(1) << pick(w, 0, 45)) : 0;
+    for (int i = 0; i < w->plan.events; i++)
+        plan_event(w, i, offsets);
+}
+
+static void plan_faults(struct world *w)
+{
+    static const enum fault TIMED[] = {FAULT_KILL, FAULT_STOP, FAULT_STALL, FAULT_REBALANCE, FAULT_REPLAY};
+    int64_t until = w->plan.calm_at - w->sim->now;
+    for (size_t i = 0; i < ARRAY_LEN(TIMED); i++) {
+        struct rng *rng = &w->fault_rng[TIMED[i]];
+        int64_t times = world_has(w, TIMED[i]) ? rng_between(rng, 1, 6) : 0;
+        for (int64_t k = 0; k < times; k++)
+            sim_at(w->sim, rng_between(rng, 0, until),
+                   (struct happening){.kind = HAPPEN_FAULT, .number = TIMED[i]});
+    }
+    sim_at(w->sim, until, (struct happening){.kind = HAPPEN_CALM});
+}
+
+void *world_build(struct sim *s)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    ENSURE(w != NULL);
+    w->sim = s;
+    rng_seed(&w->rng, s->seed, 1000);
+    for (int f = 0; f < FAULT_COUNT; f++)
+        rng_seed(&w->fault_rng[f], s->seed, (uint64_t)f);
+    for (int p = 0; p < PARTITIONS_MAX; p++)
+        w->logs[STREAM_SOURCE][p].committed = w->logs[STREAM_REPLAY][p].committed = -1;
+    plan_sizes(w);
+    plan_rules(&w->plan);
+    plan_engine(w, &w->plan.cfg);
+    plan_outages(w);
+    plan_events(w);
+    plan_faults(w);
+    group_begin(w);
+    for (int i = 0; i < w->plan.nodes; i++) {
+        w->nodes[i] = (struct node){.index = i, .static_member = rng_chance(&w->rng, 0.3)};
+        sim_at(s, world_delay(w, 0, 300 * NS_PER_MS), (struct happening){.kind = HAPPEN_START, .node = i});
+    }
+    return w;
+}

@@ -1,0 +1,220 @@
+/* Runs the worker's world: hands out what happens, calms it, lets the operator replay, and looks whether all came to an end. */
+#include <stdlib.h>
+
+#include "tests/sim/worker_world.h"
+
+#define MS NS_PER_MS
+#define REPLAY_ROUNDS_MAX 8
+
+/* ---- faults that come at a time ----------------------------------------------------------------------------------------- */
+
+static void replay_some(struct world *w, double share)
+{
+    for (int i = 0; i < w->plan.events; i++) {
+        struct truth *t = &w->events[i];
+        if (t->buried && !t->delivered && t->replays_waiting == 0 && !(w->mended && t->bad) &&
+            rng_chance(&w->fault_rng[FAULT_REPLAY], share))
+            broker_replay(w, i);
+    }
+}
+
+static void strike(struct world *w, enum fault f)
+{
+    struct rng *rng = &w->fault_rng[f];
+    struct node *n = &w->nodes[rng_between(rng, 0, w->plan.nodes - 1)];
+    if (w->calm)
+        return;
+    if (f == FAULT_KILL)
+        member_kill(w, n);
+    else if (f == FAULT_STOP && n->stalled_until == 0)
+        member_stop(w, n);
+    else if (f == FAULT_STALL)
+        member_stall(w, n);
+    else if (f == FAULT_REBALANCE)
+        group_rebalance(w);
+    else if (f == FAULT_REPLAY)
+        replay_some(w, rng_chance(rng, 0.5) ? 1.0 : 0.5);
+}
+
+static void calm(struct world *w)
+{
+    sim_trace(w->sim, "the world is calm from here on");
+    w->calm = true;
+}
+
+/* ---- handing out -------------------------------------------------------------------------------------------------------- */
+
+/* What concerns the world as a whole; false: it is a process's own. */
+static bool happens_to_world(struct world *w, struct happening h)
+{
+    switch (h.kind) {
+    case HAPPEN_PRODUCE:
+        broker_produce(w, (int)h.number);
+        return true;
+    case HAPPEN_FAULT:
+        strike(w, (enum fault)h.number);
+        return true;
+    case HAPPEN_CALM:
+        calm(w);
+        return true;
+    case HAPPEN_START:
+        member_start(w, &w->nodes[h.node]);
+        return true;
+    case HAPPEN_GROUP_JOIN:
+        group_arrived(w, h);
+        return true;
+    case HAPPEN_GROUP_DEADLINE:
+        group_deadline(w, h);
+        return true;
+    case HAPPEN_GROUP_SESSION:
+        group_session(w, h);
+        return true;
+    case HAPPEN_ARRIVED:
+        api_arrived(w, h.what);
+        return true;
+    case HAPPEN_LETTER_STORED:
+        broker_letter_stored(w, h);
+        return true;
+    case HAPPEN_COMMIT_STORED:
+        broker_commit_stored(w, h);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void happens_to_node(struct world *w, struct node *n, struct happening h)
+{
+    switch (h.kind) {
+    case HAPPEN_GROUP_NOTICE:
+        member_notice(w, n);
+        break;
+    case HAPPEN_GROUP_ASSIGN:
+        member_assigned(w, n, (uint64_t)h.number);
+        break;
+    case HAPPEN_LOADED:
+        member_loaded(w, n, h);
+        break;
+    case HAPPEN_OPENED:
+        member_opened(w, n, h);
+        break;
+    case HAPPEN_LOST:
+        member_lost(w, n);
+        break;
+    case HAPPEN_TIMER:
+        if (n->timer == (uint64_t)h.number) {
+            n->next_due = CLOCK_NEVER;
+            node_turn(w, n);
+        }
+        break;
+    case HAPPEN_ANSWERED:
+        api_answered(w, h.what);
+        break;
+    case HAPPEN_TIMED_OUT:
+        api_timed_out(w, h.what);
+        break;
+    case HAPPEN_LETTER_ANSWERED:
+        broker_letter_answered(w, h);
+        break;
+    case HAPPEN_COMMIT_ANSWERED:
+        broker_commit_answered(w, h);
+        break;
+    default:
+        ENSURE(false);
+    }
+}
+
+static void happen(struct world *w, struct happening h)
+{
+    if (happens_to_world(w, h))
+        return;
+    struct node *n = &w->nodes[h.node];
+    if (n->stalled_until > w->sim->now) {
+        sim_at(w->sim, n->stalled_until - w->sim->now, h); /* it sleeps; in the same order afterwards */
+        return;
+    }
+    if (h.kind == HAPPEN_FETCHED) {
+        node_fetched(w, n, h);
+        return;
+    }
+    if (n->life == h.serial)
+        happens_to_node(w, n, h);
+    else if (h.kind == HAPPEN_ANSWERED)
+        api_answered(w, h.what); /* executed for a process that is gone */
+}
+
+static void run_until_quiet(struct world *w)
+{
+    struct happening h;
+    int64_t limit = w->plan.calm_at + 3600 * NS_PER_S;
+    while (sim_next(w->sim, &h)) {
+        if (h.at > limit)
+            sim_broken(w->sim, "liveness", "not quiet an hour after the last fault");
+        happen(w, h);
+    }
+}
+
+/* ---- the run ------------------------------------------------------------------------------------------------------------ */
+
+/* The API takes everything now: after enough rounds of replays every event that can be a request is delivered. */
+static void replay_the_rest(struct world *w)
+{
+    w->mended = true;
+    for (int round = 0; round < REPLAY_ROUNDS_MAX; round++) {
+        replay_some(w, 1.0);
+        run_until_quiet(w);
+    }
+    oracle_ends(w);
+    for (int i = 0; i < w->plan.events; i++) {
+        const struct truth *t = &w->events[i];
+        if (!t->delivered && !t->bad && !t->skip)
+            sim_broken(w->sim, "liveness", "%s is not delivered, though the API is well and all was replayed",
+                       t->id);
+    }
+}
+
+static void world_run(void *world)
+{
+    struct world *w = world;
+    run_until_quiet(w);
+    if (!world_has(w, FAULT_FEW_PARKED)) /* else a stream may wait for the operator */
+        oracle_ends(w);
+    replay_the_rest(w);
+}
+
+static void world_raze(void *world)
+{
+    struct world *w = world;
+    for (int i = 0; i < w->plan.nodes; i++) {
+        struct node *n = &w->nodes[i];
+        engine_free(n->engine);
+        for (int k = 0; k < n->held_count; k++) {
+            free(n->held[k]->key);
+            free(n->held[k]->id);
+            free(n->held[k]);
+        }
+    }
+    api_forget(w);
+    broker_forget(w);
+    free(w);
+}
+
+static struct sim_limits world_extent(const void *world)
+{
+    const struct plan *p = &((const struct world *)world)->plan;
+    return (struct sim_limits){.faults = p->faults, .records = p->events, .keys = p->keys, .nodes = p->nodes};
+}
+
+static const char *const FAULTS[] = {
+#define X(id, name) name,
+    WORKER_FAULTS(X)
+#undef X
+};
+
+const struct sim_kind worker_kind = {.name = "worker",
+                                     .faults = FAULTS,
+                                     .fault_count = FAULT_COUNT,
+                                     .build = world_build,
+                                     .run = world_run,
+                                     .raze = world_raze,
+                                     .extent = world_extent};

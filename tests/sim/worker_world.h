@@ -1,0 +1,340 @@
+/*
+ * The worker's world: a Kafka, an API and some worker processes, all simulated, around real delivery engines.
+ *
+ *   worker_plan    what a seed's world contains         worker_broker  topics, committed offsets
+ *   worker_world   runs it, calms it, ends it           worker_group   the group coordinator
+ *   worker_api     the API, its moods and lies          worker_node    a process: carries out its engine's actions
+ *   worker_oracle  knows the truth, checks G2 … G7      worker_member  a process: joins, is assigned, drains, dies
+ */
+#pragma once
+
+#include "common/clock.h"
+#include "tests/sim/sim.h"
+#include "worker/engine/engine.h"
+
+#define NODES_MAX 4
+#define PARTITIONS_MAX 4
+#define EVENTS_MAX 64
+#define KEYS_MAX 8
+#define LOG_MAX 512
+#define HELD_MAX 256
+#define OUTAGES_MAX 4
+#define KINDS 2 /* enum stream_kind: source, replay */
+
+/* X(id, "name as the trace and the options call it") */
+#define WORKER_FAULTS(X)                                                                                     \
+    X(KILL, "kill")                                                                                          \
+    X(STOP, "graceful-stop")                                                                                 \
+    X(STALL, "stall")                                                                                        \
+    X(REBALANCE, "rebalance")                                                                                \
+    X(COMMIT_FAILS, "commit-fails")                                                                          \
+    X(COMMIT_ANSWER_LOST, "commit-answer-lost")                                                              \
+    X(METADATA, "metadata-damaged")                                                                          \
+    X(DLQ_FAILS, "dlq-fails")                                                                                \
+    X(DLQ_SLOW, "dlq-slow")                                                                                  \
+    X(API_SLOW, "api-slow")                                                                                  \
+    X(API_SHARE, "api-fails-a-share")                                                                        \
+    X(API_KEY, "api-fails-a-key")                                                                            \
+    X(API_REJECTS, "api-rejects")                                                                            \
+    X(API_OUTAGE, "api-outage")                                                                              \
+    X(API_AUTH, "api-auth")                                                                                  \
+    X(API_THROTTLE, "api-throttle")                                                                          \
+    X(API_LIES, "api-lies")                                                                                  \
+    X(API_LOST, "answers-lost")                                                                              \
+    X(REPLAY, "replay")                                                                                      \
+    X(GAPS, "offset-gaps")                                                                                   \
+    X(BAD_RECORDS, "bad-records")                                                                            \
+    X(KEYLESS, "keyless")                                                                                    \
+    X(FETCH_SLOW, "fetch-slow")                                                                              \
+    X(FEW_PARKED, "few-parked-keys")
+enum fault {
+#define X(id, name) FAULT_##id,
+    WORKER_FAULTS(X)
+#undef X
+        FAULT_COUNT
+};
+
+/* One business event, and all that is true of it. */
+struct truth {
+    char id[16];
+    int key; /* -1: none */
+    int partition;
+    size_t bytes;
+    bool skip, bad; /* by rule not for us; can never be a request */
+    bool rejected;  /* the API answers 4xx until it is mended */
+    bool executed, delivered, buried, parked;
+    int replays_waiting; /* replay records of it that are neither delivered nor buried again */
+    int replays;
+};
+
+/* One record of a source or replay partition, and what became of it. */
+struct entry {
+    int event; /* index of its truth */
+    int64_t offset;
+    int32_t epoch;
+    int replay_count;
+    bool delivered;  /* some engine was told of its success */
+    bool buried;     /* its dead letter of this round is in the dead-letter topic */
+    bool bury_asked; /* an engine decided on it */
+    bool refused;    /* its last answer was a 4xx by rule */
+    int executions;
+    bool excused;      /* it may be executed again: its success was never known, or could not be committed */
+    uint64_t known_by; /* the life (node.life) that knows of its success */
+    uint64_t ok_order; /* when, in world.ok_order */
+    bool covered;      /* a commit that includes its success was applied */
+    int payable;       /* failures that an engine was allowed to count, all lives together */
+    uint64_t mark_by;  /* the life that success_mark belongs to */
+    uint64_t success_mark; /* node.successes at its dispatch, then at its last failure */
+    uint64_t ambiguous_by; /* the life that saw it end without a known result */
+    int64_t first_sent;    /* 0: never, in any life */
+};
+
+struct log {
+    struct entry entries[LOG_MAX];
+    int count;         /* entries there */
+    int visible;       /* of these, produced so far */
+    int64_t committed; /* -1: nothing */
+    char metadata[OFFSET_MAP_CHARS_MAX + 1];
+};
+
+struct parked_record {
+    int key;
+    char *value; /* NULL: tombstone */
+};
+struct parked_log {
+    struct parked_record *records;
+    int count, room;
+};
+
+/* A record in a process's memory; its address is what the engine knows as ref. */
+struct held {
+    struct entry *entry;
+    struct stream *stream;
+    uint64_t serial;
+    struct delivery *burying; /* its dead letter that has no answer yet */
+    size_t bytes;
+    char *key, *id; /* on the heap of their own, so that a sanitizer sees a use after release */
+};
+
+/* A partition as one process has it. */
+struct stream {
+    bool assigned, revoked, drained;
+    enum stream_kind kind;
+    int partition, number; /* number: what the engine calls it */
+    uint64_t serial;       /* of this assignment; answers to an earlier one are dropped */
+    int64_t position, first_committed;
+    bool paused, fetching;
+    int held;
+    size_t held_bytes;
+    bool commit_out, commit_failed;
+    int64_t last_commit, commit_answered_at, revoked_at;
+    int64_t completed_at; /* the oldest completion that no commit was asked for yet; 0: none */
+};
+
+enum node_state { NODE_DEAD, NODE_JOINING, NODE_RUNNING, NODE_REVOKING, NODE_STOPPING };
+
+struct node {
+    int index;
+    enum node_state state;
+    uint64_t life; /* of this process, unique in the world; 0: none */
+    struct engine *engine;
+    int64_t stalled_until;
+    uint64_t timer; /* the one timer that counts */
+    uint64_t join;  /* which of its joins an assignment answers */
+    int64_t next_due;
+    struct stream streams[KINDS * PARTITIONS_MAX];
+    struct held *held[HELD_MAX];
+    int held_count;
+    struct request *requests; /* in flight, as this process sees it */
+    int in_flight;
+    uint64_t successes; /* deliveries that its engine knows of */
+    int64_t throttled_until;
+    bool static_member;
+};
+
+struct member {
+    bool in, joined;
+    uint64_t join;
+    uint64_t life;
+};
+struct group {
+    struct member members[NODES_MAX];
+    bool preparing;
+    uint64_t rebalance;        /* number of the one under way */
+    int owner[PARTITIONS_MAX]; /* node, -1: nobody */
+    uint64_t owner_life[PARTITIONS_MAX];
+};
+
+struct request {
+    struct request *next, *all;
+    struct delivery *d;
+    struct held *held; /* NULL once released */
+    struct entry *entry;
+    struct truth *truth;
+    enum stream_kind kind;
+    struct node *node;
+    uint64_t life;
+    bool over;              /* answered, timed out, cancelled, or its process died: nobody listens */
+    bool dispatched_closed; /* sent with the breaker closed: its failure may be counted */
+    bool success;           /* the answer under way is one */
+    bool executed;
+    struct outcome answer;
+};
+
+/* A message to the broker: a dead letter, a parked state or a commit. */
+struct letter {
+    struct letter *all;
+    enum { LETTER_BURY, LETTER_PARK, LETTER_COMMIT } kind;
+    int node;
+    uint64_t life;
+    bool ok;
+    struct held *held; /* BURY: only to be compared, together with held_serial */
+    uint64_t held_serial;
+    struct entry *entry;
+    struct delivery *d;
+    uint64_t token; /* PARK */
+    int partition, key;
+    char *text;            /* the parked value or the metadata */
+    struct stream *stream; /* COMMIT */
+    uint64_t stream_serial, ok_order;
+    int64_t offset;
+};
+
+struct outage {
+    int64_t from, to;
+    int mood;
+};
+
+struct plan {
+    int partitions, keys, events, nodes, fetch_max;
+    uint32_t faults;
+    struct engine_config cfg;
+    int64_t calm_at, session_ns, rebalance_ns, request_timeout_ns;
+    int64_t latency_ns; /* of the API, on a good day */
+    double intensity;   /* of the faults that come by chance */
+    struct outage outages[OUTAGES_MAX];
+    int outage_count;
+    int failing_key;
+    bool compacted;
+    struct verdict_rule rules[2];
+};
+
+struct world {
+    struct sim *sim;
+    struct plan plan;
+    struct rng rng, fault_rng[FAULT_COUNT];
+    struct truth events[EVENTS_MAX];
+    struct log logs[KINDS][PARTITIONS_MAX];
+    struct parked_log parked[PARTITIONS_MAX];
+    struct node nodes[NODES_MAX];
+    struct group group;
+    struct request *all_requests;
+    struct letter *all_letters;
+    uint64_t lives, serials, ok_order;
+    bool calm;    /* no fault any more */
+    bool mended;  /* the API takes also what it rejected */
+    bool zombies; /* a process woke up after its partitions were given away */
+};
+
+enum happening_kind {
+    HAPPEN_PRODUCE,
+    HAPPEN_FAULT,
+    HAPPEN_CALM,
+    HAPPEN_START,
+    HAPPEN_GROUP_JOIN,
+    HAPPEN_GROUP_NOTICE,
+    HAPPEN_GROUP_DEADLINE,
+    HAPPEN_GROUP_ASSIGN,
+    HAPPEN_GROUP_SESSION,
+    HAPPEN_LOADED,
+    HAPPEN_OPENED,
+    HAPPEN_FETCHED,
+    HAPPEN_TIMER,
+    HAPPEN_LOST,
+    HAPPEN_ARRIVED,
+    HAPPEN_ANSWERED,
+    HAPPEN_TIMED_OUT,
+    HAPPEN_LETTER_STORED,
+    HAPPEN_LETTER_ANSWERED,
+    HAPPEN_COMMIT_STORED,
+    HAPPEN_COMMIT_ANSWERED
+};
+
+/* ---- worker_plan ---- */
+void *world_build(struct sim *s);
+/* Does this fault strike now? Never in a calm world or where the plan leaves it out. */
+bool world_strikes(struct world *w, enum fault f, double probability);
+bool world_has(const struct world *w, enum fault f);
+int64_t world_delay(struct world *w, int64_t low, int64_t high);
+
+/* ---- worker_broker ---- */
+void broker_produce(struct world *w, int partition);
+void broker_replay(struct world *w, int event);
+void broker_fetch(struct world *w, struct node *n, struct stream *st);
+void broker_bury(struct world *w, struct node *n, struct delivery *d, struct held *held);
+void broker_park(struct world *w, struct node *n, const struct action *a);
+void broker_commit(struct world *w, struct node *n, struct stream *st, const struct action *a);
+void broker_letter_stored(struct world *w, struct happening h);
+void broker_letter_answered(struct world *w, struct happening h);
+void broker_commit_stored(struct world *w, struct happening h);
+void broker_commit_answered(struct world *w, struct happening h);
+void broker_forget(struct world *w);
+
+/* ---- worker_group ---- */
+void group_begin(struct world *w);
+void group_rebalance(struct world *w);
+void group_join(struct world *w, struct node *n);
+void group_leave(struct world *w, struct node *n);
+void group_arrived(struct world *w, struct happening h);
+void group_deadline(struct world *w, struct happening h);
+void group_session(struct world *w, struct happening h);
+void group_dead(struct world *w, struct node *n);
+bool group_fences(const struct world *w, int node, uint64_t life, int partition);
+
+/* ---- worker_node ---- */
+/* The loop's one round after facts: time passes, actions are carried out, the next wake-up is set. */
+void node_turn(struct world *w, struct node *n);
+void node_fetched(struct world *w, struct node *n, struct happening h);
+void node_feed(struct world *w, struct node *n, struct stream *st, struct entry *en);
+struct stream *node_stream(struct node *n, int number);
+void node_want(struct world *w, struct node *n, struct stream *st);
+bool node_holds(const struct node *n, const struct held *held);
+struct truth *truth_of(struct world *w, const struct entry *en);
+
+/* ---- worker_member ---- */
+void member_start(struct world *w, struct node *n);
+void member_notice(struct world *w, struct node *n);
+void member_assigned(struct world *w, struct node *n, uint64_t join);
+void member_loaded(struct world *w, struct node *n, struct happening h);
+void member_opened(struct world *w, struct node *n, struct happening h);
+void member_drained(struct world *w, struct node *n);
+void member_lost(struct world *w, struct node *n);
+void member_stop(struct world *w, struct node *n);
+void member_kill(struct world *w, struct node *n);
+void member_stall(struct world *w, struct node *n);
+
+/* ---- worker_api ---- */
+void api_send(struct world *w, struct node *n, struct delivery *d, struct held *held);
+void api_cancel(struct world *w, struct node *n, struct delivery *d);
+void api_arrived(struct world *w, struct request *r);
+void api_answered(struct world *w, struct request *r);
+void api_timed_out(struct world *w, struct request *r);
+void api_node_died(struct world *w, struct node *n);
+void api_forget(struct world *w);
+
+/* ---- worker_oracle ---- */
+void oracle_sends(struct world *w, struct node *n, struct request *r);
+void oracle_executes(struct world *w, struct request *r);
+void oracle_answered(struct world *w, struct node *n, struct request *r, bool breaker_closed);
+void oracle_buries(struct world *w, struct node *n, const struct delivery_view *v, struct entry *en);
+void oracle_releases(struct world *w, struct node *n, struct held *held);
+void oracle_commits(struct world *w, struct node *n, struct stream *st, const struct action *a);
+void oracle_committed(struct world *w, struct log *log, uint64_t life, uint64_t ok_order);
+void oracle_unread(struct world *w, struct log *log, int64_t from);
+/* A process gives a partition up. clean: after DRAINED, and nothing that it committed last was refused. */
+void oracle_leaves(struct world *w, struct node *n, struct stream *st, bool clean);
+void oracle_bounds(struct world *w, struct node *n);
+/* Whether an entry needs nothing more: delivered, skipped, or its dead letter safe and its key parked. */
+bool oracle_done(struct world *w, enum stream_kind kind, const struct entry *en);
+bool oracle_all_done(struct world *w);
+void oracle_ends(struct world *w);
