@@ -17,7 +17,8 @@
 --   headers       JSON object of further Kafka headers, text to text; null: none. Their order is not kept
 --   traceparent   W3C trace context of the business transaction; null: none
 --   created_at    wall clock at insert (CloudEvents time); never used for order
--- Index on id: the relay pages by it. Index on txid: finds the rows of the few transactions that were still open at the last look.
+-- Index on id: the relay pages by it. Index on (txid, id): finds the rows of the few transactions that were
+-- still open at the last look, and the youngest transaction of a child table without reading the table.
 -- No unique index on event_id: two events with one id are the caller's wish, and the index would cost each insert a write.
 --
 -- tandem.outbox_put(topic, key, type, payload [, content_type, source, event_id, traceparent, headers]) returns the event id.
@@ -82,7 +83,7 @@ CREATE TABLE IF NOT EXISTS tandem.outbox_1 PARTITION OF tandem.outbox FOR VALUES
 CREATE TABLE IF NOT EXISTS tandem.outbox_2 PARTITION OF tandem.outbox FOR VALUES IN (2);
 
 CREATE INDEX IF NOT EXISTS outbox_id_idx ON tandem.outbox (id);
-CREATE INDEX IF NOT EXISTS outbox_txid_idx ON tandem.outbox (txid);
+CREATE INDEX IF NOT EXISTS outbox_txid_idx ON tandem.outbox (txid, id);
 
 -- tandem.relay_cursor: one small row per relay shard; where it is, and who works.
 --   epoch         rises by one at each takeover; every write of a relay names the epoch that it took: a zombie writes nothing
@@ -91,9 +92,10 @@ CREATE INDEX IF NOT EXISTS outbox_txid_idx ON tandem.outbox (txid);
 --   prev_snapshot every row visible in it has been published (or parked)
 --   cur_snapshot  the batch being published: visible here and not in prev_snapshot; null: none
 --   prev_floor, cur_floor   the sequence's value read just before that snapshot was taken
---   last_id       rows of the batch up to this id are acknowledged
+--   cur_ceiling   and its value just after it: no row visible in cur_snapshot has a higher id
+--   last_id       rows of the batch up to this id are acknowledged; 0 while there is no batch
 --   system_identifier       of the cluster the snapshots belong to: a restored copy elsewhere is noticed
---   rotation      the rotation number new ids get; rotated_xid: transactions from this one on draw ids of it
+--   rotation      the rotation number that new ids get since rotated_at
 CREATE TABLE IF NOT EXISTS tandem.relay_cursor (
     shard             text        PRIMARY KEY,
     epoch             bigint      NOT NULL DEFAULT 0,
@@ -103,10 +105,10 @@ CREATE TABLE IF NOT EXISTS tandem.relay_cursor (
     cur_snapshot      pg_snapshot,
     prev_floor        bigint      NOT NULL DEFAULT 0,
     cur_floor         bigint      NOT NULL DEFAULT 0,
+    cur_ceiling       bigint      NOT NULL DEFAULT 0,
     last_id           bigint      NOT NULL DEFAULT 0,
     system_identifier bigint,
-    rotation          integer     NOT NULL DEFAULT 0,
-    rotated_xid       xid8,
+    rotation          bigint      NOT NULL DEFAULT 0,
     rotated_at        timestamptz NOT NULL DEFAULT now(),
     updated_at        timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 20, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
@@ -133,6 +135,95 @@ CREATE TABLE IF NOT EXISTS tandem.parked (
     parked_at    timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS parked_key_idx ON tandem.parked (topic, key);
+
+-- tandem.relay_maintain: called by the working relay every few seconds. Rotates the ids, and gives the space of published rows back.
+--
+-- Rotating is setval to the next multiple of 2^32. Only the holder of the lease comes here, and it holds the lock on the cursor row:
+-- two rotations cannot meet, so the sequence never goes back. A nextval between reading and setting it only spends a number of the
+-- old rotation. It waits until the child table that comes next is empty (until then the current one grows, nothing else).
+--
+-- TRUNCATE of a child table cannot drop a row that is not published:
+--   1. It holds ACCESS EXCLUSIVE on the child (NOWAIT, else next time): every transaction that inserted into it has ended, also
+--      prepared ones, because they would hold ROW EXCLUSIVE until their end. No row of an unknown fate is in it.
+--   2. Then, with the lock held, it looks at the youngest transaction in the child. It must be older than the xmin of every stored
+--      prev_snapshot: all rows belong to transactions that had ended before that snapshot was taken. Those that are visible in
+--      prev_snapshot are published or parked (that is what prev_snapshot means); the others are rolled back.
+--   3. A transaction that has drawn an id of this child but not inserted yet inserts after the TRUNCATE and is found as ever.
+-- An older snapshot elsewhere then sees the child empty (TRUNCATE is not MVCC-safe): only other readers of the outbox can notice.
+CREATE OR REPLACE FUNCTION tandem.relay_maintain(
+    my_epoch bigint, lease interval, rotate_after interval, rotate_rows bigint, retention interval,
+    OUT held boolean, OUT row_address tid, OUT rotated boolean, OUT truncated integer)
+LANGUAGE plpgsql AS $$
+DECLARE
+    seq      bigint;
+    current  bigint;
+    since    timestamptz;
+    child    text;
+    youngest xid8;
+    newest   timestamptz;
+    filled   boolean;
+BEGIN
+    rotated := false;
+    truncated := 0;
+    UPDATE tandem.relay_cursor SET lease_until = greatest(lease_until, clock_timestamp() + lease)
+        WHERE shard = '0' AND epoch = my_epoch
+        RETURNING rotated_at, ctid INTO since, row_address;
+    held := FOUND;
+    IF NOT held THEN
+        RETURN;
+    END IF;
+    SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END INTO seq FROM tandem.outbox_id_seq;
+    current := seq >> 32;
+
+    FOR n IN 1..2 LOOP
+        child := 'outbox_' || (current + n) % 3;
+        EXECUTE format('SELECT txid FROM tandem.%I ORDER BY txid DESC LIMIT 1', child) INTO youngest;
+        CONTINUE WHEN youngest IS NULL
+            OR EXISTS (SELECT FROM tandem.relay_cursor WHERE youngest >= pg_snapshot_xmin(prev_snapshot));
+        EXECUTE format('SELECT created_at FROM tandem.%I ORDER BY id DESC LIMIT 1', child) INTO newest;
+        CONTINUE WHEN newest > clock_timestamp() - retention;
+        BEGIN
+            EXECUTE format('LOCK TABLE ONLY tandem.%I IN ACCESS EXCLUSIVE MODE NOWAIT', child);
+            EXECUTE format('SELECT txid FROM tandem.%I ORDER BY txid DESC LIMIT 1', child) INTO youngest;
+            IF NOT EXISTS (SELECT FROM tandem.relay_cursor WHERE youngest >= pg_snapshot_xmin(prev_snapshot)) THEN
+                EXECUTE format('TRUNCATE TABLE ONLY tandem.%I', child);
+                truncated := truncated + 1;
+            END IF;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;
+        END;
+    END LOOP;
+
+    IF seq & 4294967295 < rotate_rows AND since > clock_timestamp() - rotate_after THEN
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT EXISTS (SELECT FROM tandem.%I)', 'outbox_' || (current + 1) % 3) INTO filled;
+    IF filled OR seq & 4294967295 = 0 THEN
+        RETURN;
+    END IF;
+    PERFORM setval('tandem.outbox_id_seq', (current + 1) << 32);
+    UPDATE tandem.relay_cursor SET rotation = current + 1, rotated_at = clock_timestamp()
+        WHERE shard = '0'
+        RETURNING ctid INTO row_address;
+    rotated := true;
+END
+$$;
+
+-- tandem.relay_adopt: after a restore into another cluster (pg_dump, a copy) the transaction ids in the rows mean nothing here.
+-- Run once by a person, with no relay working: every row of the outbox is published again, in the order of the ids. Nothing is lost,
+-- everything that was published before the copy is published twice.
+CREATE OR REPLACE FUNCTION tandem.relay_adopt() RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    adopted bigint;
+BEGIN
+    UPDATE tandem.relay_cursor SET epoch = epoch + 1, system_identifier = NULL, prev_snapshot = '3:3:', prev_floor = 0,
+        cur_snapshot = NULL, cur_floor = 0, cur_ceiling = 0, last_id = 0;
+    UPDATE tandem.outbox SET txid = pg_current_xact_id();
+    GET DIAGNOSTICS adopted = ROW_COUNT;
+    RETURN adopted;
+END
+$$;
 
 -- Refuse what could not travel, in words for the person who wrote the call.
 CREATE OR REPLACE FUNCTION tandem.outbox_refuse(reason text) RETURNS void
