@@ -8,11 +8,12 @@
 #include "producer/relay/core/lease.h"
 #include "producer/relay/core/ledger.h"
 
-#define PAGES_AHEAD 2                  /* pages held at once: one being published, the next prefetched */
-#define PAGES_MAX (PAGES_AHEAD + 2)    /* with dropped ones that wait for their FREE_PAGE */
-#define PARKS_MAX 256                  /* parked rows stored by one SAVE; the prefix waits at the limit */
-#define BUSY_HOLD_NS (500 * NS_PER_MS) /* so long after the last row the relay looks at the busy rate */
-#define KEYS_RELOAD_NS (2 * NS_PER_S)  /* how soon an operator's clearing of parked rows is noticed */
+#define PAGES_AHEAD 2                     /* pages held at once: one being published, the next prefetched */
+#define PAGES_MAX (PAGES_AHEAD + 2)       /* with dropped ones that wait for their FREE_PAGE */
+#define PARKS_MAX 256                     /* parked rows stored by one SAVE; the prefix waits at the limit */
+#define BUSY_HOLD_NS (500 * NS_PER_MS)    /* so long after the last row the relay looks at the busy rate */
+#define FAILED_PAUSE_NS (100 * NS_PER_MS) /* before what failed is published again */
+#define KEYS_RELOAD_NS (2 * NS_PER_S)     /* how soon an operator's clearing of parked rows is noticed */
 
 enum { DB_IDLE = -1 };
 
@@ -36,7 +37,7 @@ struct relay_core {
     bool keys_loaded;
     uint64_t careful_left; /* reports still expected one at a time; 0: not careful */
 
-    int64_t acquire_at, look_at, keys_at, maintain_at, saved_at;
+    int64_t acquire_at, look_at, keys_at, maintain_at, saved_at, publish_at;
     int64_t row_seen_ns, look_delay_ns;
 
     struct held_page pages[PAGES_MAX];
@@ -248,6 +249,7 @@ void relay_core_page(struct relay_core *c, int64_t now, void *page, const struct
         const struct ledger_entry e = {.id = rows[i].id,
                                        .key = keyset_hash(rows[i].topic, rows[i].key),
                                        .bytes = rows[i].bytes,
+                                       .created_ns = rows[i].created_ns,
                                        .page = page,
                                        .row = i};
 
@@ -332,11 +334,11 @@ void relay_core_report(struct relay_core *c, int64_t now, uint64_t seq, enum rel
 {
     struct ledger_entry *e = ledger_outstanding(&c->ledger, seq);
 
-    (void)now;
     if (!e)
         return;
     if (result == RELAY_FAILED) {
         rewind_rows(c);
+        c->publish_at = now + FAILED_PAUSE_NS;
         return;
     }
     if (result == RELAY_SUSPECT && c->careful_left == 0) {
@@ -352,6 +354,14 @@ void relay_core_report(struct relay_core *c, int64_t now, uint64_t seq, enum rel
         park(c, e, reason, detail);
     }
     settle_prefix(c);
+}
+
+void relay_core_put_back(struct relay_core *c, int64_t now, uint64_t seq, int64_t retry_ns)
+{
+    ENSURE(seq + 1 == c->ledger.next);
+    ledger_unsend(&c->ledger);
+    c->counts.published--;
+    c->publish_at = now + retry_ns;
 }
 
 void relay_core_producer_lost(struct relay_core *c, int64_t now)
@@ -546,7 +556,7 @@ static struct ledger_entry *publishable(struct relay_core *c, int64_t now)
 {
     struct ledger_entry *e = ledger_unsent(&c->ledger);
 
-    if (!e || !working(c) || !lease_valid(&c->lease, now) || !window_open(c, e))
+    if (!e || !working(c) || !lease_valid(&c->lease, now) || !window_open(c, e) || now < c->publish_at)
         return NULL;
     return e;
 }
@@ -617,6 +627,8 @@ int64_t relay_core_tick(struct relay_core *c, int64_t now)
     if (c->purge || publishable(c, now) || (c->page_count > 0 && c->pages[0].end <= c->ledger.next))
         return 0;
     at = statement_due(c, now, &kind);
+    if (ledger_unsent(&c->ledger) && c->publish_at > now && c->publish_at < at)
+        at = c->publish_at;
     if (at == CLOCK_NEVER)
         return CLOCK_NEVER;
     return at > now ? at - now : 0;
@@ -638,6 +650,7 @@ static enum relay_role role(const struct relay_core *c)
 
 struct relay_counts relay_core_counts(const struct relay_core *c)
 {
+    const struct ledger_entry *oldest = ledger_oldest(&c->ledger);
     struct relay_counts n = c->counts;
 
     n.role = role(c);
@@ -646,6 +659,7 @@ struct relay_counts relay_core_counts(const struct relay_core *c)
     n.outstanding = (int64_t)c->ledger.outstanding;
     n.outstanding_bytes = c->ledger.outstanding_bytes;
     n.parked_keys = (int64_t)c->keys.count;
+    n.oldest_created_ns = oldest ? oldest->created_ns : 0;
     n.careful = c->careful_left > 0;
     return n;
 }

@@ -75,6 +75,7 @@ struct relay_row {
     int64_t id;
     struct slice topic, key; /* borrowed for the call; key.data NULL: no key */
     size_t bytes;            /* what it holds in memory on its way to Kafka */
+    int64_t created_ns;      /* only handed through, for relay_counts.oldest_created_ns */
 };
 /* Rows of the asked-for page, ids rising. page: the door's own, handed back in PUBLISH and then in FREE_PAGE
  * (also when count is 0). more: there may be further rows in the batch after these. */
@@ -92,6 +93,9 @@ enum relay_result {
  * row changes nothing. */
 void relay_core_report(struct relay_core *c, int64_t now, uint64_t seq, enum relay_result result,
                        enum park_reason reason, const char *detail);
+/* The row of the PUBLISH that was handed out last cannot be taken now (Kafka is away and its topic unknown, a full queue): it and
+ * everything after it is published from retry_ns later on. Before any other call. */
+void relay_core_put_back(struct relay_core *c, int64_t now, uint64_t seq, int64_t retry_ns);
 /* Kafka's client had to be made anew: whatever is outstanding is published again. */
 void relay_core_producer_lost(struct relay_core *c, int64_t now);
 

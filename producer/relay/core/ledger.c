@@ -25,7 +25,7 @@ void ledger_done(struct ledger *l)
     *l = (struct ledger){0};
 }
 
-static struct ledger_entry *at(struct ledger *l, uint64_t seq)
+static struct ledger_entry *at(const struct ledger *l, uint64_t seq)
 {
     return &l->ring[seq & (l->capacity - 1)];
 }
@@ -66,6 +66,23 @@ void ledger_send(struct ledger *l)
     l->outstanding++;
     l->outstanding_bytes += (int64_t)e->bytes;
     l->next++;
+}
+
+void ledger_unsend(struct ledger *l)
+{
+    struct ledger_entry *e;
+
+    ENSURE(l->next > l->base);
+    e = at(l, --l->next);
+    ENSURE(e->state == LEDGER_SENT);
+    e->state = LEDGER_READ;
+    l->outstanding--;
+    l->outstanding_bytes -= (int64_t)e->bytes;
+}
+
+struct ledger_entry *ledger_oldest(const struct ledger *l)
+{
+    return l->base < l->end ? at(l, l->base) : NULL;
 }
 
 struct ledger_entry *ledger_outstanding(struct ledger *l, uint64_t seq)

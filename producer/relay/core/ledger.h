@@ -24,6 +24,7 @@ struct ledger_entry {
     int64_t id;   /* of the outbox row */
     uint64_t key; /* hash of topic and key, 0: no key */
     size_t bytes;
+    int64_t created_ns;
     void *page; /* the door's own */
     int row;    /* inside page */
     enum ledger_state state;
@@ -46,8 +47,10 @@ void ledger_done(struct ledger *l);
 size_t ledger_room(const struct ledger *l); /* rows that may still be added */
 size_t ledger_held(const struct ledger *l);
 uint64_t ledger_add(struct ledger *l, const struct ledger_entry *row); /* as READ; returns its seq */
-struct ledger_entry *ledger_unsent(struct ledger *l); /* the next row to publish, NULL: none */
-void ledger_send(struct ledger *l);                   /* that row is SENT now */
+struct ledger_entry *ledger_unsent(struct ledger *l);       /* the next row to publish, NULL: none */
+void ledger_send(struct ledger *l);                         /* that row is SENT now */
+void ledger_unsend(struct ledger *l);                       /* the row sent last is READ again */
+struct ledger_entry *ledger_oldest(const struct ledger *l); /* not settled or not popped; NULL: none */
 /* The row of a report, NULL when it is not outstanding: dropped since, or reported twice. */
 struct ledger_entry *ledger_outstanding(struct ledger *l, uint64_t seq);
 void ledger_settle(struct ledger *l, struct ledger_entry *e); /* SENT -> SETTLED */
