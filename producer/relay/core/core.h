@@ -164,6 +164,7 @@ struct relay_counts {
     int64_t read, published, acknowledged, parked, parked_by[PARK_REASON_COUNT];
     int64_t parked_keys, keys_overflow; /* overflow: parked keys that could not be remembered */
     int64_t looks, batches, pages, saves, leases_taken, leases_lost, rewinds;
-    bool careful; /* one row at a time, to find the refused one */
+    int64_t oldest_created_ns; /* of the oldest row read and not settled; 0: none */
+    bool careful;              /* one row at a time, to find the refused one */
 };
 struct relay_counts relay_core_counts(const struct relay_core *c);
