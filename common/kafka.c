@@ -1,0 +1,274 @@
+/* Makes librdkafka configurations, asks for and creates topics, and turns its codes and lines into ours. */
+#include "common/kafka.h"
+
+#include <poll.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/redact.h"
+
+#define STRING_BYTES 512
+#define SETTLE_MS 100 /* between two looks whether a new topic is in the metadata */
+
+/* ---- configuration -------------------------------------------------------------------------------------------- */
+
+static int set_one(rd_kafka_conf_t *conf, const char *name, const char *value, const char *origin,
+                   struct err *err)
+{
+    char text[STRING_BYTES] = "";
+    if (rd_kafka_conf_set(conf, name, value, text, sizeof(text)) == RD_KAFKA_CONF_OK)
+        return 0;
+    if (redact_is_secret_name(name)) /* librdkafka's text quotes the value */
+        snprintf(text, sizeof(text), "librdkafka refuses the value of \"%s\"", name);
+    return err_set(err, ERR_PERMANENT, "%s: %s", origin, text);
+}
+
+static const struct kafka_setting *find_setting(const struct kafka_setting *settings, size_t count,
+                                                const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(settings[i].name, name) == 0)
+            return &settings[i];
+    return NULL;
+}
+
+static int set_pair(rd_kafka_conf_t *conf, const struct option_pair *pair,
+                    const struct kafka_setting *settings, size_t count, struct err *err)
+{
+    static const char *const brokers[] = {"bootstrap.servers", "metadata.broker.list"};
+    const struct kafka_setting *ours = find_setting(settings, count, pair->name);
+
+    for (size_t i = 0; i < ARRAY_LEN(brokers); i++)
+        if (strcmp(pair->name, brokers[i]) == 0)
+            return err_set(err, ERR_PERMANENT, "%s: \"%s\" is set by the option kafka_brokers", pair->origin,
+                           pair->name);
+    if (ours && ours->locked_why)
+        return err_set(err, ERR_PERMANENT, "%s: \"%s\" is fixed to \"%s\": %s", pair->origin, pair->name,
+                       ours->value, ours->locked_why);
+    return set_one(conf, pair->name, pair->value, pair->origin, err);
+}
+
+static int fill(rd_kafka_conf_t *conf, const char *brokers, const char *program,
+                const struct kafka_setting *settings, size_t count, const struct option_pairs *pairs,
+                struct err *err)
+{
+    if (set_one(conf, "bootstrap.servers", brokers, "kafka_brokers", err) < 0 ||
+        set_one(conf, "client.id", program, program, err) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        if (set_one(conf, settings[i].name, settings[i].value, program, err) < 0)
+            return -1;
+    for (size_t i = 0; pairs && i < pairs->count; i++)
+        if (set_pair(conf, &pairs->items[i], settings, count, err) < 0)
+            return -1;
+    kafka_conf_log(conf);
+    return 0;
+}
+
+rd_kafka_conf_t *kafka_conf_new(const char *brokers, const char *program,
+                                const struct kafka_setting *settings, size_t count,
+                                const struct option_pairs *pairs, struct err *err)
+{
+    if (*brokers == '\0') {
+        err_set(err, ERR_PERMANENT, "kafka_brokers is empty: write HOST:PORT[,HOST:PORT]");
+        return NULL;
+    }
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    if (fill(conf, brokers, program, settings, count, pairs, err) == 0)
+        return conf;
+    rd_kafka_conf_destroy(conf);
+    return NULL;
+}
+
+/* ---- log ------------------------------------------------------------------------------------------------------ */
+
+static enum log_level level_of_syslog(int level)
+{
+    if (level <= 3)
+        return LOG_ERROR;
+    if (level <= 4)
+        return LOG_WARN;
+    return level <= 6 ? LOG_INFO : LOG_DEBUG;
+}
+
+static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
+{
+    (void)rk;
+    LOG_AT(level_of_syslog(level), "librdkafka", LOG_STR("facility", facility), LOG_STR("text", text));
+}
+
+/* Only where errors do not come as events: a lost broker is a fact, what follows from it is the caller's to decide. */
+static void on_error(rd_kafka_t *rk, int code, const char *reason, void *context)
+{
+    (void)rk;
+    (void)context;
+    LOG_WARNING("kafka error", LOG_STR("code", rd_kafka_err2name(code)), LOG_STR("text", reason));
+}
+
+void kafka_conf_log(rd_kafka_conf_t *conf)
+{
+    rd_kafka_conf_set_log_cb(conf, on_log);
+    rd_kafka_conf_set_error_cb(conf, on_error);
+}
+
+/* ---- errors --------------------------------------------------------------------------------------------------- */
+
+/* What no repetition mends: the request, the name or the rights are wrong. */
+static bool is_permanent(rd_kafka_resp_err_t code)
+{
+    static const rd_kafka_resp_err_t codes[] = {
+        RD_KAFKA_RESP_ERR__INVALID_ARG,
+        RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
+        RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION,
+        RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE,
+        RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED,
+        RD_KAFKA_RESP_ERR__AUTHENTICATION,
+        RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+        RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+        RD_KAFKA_RESP_ERR_INVALID_MSG,
+        RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE,
+        RD_KAFKA_RESP_ERR_INVALID_RECORD,
+        RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE,
+        RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE,
+        RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
+        RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS,
+        RD_KAFKA_RESP_ERR_INVALID_PARTITIONS,
+        RD_KAFKA_RESP_ERR_INVALID_REPLICATION_FACTOR,
+        RD_KAFKA_RESP_ERR_INVALID_CONFIG,
+        RD_KAFKA_RESP_ERR_INVALID_REQUEST,
+        RD_KAFKA_RESP_ERR_INVALID_GROUP_ID,
+        RD_KAFKA_RESP_ERR_POLICY_VIOLATION,
+        RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED,
+        RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
+        RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
+        RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM,
+        RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION,
+    };
+    for (size_t i = 0; i < ARRAY_LEN(codes); i++)
+        if (codes[i] == code)
+            return true;
+    return false;
+}
+
+/* Somebody else has taken this one's place: going on would do harm. */
+static bool is_fatal(rd_kafka_resp_err_t code)
+{
+    return code == RD_KAFKA_RESP_ERR__FATAL || code == RD_KAFKA_RESP_ERR__FENCED ||
+           code == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID || code == RD_KAFKA_RESP_ERR_PRODUCER_FENCED ||
+           code == RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH;
+}
+
+int kafka_err(rd_kafka_resp_err_t code, const char *detail, struct err *err, const char *doing)
+{
+    enum err_kind kind = is_fatal(code) ? ERR_FATAL : is_permanent(code) ? ERR_PERMANENT : ERR_TEMPORARY;
+    const char *said = detail && *detail ? detail : rd_kafka_err2str(code);
+    return err_set(err, kind, "%s: %s (%s)", doing, said, rd_kafka_err2name(code));
+}
+
+/* ---- topics --------------------------------------------------------------------------------------------------- */
+
+int kafka_partition_count(rd_kafka_t *rk, const char *topic, int timeout_ms, struct err *err)
+{
+    const struct rd_kafka_metadata *metadata = NULL;
+    char doing[STRING_BYTES];
+    snprintf(doing, sizeof(doing), "asking for topic \"%.250s\"", topic);
+
+    /* A handle of the topic, so that only this one is asked for; the library keeps it with the producer or consumer. */
+    rd_kafka_topic_t *handle = rd_kafka_topic_new(rk, topic, NULL);
+    if (!handle)
+        return kafka_err(rd_kafka_last_error(), NULL, err, doing);
+    rd_kafka_resp_err_t code = rd_kafka_metadata(rk, 0, handle, &metadata, timeout_ms);
+    rd_kafka_topic_destroy(handle);
+    if (code)
+        return err_set(err, ERR_TEMPORARY, "%s: %s (%s)", doing, rd_kafka_err2str(code),
+                       rd_kafka_err2name(code));
+
+    int count = 0;
+    if (metadata->topic_cnt > 0) {
+        const struct rd_kafka_metadata_topic *t = &metadata->topics[0];
+        if (t->err == RD_KAFKA_RESP_ERR_NO_ERROR)
+            count = t->partition_cnt;
+        else if (t->err != RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+            count = kafka_err(t->err, NULL, err, doing);
+    }
+    rd_kafka_metadata_destroy(metadata);
+    return count;
+}
+
+static rd_kafka_NewTopic_t *new_topic(const char *topic, int partitions, bool compacted, struct err *err)
+{
+    char text[STRING_BYTES] = "";
+    rd_kafka_NewTopic_t *t = rd_kafka_NewTopic_new(topic, partitions, -1, text, sizeof(text));
+    if (!t) {
+        err_set(err, ERR_PERMANENT, "topic \"%.250s\" with %d partitions: %s", topic, partitions, text);
+        return NULL;
+    }
+    if (compacted)
+        rd_kafka_NewTopic_set_config(t, "cleanup.policy", "compact");
+    return t;
+}
+
+static int read_result(rd_kafka_event_t *event, const char *doing, struct err *err)
+{
+    size_t count = 0;
+    if (!event)
+        return err_set(err, ERR_TEMPORARY, "%s: no answer in time", doing);
+    if (rd_kafka_event_error(event))
+        return kafka_err(rd_kafka_event_error(event), rd_kafka_event_error_string(event), err, doing);
+    const rd_kafka_topic_result_t **results =
+        rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &count);
+    rd_kafka_resp_err_t code = count == 1 ? rd_kafka_topic_result_error(results[0]) : RD_KAFKA_RESP_ERR__FAIL;
+    if (code == RD_KAFKA_RESP_ERR_NO_ERROR || code == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
+        return 0;
+    return kafka_err(code, count == 1 ? rd_kafka_topic_result_error_string(results[0]) : NULL, err, doing);
+}
+
+static int ask_create(rd_kafka_t *rk, rd_kafka_NewTopic_t *t, int timeout_ms, const char *doing,
+                      struct err *err)
+{
+    char text[STRING_BYTES];
+    rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_CREATETOPICS);
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
+
+    rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, text, sizeof(text));
+    rd_kafka_AdminOptions_set_operation_timeout(options, timeout_ms, text, sizeof(text));
+    rd_kafka_CreateTopics(rk, &t, 1, options, queue);
+    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, timeout_ms + 1000);
+    int rc = read_result(event, doing, err);
+    if (event)
+        rd_kafka_event_destroy(event);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_AdminOptions_destroy(options);
+    return rc;
+}
+
+/* The admin call ends when the controller knows the topic; the brokers that clients ask may learn of it a little later. */
+static int wait_until_there(rd_kafka_t *rk, const char *topic, int timeout_ms, struct err *err)
+{
+    int64_t until = clock_monotonic_ns() + timeout_ms * NS_PER_MS;
+    do {
+        int count = kafka_partition_count(rk, topic, timeout_ms, err);
+        if (count != 0)
+            return count < 0 ? -1 : 0;
+        poll(NULL, 0, SETTLE_MS);
+    } while (clock_monotonic_ns() < until);
+    return err_set(err, ERR_TEMPORARY, "topic \"%.250s\" was created but is not there after %d ms", topic,
+                   timeout_ms);
+}
+
+int kafka_topic_create(rd_kafka_t *rk, const char *topic, int partitions, bool compacted, int timeout_ms,
+                       struct err *err)
+{
+    char doing[STRING_BYTES];
+    snprintf(doing, sizeof(doing), "creating topic \"%.250s\"", topic);
+
+    rd_kafka_NewTopic_t *t = new_topic(topic, partitions, compacted, err);
+    if (!t)
+        return -1;
+    int rc = ask_create(rk, t, timeout_ms, doing, err);
+    rd_kafka_NewTopic_destroy(t);
+    return rc < 0 ? -1 : wait_until_there(rk, topic, timeout_ms, err);
+}
