@@ -79,6 +79,8 @@ $(B)/flow/%: $(B)/obj/tests/flow/%.o $(B)/lib/libtandem-outbox.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs cmocka)
 unit: $(patsubst tests/unit/%.c,$(B)/unit/%,$(UNIT))
+FLOW := outbox_client outbox_pipeline
+flow: $(addprefix $(B)/flow/,$(FLOW)) $(LIB) ## build the C programs of the flow tests
 
 migrate: ## apply migrations/*.sql to DATABASE_URL, in order; safe to repeat
 	@test -n "$(DATABASE_URL)" || { echo 'make migrate: give DATABASE_URL=postgresql://…' >&2; exit 100; }

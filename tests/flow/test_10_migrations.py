@@ -1,0 +1,188 @@
+"""The schema, and tandem.outbox_put as a service in any language calls it."""
+import json
+import subprocess
+import uuid
+from pathlib import Path
+
+import psycopg
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def migrate(url):
+    return subprocess.run(["make", "-s", "-C", str(ROOT), "migrate", f"DATABASE_URL={url}"], capture_output=True, text=True,
+                          check=False)
+
+
+def put(database, arguments, parameters=None):
+    return database.value(f"SELECT tandem.outbox_put({arguments})", parameters)
+
+
+def refused(database, arguments):
+    with pytest.raises(psycopg.Error) as caught:
+        put(database, arguments)
+    assert caught.value.sqlstate == "22023", caught.value
+    assert database.value("SELECT count(*) FROM tandem.outbox") == 0
+    return caught.value.diag.message_primary
+
+
+def test_migrations_apply_to_an_empty_database_and_again_without_a_word(empty_database):
+    for _ in range(2):
+        done = migrate(empty_database.url)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert empty_database.query("SELECT version FROM tandem.schema_version") == [(1,)]
+    assert empty_database.query("SELECT shard FROM tandem.relay_cursor") == [("0",)]
+
+
+def test_migrating_again_keeps_rows_and_position(database):
+    put(database, "topic => 't', key => 'k', type => 'x', payload => ''")
+    database.query("UPDATE tandem.relay_cursor SET last_id = 7")
+    assert migrate(database.url).returncode == 0
+    assert database.value("SELECT count(*) FROM tandem.outbox") == 1
+    assert database.value("SELECT last_id FROM tandem.relay_cursor") == 7
+
+
+def test_a_failing_migration_fails_the_command(empty_database):
+    empty_database.query("CREATE SCHEMA tandem; CREATE TABLE tandem.outbox (id text)")
+    done = migrate(empty_database.url)
+    assert done.returncode != 0
+    assert "ERROR" in done.stderr
+    assert empty_database.value("SELECT to_regclass('tandem.schema_version')") is None
+
+
+def test_an_id_is_drawn_after_the_transaction_has_its_xid(database):
+    """A sequence that refuses stops the insert just at the draw: the xid must have been assigned before, whoever gives txid."""
+    database.query("ALTER SEQUENCE tandem.outbox_id_seq MAXVALUE 2")
+    database.query("SELECT nextval('tandem.outbox_id_seq'), nextval('tandem.outbox_id_seq')")
+    for columns, values in (("topic, type", "'t', 'x'"), ("txid, topic, type", "'1', 't', 'x'")):
+        connection = database.connect(autocommit=False)
+        connection.execute("SAVEPOINT s")
+        with pytest.raises(psycopg.errors.SequenceGeneratorLimitExceeded):
+            connection.execute(f"INSERT INTO tandem.outbox ({columns}) VALUES ({values})")
+        connection.execute("ROLLBACK TO s")
+        assert connection.execute("SELECT pg_current_xact_id_if_assigned()").fetchone()[0] is not None, columns
+
+
+def test_the_rotation_number_in_the_id_chooses_the_child_table(database):
+    for rotation in range(4):
+        if rotation:
+            database.query("SELECT setval('tandem.outbox_id_seq', %s, false)", (rotation << 32,))
+        put(database, "topic => 't', key => 'k', type => 'x', payload => ''")
+    rows = database.query("SELECT id >> 32, (SELECT relname FROM pg_class c WHERE c.oid = o.tableoid) FROM tandem.outbox o ORDER BY id")
+    assert rows == [(0, "outbox_0"), (1, "outbox_1"), (2, "outbox_2"), (3, "outbox_0")]
+
+
+@pytest.mark.parametrize("payload, expected", [
+    ("'{\"a\":1}'", b'{"a":1}'),
+    ("'{\"a\":1}'::text", b'{"a":1}'),
+    ("'{\"a\":1}'::varchar", b'{"a":1}'),
+    ("'{\"a\":1}'::jsonb", b'{"a": 1}'),
+    ("'{\"a\":1}'::json", b'{"a":1}'),
+    ("json_build_object('a', 1)", b'{"a" : 1}'),
+    ("'\\x00ff'::bytea", b"\x00\xff"),
+    ("'grüß'", "grüß".encode()),
+    ("''", b""),
+    ("'null'::jsonb", b"null"),
+    ("NULL", None),
+    ("NULL::jsonb", None),
+])
+@pytest.mark.parametrize("key, expected_key", [
+    ("'o-17'", b"o-17"), ("'o-17'::text", b"o-17"), ("'\\x00ff'::bytea", b"\x00\xff"), ("NULL", None)])
+def test_every_form_of_key_and_payload_resolves_to_its_bytes(database, payload, expected, key, expected_key):
+    put(database, f"topic => 'tandem.orders', key => {key}, type => 'order.placed', payload => {payload}")
+    assert database.query("SELECT key, payload FROM tandem.outbox") == [(expected_key, expected)]
+
+
+def test_parameters_of_a_driver_resolve_too(database):
+    arguments = "topic => %s, key => %s, type => %s, payload => %s"
+    put(database, arguments, ("t", "k", "x", "{}"))
+    put(database, arguments, ("t", b"k", "x", b"{}"))
+    put(database, arguments, ("t", "k", "x", psycopg.types.json.Jsonb({})))
+    assert database.query("SELECT key, payload FROM tandem.outbox") == [(b"k", b"{}")] * 3
+
+
+def test_all_fields_and_the_defaults(database):
+    given = uuid.uuid4()
+    ret = put(database, "topic => 't', key => 'k', type => 'x', payload => 'p', content_type => 'text/plain', source => '/s', "
+              "event_id => %s, traceparent => %s, headers => %s", (given, TRACE, '{"tenant":"a\\"b"}'))
+    assert ret == given
+    made = put(database, "topic => 't', key => 'k', type => 'x', payload => 'p', content_type => NULL, source => NULL")
+    assert made.version == 7
+    row, defaults = database.query("SELECT content_type, source, event_id, traceparent, headers FROM tandem.outbox ORDER BY id")
+    assert row == ("text/plain", "/s", given, TRACE, {"tenant": 'a"b'})
+    assert defaults[:3] == ("application/json", "tandem", made)
+    assert defaults[4] is None
+    assert defaults[3].startswith("00-") and len(defaults[3]) == len(TRACE)
+
+
+def test_uuid_v7_follows_the_clock(database):
+    rows = database.query("SELECT tandem.uuid_v7(), floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint "
+                          "FROM generate_series(1, 500)")
+    assert len({made for made, _ in rows}) == 500
+    for made, now_ms in rows:
+        assert made.version == 7 and made.variant == uuid.RFC_4122
+        assert 0 <= now_ms - (made.int >> 80) < 60000
+    stamps = [made.int >> 80 for made, _ in rows]
+    assert stamps == sorted(stamps)
+
+
+def test_the_event_goes_with_its_transaction(database):
+    connection = database.connect(autocommit=False)
+    connection.execute("SELECT tandem.outbox_put(topic => 't', key => 'k', type => 'x', payload => '')")
+    connection.rollback()
+    connection.execute("SELECT tandem.outbox_put(topic => 't', key => 'k2', type => 'x', payload => '')")
+    connection.commit()
+    assert database.query("SELECT key FROM tandem.outbox") == [(b"k2",)]
+
+
+GOOD = {"topic": "'t'", "key": "'k'", "type": "'x'", "payload": "''"}
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"topic": "NULL"}, "topic NULL is not a Kafka topic name"),
+    ({"topic": "''"}, "is not a Kafka topic name"),
+    ({"topic": "'..'"}, "is not a Kafka topic name"),
+    ({"topic": "'a/b'"}, 'topic "a/b" is not a Kafka topic name'),
+    ({"topic": "E'a\\n'"}, "is not a Kafka topic name"),
+    ({"topic": "repeat('a', 250)"}, "1 to 249"),
+    ({"key": "''"}, "key is empty"),
+    ({"key": "repeat('a', 4097)"}, "key has 4097 bytes: at most 4096"),
+    ({"type": "NULL"}, "type is missing"),
+    ({"type": "''"}, "type is missing"),
+    ({"type": "repeat('a', 1025)"}, "type has 1025 bytes"),
+    ({"type": "E'a\\x01'"}, "holds a control character"),
+    ({"source": "''"}, "source is missing"),
+    ({"content_type": "E'a\\r\\nb'"}, "holds a control character"),
+    ({"traceparent": "'xx'"}, 'traceparent "xx" is not of the W3C form'),
+    ({"traceparent": f"'{TRACE}-'"}, "is not of the W3C form"),
+    ({"traceparent": "'00-00000000000000000000000000000000-b7ad6b7169203331-01'"}, "is not of the W3C form"),
+    ({"traceparent": "'ff" + TRACE[2:] + "'"}, "is not of the W3C form"),
+    ({"headers": "'[1]'"}, "headers is not a JSON object but of type array"),
+    ({"headers": "'null'"}, "of type null"),
+    ({"headers": "'{\"n\":1}'"}, 'header "n" is of type number: give it as text'),
+    ({"headers": "'{\"n\":true}'"}, "of type boolean"),
+    ({"headers": "'{\"n\":null}'"}, "of type null"),
+    ({"headers": "'{\"n\":{}}'"}, "of type object"),
+    ({"headers": "'{\"\":\"v\"}'"}, "empty name"),
+    ({"headers": "'{\"ce_id\":\"v\"}'"}, 'header "ce_id" is reserved'),
+    ({"headers": "'{\"CE_Foo\":\"v\"}'"}, "is reserved"),
+    ({"headers": "'{\"x-dlq-reason\":\"v\"}'"}, "is reserved"),
+    ({"headers": "'{\"__dlq.errors.topic\":\"v\"}'"}, "is reserved"),
+    ({"headers": "'{\"Traceparent\":\"v\"}'"}, "is reserved"),
+    ({"headers": "'{\"Content-Type\":\"v\"}'"}, "is reserved"),
+    ({"headers": "'{\"n\":\"a\\r\\nb\"}'"}, "holds a control character"),
+    ({"headers": "(SELECT jsonb_object_agg('h' || i, '') FROM generate_series(1, 65) i)"}, "more than 64 headers"),
+    ({"headers": "jsonb_build_object('n', repeat('a', 32768))"}, "more than 32768 bytes"),
+])
+def test_what_could_not_travel_is_refused(database, change, words):
+    arguments = ", ".join(f"{name} => {value}" for name, value in {**GOOD, **change}.items())
+    assert words in refused(database, arguments)
+
+
+def test_values_at_their_limits_are_taken(database):
+    headers = {f"h{i}": "a" * 500 for i in range(64)}
+    put(database, "topic => repeat('a', 249), key => repeat('k', 4096), type => repeat('x', 1024), payload => '', headers => %s",
+        (json.dumps(headers),))
+    assert database.query("SELECT headers FROM tandem.outbox") == [(headers,)]
