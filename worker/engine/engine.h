@@ -91,7 +91,11 @@ void engine_open(struct engine *e, int64_t now, int group);
  * after a last COMMIT. Records not in flight are RELEASEd at once. The door gives the partition up after DRAINED and calls engine_lost.
  */
 void engine_revoke(struct engine *e, int64_t now, int stream);
-/* The stream is gone (after DRAINED, or suddenly): forget it; RELEASE for all it held, CANCEL for what is in flight; never a COMMIT. */
+/*
+ * The stream is gone (after DRAINED, or suddenly): forget it; RELEASE for all it held, CANCEL for what is in flight; never a COMMIT.
+ * The source and the replay stream of a group come and go together: lose both before either is assigned again. Do not pass on the answer to
+ * a COMMIT of a lost stream.
+ */
 void engine_lost(struct engine *e, int64_t now, int stream);
 
 /* ---- records -------------------------------------------------------------------------------------------------------- */
@@ -123,16 +127,25 @@ struct outcome {
     bool sent;                 /* the request may have reached the API (ambiguous when it then failed) */
     int verdict;               /* -1: use the rules; otherwise the target has looked into the answer: enum verdict */
 };
-/* d: from SEND; after this call the door must not use it unless another action names it. A cancelled delivery needs no response. */
+/*
+ * d: from SEND; after this call the door must not use it unless another action names it. A cancelled delivery needs no response, and
+ * after its CANCEL was handed out none is allowed.
+ */
 void engine_response(struct engine *e, int64_t now, struct delivery *d, const struct outcome *out);
-/* The dead letter of d is acknowledged (ok) or failed (asked for again after a backoff; d is not complete). */
+/*
+ * The dead letter of d is acknowledged (ok) or failed (asked for again after a backoff; d is not complete). Exactly once for each BURY,
+ * also when the stream was lost or drained meanwhile: d lives until then, though its record is RELEASEd.
+ */
 void engine_buried(struct engine *e, int64_t now, struct delivery *d, bool ok);
 /* The parked state named by the PARK action with this token is acknowledged, or failed (asked for again). */
 void engine_park_written(struct engine *e, int64_t now, uint64_t token, bool ok);
 /* A COMMIT ended; after a failure it is asked for again with the then newest state. */
 void engine_committed(struct engine *e, int64_t now, int stream, bool ok);
 
-/* Let what is due become ready; returns ns until the next thing is due, CLOCK_NEVER when nothing is. */
+/*
+ * Let what is due become ready; returns ns until time alone makes something new due, CLOCK_NEVER when nothing is. Call it after the facts,
+ * then engine_next until it is false, then sleep. now never goes back and is > 0.
+ */
 int64_t engine_tick(struct engine *e, int64_t now);
 
 /* ---- actions -------------------------------------------------------------------------------------------------------- */
@@ -199,6 +212,8 @@ struct engine_counts {
     int64_t delivered, duplicate_ok, skipped, retried, throttled, auth_failures, ambiguous, dead_lettered, parked_behind;
     int64_t dead_lettered_by[REASON_COUNT];
     int64_t probes, breaker_opened, map_unreadable, commits, commits_failed;
+    int64_t already_buried; /* met again after a crash, with the dead letter and the parked state safe: complete without another */
+    int64_t parked_full;    /* records now that wait for room among parked_keys_max */
     int parked_keys, streams;
     enum breaker_state breaker;
     int64_t paused_until_ns; /* the destination asked to wait (Retry-After); 0: no */

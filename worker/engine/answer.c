@@ -1,0 +1,169 @@
+/* What the end of an attempt means: for the breaker, for the destination's pause, and for its event. */
+#include "worker/engine/backoff.h"
+#include "worker/engine/engine_state.h"
+
+static struct judgement judge(const struct engine *e, const struct outcome *out)
+{
+    if (out->verdict >= 0)
+        return verdict_given((enum verdict)out->verdict, out->transport, out->status);
+    struct judgement j = verdict_of(e->cfg.rules, e->cfg.rule_count, out->transport, out->status);
+    if (j.verdict == VERDICT_RETRY && out->transport == TRANSPORT_OK && out->status == 503 &&
+        out->retry_after_ns >= 0)
+        j.verdict =
+            VERDICT_THROTTLE; /* it says when to come back: that is a pause for all, not a retry of one */
+    return j;
+}
+
+static enum breaker_result breaker_view(struct judgement j)
+{
+    if (j.verdict == VERDICT_AUTH)
+        return BREAKER_REFUSED;
+    if (j.systemic)
+        return BREAKER_FAILED;
+    return BREAKER_SERVED;
+}
+
+static void tell_breaker(struct engine *e, struct judgement j, bool probe)
+{
+    enum breaker_result result = breaker_view(j);
+
+    /* A 429 is from an API that works, which is all that a probe asks; otherwise it says nothing about failures. */
+    if (j.verdict == VERDICT_THROTTLE && !j.systemic && !probe)
+        result = BREAKER_NO_ANSWER;
+    if (breaker_report(&e->breaker, e->now, result, probe))
+        dispatch_breaker_closed(e);
+}
+
+/* What the API asks for, cut to the cap; 0: nothing. */
+static int64_t asked_wait(const struct engine *e, const struct outcome *out)
+{
+    if (out->retry_after_ns < 0)
+        return 0;
+    return out->retry_after_ns < e->cfg.retry_after_cap_ns ? out->retry_after_ns : e->cfg.retry_after_cap_ns;
+}
+
+/* The event's own backoff, or what the API asks for if that is longer. */
+static int64_t wait_after(struct engine *e, const struct outcome *out, int failures)
+{
+    int64_t own = backoff_delay(&e->random, e->cfg.backoff_base_ns, e->cfg.backoff_cap_ns, failures);
+    int64_t asked = asked_wait(e, out);
+    return own > asked ? own : asked;
+}
+
+/*
+ * Does this failure spend one of the event's attempts? (G7, decision D4.) Not while the breaker is not closed, and not by a probe. If the
+ * trouble may be the API's, only when the API has served another event since this one's last failure: so an outage spends nothing,
+ * and a bad event is spent by its neighbours' successes.
+ */
+static bool is_counted(const struct engine *e, const struct delivery *d, struct judgement j, bool probe)
+{
+#ifdef SIM_BUG_COUNT_WHILE_OPEN
+    return true;
+#endif
+    if (probe || e->breaker.state != BREAKER_CLOSED)
+        return false;
+    return !j.systemic || e->successes > d->successes_before;
+}
+
+static bool is_too_old(const struct engine *e, const struct delivery *d)
+{
+    return e->cfg.retry_age_max_ns > 0 && e->active_ns - d->first_attempt_active_ns > e->cfg.retry_age_max_ns;
+}
+
+/* REASON_NONE: it may be tried again. */
+static enum reason count_failure(struct engine *e, struct delivery *d, struct judgement j, bool probe)
+{
+    bool counted = is_counted(e, d, j, probe);
+
+    d->successes_before = e->successes;
+    d->failed_before = true;
+    if (!counted)
+        return REASON_NONE;
+    offsets_count_attempt(&d->stream->offsets, &d->entry);
+    if (d->entry.attempts >= e->cfg.attempts_max)
+        return REASON_ATTEMPTS;
+    return is_too_old(e, d) ? REASON_AGE : REASON_NONE;
+}
+
+static enum step after_failure(struct engine *e, struct delivery *d, const struct outcome *out,
+                               struct judgement j, bool probe)
+{
+    d->reason = count_failure(e, d, j, probe);
+    if (d->reason != REASON_NONE)
+        return STEP_BURYING;
+    e->counts.retried++;
+    /* An uncounted failure does not lengthen the wait: in an outage the breaker does the waiting, and after it all come back soon. */
+    d->wait_ns = wait_after(e, out, d->entry.attempts + 1);
+    return STEP_BACKOFF;
+}
+
+/* The whole destination waits. */
+static enum step after_throttle(struct engine *e, struct delivery *d, const struct outcome *out)
+{
+    e->counts.throttled++;
+    d->wait_ns = wait_after(e, out, ++d->uncounted);
+    if (e->now + d->wait_ns > e->paused_until_ns)
+        e->paused_until_ns = e->now + d->wait_ns;
+    return STEP_BACKOFF;
+}
+
+static enum step after_auth(struct engine *e, struct delivery *d, const struct outcome *out)
+{
+    e->counts.auth_failures++;
+    d->wait_ns = wait_after(e, out, ++d->uncounted);
+    return STEP_BACKOFF;
+}
+
+static enum step after_success(struct engine *e, struct delivery *d, int64_t *count)
+{
+    (*count)++;
+    e->successes++;
+    d->reason = REASON_NONE;
+    return STEP_PARKING; /* a replay may free its key; for all others there is nothing to write */
+}
+
+static enum step after_judgement(struct engine *e, struct delivery *d, const struct outcome *out,
+                                 struct judgement j, bool probe)
+{
+    switch (j.verdict) {
+    case VERDICT_DELIVERED:
+        return after_success(e, d, &e->counts.delivered);
+    case VERDICT_DUPLICATE_OK:
+        return after_success(e, d, &e->counts.duplicate_ok);
+    case VERDICT_POISON:
+        d->reason = j.reason;
+        return STEP_BURYING;
+    case VERDICT_THROTTLE:
+        return after_throttle(e, d, out);
+    case VERDICT_AUTH:
+        return after_auth(e, d, out);
+    case VERDICT_RETRY:
+    case VERDICT_AMBIGUOUS:
+        return after_failure(e, d, out, j, probe);
+    case VERDICT_COUNT:
+        break;
+    }
+    ENSURE(!"a verdict without a consequence");
+    return STEP_DROPPED;
+}
+
+enum step answer_step(struct engine *e, struct delivery *d, const struct outcome *out)
+{
+    bool probe = d->probe;
+
+    d->probe = false;
+    d->transport = out->transport;
+    d->status = out->transport == TRANSPORT_OK ? out->status : 0;
+    if (out->transport == TRANSPORT_CANCELLED) {
+        breaker_report(&e->breaker, e->now, BREAKER_NO_ANSWER, probe);
+        return STEP_READY;
+    }
+    struct judgement j = judge(e, out);
+    bool lost_track = out->sent && out->transport != TRANSPORT_OK;
+    if (j.verdict == VERDICT_AMBIGUOUS || lost_track) {
+        d->ambiguous = true;
+        e->counts.ambiguous++;
+    }
+    tell_breaker(e, j, probe);
+    return after_judgement(e, d, out, j, probe);
+}

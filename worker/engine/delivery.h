@@ -1,0 +1,96 @@
+/*
+ * One event's life in the engine, from the record to its release.
+ *
+ *   WAITING ── first in its lane, group open ──▶ TURN ──▶ READY ── dispatch ──▶ IN_FLIGHT ── delivered ──▶ DONE
+ *                                                 │         ▲                     │  │          └ replay of a parked key ──▶ PARKING
+ *                                                 │         └──── BACKOFF ◀─ retry ┘  │
+ *                                                 ├─ skip ──▶ DONE                     │ poison, attempts spent
+ *                                                 └─ poison record, parked key ──▶ BURYING ◀┘
+ *                                                            no room to park ──▶ STALLED ──▶ BURYING
+ *   BURYING ── dead letter safe ──▶ PARKING ── parked state safe (or none to write) ──▶ DONE
+ *   any but DONE ── stream revoked or lost ──▶ DROPPED (released, its offset stays incomplete)
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "worker/engine/engine.h"
+#include "worker/engine/lanes.h"
+#include "worker/engine/list.h"
+#include "worker/engine/offsets.h"
+#include "worker/engine/timers.h"
+
+/* STEP(id, function): each is entered by enter_<function> in delivery.c, which returns the next one, or itself to wait for a fact. */
+#define DELIVERY_STEPS(STEP)                                                                                 \
+    STEP(WAITING, waiting)                                                                                   \
+    STEP(TURN, turn)                                                                                         \
+    STEP(READY, ready)                                                                                       \
+    STEP(IN_FLIGHT, in_flight)                                                                               \
+    STEP(BACKOFF, backoff)                                                                                   \
+    STEP(STALLED, stalled)                                                                                   \
+    STEP(BURYING, burying)                                                                                   \
+    STEP(PARKING, parking)                                                                                   \
+    STEP(DONE, done)                                                                                         \
+    STEP(DROPPED, dropped)
+
+enum step {
+#define STEP(id, function) STEP_##id,
+    DELIVERY_STEPS(STEP)
+#undef STEP
+        STEP_COUNT
+};
+
+struct stream;
+
+struct delivery {
+    struct engine_record rec;
+    struct stream *stream; /* NULL: it is complete, or the stream is lost */
+    int group;
+    enum step step;
+    uint64_t sequence;
+    uint64_t hash; /* of (group, key) */
+    struct lane_place place;
+    struct offset_entry entry;
+    struct link in_stream; /* in stream.deliveries until it is complete or the stream is lost */
+    struct link
+        queue; /* in the one list that wants it next: turns, stalled, burials, a key's waiters, cancels, releases */
+    struct heap_node ready;
+    struct timer timer;
+
+    bool request_out; /* SEND was handed out and neither answered nor cancelled */
+    bool bury_out;    /* BURY was handed out and not answered: the delivery lives until it is */
+    bool ref_held;    /* RELEASE was not handed out yet */
+    bool probe;       /* this attempt is the breaker's probe */
+    int probes;       /* in the breaker's episode `probe_episode` */
+    int64_t probe_episode;
+    int attempt;               /* requests made */
+    uint64_t successes_before; /* engine.successes at the last failure, or at the first dispatch */
+    bool failed_before;
+    int uncounted; /* throttles and refusals, which have a backoff of their own */
+    int64_t first_attempt_ns, last_attempt_ns, first_attempt_active_ns;
+    int64_t wait_ns; /* BACKOFF: how long */
+    enum reason reason;
+    const char *poison;
+    int status;
+    enum transport transport;
+    bool ambiguous;
+    bool reserved; /* holds room for a parked key */
+    int bury_failures;
+    char *parked_behind; /* own copy */
+    size_t parked_behind_len;
+    void *door;
+};
+
+/* A record that is nobody's yet. The delivery lives until it is released and the door has answered for it. */
+struct delivery *delivery_new(struct engine *e, const struct engine_record *rec);
+/* Give the record back at once: its stream is not held, or it is complete. */
+void delivery_refuse(struct engine *e, struct delivery *d);
+/* Enter this step, and those that follow from it at once. */
+void delivery_go(struct engine *e, struct delivery *d, enum step step);
+/* Its timer came. */
+void delivery_due(struct engine *e, struct delivery *d);
+/* Look at those whose turn may have come. Called at the end of each fact, so that a long chain does not nest. */
+void delivery_turns(struct engine *e);
+/* Its RELEASE, or the answer that it waited for, is through: gone when nothing holds it any more. */
+void delivery_settle(struct engine *e, struct delivery *d);

@@ -1,0 +1,457 @@
+/* The engine's front: facts come in, are passed to the part that decides, and the actions that follow are handed out. */
+#include "worker/engine/engine.h"
+
+#include "worker/engine/backoff.h"
+#include "worker/engine/engine_state.h"
+
+/* ---- birth ---------------------------------------------------------------------------------------------------------- */
+
+struct engine_config engine_config_default(void)
+{
+    return (struct engine_config){
+        .order = ENGINE_ORDER_KEY,
+        .on_dead_letter = ENGINE_PARK,
+        .in_flight_max = 64,
+        .window_events = 1000,
+        .window_bytes = 32 << 20,
+        .total_bytes = 128 << 20,
+        .attempts_max = 8,
+        .retry_age_max_ns = 24 * 3600 * NS_PER_S,
+        .backoff_base_ns = 250 * NS_PER_MS,
+        .backoff_cap_ns = 60 * NS_PER_S,
+        .retry_after_cap_ns = 3600 * NS_PER_S,
+        .breaker_failures = 10,
+        .breaker_share = 0.5,
+        .breaker_share_min = 20,
+        .breaker_window_ns = 10 * NS_PER_S,
+        .breaker_open_ns = NS_PER_S,
+        .breaker_open_cap_ns = 30 * NS_PER_S,
+        .commit_interval_ns = 100 * NS_PER_MS,
+        .drain_ns = 10 * NS_PER_S,
+        .parked_keys_max = 10000,
+    };
+}
+
+static int config_check(const struct engine_config *cfg, struct err *err)
+{
+    const struct {
+        const char *name;
+        int64_t value;
+    } bounds[] = {
+        {"in_flight_max", cfg->in_flight_max},
+        {"window_events", cfg->window_events},
+        {"window_bytes", cfg->window_bytes},
+        {"total_bytes", cfg->total_bytes},
+        {"attempts_max", cfg->attempts_max},
+        {"backoff_base", cfg->backoff_base_ns},
+        {"backoff_cap", cfg->backoff_cap_ns},
+        {"retry_after_cap", cfg->retry_after_cap_ns},
+        {"breaker_failures", cfg->breaker_failures},
+        {"breaker_share_min", cfg->breaker_share_min},
+        {"breaker_window", cfg->breaker_window_ns},
+        {"breaker_open", cfg->breaker_open_ns},
+        {"breaker_open_cap", cfg->breaker_open_cap_ns},
+        {"commit_interval", cfg->commit_interval_ns},
+        {"drain", cfg->drain_ns},
+        {"parked_keys_max", cfg->parked_keys_max},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(bounds); i++) {
+        if (bounds[i].value <= 0)
+            return err_set(err, ERR_PERMANENT, "%s is %lld; it must be more than 0", bounds[i].name,
+                           (long long)bounds[i].value);
+    }
+    if (cfg->attempts_max > OFFSET_MAP_ATTEMPTS_MAX)
+        return err_set(err, ERR_PERMANENT, "attempts_max is %d; it must be at most %d", cfg->attempts_max,
+                       OFFSET_MAP_ATTEMPTS_MAX);
+    if (!(cfg->breaker_share > 0) || cfg->retry_age_max_ns < 0)
+        return err_set(
+            err, ERR_PERMANENT,
+            "breaker_share is %g and retry_age_max is %lld; neither may be below 0, the share not 0",
+            cfg->breaker_share, (long long)cfg->retry_age_max_ns);
+    return 0;
+}
+
+struct engine *engine_new(const struct engine_config *cfg, struct err *err)
+{
+    if (config_check(cfg, err) == -1)
+        return NULL;
+    struct engine *e = memory_zeroed(sizeof(*e));
+    e->cfg = *cfg;
+    e->random = cfg->seed;
+    e->hash_seed = backoff_random(&e->random);
+    list_init(&e->streams_held);
+    list_init(&e->groups);
+    list_init(&e->turns);
+    list_init(&e->cancels);
+    list_init(&e->releases);
+    list_init(&e->burials);
+    list_init(&e->stream_actions);
+    list_init(&e->park_queue);
+    lanes_init(&e->lanes);
+    pool_init(&e->deliveries, sizeof(struct delivery));
+    breaker_init(&e->breaker, &e->cfg, &e->random);
+    buf_init(&e->value, PARKED_VALUE_BYTES_MAX);
+    return e;
+}
+
+void engine_free(struct engine *e)
+{
+    if (e == NULL)
+        return;
+    for (int i = 0; i < ENGINE_STREAMS_MAX; i++) {
+        if (e->streams[i] != NULL)
+            engine_lost(e, e->now, i);
+    }
+    for (struct link *link = list_first(&e->groups); link != NULL; link = list_first(&e->groups))
+        group_free(e, OWNER_OF(link, struct group, link));
+    lanes_done(&e->lanes);
+    heap_done(&e->timers);
+    heap_done(&e->ready);
+    pool_done(&e->deliveries);
+    free(e->park_slots);
+    buf_done(&e->value);
+    free(e);
+}
+
+/* ---- time ----------------------------------------------------------------------------------------------------------- */
+
+/* Each fact begins so: the clocks move on. A destination that is cut off or pausing does not age its events. */
+static void begin(struct engine *e, int64_t now)
+{
+    if (now <= e->now)
+        return;
+    int64_t since = e->paused_until_ns > e->now ? e->paused_until_ns : e->now;
+    if (e->breaker.state == BREAKER_CLOSED && now > since)
+        e->active_ns += now - since;
+    e->now = now;
+    breaker_tick(&e->breaker, now);
+}
+
+void timer_set(struct engine *e, struct timer *timer, int64_t at_ns)
+{
+    heap_put(&e->timers, &timer->node, at_ns);
+}
+
+void timer_stop(struct engine *e, struct timer *timer)
+{
+    heap_remove(&e->timers, &timer->node);
+}
+
+static void timer_fire(struct engine *e, struct timer *timer)
+{
+    switch (timer->kind) {
+    case TIMER_DELIVERY:
+        delivery_due(e, OWNER_OF(timer, struct delivery, timer));
+        break;
+    case TIMER_COMMIT:
+        stream_progress(e, OWNER_OF(timer, struct stream, commit_timer));
+        break;
+    case TIMER_DRAIN:
+        stream_drain_over(e, OWNER_OF(timer, struct stream, drain_timer));
+        break;
+    case TIMER_PARK:
+        parking_again(e, OWNER_OF(timer, struct parked_key, again));
+        break;
+    }
+}
+
+int64_t engine_tick(struct engine *e, int64_t now)
+{
+    begin(e, now);
+    for (struct heap_node *node = heap_first(&e->timers); node != NULL && node->key <= e->now;
+         node = heap_first(&e->timers)) {
+        heap_remove(&e->timers, node);
+        timer_fire(e, OWNER_OF(node, struct timer, node));
+        delivery_turns(e);
+    }
+    struct heap_node *next = heap_first(&e->timers);
+    int64_t due = next == NULL ? CLOCK_NEVER : next->key;
+    int64_t dispatch = dispatch_due(e);
+    if (dispatch < due)
+        due = dispatch;
+    return due == CLOCK_NEVER ? CLOCK_NEVER : due - e->now;
+}
+
+/* ---- streams -------------------------------------------------------------------------------------------------------- */
+
+static struct stream *stream_at(const struct engine *e, int stream)
+{
+    ENSURE(stream >= 0 && stream < ENGINE_STREAMS_MAX);
+    return e->streams[stream];
+}
+
+bool engine_assign(struct engine *e, int64_t now, int stream, enum stream_kind kind, int group,
+                   int64_t committed, const char *metadata)
+{
+    begin(e, now);
+    ENSURE(stream_at(e, stream) == NULL);
+    struct group *g = group_get(e, group);
+    ENSURE(g->streams[kind] == NULL && !g->closed);
+    struct stream *s = stream_new(e, stream, kind, g);
+    g->streams[kind] = s;
+    bool readable = offsets_init(&s->offsets, committed, metadata);
+    e->counts.map_unreadable += !readable;
+    s->commit_after_ns = e->now + e->cfg.commit_interval_ns;
+    stream_intake(e, s);
+    return readable;
+}
+
+int engine_parked_key(struct engine *e, int group, struct slice key, struct slice value, struct err *err)
+{
+    ENSURE(key.data != NULL);
+    return parking_load(e, group_get(e, group), key, value, err);
+}
+
+void engine_open(struct engine *e, int64_t now, int group)
+{
+    begin(e, now);
+    struct group *g = group_find(e, group);
+    if (g == NULL || g->closed)
+        return;
+    g->open = true;
+    for (size_t i = 0; i < ARRAY_LEN(g->streams); i++) {
+        struct list *held = g->streams[i] == NULL ? NULL : &g->streams[i]->deliveries;
+        for (struct link *link = held == NULL ? NULL : list_first(held); link != NULL;
+             link = list_after(held, link)) {
+            struct delivery *d = OWNER_OF(link, struct delivery, in_stream);
+            if (d->step == STEP_WAITING && !link_in_list(&d->queue))
+                list_push(&e->turns, &d->queue);
+        }
+    }
+    delivery_turns(e);
+}
+
+void engine_revoke(struct engine *e, int64_t now, int stream)
+{
+    begin(e, now);
+    struct stream *s = stream_at(e, stream);
+    if (s != NULL)
+        stream_revoke(e, s);
+    delivery_turns(e);
+}
+
+static void group_leave(struct engine *e, struct group *g, enum stream_kind kind)
+{
+    g->streams[kind] = NULL;
+    g->closed = true;
+    if (g->streams[STREAM_SOURCE] == NULL && g->streams[STREAM_REPLAY] == NULL)
+        group_free(e, g);
+}
+
+void engine_lost(struct engine *e, int64_t now, int stream)
+{
+    begin(e, now);
+    struct stream *s = stream_at(e, stream);
+    if (s == NULL)
+        return;
+    s->drained = true; /* it commits and tells nothing any more */
+    for (struct link *link = list_first(&s->deliveries); link != NULL; link = list_first(&s->deliveries)) {
+        struct delivery *d = OWNER_OF(link, struct delivery, in_stream);
+        if (d->step != STEP_DROPPED)
+            delivery_go(e, d, STEP_DROPPED);
+        link_remove(&d->in_stream);
+        d->stream = NULL;
+        delivery_settle(e, d);
+    }
+    struct group *g = s->group;
+    enum stream_kind kind = s->kind;
+    delivery_turns(e);
+    stream_free(e, s);
+    group_leave(e, g, kind);
+}
+
+/* ---- records and answers -------------------------------------------------------------------------------------------- */
+
+void engine_record(struct engine *e, int64_t now, const struct engine_record *rec)
+{
+    begin(e, now);
+    struct stream *s = stream_at(e, rec->stream);
+    struct delivery *d = delivery_new(e, rec);
+
+    if (s == NULL || s->revoking || !offsets_take(&s->offsets, &d->entry, rec->offset, rec->leader_epoch)) {
+        delivery_refuse(e, d);
+        return;
+    }
+    d->stream = s;
+    d->group = s->group->number;
+    d->hash = rec->key.data == NULL ? 0 : lanes_hash(e->hash_seed, d->group, rec->key);
+    list_push(&s->deliveries, &d->in_stream);
+    stream_hold(e, s, rec->bytes);
+    delivery_go(e, d, STEP_WAITING);
+    delivery_turns(e);
+}
+
+void engine_response(struct engine *e, int64_t now, struct delivery *d, const struct outcome *out)
+{
+    begin(e, now);
+    ENSURE(d->request_out);
+    d->request_out = false;
+    if (d->step ==
+        STEP_DROPPED) { /* it ended before its CANCEL was handed out: only the record is to be released */
+        link_remove(&d->queue);
+        list_push(&e->releases, &d->queue);
+        return;
+    }
+    ENSURE(d->step == STEP_IN_FLIGHT);
+    delivery_go(e, d, answer_step(e, d, out));
+    delivery_turns(e);
+}
+
+static void count_buried(struct engine *e, const struct delivery *d)
+{
+    e->counts.dead_lettered++;
+    e->counts.dead_lettered_by[d->reason]++;
+    e->counts.parked_behind += d->reason == REASON_PARKED_BEHIND;
+}
+
+void engine_buried(struct engine *e, int64_t now, struct delivery *d, bool ok)
+{
+    begin(e, now);
+    ENSURE(d->bury_out);
+    d->bury_out = false;
+    if (d->step != STEP_BURYING) {
+        delivery_settle(e, d);
+        return;
+    }
+    if (ok) {
+        count_buried(e, d);
+        delivery_go(e, d, STEP_PARKING);
+    } else {
+        d->bury_failures++;
+        timer_set(e, &d->timer,
+                  e->now + backoff_delay(&e->random, e->cfg.backoff_base_ns, e->cfg.backoff_cap_ns,
+                                         d->bury_failures));
+    }
+    delivery_turns(e);
+}
+
+void engine_park_written(struct engine *e, int64_t now, uint64_t token, bool ok)
+{
+    begin(e, now);
+    parking_written(e, token, ok);
+    delivery_turns(e);
+}
+
+void engine_committed(struct engine *e, int64_t now, int stream, bool ok)
+{
+    begin(e, now);
+    struct stream *s = stream_at(e, stream);
+    if (s != NULL)
+        stream_committed(e, s, ok);
+}
+
+/* ---- actions -------------------------------------------------------------------------------------------------------- */
+
+static struct delivery *pop_delivery(struct list *list)
+{
+    struct link *link = list_pop(list);
+    return link == NULL ? NULL : OWNER_OF(link, struct delivery, queue);
+}
+
+static bool next_cancel(struct engine *e, struct action *ret_action)
+{
+    struct delivery *d = pop_delivery(&e->cancels);
+
+    if (d == NULL)
+        return false;
+    d->request_out = false;
+    list_push(&e->releases, &d->queue); /* it lives until then, so that the door can look at it */
+    *ret_action = (struct action){.kind = ACTION_CANCEL, .d = d, .stream = d->rec.stream};
+    return true;
+}
+
+static bool next_release(struct engine *e, struct action *ret_action)
+{
+    struct delivery *d = pop_delivery(&e->releases);
+
+    if (d == NULL)
+        return false;
+    *ret_action = (struct action){.kind = ACTION_RELEASE, .ref = d->rec.ref};
+    d->ref_held = false;
+    d->rec.ref = NULL;
+    d->rec.key = d->rec.event_id = (struct slice){0};
+    delivery_settle(e, d);
+    return true;
+}
+
+static bool next_burial(struct engine *e, struct action *ret_action)
+{
+    struct delivery *d = pop_delivery(&e->burials);
+
+    if (d == NULL)
+        return false;
+    d->bury_out = true;
+    *ret_action = (struct action){.kind = ACTION_BURY, .d = d, .stream = d->rec.stream};
+    return true;
+}
+
+static bool next_send(struct engine *e, struct action *ret_action)
+{
+    struct delivery *d = dispatch_next(e);
+
+    if (d == NULL)
+        return false;
+    *ret_action = (struct action){.kind = ACTION_SEND, .d = d, .stream = d->rec.stream};
+    return true;
+}
+
+/* CANCEL before all else frees the connection; RELEASE before DRAINED leaves the door nothing of a partition that goes. */
+bool engine_next(struct engine *e, int64_t now, struct action *ret_action)
+{
+    begin(e, now);
+    return next_cancel(e, ret_action) || next_release(e, ret_action) || next_burial(e, ret_action) ||
+           parking_next_action(e, ret_action) || stream_next_action(e, ret_action) ||
+           next_send(e, ret_action);
+}
+
+/* ---- looking -------------------------------------------------------------------------------------------------------- */
+
+struct delivery_view delivery_view(const struct delivery *d)
+{
+    return (struct delivery_view){
+        .stream = d->rec.stream,
+        .group = d->group,
+        .offset = d->rec.offset,
+        .key = d->rec.key,
+        .event_id = d->rec.event_id,
+        .ref = d->rec.ref,
+        .attempt = d->attempt,
+        .attempts_counted = d->entry.attempts,
+        .first_attempt_ns = d->first_attempt_ns,
+        .last_attempt_ns = d->last_attempt_ns,
+        .reason = d->reason,
+        .poison = d->poison,
+        .status = d->status,
+        .transport = d->transport,
+        .ambiguous = d->ambiguous,
+        .parked_behind = {d->parked_behind, d->parked_behind_len},
+        .replay_count = d->rec.replay_count,
+        .door = d->door,
+    };
+}
+
+void delivery_set_door(struct delivery *d, void *door)
+{
+    d->door = door;
+}
+
+struct engine_counts engine_counts(const struct engine *e)
+{
+    struct engine_counts counts = e->counts;
+
+    counts.in_flight = e->in_step[STEP_IN_FLIGHT];
+    counts.backing_off = e->in_step[STEP_BACKOFF];
+    counts.parked_full = e->in_step[STEP_STALLED];
+    counts.burying = e->in_step[STEP_BURYING] + e->in_step[STEP_PARKING] + e->in_step[STEP_STALLED];
+    counts.breaker = e->breaker.state;
+    counts.breaker_opened = e->breaker.opened;
+    counts.paused_until_ns = e->paused_until_ns > e->now ? e->paused_until_ns : 0;
+    return counts;
+}
+
+int64_t engine_position(const struct engine *e, int stream)
+{
+    const struct stream *s = stream_at(e, stream);
+    return s == NULL ? -1 : offsets_position(&s->offsets);
+}

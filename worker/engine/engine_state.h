@@ -1,0 +1,140 @@
+/* What the engine's own files share: the engine, its streams and groups. Nobody outside worker/engine/ includes it. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "common/clock.h"
+#include "worker/engine/breaker.h"
+#include "worker/engine/delivery.h"
+#include "worker/engine/engine.h"
+#include "worker/engine/heap.h"
+#include "worker/engine/lanes.h"
+#include "worker/engine/list.h"
+#include "worker/engine/memory.h"
+#include "worker/engine/offsets.h"
+#include "worker/engine/parked.h"
+
+/* One partition of the source or the replay topic. */
+struct stream {
+    int number;
+    enum stream_kind kind;
+    struct group *group;
+    struct link all;        /* in engine.streams_held */
+    struct list deliveries; /* of its records that are not complete, also those dropped by a revoke */
+    struct offsets offsets;
+    int held; /* records taken in and not complete */
+    int64_t held_bytes;
+    int active;  /* deliveries that a drain waits for: in flight, burying, parking */
+    int stalled; /* deliveries that wait for room among the parked keys */
+    bool revoking, drained;
+    bool paused;     /* what the door was told last */
+    bool commit_out; /* a COMMIT is not answered yet */
+    bool commit_due, drained_due;
+    int64_t commit_after_ns; /* not before */
+    int drain_commits_failed;
+    struct timer commit_timer, drain_timer;
+    struct link action; /* in engine.stream_actions while there is something to tell about it */
+};
+
+/* One partition number: the source and the replay stream that share keys. */
+struct group {
+    int number;
+    struct link link;
+    bool open;                 /* the parked keys are loaded: deliveries may go */
+    bool closed;               /* it lost its source stream: opened again only as a new group */
+    struct stream *streams[2]; /* by enum stream_kind; NULL: not held */
+    struct parked parked;
+    int parked_reserved; /* keys on their way into `parked`: their dead letter is being written */
+    struct list stalled; /* deliveries that wait for room in it, by queue link */
+};
+
+/* A PARK action that is not answered. */
+struct park_slot {
+    uint64_t token; /* 0: free */
+    struct parked_key *key;
+    size_t next_free;
+};
+
+struct engine {
+    struct engine_config cfg;
+    int64_t now;
+    int64_t active_ns; /* time so far in which the destination was neither cut off nor pausing */
+    uint64_t random;
+    uint64_t hash_seed;
+    uint64_t sequence;  /* of deliveries, in order of arrival */
+    uint64_t successes; /* delivered or duplicate-ok, ever: the proof that the API works for others */
+    int64_t paused_until_ns;
+    int64_t breaker_episode; /* grows when the breaker closes: probes of an earlier one are forgotten */
+
+    struct stream *streams[ENGINE_STREAMS_MAX];
+    struct list streams_held;
+    bool bytes_full; /* total_bytes was reached and half of it is not free again */
+    struct list groups;
+    struct lanes lanes;
+    struct pool deliveries;
+    struct breaker breaker;
+
+    struct heap timers, ready;
+    struct list turns;                      /* first in their lane, to be looked at, by queue link */
+    struct list cancels, releases, burials; /* deliveries, by queue link */
+    struct list stream_actions;
+    struct list park_queue; /* parked_key */
+    struct park_slot *park_slots;
+    size_t park_slot_count, park_free; /* park_free: index + 1 of the first free one, 0: none */
+    uint64_t park_generation;
+
+    int64_t in_step[STEP_COUNT];
+    struct engine_counts counts;             /* the sums; what is counted now is filled in by engine_counts */
+    struct buf value;                        /* of the last PARK */
+    char metadata[OFFSET_MAP_CHARS_MAX + 1]; /* of the last COMMIT */
+};
+
+/* ---- timers: engine.c ---- */
+void timer_set(struct engine *e, struct timer *timer, int64_t at_ns);
+void timer_stop(struct engine *e, struct timer *timer);
+
+/* ---- stream.c: windows, commits, drain ---- */
+struct stream *stream_new(struct engine *e, int number, enum stream_kind kind, struct group *group);
+void stream_free(struct engine *e, struct stream *s);
+/* What it holds has changed: pause or resume intake. */
+void stream_intake(struct engine *e, struct stream *s);
+/* There may be something to commit, or its drain may be over. */
+void stream_progress(struct engine *e, struct stream *s);
+void stream_hold(struct engine *e, struct stream *s, size_t bytes);
+void stream_unhold(struct engine *e, struct stream *s, size_t bytes);
+void stream_revoke(struct engine *e, struct stream *s);
+/* Its time is over: what is still in flight is given up. */
+void stream_drain_over(struct engine *e, struct stream *s);
+void stream_committed(struct engine *e, struct stream *s, bool ok);
+/* The next COMMIT, PAUSE, RESUME or DRAINED of any stream. */
+bool stream_next_action(struct engine *e, struct action *ret_action);
+
+/* ---- dispatch.c: which request goes next ---- */
+void dispatch_ready(struct engine *e, struct delivery *d);
+struct delivery *dispatch_next(struct engine *e); /* NULL: none may go now; otherwise it is in flight */
+void dispatch_breaker_closed(struct engine *e);
+int64_t dispatch_due(const struct engine *e); /* when time alone would let one go; CLOCK_NEVER */
+
+/* ---- answer.c: what the end of an attempt means for its event ---- */
+enum step answer_step(struct engine *e, struct delivery *d, const struct outcome *out);
+
+/* ---- parking.c: parked keys and their writes ---- */
+struct group *group_find(struct engine *e, int number); /* NULL: not held */
+struct group *group_get(struct engine *e, int number);
+void group_free(struct engine *e, struct group *g);
+/* What the parked topic says about a key, before the group opens. -1: unreadable, the key counts as parked. */
+int parking_load(struct engine *e, struct group *g, struct slice key, struct slice value, struct err *err);
+/* The entry that d must stand behind, NULL: its key is not parked, or it is not one that waits for parked keys. */
+struct parked_key *parking_blocks(const struct engine *e, const struct delivery *d);
+/* A dead letter that will park its key needs room for it first. false: there is none now. */
+bool parking_reserve(struct engine *e, struct delivery *d);
+void parking_unreserve(struct engine *e, struct delivery *d);
+/* Put d's change into its key's state. true: a write is on its way, d waits for it. false: nothing to write. */
+bool parking_change(struct engine *e, struct delivery *d);
+void parking_written(struct engine *e, uint64_t token, bool ok);
+void parking_again(struct engine *e, struct parked_key *key);
+/* Let those that wait for room look again, as many as there is room for. */
+void parking_wake(struct engine *e, struct group *g);
+bool parking_next_action(struct engine *e, struct action *ret_action);

@@ -1,0 +1,267 @@
+/* Parked keys: who stands behind them, and the writes that keep their state safe in the parked topic. */
+#include "worker/engine/backoff.h"
+#include "worker/engine/engine_state.h"
+
+#define TOKEN_SLOT_BITS 24
+
+/* ---- groups --------------------------------------------------------------------------------------------------------- */
+
+/* Groups are looked up by number only at assignments and while parked keys are loaded: a short walk. */
+struct group *group_find(struct engine *e, int number)
+{
+    for (struct link *link = list_first(&e->groups); link != NULL; link = list_after(&e->groups, link)) {
+        struct group *g = OWNER_OF(link, struct group, link);
+        if (g->number == number)
+            return g;
+    }
+    return NULL;
+}
+
+struct group *group_get(struct engine *e, int number)
+{
+    struct group *g = group_find(e, number);
+
+    if (g != NULL)
+        return g;
+    g = memory_zeroed(sizeof(*g));
+    g->number = number;
+    parked_init(&g->parked);
+    list_init(&g->stalled);
+    list_push(&e->groups, &g->link);
+    return g;
+}
+
+/* ---- writes that are out -------------------------------------------------------------------------------------------- */
+
+static void slot_take(struct engine *e, struct parked_key *key)
+{
+    if (e->park_free == 0) {
+        e->park_slots = memory_resize(e->park_slots, e->park_slot_count + 1, sizeof(struct park_slot));
+        e->park_slots[e->park_slot_count++] = (struct park_slot){0};
+        e->park_free = e->park_slot_count;
+    }
+    size_t at = e->park_free - 1;
+    ENSURE(at < (size_t)1 << TOKEN_SLOT_BITS);
+    struct park_slot *slot = &e->park_slots[at];
+    e->park_free = slot->next_free;
+    key->token = ++e->park_generation << TOKEN_SLOT_BITS | at;
+    *slot = (struct park_slot){.token = key->token, .key = key};
+}
+
+/* NULL: the token is not out (its group is gone). */
+static struct park_slot *slot_find(struct engine *e, uint64_t token)
+{
+    size_t at = token & (((uint64_t)1 << TOKEN_SLOT_BITS) - 1);
+    return token != 0 && at < e->park_slot_count && e->park_slots[at].token == token ? &e->park_slots[at]
+                                                                                     : NULL;
+}
+
+static void slot_give(struct engine *e, struct parked_key *key)
+{
+    struct park_slot *slot = slot_find(e, key->token);
+
+    key->token = 0;
+    if (slot == NULL)
+        return;
+    *slot = (struct park_slot){.next_free = e->park_free};
+    e->park_free = (size_t)(slot - e->park_slots) + 1;
+}
+
+static void key_drop(struct engine *e, struct parked_key *key)
+{
+    slot_give(e, key);
+    link_remove(&key->queue);
+    timer_stop(e, &key->again);
+    ENSURE(list_first(&key->waiters) == NULL);
+    parked_drop(&key->group->parked, key);
+    e->counts.parked_keys--;
+}
+
+void group_free(struct engine *e, struct group *g)
+{
+    for (struct parked_key *key = parked_any(&g->parked); key != NULL; key = parked_any(&g->parked))
+        key_drop(e, key);
+    parked_done(&g->parked);
+    link_remove(&g->link);
+    free(g);
+}
+
+static struct parked_key *key_get(struct engine *e, struct group *g, struct slice key)
+{
+    size_t before = g->parked.count;
+    struct parked_key *found = parked_get(&g->parked, lanes_hash(e->hash_seed, g->number, key), key);
+
+    found->group = g;
+    e->counts.parked_keys += g->parked.count != before;
+    return found;
+}
+
+int parking_load(struct engine *e, struct group *g, struct slice key, struct slice value, struct err *err)
+{
+    struct parked_key *entry = key_get(e, g, key);
+    int rc = 0;
+
+    parked_set_done(&entry->set);
+    if (value.data != NULL)
+        rc = parked_set_read(value, &entry->set, err);
+    if (rc == -1)
+        entry->set.unknown = true;
+    if (parked_set_is_empty(&entry->set))
+        key_drop(e, entry);
+    return rc;
+}
+
+/* ---- who waits ------------------------------------------------------------------------------------------------------ */
+
+/* Only source records of a key park it and stand behind it: replays are how it gets free again. */
+static bool can_park(const struct engine *e, const struct delivery *d)
+{
+    return e->cfg.on_dead_letter == ENGINE_PARK && e->cfg.order != ENGINE_ORDER_NONE &&
+           d->rec.key.data != NULL && d->stream->kind == STREAM_SOURCE;
+}
+
+static struct parked_key *find(const struct delivery *d)
+{
+    if (d->rec.key.data == NULL)
+        return NULL;
+    return parked_find(&d->stream->group->parked, d->hash, d->rec.key);
+}
+
+struct parked_key *parking_blocks(const struct engine *e, const struct delivery *d)
+{
+    struct parked_key *key = can_park(e, d) ? find(d) : NULL;
+    return key != NULL && !parked_set_is_empty(&key->set) ? key : NULL;
+}
+
+static int room_in(const struct engine *e, const struct group *g)
+{
+    return e->cfg.parked_keys_max - (int)g->parked.count - g->parked_reserved;
+}
+
+bool parking_reserve(struct engine *e, struct delivery *d)
+{
+    struct group *g = d->stream->group;
+
+    if (d->reserved || !can_park(e, d) || find(d) != NULL)
+        return true;
+    if (room_in(e, g) <= 0)
+        return false;
+    d->reserved = true;
+    g->parked_reserved++;
+    return true;
+}
+
+void parking_unreserve(struct engine *e UNUSED, struct delivery *d)
+{
+    if (d->reserved)
+        d->stream->group->parked_reserved--;
+    d->reserved = false;
+}
+
+void parking_wake(struct engine *e, struct group *g)
+{
+    for (int room = room_in(e, g); room > 0; room--) {
+        struct link *link = list_pop(&g->stalled);
+        if (link == NULL)
+            return;
+        list_push(&e->turns, link);
+    }
+}
+
+/* ---- changes -------------------------------------------------------------------------------------------------------- */
+
+static bool write_is_pending(const struct parked_key *key)
+{
+    return key->token != 0 || link_in_list(&key->queue) || heap_has(&key->again.node);
+}
+
+static void want_write(struct engine *e, struct parked_key *key)
+{
+    key->changed = true;
+    if (!write_is_pending(key))
+        list_push(&e->park_queue, &key->queue);
+}
+
+/* A dead letter joins its key's set, a delivered replay leaves it. NULL: d changes nothing. */
+static struct parked_key *change(struct engine *e, struct delivery *d)
+{
+    if (d->reason != REASON_NONE && !can_park(e, d))
+        return NULL;
+    struct parked_key *key = d->reason != REASON_NONE ? key_get(e, d->stream->group, d->rec.key) : find(d);
+    if (key == NULL)
+        return NULL;
+    bool changed = d->reason != REASON_NONE ? parked_set_add(&key->set, d->rec.event_id)
+                                            : parked_set_remove(&key->set, d->rec.event_id);
+    if (changed)
+        want_write(e, key);
+    return write_is_pending(key) ? key : NULL;
+}
+
+bool parking_change(struct engine *e, struct delivery *d)
+{
+    struct parked_key *key = change(e, d);
+
+    if (key != NULL)
+        list_push(&key->waiters, &d->queue);
+    return key != NULL;
+}
+
+/* The newest state is safe: those who waited are complete, and a key without events is free. */
+static void settle_key(struct engine *e, struct parked_key *key)
+{
+    for (struct link *link = list_first(&key->waiters); link != NULL; link = list_first(&key->waiters))
+        delivery_go(e, OWNER_OF(link, struct delivery, queue), STEP_DONE);
+    struct group *g = key->group;
+    if (parked_set_is_empty(&key->set))
+        key_drop(e, key);
+    parking_wake(e, g);
+}
+
+void parking_again(struct engine *e, struct parked_key *key)
+{
+    list_push(&e->park_queue, &key->queue);
+}
+
+void parking_written(struct engine *e, uint64_t token, bool ok)
+{
+    struct park_slot *slot = slot_find(e, token);
+
+    if (slot == NULL)
+        return;
+    struct parked_key *key = slot->key;
+    slot_give(e, key);
+    if (!ok) {
+        key->failures++;
+        timer_set(
+            e, &key->again,
+            e->now + backoff_delay(&e->random, e->cfg.backoff_base_ns, e->cfg.backoff_cap_ns, key->failures));
+        return;
+    }
+    key->failures = 0;
+    if (key->changed)
+        parking_again(e, key);
+    else
+        settle_key(e, key);
+}
+
+bool parking_next_action(struct engine *e, struct action *ret_action)
+{
+    struct link *link = list_pop(&e->park_queue);
+
+    if (link == NULL)
+        return false;
+    struct parked_key *key = OWNER_OF(link, struct parked_key, queue);
+    key->changed = false;
+    slot_take(e, key);
+    *ret_action = (struct action){.kind = ACTION_PARK,
+                                  .group = key->group->number,
+                                  .key = {key->key, key->key_len},
+                                  .token = key->token};
+    if (parked_set_is_empty(&key->set))
+        return true;
+    buf_reset(&e->value);
+    int rc = parked_set_write(&key->set, &e->value);
+    ENSURE(rc == 0);
+    ret_action->value = (struct slice){buf_str(&e->value), e->value.len};
+    return true;
+}

@@ -1,0 +1,211 @@
+/* One stream: how much it may hold, when it commits, and how it drains. */
+#include "worker/engine/engine_state.h"
+
+#define DRAIN_COMMITS_MAX                                                                                    \
+    2 /* the last commit of a drain is tried again once; then the partition goes without it */
+
+struct stream *stream_new(struct engine *e, int number, enum stream_kind kind, struct group *group)
+{
+    struct stream *s = memory_zeroed(sizeof(*s));
+
+    s->number = number;
+    s->kind = kind;
+    s->group = group;
+    s->commit_timer.kind = TIMER_COMMIT;
+    s->drain_timer.kind = TIMER_DRAIN;
+    list_init(&s->deliveries);
+    list_push(&e->streams_held, &s->all);
+    e->streams[number] = s;
+    e->counts.streams++;
+    return s;
+}
+
+void stream_free(struct engine *e, struct stream *s)
+{
+    timer_stop(e, &s->commit_timer);
+    timer_stop(e, &s->drain_timer);
+    link_remove(&s->all);
+    link_remove(&s->action);
+    offsets_done(&s->offsets);
+    e->streams[s->number] = NULL;
+    e->counts.streams--;
+    free(s);
+}
+
+static void want_action(struct engine *e, struct stream *s)
+{
+    if (!link_in_list(&s->action))
+        list_push(&e->stream_actions, &s->action);
+}
+
+/* ---- windows -------------------------------------------------------------------------------------------------------- */
+
+/* Once paused it stays so until half of what stopped it is free: pausing costs the client its prefetched records. */
+static bool wants_pause(const struct engine *e, const struct stream *s)
+{
+    int part = s->paused ? 2 : 1;
+
+    if (s->revoking)
+        return s->paused;
+    if (s->stalled > 0 || e->bytes_full)
+        return true;
+    return s->held * part >= e->cfg.window_events + (s->paused ? 1 : 0) ||
+           s->held_bytes * part >= e->cfg.window_bytes + (s->paused ? 1 : 0) ||
+           s->offsets.cost * (size_t)part > OFFSET_MAP_INTAKE_MAX;
+}
+
+void stream_intake(struct engine *e, struct stream *s)
+{
+    if (wants_pause(e, s) != s->paused)
+        want_action(e, s);
+}
+
+/* Only when the whole's limit is reached or half free again, so the walk over the streams is paid by the bytes between. */
+static void set_bytes_full(struct engine *e, bool full)
+{
+    e->bytes_full = full;
+    for (struct link *link = list_first(&e->streams_held); link != NULL;
+         link = list_after(&e->streams_held, link))
+        stream_intake(e, OWNER_OF(link, struct stream, all));
+}
+
+void stream_hold(struct engine *e, struct stream *s, size_t bytes)
+{
+    s->held++;
+    s->held_bytes += (int64_t)bytes;
+    e->counts.held++;
+    e->counts.held_bytes += (int64_t)bytes;
+    if (!e->bytes_full && e->counts.held_bytes >= e->cfg.total_bytes)
+        set_bytes_full(e, true);
+}
+
+void stream_unhold(struct engine *e, struct stream *s, size_t bytes)
+{
+    s->held--;
+    s->held_bytes -= (int64_t)bytes;
+    e->counts.held--;
+    e->counts.held_bytes -= (int64_t)bytes;
+    if (e->bytes_full && e->counts.held_bytes <= e->cfg.total_bytes / 2)
+        set_bytes_full(e, false);
+}
+
+/* ---- commits and drain ---------------------------------------------------------------------------------------------- */
+
+static bool drain_is_over(const struct stream *s)
+{
+    return s->revoking && s->active == 0;
+}
+
+static void progress_drained(struct engine *e, struct stream *s)
+{
+    s->commit_due = s->offsets.changed && s->drain_commits_failed < DRAIN_COMMITS_MAX;
+    s->drained_due = !s->commit_due;
+    want_action(e, s);
+}
+
+void stream_progress(struct engine *e, struct stream *s)
+{
+    if (s->drained || s->commit_out)
+        return;
+    if (drain_is_over(s)) {
+        progress_drained(e, s);
+        return;
+    }
+    if (!s->offsets.changed || s->commit_due)
+        return;
+    if (e->now < s->commit_after_ns) {
+        if (!heap_has(&s->commit_timer.node))
+            timer_set(e, &s->commit_timer, s->commit_after_ns);
+        return;
+    }
+    s->commit_due = true;
+    want_action(e, s);
+}
+
+void stream_committed(struct engine *e, struct stream *s, bool ok)
+{
+    if (!s->commit_out)
+        return;
+    s->commit_out = false;
+    e->counts.commits += ok;
+    e->counts.commits_failed += !ok;
+    if (!ok) {
+        s->offsets.changed = true;
+        s->drain_commits_failed += drain_is_over(s);
+    }
+    stream_progress(e, s);
+}
+
+void stream_revoke(struct engine *e, struct stream *s)
+{
+    if (s->revoking)
+        return;
+    s->revoking = true;
+    timer_set(e, &s->drain_timer, e->now + e->cfg.drain_ns);
+    for (struct link *link = list_first(&s->deliveries); link != NULL;
+         link = list_after(&s->deliveries, link)) {
+        struct delivery *d = OWNER_OF(link, struct delivery, in_stream);
+        if (d->step != STEP_IN_FLIGHT && d->step != STEP_BURYING && d->step != STEP_PARKING)
+            delivery_go(e, d, STEP_DROPPED);
+    }
+    stream_progress(e, s);
+}
+
+void stream_drain_over(struct engine *e, struct stream *s)
+{
+    for (struct link *link = list_first(&s->deliveries); link != NULL;
+         link = list_after(&s->deliveries, link)) {
+        struct delivery *d = OWNER_OF(link, struct delivery, in_stream);
+        if (d->step != STEP_DROPPED)
+            delivery_go(e, d, STEP_DROPPED);
+    }
+    stream_progress(e, s);
+}
+
+/* ---- actions -------------------------------------------------------------------------------------------------------- */
+
+static void make_commit(struct engine *e, struct stream *s, struct action *ret_action)
+{
+    s->commit_due = false;
+    s->commit_out = true;
+    s->commit_after_ns = e->now + e->cfg.commit_interval_ns;
+    offsets_map(&s->offsets, e->metadata);
+    *ret_action = (struct action){.kind = ACTION_COMMIT,
+                                  .stream = s->number,
+                                  .offset = offsets_position(&s->offsets),
+                                  .leader_epoch = offsets_epoch(&s->offsets),
+                                  .metadata = e->metadata};
+}
+
+static bool stream_action(struct engine *e, struct stream *s, struct action *ret_action)
+{
+    bool pause = wants_pause(e, s);
+
+    if (pause != s->paused) {
+        s->paused = pause;
+        *ret_action = (struct action){.kind = pause ? ACTION_PAUSE : ACTION_RESUME, .stream = s->number};
+        return true;
+    }
+    if (s->commit_due) {
+        make_commit(e, s, ret_action);
+        return true;
+    }
+    if (s->drained_due && !s->drained) {
+        s->drained = true;
+        *ret_action = (struct action){.kind = ACTION_DRAINED, .stream = s->number};
+        return true;
+    }
+    return false;
+}
+
+bool stream_next_action(struct engine *e, struct action *ret_action)
+{
+    for (struct link *link = list_first(&e->stream_actions); link != NULL;
+         link = list_first(&e->stream_actions)) {
+        struct stream *s = OWNER_OF(link, struct stream, action);
+        if (stream_action(e, s, ret_action))
+            return true;
+        link_remove(&s->action);
+    }
+    return false;
+}
