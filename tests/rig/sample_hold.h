@@ -1,0 +1,22 @@
+/* Answers held back until their time without a thread each: suspended connections in a heap, resumed by the main thread. */
+#pragma once
+
+#include <stdint.h>
+
+#include "common/compiler.h"
+#include "common/err.h"
+
+struct MHD_Connection;
+struct sockaddr_storage;
+struct hold;
+
+struct hold *hold_new(size_t max, struct err *err);
+void hold_free(struct hold *h); /* NULL-safe; after the server has stopped */
+/* Called by the request's handler: suspend it until then (CLOCK_MONOTONIC). -1 when max are held: answer at once. */
+int hold_until(struct hold *h, struct MHD_Connection *c, int64_t due_ns);
+void hold_release_all(struct hold *h);
+/* Resume what is due until stop_fd is readable; then let all go and return. */
+void hold_run(struct hold *h, int stop_fd);
+
+/* "127.0.0.1:8081", ":0" or "[::1]:0" as a socket address. */
+NODISCARD int sample_listen_address(const char *text, struct sockaddr_storage *ret_address, struct err *err);
