@@ -1,0 +1,214 @@
+/* The header lines of an attempt, the meaning of each curl code, and secrets that stay out of texts. */
+#include "tests/unit/worker_fixture.h"
+
+#include <curl/curl.h>
+
+#include "worker/worker_http.h"
+#include "worker/worker_request.h"
+
+static struct event ev;
+static struct request_lines lines;
+
+static const char *line_of(const char *name)
+{
+    const char *found = NULL;
+    for (size_t i = 0; i < lines.count; i++) {
+        const char *line = request_line(&lines, i);
+        if (strncasecmp(line, name, strlen(name)) == 0 && line[strlen(name)] == ':') {
+            assert_null(found); /* each name once */
+            found = line;
+        }
+    }
+    return found;
+}
+
+static void build(struct record *rec, const struct auth *auth)
+{
+    struct trace span;
+    struct err err = {0};
+    record_admit(rec, &crm_target, "tandem.orders", 1000, &ev);
+    record_event(rec, &ev);
+    trace_child(record_trace(rec), &span);
+    struct request_facts facts = {
+        .rec = rec, .ev = &ev, .span = &span, .user_agent = "tandem-crm/1", .auth = auth};
+    assert_int_equal(request_lines_build(&lines, &facts, &err), 0);
+}
+
+static void an_attempt_carries_key_event_trace_and_the_targets_own(void **state)
+{
+    (void)state;
+    struct record *rec = record_of(STREAM_SOURCE, "o-17", "{\"customer\":\"c-9\"}", order_placed);
+    build(rec, NULL);
+    assert_string_equal(line_of("Idempotency-Key"), "Idempotency-Key: 0190-e1");
+    assert_string_equal(line_of("ce-specversion"), "ce-specversion: 1.0");
+    assert_string_equal(line_of("ce-id"), "ce-id: 0190-e1");
+    assert_string_equal(line_of("ce-type"), "ce-type: order.placed");
+    assert_string_equal(line_of("ce-source"), "ce-source: orders");
+    assert_null(line_of("ce-subject"));
+    assert_string_equal(line_of("Content-Type"), "Content-Type: application/json");
+    assert_string_equal(line_of("User-Agent"), "User-Agent: tandem-crm/1");
+    assert_string_equal(line_of("If-None-Match"), "If-None-Match: *");
+    record_free(rec);
+}
+
+static void each_attempt_is_a_new_span_of_the_same_trace(void **state)
+{
+    (void)state;
+    char first[128];
+    struct record *rec = record_of(STREAM_SOURCE, "o-17", "{\"customer\":\"c-9\"}", order_placed);
+    build(rec, NULL);
+    snprintf(first, sizeof first, "%s", line_of("traceparent"));
+    const char *trace = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-";
+    assert_memory_equal(first, trace, strlen(trace));
+    assert_null(strstr(first, "b7ad6b7169203331"));
+    record_event(rec, &ev);
+    struct trace span;
+    trace_child(record_trace(rec), &span);
+    struct request_facts facts = {.rec = rec, .ev = &ev, .span = &span, .user_agent = "x"};
+    assert_int_equal(request_lines_build(&lines, &facts, NULL), 0);
+    assert_memory_equal(line_of("traceparent"), trace, strlen(trace));
+    assert_string_not_equal(line_of("traceparent"), first);
+    record_free(rec);
+}
+
+static void attribute_values_are_percent_encoded_by_the_http_binding(void **state)
+{
+    (void)state;
+    const struct header_text headers[] = {
+        {"ce_specversion", "1.0"},      {"ce_id", "Euro \xE2\x82\xAC \"100%\""}, {"ce_source", "s"},
+        {"ce_type", "order.cancelled"}, {"ce_subject", "a\r\nX-Evil: 1"},        {NULL, NULL}};
+    struct record *rec = record_of(STREAM_SOURCE, "o-17", "{\"customer\":\"c-9\"}", headers);
+    build(rec, NULL);
+    assert_string_equal(line_of("ce-id"), "ce-id: Euro%20%E2%82%AC%20%22100%25%22");
+    assert_string_equal(line_of("ce-subject"), "ce-subject: a%0D%0AX-Evil:%201");
+    assert_string_equal(line_of("Content-Type"), "Content-Type:");
+    for (size_t i = 0; i < lines.count; i++)
+        assert_null(strpbrk(request_line(&lines, i), "\r\n"));
+    record_free(rec);
+}
+
+static void dead_letter_and_callers_headers_are_not_sent(void **state)
+{
+    (void)state;
+    struct header_text headers[ARRAY_LEN(order_placed) + 3];
+    memcpy(headers, order_placed, sizeof order_placed);
+    headers[ARRAY_LEN(order_placed) - 1] = (struct header_text){"x-dlq-id", "secret-place"};
+    headers[ARRAY_LEN(order_placed)] = (struct header_text){"__dlq.errors.topic", "secret-place"};
+    headers[ARRAY_LEN(order_placed) + 1] = (struct header_text){"authorization", "secret-place"};
+    headers[ARRAY_LEN(order_placed) + 2] = (struct header_text){NULL, NULL};
+    struct record *rec = record_of(STREAM_REPLAY, "o-17", "{\"customer\":\"c-9\"}", headers);
+    build(rec, NULL);
+    assert_null(memmem(lines.text.data, lines.text.len, "secret-place", strlen("secret-place")));
+    record_free(rec);
+}
+
+static void the_largest_event_that_intake_lets_in_fits(void **state)
+{
+    (void)state;
+    static char wide[EVENT_ATTRIBUTE_BYTES_MAX + 1];
+    for (size_t i = 0; i + 1 < sizeof wide; i += 2) {
+        wide[i] = (char)0xC3;
+        wide[i + 1] = (char)0xA9;
+    }
+    const struct header_text headers[] = {
+        {"ce_specversion", "1.0"}, {"ce_id", wide},      {"ce_source", wide}, {"ce_type", "order.cancelled"},
+        {"ce_time", wide},         {"ce_subject", wide}, {NULL, NULL}};
+    struct record *rec = record_of(STREAM_SOURCE, "o-17", "{\"customer\":\"c-9\"}", headers);
+    build(rec, NULL);
+    record_free(rec);
+}
+
+static void the_api_key_goes_out_and_is_cut_out_of_texts(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct auth *auth = auth_apikey_new("X-API-Key", "s3cret", &err);
+    assert_non_null(auth);
+    struct record *rec = record_of(STREAM_SOURCE, "o-17", "{\"customer\":\"c-9\"}", order_placed);
+    build(rec, auth);
+    assert_string_equal(line_of("X-API-Key"), "X-API-Key: s3cret");
+    struct buf out;
+    buf_init(&out, 200);
+    const char *echo = "key s3cret, again s3crets3cret.";
+    assert_int_equal(auth_redact(auth, echo, strlen(echo), &out), 0);
+    assert_string_equal(buf_str(&out), "key [redacted], again [redacted][redacted].");
+    buf_done(&out);
+    record_free(rec);
+    auth_free(auth);
+}
+
+static void an_api_key_or_name_that_breaks_a_header_is_refused(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    assert_null(auth_apikey_new("X-API-Key", "a\nb", &err));
+    assert_int_equal(err.kind, ERR_PERMANENT);
+    assert_null(strstr(err.message, "a\nb")); /* never the secret itself */
+    err_clear(&err);
+    assert_null(auth_apikey_new("X API", "a", &err));
+    assert_int_equal(err.kind, ERR_PERMANENT);
+    assert_null(auth_apikey_new("", "a", NULL));
+}
+
+static void a_curl_code_means_the_same_before_and_after_sending_only_where_it_may(void **state)
+{
+    (void)state;
+    assert_int_equal(http_transport(CURLE_OK, true), TRANSPORT_OK);
+    assert_int_equal(http_transport(CURLE_COULDNT_CONNECT, false), TRANSPORT_CONNECT);
+    assert_int_equal(http_transport(CURLE_COULDNT_RESOLVE_HOST, false), TRANSPORT_CONNECT);
+    assert_int_equal(http_transport(CURLE_SSL_CONNECT_ERROR, false), TRANSPORT_CONNECT);
+    assert_int_equal(http_transport(CURLE_OPERATION_TIMEDOUT, false), TRANSPORT_TIMEOUT_CONNECT);
+    assert_int_equal(http_transport(CURLE_OPERATION_TIMEDOUT, true), TRANSPORT_TIMEOUT);
+    assert_int_equal(http_transport(CURLE_GOT_NOTHING, true), TRANSPORT_RESET);
+    assert_int_equal(http_transport(CURLE_RECV_ERROR, true), TRANSPORT_RESET);
+    assert_int_equal(http_transport(CURLE_PARTIAL_FILE, true), TRANSPORT_RESET);
+    assert_int_equal(http_transport(CURLE_SEND_ERROR, false), TRANSPORT_CONNECT);
+    assert_int_equal(http_transport(CURLE_WRITE_ERROR, true), TRANSPORT_GARBAGE);
+    assert_int_equal(http_transport(CURLE_WEIRD_SERVER_REPLY, true), TRANSPORT_GARBAGE);
+    assert_int_equal(http_transport(CURLE_UNSUPPORTED_PROTOCOL, true), TRANSPORT_GARBAGE);
+    assert_int_equal(http_transport(CURLE_UNSUPPORTED_PROTOCOL, false), TRANSPORT_REFUSED);
+    assert_int_equal(http_transport(CURLE_PEER_FAILED_VERIFICATION, false), TRANSPORT_REFUSED);
+}
+
+static void no_code_after_sending_counts_as_surely_not_executed(void **state)
+{
+    (void)state;
+    for (int code = 1; code < CURL_LAST; code++) {
+        enum transport t = http_transport(code, true);
+        assert_int_not_equal(t, TRANSPORT_OK);
+        assert_int_not_equal(t, TRANSPORT_TIMEOUT_CONNECT);
+        assert_int_not_equal(http_transport(code, false), TRANSPORT_OK);
+        assert_int_not_equal(http_transport(code, false), TRANSPORT_RESET);
+        assert_int_not_equal(http_transport(code, false), TRANSPORT_TIMEOUT);
+    }
+}
+
+static int begin(void **state)
+{
+    (void)state;
+    request_lines_init(&lines);
+    return 0;
+}
+
+static int done(void **state)
+{
+    (void)state;
+    request_lines_done(&lines);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_attempt_carries_key_event_trace_and_the_targets_own),
+        cmocka_unit_test(each_attempt_is_a_new_span_of_the_same_trace),
+        cmocka_unit_test(attribute_values_are_percent_encoded_by_the_http_binding),
+        cmocka_unit_test(dead_letter_and_callers_headers_are_not_sent),
+        cmocka_unit_test(the_largest_event_that_intake_lets_in_fits),
+        cmocka_unit_test(the_api_key_goes_out_and_is_cut_out_of_texts),
+        cmocka_unit_test(an_api_key_or_name_that_breaks_a_header_is_refused),
+        cmocka_unit_test(a_curl_code_means_the_same_before_and_after_sending_only_where_it_may),
+        cmocka_unit_test(no_code_after_sending_counts_as_surely_not_executed),
+    };
+    return cmocka_run_group_tests(tests, begin, done);
+}

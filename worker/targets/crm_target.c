@@ -1,0 +1,93 @@
+/* The CRM API: an order is a document under its customer, written by PUT with a precondition. */
+#include "worker/targets/target.h"
+
+#include <jansson.h>
+#include <string.h>
+
+/*
+ * order.placed      PUT /v1/customers/{customer}/orders/{order} with If-None-Match: *  (412: it is there already)
+ * order.changed     the same, with If-Match when the payload has an "etag"
+ * order.cancelled   the same, no precondition: the payload's status says it
+ * order = the event's key, customer = the payload's "customer". Body: the payload as it is.
+ */
+
+/* The payload as JSON object; NULL with err. Duplicate names are refused: two readers could see two customers. */
+static json_t *crm_parse(struct slice value, struct err *err)
+{
+    json_error_t why;
+    json_t *root = json_loadb(value.data, value.len, JSON_REJECT_DUPLICATES, &why);
+    if (!root) {
+        err_set(err, ERR_PERMANENT, "the payload is not JSON: %s (byte %d)", why.text, why.position);
+        return NULL;
+    }
+    if (!json_is_object(root)) {
+        err_set(err, ERR_PERMANENT, "the payload is JSON but not an object");
+        json_decref(root);
+        return NULL;
+    }
+    return root;
+}
+
+static struct slice crm_field(const json_t *root, const char *name)
+{
+    const json_t *field = json_object_get(root, name);
+    if (!json_is_string(field))
+        return (struct slice){NULL, 0};
+    return (struct slice){json_string_value(field), json_string_length(field)};
+}
+
+static int crm_fill(const struct event *ev, const json_t *root, struct request *req, struct err *err)
+{
+    struct slice etag = crm_field(root, "etag");
+
+    if (buf_puts(&req->path, "/v1/customers") < 0 ||
+        request_segment(req, "field \"customer\" of the payload", crm_field(root, "customer"), err) < 0 ||
+        buf_puts(&req->path, "/orders") < 0 ||
+        request_segment(req, "the key, which is the order id,", ev->key, err) < 0)
+        return -1;
+    if (slice_is(ev->type, "order.placed") && request_header(req, "If-None-Match", SLICE_LIT("*"), err) < 0)
+        return -1;
+    if (slice_is(ev->type, "order.changed") && etag.len && request_header(req, "If-Match", etag, err) < 0)
+        return -1;
+    req->method = "PUT";
+    req->body = ev->value;
+    return 0;
+}
+
+static enum target_answer crm_map(const struct event *ev, struct request *req, enum reason *ret_reason,
+                                  struct err *err)
+{
+    if (!slice_is(ev->type, "order.placed") && !slice_is(ev->type, "order.changed") &&
+        !slice_is(ev->type, "order.cancelled"))
+        return TARGET_SKIP;
+
+    if (!ev->value.data) {
+        err_set(err, ERR_PERMANENT, "a null value says nothing about an order");
+        *ret_reason = REASON_TOMBSTONE;
+        return TARGET_POISON;
+    }
+    *ret_reason = REASON_NOT_MAPPABLE;
+    json_t *root = crm_parse(ev->value, err);
+    if (!root)
+        return TARGET_POISON;
+    int r = crm_fill(ev, root, req, err);
+    json_decref(root);
+    return r < 0 ? TARGET_POISON : TARGET_SEND;
+}
+
+/* 412 Precondition Failed: the order, or this version of it, is there: an earlier attempt of ours arrived. RFC 9110 13.1. */
+static const struct verdict_rule crm_rules[] = {
+    {412, 412, TRANSPORT_OK, VERDICT_DUPLICATE_OK, REASON_NONE},
+};
+
+const struct target crm_target = {
+    .name = "crm",
+    .program = "tandem-crm",
+    .summary = "Delivers order events from Kafka to the CRM API, in order per key, with retries and a "
+               "dead-letter topic.",
+    .default_url = "http://127.0.0.1:8082",
+    .default_admin = "127.0.0.1:9103",
+    .rules = crm_rules,
+    .rule_count = ARRAY_LEN(crm_rules),
+    .map = crm_map,
+};

@@ -1,0 +1,348 @@
+/* The worker's loop: facts from Kafka and HTTP into the engine, the engine's actions back to them. */
+#include "worker/worker.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/stop.h"
+#include "common/version.h"
+
+#define WORKER_LONGEST_SLEEP_NS (NS_PER_S / 4) /* metrics stay fresh */
+#define WORKER_DRAIN_SLACK_NS (10 * NS_PER_S)  /* beyond drain_timeout: the last commits */
+
+/* ---- actions -------------------------------------------------------------------------------------------------------------- */
+
+static void worker_release(struct worker *w, struct record *rec)
+{
+    worker_http_cancel(w->http, rec);
+    worker_bury_forget(rec);
+    record_free(rec);
+}
+
+static void worker_pause(struct worker *w, int stream, bool pause)
+{
+    if (stream % 2)
+        worker_side_pause(w->side, stream / 2, pause);
+    else
+        worker_consume_pause(w->consume, stream, pause);
+}
+
+static void worker_carry_out(struct worker *w, int64_t now, const struct action *a)
+{
+    switch (a->kind) {
+    case ACTION_SEND:
+        worker_http_send(w->http, now, a->d);
+        break;
+    case ACTION_BURY:
+        worker_bury_letter(w->bury, now, a->d);
+        break;
+    case ACTION_PARK:
+        worker_bury_park(w->bury, now, a);
+        break;
+    case ACTION_COMMIT:
+        if (a->stream % 2)
+            worker_side_commit(w->side, a);
+        else
+            worker_consume_commit(w->consume, a);
+        break;
+    case ACTION_PAUSE:
+    case ACTION_RESUME:
+        worker_pause(w, a->stream, a->kind == ACTION_PAUSE);
+        break;
+    case ACTION_CANCEL:
+        worker_http_cancel(w->http, delivery_view(a->d).ref);
+        break;
+    case ACTION_RELEASE:
+        worker_release(w, a->ref);
+        break;
+    case ACTION_DRAINED:
+        worker_consume_drained(w->consume, now, a->stream);
+        break;
+    }
+}
+
+/* Everything the engine wants now; returns ns until it wants something again. */
+static int64_t worker_act(struct worker *w, int64_t now)
+{
+    struct action a;
+    int64_t next;
+    bool acted;
+
+    do {
+        next = engine_tick(w->engine, now);
+        acted = false;
+        while (engine_next(w->engine, now, &a)) {
+            worker_carry_out(w, now, &a);
+            acted = true;
+        }
+        worker_consume_flush(w->consume, now);
+        worker_side_flush(w->side, now);
+    } while (acted);
+    return next;
+}
+
+/* ---- the loop ------------------------------------------------------------------------------------------------------------- */
+
+static int64_t shorter(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void worker_loop(struct worker *w)
+{
+    int64_t drain_until = CLOCK_NEVER;
+    int64_t now = clock_monotonic_ns();
+
+    while (!w->failure.kind && stop_state() != STOP_NOW && now < drain_until) {
+        if (stop_state() == STOP_DRAIN && drain_until == CLOCK_NEVER) {
+            LOG_PLAIN(LOG_INFO, "stopping: letting requests under way end");
+            drain_until = now + w->opt.drain_timeout + WORKER_DRAIN_SLACK_NS;
+            worker_consume_stop(w->consume, now);
+        }
+        bool more = worker_consume_poll(w->consume, now);
+        more |= worker_side_poll(w->side, now);
+        worker_bury_poll(w->bury, now);
+        worker_http_turn(w->http, now);
+        int64_t next = worker_act(w, now);
+        worker_admin_tick(w->admin, now);
+        if (drain_until != CLOCK_NEVER && worker_consume_idle(w->consume))
+            return;
+        /* The signal's descriptor stays readable after the first signal: then a short sleep looks for the second. */
+        bool draining = drain_until != CLOCK_NEVER;
+        next = shorter(next, draining ? 20 * NS_PER_MS : WORKER_LONGEST_SLEEP_NS);
+        worker_http_wait(w->http, more ? 0 : next, draining ? -1 : stop_fd());
+        now = clock_monotonic_ns();
+    }
+    if (now >= drain_until)
+        err_set(&w->failure, ERR_TEMPORARY,
+                "not everything could be committed in time: it will be delivered again");
+}
+
+/* Kafka and the source topic may still be on their way: look again until they are there or startup_timeout has passed. */
+static int worker_await_topics(struct worker *w)
+{
+    int64_t until = clock_monotonic_ns() + w->opt.startup_timeout;
+    int64_t pause_ns = 250 * NS_PER_MS;
+
+    while (stop_state() == STOP_NO) {
+        struct err err = {0};
+        bool missing = false;
+        if (worker_topics_check(w, &missing, &err) == 0)
+            return 0;
+        if ((err.kind != ERR_TEMPORARY && !missing) || clock_monotonic_ns() >= until)
+            return err_set(&w->failure, err.kind, "%s", err.message);
+        LOG_WARNING("not ready to start, trying again", LOG_STR("error", err.message));
+        err_prefix(&err, "waiting: ");
+        worker_admin_say(w->admin, err.message);
+        worker_http_wait(w->http, pause_ns, stop_fd());
+        pause_ns = shorter(2 * pause_ns, 4 * NS_PER_S);
+    }
+    return -1;
+}
+
+/* ---- birth and death ------------------------------------------------------------------------------------------------------ */
+
+static struct engine_config worker_engine_config(const struct worker *w)
+{
+    const struct worker_options *o = &w->opt;
+    struct engine_config cfg = engine_config_default();
+
+    cfg.order = (enum engine_order)o->order;
+    cfg.on_dead_letter = (enum engine_on_dead_letter)o->on_dead_letter;
+    cfg.in_flight_max = (int)o->in_flight_max;
+    cfg.window_events = (int)o->window_events;
+    cfg.window_bytes = (int)o->window_bytes;
+    cfg.total_bytes = (int)o->total_bytes;
+    cfg.attempts_max = (int)o->attempts_max;
+    cfg.retry_age_max_ns = o->retry_age_max;
+    cfg.backoff_base_ns = o->backoff_base;
+    cfg.backoff_cap_ns = o->backoff_cap;
+    cfg.retry_after_cap_ns = o->retry_after_cap;
+    cfg.breaker_failures = (int)o->breaker_failures;
+    cfg.breaker_share = o->breaker_share;
+    cfg.breaker_share_min = (int)o->breaker_share_min;
+    cfg.breaker_window_ns = o->breaker_window;
+    cfg.breaker_open_ns = o->breaker_open;
+    cfg.breaker_open_cap_ns = o->breaker_open_cap;
+    cfg.commit_interval_ns = o->commit_interval;
+    cfg.drain_ns = o->drain_timeout;
+    cfg.parked_keys_max = (int)o->parked_keys_max;
+    cfg.rules = w->target->rules;
+    cfg.rule_count = w->target->rule_count;
+    cfg.seed = (uint64_t)clock_wall_ns() ^ ((uint64_t)getpid() << 32);
+    return cfg;
+}
+
+static char *make_text(const char *fmt, const char *name)
+{
+    struct buf text;
+    buf_init(&text, 1024);
+    for (; *fmt; fmt++) {
+        int r = *fmt == '@' ? buf_puts(&text, name) : buf_append(&text, fmt, 1);
+        ENSURE(r == 0);
+    }
+    return text.data;
+}
+
+static void worker_name(struct worker *w)
+{
+    char host[256] = "";
+    w->dlq_topic = make_text("tandem.@.dlq", w->target->name);
+    w->replay_topic = make_text("tandem.@.replay", w->target->name);
+    w->parked_topic = make_text("tandem.@.parked", w->target->name);
+    w->replay_group = make_text("@.replay", w->opt.group);
+    if (*w->opt.instance_id || gethostname(host, sizeof host - 1) < 0)
+        w->client_id = make_text("@", *w->opt.instance_id ? w->opt.instance_id : w->target->program);
+    else
+        w->client_id = make_text("@", host);
+}
+
+/* What needs no Kafka. */
+static int worker_prepare(struct worker *w)
+{
+    struct err *err = &w->failure;
+    struct engine_config cfg = worker_engine_config(w);
+
+    worker_name(w);
+    if (stop_init(err) < 0)
+        return -1;
+    if (w->opt.api_key && *w->opt.api_key) {
+        w->auth = auth_apikey_new(w->opt.api_key_header, w->opt.api_key, err);
+        if (!w->auth)
+            return -1;
+    }
+    w->stats = worker_stats_new();
+    ENSURE(w->stats);
+    w->engine = engine_new(&cfg, err);
+    if (!w->engine)
+        return -1;
+    w->http = worker_http_new(w, err);
+    if (!w->http)
+        return -1;
+    w->admin = worker_admin_new(w, err);
+    return w->admin ? 0 : -1;
+}
+
+static int worker_connect(struct worker *w)
+{
+    struct err *err = &w->failure;
+
+    if (worker_await_topics(w) < 0)
+        return -1;
+    w->bury = worker_bury_new(w, err);
+    if (!w->bury)
+        return -1;
+    w->side = worker_side_new(w, err);
+    if (!w->side)
+        return -1;
+    w->consume = worker_consume_new(w, err);
+    return w->consume ? 0 : -1;
+}
+
+static void worker_run(struct worker *w)
+{
+    LOG("starting", LOG_STR("version", TANDEM_VERSION), LOG_STR("group", w->opt.group),
+        LOG_STR("topic", w->opt.topic), LOG_STR("url", w->opt.url));
+    if (worker_connect(w) < 0)
+        return;
+    worker_loop(w);
+    int64_t now = clock_monotonic_ns();
+    worker_consume_abandon(w->consume, now);
+    worker_act(w, now); /* what the engine still holds is cancelled and released */
+}
+
+static void worker_done(struct worker *w)
+{
+    worker_admin_free(w->admin); /* its thread looks at the rest */
+    worker_consume_free(w->consume);
+    worker_side_free(w->side);
+    worker_bury_free(w->bury);
+    worker_http_free(w->http);
+    engine_free(w->engine);
+    stats_free(w->stats);
+    auth_free(w->auth);
+    free(w->dlq_topic);
+    free(w->replay_topic);
+    free(w->parked_topic);
+    free(w->replay_group);
+    free(w->client_id);
+}
+
+/* ---- the program ---------------------------------------------------------------------------------------------------------- */
+
+static const struct option option_table[] = {
+#define OPTION(...) OPTION_ROW(struct worker_options, __VA_ARGS__),
+#define OPTION_GROUP(title) OPTION_GROUP_ROW(title),
+#include "worker/worker_options.def"
+#undef OPTION
+#undef OPTION_GROUP
+};
+
+/* The table with this target's own defaults in it. */
+static void worker_options_for(const struct target *target, struct option *table)
+{
+    memcpy(table, option_table, sizeof option_table);
+    for (size_t i = 0; i < ARRAY_LEN(option_table); i++) {
+        if (!table[i].name) /* a title */
+            continue;
+        if (strcmp(table[i].name, "group") == 0)
+            table[i].dflt = target->program;
+        else if (strcmp(table[i].name, "url") == 0)
+            table[i].dflt = target->default_url;
+        else if (strcmp(table[i].name, "admin_listen") == 0)
+            table[i].dflt = target->default_admin;
+    }
+}
+
+static const char help_tail[] =
+    "The first SIGTERM or SIGINT stops taking events, lets requests under way end and commits; the second "
+    "stops at once.\n"
+    "\n"
+    "Exit codes: 0 stopped after draining; 1 stopped at once; 100 wrong options or topics (do not restart);\n"
+    "111 the environment failed (restart).\n";
+
+static int worker_exit_code(const struct worker *w)
+{
+    if (w->failure.kind) {
+        LOG_ERR("stopped", LOG_STR("error", w->failure.message));
+        return err_exit_code(&w->failure);
+    }
+    LOG_PLAIN(LOG_INFO, stop_state() == STOP_NOW ? "stopped at once" : "stopped after draining");
+    return stop_state() == STOP_NOW ? 1 : 0;
+}
+
+int worker_main(const struct target *target, int argc, char **argv)
+{
+    static struct worker worker; /* 10 KiB of scratch memory: not for the stack */
+    static struct option table[ARRAY_LEN(option_table)];
+    struct worker *w = &worker;
+    enum options_result result;
+    int code;
+
+    worker_options_for(target, table);
+    const struct option_set set = {.program = target->program,
+                                   .summary = target->summary,
+                                   .usage = "[options]",
+                                   .help_tail = help_tail,
+                                   .options = table,
+                                   .option_count = ARRAY_LEN(table),
+                                   .kafka = true};
+    w->target = target;
+    log_init(target->program, LOG_INFO);
+    if (options_load(&set, argc, argv, &w->opt, &w->opt.kafka, NULL, NULL, 0, NULL, &result, &w->failure) <
+        0) {
+        code = worker_exit_code(w);
+    } else if (result == OPTIONS_EXIT) {
+        code = 0;
+    } else {
+        log_init(target->program, (enum log_level)w->opt.log_level);
+        if (worker_prepare(w) == 0)
+            worker_run(w);
+        worker_done(w);
+        code = worker_exit_code(w);
+    }
+    options_done(&set, &w->opt, &w->opt.kafka, NULL);
+    return code;
+}

@@ -1,0 +1,136 @@
+/*
+ * tandem-inventory and tandem-crm: the table of contents of the worker.
+ *
+ *     Kafka ──▶ worker_consume ──▶ worker_record ──▶ ┌────────┐ ──▶ worker_request ──▶ worker_http ──▶ the API
+ *     source    group, rebalance   event, request,   │ engine │
+ *     replay ─▶ worker_side        poison?           │        │ ──▶ worker_letter ──▶ worker_bury ──▶ Kafka: dlq, parked
+ *     parked                                         └────────┘
+ *
+ * worker.c turns the loop: facts from the doors into the engine, the engine's actions to the doors. One thread; no call in it
+ * waits, except for reading committed offsets when partitions are assigned (nothing is in flight then).
+ * worker_topics.c looks at the topics once at the start. worker_admin.c serves /metrics and /readyz from copies.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/options.h"
+#include "common/stats.h"
+#include "worker/auth.h"
+#include "worker/engine/engine.h"
+#include "worker/targets/target.h"
+#include "worker/worker_record.h"
+
+struct worker_options {
+#define OPTION(name, type, ...) OPTION_MEMBER_##type(name)
+#define OPTION_GROUP(title)
+#include "worker/worker_options.def"
+#undef OPTION
+#undef OPTION_GROUP
+    struct option_pairs kafka;
+};
+
+/* All of a worker; each part has its own file, and borrows this. */
+struct worker {
+    const struct target *target;
+    struct worker_options opt;
+    char *dlq_topic, *replay_topic, *parked_topic, *replay_group, *client_id;
+    int partitions; /* of the source topic and of the three others, since the start */
+    struct engine *engine;
+    struct auth *auth;
+    struct stats *stats;
+    struct worker_http *http;
+    struct worker_bury *bury;
+    struct worker_side *side;
+    struct worker_consume *consume;
+    struct worker_admin *admin;
+    struct event scratch; /* 8 KiB, used within one call only */
+    struct err failure;   /* why the loop must end; the first one wins */
+    bool started;         /* topics are checked, the loop runs */
+};
+
+/* Parse, run until SIGTERM or failure, and return the exit code. */
+int worker_main(const struct target *target, int argc, char **argv);
+
+/* A stream of the engine is a partition number and a kind. */
+#define WORKER_PARTITIONS_MAX (ENGINE_STREAMS_MAX / 2)
+static inline int worker_stream(int partition, enum stream_kind kind)
+{
+    return partition * 2 + (kind == STREAM_REPLAY);
+}
+
+/* ---- worker_consume.c: the group's consumer ------------------------------------------------------------------------- */
+
+struct worker_consume *worker_consume_new(struct worker *w, struct err *err); /* subscribes */
+void worker_consume_free(struct worker_consume *c); /* leaves the group; waits up to 5 s; NULL-safe */
+/* Feed what has come into the engine, a bounded number; true: there is more. */
+bool worker_consume_poll(struct worker_consume *c, int64_t now);
+/* Give everything up: drain what is in flight, commit. worker_consume_idle says when that is done. */
+void worker_consume_stop(struct worker_consume *c, int64_t now);
+bool worker_consume_idle(const struct worker_consume *c);
+/* Give everything up at once: nothing more is committed, what is in flight is cancelled. */
+void worker_consume_abandon(struct worker_consume *c, int64_t now);
+/* Actions of the engine. */
+void worker_consume_pause(struct worker_consume *c, int stream, bool pause);
+void worker_consume_commit(struct worker_consume *c, const struct action *a);
+void worker_consume_flush(struct worker_consume *c,
+                          int64_t now); /* send the commits of this round as one request */
+void worker_consume_drained(struct worker_consume *c, int64_t now, int stream);
+/* What /readyz and /metrics want to know; true: ready. */
+bool worker_consume_ready(const struct worker_consume *c, struct buf *why);
+void worker_consume_lag(const struct worker_consume *c, struct buf *metrics);
+
+/* ---- worker_side.c: the second consumer, of parked and replay ------------------------------------------------------- */
+
+struct worker_side *worker_side_new(struct worker *w, struct err *err);
+void worker_side_free(struct worker_side *s);
+bool worker_side_poll(struct worker_side *s, int64_t now);
+/* Tell the engine of the replay streams of these partitions and start reading; waits for their committed offsets. */
+NODISCARD int worker_side_assign(struct worker_side *s, int64_t now, const int *partitions, int count,
+                                 struct err *err);
+void worker_side_unassign(struct worker_side *s);
+void worker_side_pause(struct worker_side *s, int partition, bool pause);
+void worker_side_commit(struct worker_side *s, const struct action *a);
+void worker_side_flush(struct worker_side *s, int64_t now);
+int worker_side_unread(const struct worker_side *s); /* partitions whose parked keys are still being read */
+
+/* ---- worker_http.c: requests ---------------------------------------------------------------------------------------- */
+
+struct worker_http *worker_http_new(struct worker *w, struct err *err);
+void worker_http_free(struct worker_http *h);
+void worker_http_send(struct worker_http *h, int64_t now, struct delivery *d);
+void worker_http_cancel(struct worker_http *h, struct record *rec); /* no effect when nothing is under way */
+void worker_http_turn(struct worker_http *h, int64_t now); /* move bytes; ended requests become facts */
+/* The loop's one sleep: until something happens, worker_http_wake, or ns have passed. */
+void worker_http_wait(struct worker_http *h, int64_t ns, int extra_fd);
+void worker_http_wake(struct worker_http *h); /* from any thread */
+
+/* ---- worker_bury.c: dead letters and parked keys --------------------------------------------------------------------- */
+
+struct worker_bury *worker_bury_new(struct worker *w, struct err *err);
+void worker_bury_free(struct worker_bury *b);
+void worker_bury_poll(struct worker_bury *b, int64_t now); /* acknowledgements become facts */
+void worker_bury_letter(struct worker_bury *b, int64_t now, struct delivery *d);
+void worker_bury_park(struct worker_bury *b, int64_t now, const struct action *a);
+void worker_bury_forget(struct record *rec); /* the record goes: its acknowledgement will not matter */
+
+/* ---- worker_topics.c -------------------------------------------------------------------------------------------------- */
+
+/*
+ * Are the topics there, with equal partition counts? Creates what may be created; sets w->partitions. TEMPORARY: Kafka cannot be
+ * asked; PERMANENT: names what is wrong; *ret_missing: the source topic is not there (yet). Blocks for seconds: before the loop only.
+ */
+NODISCARD int worker_topics_check(struct worker *w, bool *ret_missing, struct err *err);
+
+/* ---- worker_admin.c ---------------------------------------------------------------------------------------------------- */
+
+struct worker_admin *worker_admin_new(struct worker *w, struct err *err);
+void worker_admin_free(struct worker_admin *a);
+void worker_admin_tick(struct worker_admin *a, int64_t now); /* refresh the copies once a second */
+void worker_admin_say(struct worker_admin *a,
+                      const char *not_ready); /* before the loop: the reason; NULL: none */
+struct stats *worker_stats_new(void);
+void worker_stats_answered(struct worker *w, const struct record *rec, int64_t took_ns, bool delivered);

@@ -1,0 +1,221 @@
+/* /metrics, /healthz and /readyz: the server's thread sees only atomics and copies that the loop refreshes. */
+#include "worker/worker.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/httpd.h"
+#include "common/log.h"
+
+#define ADMIN_REFRESH_NS (NS_PER_S / 4)
+#define ADMIN_TEXT_BYTES_MAX (1024 * 1024)
+#define ADMIN_STUCK_NS (30 * NS_PER_S)
+
+struct worker_admin {
+    struct worker *w;
+    struct httpd *httpd;
+    struct admin_hooks hooks;
+    int64_t refresh_at;
+    _Atomic int64_t turned_ns; /* when the loop was last here */
+    enum breaker_state breaker;
+    pthread_mutex_t lock; /* guards the rest */
+    bool ready;
+    struct buf why, lag;
+};
+
+/* ---- the table ----------------------------------------------------------------------------------------------------------- */
+
+enum stat_id {
+#define STAT_COUNTER(id, name, labels, help) STAT_##id,
+#define STAT_GAUGE(id, name, labels, help) STAT_##id,
+#define STAT_HISTOGRAM(id, name, labels, help) STAT_##id,
+#include "worker/worker_stats.def"
+#undef STAT_COUNTER
+#undef STAT_GAUGE
+#undef STAT_HISTOGRAM
+    STAT_DEAD_LETTERS /* one row for each reason follows */
+};
+
+static const struct stat_row stat_rows[] = {
+#define STAT_COUNTER(id, name, labels, help) {STAT_KIND_COUNTER, name, labels, help},
+#define STAT_GAUGE(id, name, labels, help) {STAT_KIND_GAUGE, name, labels, help},
+#define STAT_HISTOGRAM(id, name, labels, help) {STAT_KIND_HISTOGRAM, name, labels, help},
+#include "worker/worker_stats.def"
+#undef STAT_COUNTER
+#undef STAT_GAUGE
+#undef STAT_HISTOGRAM
+#define VERDICT(id, name, prose)
+#define REASON(id, name, prose)                                                                              \
+    {STAT_KIND_COUNTER, "tandem_worker_dead_letters_total", "reason=\"" name "\"",                           \
+     "Events written to the dead-letter topic, by reason."},
+#include "worker/engine/verdict.def"
+#undef VERDICT
+#undef REASON
+};
+
+struct stats *worker_stats_new(void)
+{
+    return stats_new(stat_rows, ARRAY_LEN(stat_rows));
+}
+
+void worker_stats_answered(struct worker *w, const struct record *rec, int64_t took_ns, bool delivered)
+{
+    stats_observe(w->stats, STAT_REQUEST, took_ns);
+    int64_t lag = rec->timestamp_ns ? clock_wall_ns() - rec->timestamp_ns : -1;
+    if (delivered && lag >= 0)
+        stats_observe(w->stats, STAT_LAG, lag);
+}
+
+static void stats_copy(struct stats *s, const struct engine_counts *n)
+{
+    stats_set(s, STAT_DELIVERED, n->delivered);
+    stats_set(s, STAT_DUPLICATE_OK, n->duplicate_ok);
+    stats_set(s, STAT_SKIPPED, n->skipped);
+    stats_set(s, STAT_RETRIED, n->retried);
+    stats_set(s, STAT_THROTTLED, n->throttled);
+    stats_set(s, STAT_AUTH_FAILURES, n->auth_failures);
+    stats_set(s, STAT_AMBIGUOUS, n->ambiguous);
+    stats_set(s, STAT_PROBES, n->probes);
+    stats_set(s, STAT_BREAKER_OPENED, n->breaker_opened);
+    stats_set(s, STAT_COMMITS, n->commits);
+    stats_set(s, STAT_COMMITS_FAILED, n->commits_failed);
+    stats_set(s, STAT_MAP_UNREADABLE, n->map_unreadable);
+    stats_set(s, STAT_HELD, n->held);
+    stats_set(s, STAT_HELD_BYTES, n->held_bytes);
+    stats_set(s, STAT_IN_FLIGHT, n->in_flight);
+    stats_set(s, STAT_BACKING_OFF, n->backing_off);
+    stats_set(s, STAT_BURYING, n->burying);
+    stats_set(s, STAT_PARKED_KEYS, n->parked_keys);
+    stats_set(s, STAT_BREAKER, n->breaker);
+    stats_set(s, STAT_PARTITIONS, n->streams);
+    for (size_t i = 0; i < REASON_COUNT; i++)
+        stats_set(s, STAT_DEAD_LETTERS + i, n->dead_lettered_by[i]);
+}
+
+/* ---- the server's side ---------------------------------------------------------------------------------------------------- */
+
+static bool hook_ready(void *context, struct buf *why)
+{
+    struct worker_admin *a = context;
+    pthread_mutex_lock(&a->lock);
+    bool ready = a->ready;
+    (void)buf_puts(why, buf_str(&a->why));
+    pthread_mutex_unlock(&a->lock);
+    return ready;
+}
+
+static bool hook_alive(void *context)
+{
+    const struct worker_admin *a = context;
+    return clock_monotonic_ns() - atomic_load(&a->turned_ns) < ADMIN_STUCK_NS;
+}
+
+static void hook_extra(void *context, struct buf *metrics)
+{
+    struct worker_admin *a = context;
+    pthread_mutex_lock(&a->lock);
+    (void)buf_puts(metrics, buf_str(&a->lag));
+    pthread_mutex_unlock(&a->lock);
+}
+
+struct worker_admin *worker_admin_new(struct worker *w, struct err *err)
+{
+    struct worker_admin *a = calloc(1, sizeof *a);
+    ENSURE(a);
+    a->w = w;
+    pthread_mutex_init(&a->lock, NULL);
+    buf_init(&a->why, ADMIN_TEXT_BYTES_MAX);
+    buf_init(&a->lag, ADMIN_TEXT_BYTES_MAX);
+    atomic_store(&a->turned_ns, clock_monotonic_ns());
+    worker_admin_say(a, "starting\n");
+    a->hooks = (struct admin_hooks){hook_ready, hook_alive, w->stats, hook_extra, a};
+    a->httpd = admin_start(w->opt.admin_listen, &a->hooks, err);
+    if (a->httpd)
+        LOG("admin port open", LOG_INT("port", httpd_port(a->httpd)));
+    if (!err->kind)
+        return a;
+    worker_admin_free(a);
+    return NULL;
+}
+
+void worker_admin_free(struct worker_admin *a)
+{
+    if (!a)
+        return;
+    httpd_stop(a->httpd);
+    pthread_mutex_destroy(&a->lock);
+    buf_done(&a->why);
+    buf_done(&a->lag);
+    free(a);
+}
+
+/* ---- the loop's side ------------------------------------------------------------------------------------------------------ */
+
+void worker_admin_say(struct worker_admin *a, const char *not_ready)
+{
+    atomic_store(&a->turned_ns, clock_monotonic_ns());
+    pthread_mutex_lock(&a->lock);
+    a->ready = false;
+    buf_reset(&a->why);
+    (void)buf_puts(&a->why, not_ready);
+    pthread_mutex_unlock(&a->lock);
+}
+
+static const char *breaker_name(enum breaker_state state)
+{
+    switch (state) {
+    case BREAKER_CLOSED:
+        return "closed";
+    case BREAKER_OPEN:
+        return "open";
+    case BREAKER_HALF_OPEN:
+        return "half-open";
+    }
+    return "unknown";
+}
+
+/* An API that is away is no reason to take the worker out of service, but is worth saying. */
+static bool admin_look(struct worker_admin *a, const struct engine_counts *n, struct buf *why)
+{
+    bool ready = worker_consume_ready(a->w->consume, why);
+    int unread = worker_side_unread(a->w->side);
+
+    if (unread)
+        (void)buf_printf(why, "reading the parked keys of %d partitions\n", unread);
+    if (n->breaker != BREAKER_CLOSED)
+        (void)buf_printf(why, "the API is not served: breaker %s\n", breaker_name(n->breaker));
+    if (n->paused_until_ns)
+        (void)buf_puts(why, "the API asked for a pause\n");
+    return ready && !unread;
+}
+
+static void admin_log_breaker(struct worker_admin *a, const struct engine_counts *n)
+{
+    /* Half-open and back is a probe that failed: not worth a line each time. */
+    bool was = a->breaker != BREAKER_CLOSED, is = n->breaker != BREAKER_CLOSED;
+    a->breaker = n->breaker;
+    if (is && !was)
+        LOG_WARNING("breaker opened: the API fails", LOG_INT("held", n->held),
+                    LOG_INT("backing_off", n->backing_off));
+    else if (was && !is)
+        LOG("breaker closed: the API is back", LOG_INT("held", n->held));
+}
+
+void worker_admin_tick(struct worker_admin *a, int64_t now)
+{
+    atomic_store_explicit(&a->turned_ns, now, memory_order_relaxed);
+    if (now < a->refresh_at)
+        return;
+    a->refresh_at = now + ADMIN_REFRESH_NS;
+    struct engine_counts counts = engine_counts(a->w->engine);
+    stats_copy(a->w->stats, &counts);
+    admin_log_breaker(a, &counts);
+
+    pthread_mutex_lock(&a->lock);
+    buf_reset(&a->why);
+    buf_reset(&a->lag);
+    a->ready = admin_look(a, &counts, &a->why);
+    worker_consume_lag(a->w->consume, &a->lag);
+    pthread_mutex_unlock(&a->lock);
+}

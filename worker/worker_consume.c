@@ -1,0 +1,449 @@
+/* The group's consumer: takes partitions on and gives them up without losing or doubling what is in flight. */
+#include "worker/worker_kafka.h"
+
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+
+/*
+ *   IDLE ──assign──▶ ASSIGNING ──offsets read──▶ HELD ──revoke or stop──▶ DRAINING ──all DRAINED──▶ IDLE
+ *                     (again on failure)           └────────── assignment lost: at once ─────────────▲
+ *
+ * range is an eager assignor: every rebalance takes all partitions and then gives a new set, so one state serves all of them.
+ */
+enum consume_state { CONSUME_IDLE, CONSUME_ASSIGNING, CONSUME_HELD, CONSUME_DRAINING };
+
+#define CONSUME_BATCH 256 /* events per turn of the loop */
+#define CONSUME_PROBE_MS 2000
+#define CONSUME_RETRY_NS NS_PER_S
+#define CONSUME_CLOSE_NS (5 * NS_PER_S)
+
+struct worker_consume {
+    struct worker *w;
+    rd_kafka_t *rk;
+    rd_kafka_queue_t *queue;
+    enum consume_state state;
+    bool stopping;
+    bool down, probing; /* the brokers are away; a question is under way */
+    int held[WORKER_PARTITIONS_MAX];
+    int held_count, undrained;
+    bool drained[ENGINE_STREAMS_MAX];
+    rd_kafka_topic_partition_list_t *wanted; /* ASSIGNING: the new set */
+    int64_t retry_at;
+    struct commits commits;
+    int64_t probe_at;
+};
+
+/* ---- birth and death -------------------------------------------------------------------------------------------------- */
+
+static void consume_wake(rd_kafka_t *rk, void *opaque)
+{
+    (void)rk;
+    worker_http_wake(((struct worker_consume *)opaque)->w->http);
+}
+
+static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
+{
+    const char *explicit_why = "progress is committed by the engine, with its map";
+    const struct kafka_setting settings[] = {
+        {"group.id", w->opt.group, "it is the option group"},
+        {"group.instance.id", w->opt.instance_id, "it is the option instance_id"},
+        {"enable.auto.commit", "false", explicit_why},
+        {"enable.auto.offset.store", "false", explicit_why},
+        {"auto.offset.reset", "earliest", "an event must never be passed over"},
+        {"isolation.level", "read_committed", "an aborted event never happened"},
+        {"partition.assignment.strategy", "range",
+         "cooperative-sticky repeats deliveries on older libraries"},
+        {"enable.partition.eof", "false", "nothing here waits for an end"},
+        {"heartbeat.interval.ms", "500", NULL},
+        {"session.timeout.ms", "8000", NULL},
+        {"fetch.max.bytes", "8388608", NULL},
+        {"queued.max.messages.kbytes", "16384", NULL},
+        {"fetch.wait.max.ms", "100", NULL},
+        {"fetch.error.backoff.ms", "100", NULL},
+        {"reconnect.backoff.max.ms", "2000", NULL},
+    };
+    /* An empty group.instance.id is not the same as none: leave the second row out. */
+    struct kafka_setting rows[ARRAY_LEN(settings)];
+    size_t n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++)
+        if (*settings[i].value)
+            rows[n++] = settings[i];
+    return kafka_conf_new(w->opt.kafka_brokers, w->target->program, rows, n, &w->opt.kafka, err);
+}
+
+static int consume_subscribe(struct worker_consume *c, struct err *err)
+{
+    rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(topics, c->w->opt.topic, RD_KAFKA_PARTITION_UA);
+    rd_kafka_resp_err_t code = rd_kafka_subscribe(c->rk, topics);
+    rd_kafka_topic_partition_list_destroy(topics);
+    return code ? kafka_err(code, NULL, err, "subscribing") : 0;
+}
+
+struct worker_consume *worker_consume_new(struct worker *w, struct err *err)
+{
+    char why[512];
+    rd_kafka_conf_t *conf = consume_conf(w, err);
+    if (!conf)
+        return NULL;
+    struct worker_consume *c = calloc(1, sizeof *c);
+    ENSURE(c);
+    c->w = w;
+    kafka_conf_log(conf);
+    rd_kafka_conf_set_opaque(conf, c);
+    rd_kafka_conf_set_events(conf,
+                             RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT | RD_KAFKA_EVENT_ERROR);
+    c->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
+    if (!c->rk) {
+        err_set(err, ERR_PERMANENT, "making the consumer: %s", why);
+        rd_kafka_conf_destroy(conf);
+        free(c);
+        return NULL;
+    }
+    rd_kafka_poll_set_consumer(c->rk);
+    c->queue = rd_kafka_queue_get_consumer(c->rk);
+    rd_kafka_queue_cb_event_enable(c->queue, consume_wake, c);
+    if (consume_subscribe(c, err) < 0) {
+        worker_consume_free(c);
+        return NULL;
+    }
+    return c;
+}
+
+/* Leave the group: what is still in the queue is dropped, the last rebalance is answered. */
+static void consume_close(struct worker_consume *c)
+{
+    int64_t until = clock_monotonic_ns() + CONSUME_CLOSE_NS;
+    rd_kafka_error_t *error = rd_kafka_consumer_close_queue(c->rk, c->queue);
+    if (error) {
+        rd_kafka_error_destroy(error);
+        return;
+    }
+    while (!rd_kafka_consumer_closed(c->rk) && clock_monotonic_ns() < until) {
+        rd_kafka_event_t *ev = rd_kafka_queue_poll(c->queue, 100);
+        if (rd_kafka_event_type(ev) == RD_KAFKA_EVENT_REBALANCE)
+            rd_kafka_assign(c->rk, NULL);
+        if (ev)
+            rd_kafka_event_destroy(ev);
+    }
+}
+
+void worker_consume_free(struct worker_consume *c)
+{
+    if (!c)
+        return;
+    rd_kafka_queue_cb_event_enable(c->queue, NULL, NULL);
+    consume_close(c);
+    if (c->wanted)
+        rd_kafka_topic_partition_list_destroy(c->wanted);
+    commits_done(&c->commits);
+    rd_kafka_queue_destroy(c->queue);
+    rd_kafka_destroy(c->rk);
+    free(c);
+}
+
+/* ---- taking partitions on ---------------------------------------------------------------------------------------------- */
+
+/* Our own log of it: the operator sees who works on what. */
+static void consume_log(const struct worker_consume *c, const char *what)
+{
+    struct buf list;
+    buf_init(&list, 1000);
+    for (int i = 0; i < c->held_count; i++)
+        (void)buf_printf(&list, "%s%d", i ? "," : "", c->held[i]);
+    LOG(what, LOG_STR("topic", c->w->opt.topic), LOG_INT("partitions", c->held_count),
+        LOG_STR("numbers", buf_str(&list)));
+    buf_done(&list);
+}
+
+static void consume_tell_engine(struct worker_consume *c, int64_t now,
+                                const rd_kafka_topic_partition_list_t *list)
+{
+    for (int i = 0; i < list->cnt; i++) {
+        const rd_kafka_topic_partition_t *p = &list->elems[i];
+        int64_t committed = p->offset < 0 ? -1 : p->offset;
+        if (!engine_assign(c->w->engine, now, worker_stream(p->partition, STREAM_SOURCE), STREAM_SOURCE,
+                           p->partition, committed, committed_metadata(p)))
+            LOG_WARNING(
+                "the map in the commit metadata cannot be read: redelivering from the committed offset",
+                LOG_STR("topic", p->topic), LOG_INT("partition", p->partition),
+                LOG_INT("committed", committed));
+    }
+}
+
+static void consume_assign(struct worker_consume *c, int64_t now)
+{
+    struct err err = {0};
+    int n = 0;
+
+    for (int i = 0; i < c->wanted->cnt; i++)
+        c->held[n++] = c->wanted->elems[i].partition;
+    if (n && committed_read(c->rk, c->wanted, &err) < 0)
+        goto again;
+    if (worker_side_assign(c->w->side, now, c->held, n, &err) < 0)
+        goto again;
+    consume_tell_engine(c, now, c->wanted);
+    rd_kafka_resp_err_t code = rd_kafka_assign(c->rk, c->wanted);
+    if (code) {
+        kafka_err(code, NULL, &c->w->failure, "taking the assignment");
+        return;
+    }
+    rd_kafka_resume_partitions(c->rk, c->wanted); /* a pause outlives the assignment it was made in */
+    c->held_count = n;
+    c->state = CONSUME_HELD;
+    c->down = false;
+    memset(c->drained, 0, sizeof c->drained);
+    consume_log(c, "partitions assigned");
+    rd_kafka_topic_partition_list_destroy(c->wanted);
+    c->wanted = NULL;
+    return;
+again:
+    LOG_WARNING("the assignment waits", LOG_STR("error", err.message));
+    c->retry_at = now + CONSUME_RETRY_NS;
+}
+
+static void consume_begin_assign(struct worker_consume *c, int64_t now,
+                                 const rd_kafka_topic_partition_list_t *list)
+{
+    ENSURE(c->state == CONSUME_IDLE);
+    if (c->stopping) {
+        rd_kafka_assign(c->rk, NULL);
+        return;
+    }
+    for (int i = 0; i < list->cnt; i++)
+        if (list->elems[i].partition >= c->w->partitions) {
+            err_set(&c->w->failure, ERR_PERMANENT,
+                    "topic \"%s\" has grown to more than %d partitions: give \"%s\", \"%s\" and \"%s\" as "
+                    "many, then restart",
+                    c->w->opt.topic, c->w->partitions, c->w->dlq_topic, c->w->replay_topic,
+                    c->w->parked_topic);
+            return;
+        }
+    c->wanted = rd_kafka_topic_partition_list_copy(list);
+    c->state = CONSUME_ASSIGNING;
+    consume_assign(c, now);
+}
+
+/* ---- giving partitions up ----------------------------------------------------------------------------------------------- */
+
+static void consume_let_go(struct worker_consume *c, int64_t now)
+{
+    consume_log(c, "partitions given up");
+    for (int i = 0; i < c->held_count; i++) {
+        engine_lost(c->w->engine, now, worker_stream(c->held[i], STREAM_SOURCE));
+        engine_lost(c->w->engine, now, worker_stream(c->held[i], STREAM_REPLAY));
+    }
+    commits_next_round(&c->commits);
+    worker_side_unassign(c->w->side);
+    rd_kafka_assign(c->rk, NULL);
+    c->held_count = 0;
+    c->state = CONSUME_IDLE;
+}
+
+static void consume_begin_drain(struct worker_consume *c, int64_t now)
+{
+    c->state = CONSUME_DRAINING;
+    c->undrained = 2 * c->held_count;
+    for (int i = 0; i < c->held_count; i++) {
+        engine_revoke(c->w->engine, now, worker_stream(c->held[i], STREAM_SOURCE));
+        engine_revoke(c->w->engine, now, worker_stream(c->held[i], STREAM_REPLAY));
+    }
+    if (c->undrained == 0)
+        consume_let_go(c, now);
+}
+
+void worker_consume_drained(struct worker_consume *c, int64_t now, int stream)
+{
+    if (c->state != CONSUME_DRAINING || c->drained[stream])
+        return;
+    c->drained[stream] = true;
+    if (--c->undrained == 0)
+        consume_let_go(c, now);
+}
+
+static void consume_revoke(struct worker_consume *c, int64_t now)
+{
+    bool lost = rd_kafka_assignment_lost(c->rk);
+
+    if (c->wanted)
+        rd_kafka_topic_partition_list_destroy(c->wanted);
+    c->wanted = NULL;
+    if (c->state == CONSUME_ASSIGNING || c->state == CONSUME_IDLE) {
+        rd_kafka_assign(c->rk, NULL);
+        c->state = CONSUME_IDLE;
+    } else if (lost) {
+        LOG_PLAIN(LOG_WARN, "the group gave our partitions to others: giving up what is in flight");
+        consume_let_go(c, now);
+    } else if (c->state == CONSUME_HELD)
+        consume_begin_drain(c, now);
+}
+
+void worker_consume_stop(struct worker_consume *c, int64_t now)
+{
+    c->stopping = true;
+    if (c->state == CONSUME_HELD)
+        consume_begin_drain(c, now);
+    else if (c->state == CONSUME_ASSIGNING)
+        consume_revoke(c, now);
+}
+
+void worker_consume_abandon(struct worker_consume *c, int64_t now)
+{
+    c->stopping = true;
+    if (c->held_count)
+        consume_let_go(c, now);
+}
+
+bool worker_consume_idle(const struct worker_consume *c)
+{
+    return c->state == CONSUME_IDLE;
+}
+
+/* ---- events ------------------------------------------------------------------------------------------------------------- */
+
+static void consume_rebalance(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev)
+{
+    if (rd_kafka_event_error(ev) == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS)
+        consume_begin_assign(c, now, rd_kafka_event_topic_partition_list(ev));
+    else
+        consume_revoke(c, now);
+}
+
+static void consume_error(struct worker_consume *c, rd_kafka_event_t *ev)
+{
+    if (rd_kafka_event_error(ev) == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+        c->down = true;
+    worker_kafka_error(c->w, c->rk, ev, "Kafka consumer");
+}
+
+static void consume_record(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev)
+{
+    const rd_kafka_message_t *m = rd_kafka_event_message_next(ev);
+    if (!m || m->err)
+        return;
+    c->down = false;
+    if (c->state != CONSUME_HELD)
+        return; /* being given up: whoever takes the partition reads it again */
+    worker_take_message(c->w, now, STREAM_SOURCE, m);
+}
+
+/* The answer to consume_probe. */
+static void consume_probed(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev)
+{
+    const rd_kafka_DescribeConsumerGroups_result_t *result = rd_kafka_event_DescribeConsumerGroups_result(ev);
+    size_t n = 0;
+    const rd_kafka_ConsumerGroupDescription_t **groups =
+        rd_kafka_DescribeConsumerGroups_result_groups(result, &n);
+
+    c->probing = false;
+    c->probe_at = now + NS_PER_S;
+    if (n == 1 && !rd_kafka_event_error(ev) && !rd_kafka_ConsumerGroupDescription_error(groups[0]))
+        c->down = false;
+}
+
+static void consume_event(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev)
+{
+    switch (rd_kafka_event_type(ev)) {
+    case RD_KAFKA_EVENT_FETCH:
+        consume_record(c, now, ev);
+        break;
+    case RD_KAFKA_EVENT_REBALANCE:
+        consume_rebalance(c, now, ev);
+        break;
+    case RD_KAFKA_EVENT_OFFSET_COMMIT:
+        if (commits_result(&c->commits, c->w, now, ev, STREAM_SOURCE))
+            c->down = false;
+        break;
+    case RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT:
+        consume_probed(c, now, ev);
+        break;
+    case RD_KAFKA_EVENT_ERROR:
+        consume_error(c, ev);
+        break;
+    default:
+        break;
+    }
+}
+
+/* While the brokers are away nothing may come for a long time after they are back: ask once a second. */
+static void consume_probe(struct worker_consume *c, int64_t now)
+{
+    char why[256];
+    if (!c->down || c->probing || now < c->probe_at)
+        return;
+    const char *group = c->w->opt.group;
+    rd_kafka_AdminOptions_t *options =
+        rd_kafka_AdminOptions_new(c->rk, RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS);
+    rd_kafka_AdminOptions_set_request_timeout(options, CONSUME_PROBE_MS, why, sizeof why);
+    rd_kafka_DescribeConsumerGroups(c->rk, &group, 1, options, c->queue);
+    rd_kafka_AdminOptions_destroy(options);
+    c->probing = true;
+}
+
+bool worker_consume_poll(struct worker_consume *c, int64_t now)
+{
+    int n = 0;
+    for (; n < CONSUME_BATCH && !c->w->failure.kind; n++) {
+        rd_kafka_event_t *ev = rd_kafka_queue_poll(c->queue, 0);
+        if (!ev)
+            break;
+        consume_event(c, now, ev);
+        rd_kafka_event_destroy(ev);
+    }
+    if (c->state == CONSUME_ASSIGNING && now >= c->retry_at)
+        consume_assign(c, now);
+    if (c->state == CONSUME_DRAINING && rd_kafka_assignment_lost(c->rk))
+        consume_let_go(c, now);
+    consume_probe(c, now);
+    return n == CONSUME_BATCH;
+}
+
+/* ---- actions and looks -------------------------------------------------------------------------------------------------- */
+
+void worker_consume_pause(struct worker_consume *c, int stream, bool pause)
+{
+    partition_pause(c->rk, c->w->opt.topic, stream / 2, pause);
+}
+
+void worker_consume_commit(struct worker_consume *c, const struct action *a)
+{
+    commits_add(&c->commits, c->w->opt.topic, a);
+}
+
+void worker_consume_flush(struct worker_consume *c, int64_t now)
+{
+    commits_flush(&c->commits, c->w, now, c->rk, c->queue, STREAM_SOURCE);
+}
+
+bool worker_consume_ready(const struct worker_consume *c, struct buf *why)
+{
+    size_t before = why->len;
+    if (c->stopping)
+        (void)buf_puts(why, "stopping\n");
+    else if (c->down)
+        (void)buf_puts(why, "kafka is not reachable\n");
+    else if (c->state == CONSUME_IDLE)
+        (void)buf_puts(why, "no assignment yet: waiting for the consumer group\n");
+    else if (c->state == CONSUME_ASSIGNING)
+        (void)buf_puts(why, "assigned, reading the committed offsets\n");
+    return why->len == before;
+}
+
+void worker_consume_lag(const struct worker_consume *c, struct buf *metrics)
+{
+    (void)buf_puts(metrics,
+                   "# HELP tandem_worker_partition_lag Records of the partition that are not complete.\n"
+                   "# TYPE tandem_worker_partition_lag gauge\n");
+    for (int i = 0; i < c->held_count; i++) {
+        int64_t low = -1, high = -1;
+        int64_t at = engine_position(c->w->engine, worker_stream(c->held[i], STREAM_SOURCE));
+        /* From the last fetch: no question to the broker. */
+        if (rd_kafka_get_watermark_offsets(c->rk, c->w->opt.topic, c->held[i], &low, &high) || high < 0 ||
+            at < 0)
+            continue;
+        (void)buf_printf(metrics, "tandem_worker_partition_lag{partition=\"%d\"} %lld\n", c->held[i],
+                         (long long)(high > at ? high - at : 0));
+    }
+}

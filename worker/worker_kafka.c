@@ -1,0 +1,241 @@
+/* Turns Kafka messages into records of the engine, and the engine's commits into requests. */
+#include "worker/worker_kafka.h"
+
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+
+#define COMMITTED_MS 5000
+
+/* ---- messages ----------------------------------------------------------------------------------------------------------- */
+
+static struct slice message_slice(const void *data, size_t len)
+{
+    return (struct slice){data, data ? len : 0};
+}
+
+static size_t message_measure(const rd_kafka_headers_t *headers, size_t *ret_count)
+{
+    const char *name;
+    const void *value;
+    size_t len, bytes = 0, n = 0;
+
+    while (headers && rd_kafka_header_get_all(headers, n, &name, &value, &len) == 0) {
+        bytes += strlen(name) + (value ? len : 0);
+        n++;
+    }
+    *ret_count = n;
+    return bytes;
+}
+
+static struct record *message_copy(enum stream_kind kind, const rd_kafka_message_t *m)
+{
+    rd_kafka_headers_t *headers = NULL;
+    const char *name;
+    const void *value;
+    size_t len, count = 0;
+    rd_kafka_timestamp_type_t stamp_kind;
+    int64_t stamp_ms = rd_kafka_message_timestamp(m, &stamp_kind);
+    struct record_origin from = {
+        .kind = kind,
+        .stream = worker_stream(m->partition, kind),
+        .partition = m->partition,
+        .leader_epoch = -1,
+        .offset = m->offset,
+        .timestamp_ns =
+            stamp_kind == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE || stamp_ms < 0 ? 0 : stamp_ms * NS_PER_MS,
+    };
+#if RD_KAFKA_VERSION >= 0x020100ff
+    from.leader_epoch = rd_kafka_message_leader_epoch(m);
+#endif
+    (void)rd_kafka_message_headers(m, &headers);
+    size_t bytes = message_measure(headers, &count);
+    struct record *rec =
+        record_new(&from, message_slice(m->key, m->key_len), message_slice(m->payload, m->len), count, bytes);
+    ENSURE(
+        rec); /* the windows bound what we hold: no memory here means the limits are set beyond the machine */
+    for (size_t i = 0; i < count && rd_kafka_header_get_all(headers, i, &name, &value, &len) == 0; i++)
+        record_add_header(rec, message_slice(name, strlen(name)), message_slice(value, len));
+    return rec;
+}
+
+void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, const rd_kafka_message_t *m)
+{
+    struct record *rec = message_copy(kind, m);
+    record_admit(rec, w->target, w->opt.topic, (size_t)w->opt.payload_max, &w->scratch);
+    struct engine_record er = {
+        .stream = rec->stream,
+        .offset = rec->offset,
+        .leader_epoch = rec->leader_epoch,
+        .key = rec->key,
+        .event_id = rec->event_id,
+        .bytes = rec->bytes,
+        .ref = rec,
+        .poison = rec->poison,
+        .poison_reason = rec->poison_reason,
+        .skip = rec->skip,
+        .replay_count = rec->origin.replay_count,
+    };
+    engine_record(w->engine, now, &er);
+}
+
+/* ---- commits ------------------------------------------------------------------------------------------------------------ */
+
+void commits_add(struct commits *c, const char *topic, const struct action *a)
+{
+    if (!c->list)
+        c->list = rd_kafka_topic_partition_list_new(8);
+    rd_kafka_topic_partition_t *p = rd_kafka_topic_partition_list_add(c->list, topic, a->stream / 2);
+    p->offset = a->offset;
+#if RD_KAFKA_VERSION >= 0x020100ff
+    rd_kafka_topic_partition_set_leader_epoch(p, a->leader_epoch);
+#endif
+    if (c->bare || !a->metadata || !*a->metadata)
+        return;
+    p->metadata = strdup(a->metadata);
+    ENSURE(p->metadata);
+    p->metadata_size = strlen(a->metadata);
+}
+
+void commits_flush(struct commits *c, struct worker *w, int64_t now, rd_kafka_t *rk, rd_kafka_queue_t *queue,
+                   enum stream_kind kind)
+{
+    if (!c->list)
+        return;
+    /* Always an explicit list: rd_kafka_commit(NULL) drops the metadata. */
+    rd_kafka_resp_err_t code = rd_kafka_commit_queue(rk, c->list, queue, NULL, (void *)c->round);
+    for (int i = 0; code && i < c->list->cnt; i++)
+        engine_committed(w->engine, now, worker_stream(c->list->elems[i].partition, kind), false);
+    commits_done(c);
+}
+
+static void commit_failed(struct commits *c, const rd_kafka_topic_partition_t *p, rd_kafka_resp_err_t code)
+{
+    if (code == RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE && !c->bare) {
+        c->bare = true;
+        LOG_ERR("the broker refuses our commit metadata (offset.metadata.max.bytes below 4096?): committing "
+                "positions only, "
+                "a restart will repeat deliveries",
+                LOG_STR("topic", p->topic), LOG_INT("partition", p->partition));
+        return;
+    }
+    LOG_WARNING("a commit failed", LOG_STR("topic", p->topic), LOG_INT("partition", p->partition),
+                LOG_STR("error", rd_kafka_err2str(code)));
+}
+
+/*
+ * One partition that fails makes the whole call fail although the others were committed (librdkafka 2.0.2): each is judged by its
+ * own code, and by the call's only when none has one.
+ */
+bool commits_result(struct commits *c, struct worker *w, int64_t now, rd_kafka_event_t *ev,
+                    enum stream_kind kind)
+{
+    rd_kafka_resp_err_t call = rd_kafka_event_error(ev);
+    const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(ev);
+    bool told = false, reached = false;
+
+    if ((uintptr_t)rd_kafka_event_opaque(ev) != c->round)
+        return call == 0;
+    for (int i = 0; list && i < list->cnt; i++)
+        told |= list->elems[i].err != 0;
+    for (int i = 0; list && i < list->cnt; i++) {
+        rd_kafka_resp_err_t code = told ? list->elems[i].err : call;
+        if (code)
+            commit_failed(c, &list->elems[i], code);
+        reached |= code == 0;
+        engine_committed(w->engine, now, worker_stream(list->elems[i].partition, kind), code == 0);
+    }
+    return reached;
+}
+
+void commits_done(struct commits *c)
+{
+    if (c->list)
+        rd_kafka_topic_partition_list_destroy(c->list);
+    c->list = NULL;
+}
+
+void commits_next_round(struct commits *c)
+{
+    commits_done(c);
+    c->round++;
+}
+
+/* ---- committed offsets -------------------------------------------------------------------------------------------------- */
+
+const char *committed_metadata(const rd_kafka_topic_partition_t *p)
+{
+    /* NUL-terminated; its size is not to be trusted when somebody wrote a NUL into it (librdkafka 2.0.2). */
+    return p->offset >= 0 && p->metadata && p->metadata_size ? p->metadata : "";
+}
+
+static rd_kafka_resp_err_t list_error(const rd_kafka_topic_partition_list_t *list)
+{
+    for (int i = 0; i < list->cnt; i++)
+        if (list->elems[i].err)
+            return list->elems[i].err;
+    return RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+/* A committed offset past the end can only mean that the topic was made anew: the old position would swallow new events. */
+static void forget_past_end(rd_kafka_topic_partition_t *p, int64_t end)
+{
+    if (p->offset < 0 || p->offset <= end)
+        return;
+    LOG_ERR("the committed offset is past the end of the partition: the topic was made anew; starting from "
+            "its beginning",
+            LOG_STR("topic", p->topic), LOG_INT("partition", p->partition), LOG_INT("committed", p->offset),
+            LOG_INT("end", end));
+    p->offset = RD_KAFKA_OFFSET_INVALID;
+}
+
+int committed_read(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct err *err)
+{
+    rd_kafka_resp_err_t code = rd_kafka_committed(rk, list, COMMITTED_MS);
+    if (!code)
+        code = list_error(list);
+    if (code)
+        return kafka_err(code, NULL, err, "reading the committed offsets");
+
+    rd_kafka_topic_partition_list_t *ends = rd_kafka_topic_partition_list_copy(list);
+    for (int i = 0; i < ends->cnt; i++)
+        ends->elems[i].offset = RD_KAFKA_OFFSET_END;
+    code = rd_kafka_offsets_for_times(rk, ends, COMMITTED_MS);
+    if (!code)
+        code = list_error(ends);
+    for (int i = 0; !code && i < list->cnt; i++) {
+        rd_kafka_topic_partition_t *p = &list->elems[i];
+        forget_past_end(p, rd_kafka_topic_partition_list_find(ends, p->topic, p->partition)->offset);
+    }
+    rd_kafka_topic_partition_list_destroy(ends);
+    return code ? kafka_err(code, NULL, err, "reading the ends of the partitions") : 0;
+}
+
+/* ---- small things ------------------------------------------------------------------------------------------------------- */
+
+void partition_pause(rd_kafka_t *rk, const char *topic, int partition, bool pause)
+{
+    rd_kafka_topic_partition_list_t *one = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(one, topic, partition);
+    if (pause)
+        rd_kafka_pause_partitions(rk, one);
+    else
+        rd_kafka_resume_partitions(rk, one);
+    rd_kafka_topic_partition_list_destroy(one);
+}
+
+bool worker_kafka_error(struct worker *w, rd_kafka_t *rk, rd_kafka_event_t *ev, const char *who)
+{
+    rd_kafka_resp_err_t code = rd_kafka_event_error(ev);
+    char why[512];
+
+    if (code == RD_KAFKA_RESP_ERR__FATAL) {
+        code = rd_kafka_fatal_error(rk, why, sizeof why);
+        err_set(&w->failure, ERR_FATAL, "the %s must stop: %s (%s)", who, rd_kafka_err2name(code), why);
+        return true;
+    }
+    LOG_WARNING(who, LOG_STR("code", rd_kafka_err2name(code)),
+                LOG_STR("error", rd_kafka_event_error_string(ev)));
+    return false;
+}

@@ -1,0 +1,34 @@
+/* What both consumers share: a message becomes a record of the engine, and the commits of one round travel as one request. */
+#pragma once
+
+#include "common/kafka.h"
+#include "worker/worker.h"
+
+/* Copy the message into a record and hand it to the engine. The message may be destroyed afterwards. */
+void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, const rd_kafka_message_t *m);
+
+/* Commits collected between two calls of commits_flush. */
+struct commits {
+    rd_kafka_topic_partition_list_t *list; /* NULL: none */
+    bool bare;       /* the broker refuses our metadata: positions only, a restart then repeats more */
+    uintptr_t round; /* of assignment: an answer to a commit of an earlier round is not passed on */
+};
+void commits_add(struct commits *c, const char *topic, const struct action *a);
+/* The result comes as an event on queue: give it to commits_result. */
+void commits_flush(struct commits *c, struct worker *w, int64_t now, rd_kafka_t *rk, rd_kafka_queue_t *queue,
+                   enum stream_kind kind);
+/* Tell the engine of each; true: at least one was committed, the broker is there. */
+bool commits_result(struct commits *c, struct worker *w, int64_t now, rd_kafka_event_t *ev,
+                    enum stream_kind kind);
+void commits_done(struct commits *c);
+/* The streams are given up: forget what was not sent, and the answers that are still to come. */
+void commits_next_round(struct commits *c);
+
+/* A partition's commit metadata, safe to read: "" when there is none. */
+const char *committed_metadata(const rd_kafka_topic_partition_t *p);
+/* Read the group's committed offsets into list, and put aside those past the end of a topic made anew. Waits up to 5 s for each. */
+NODISCARD int committed_read(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct err *err);
+/* Stop or resume fetching one partition; a local matter, done at once. */
+void partition_pause(rd_kafka_t *rk, const char *topic, int partition, bool pause);
+/* Log an error event; true: it is fatal and w->failure says so. */
+bool worker_kafka_error(struct worker *w, rd_kafka_t *rk, rd_kafka_event_t *ev, const char *who);

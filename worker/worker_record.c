@@ -1,0 +1,213 @@
+/* Takes a record into our memory and decides at intake: a request, nothing for this API, or poison with its reason. */
+#include "worker/worker_record.h"
+
+#include <string.h>
+
+#include "common/utf8.h"
+
+static struct slice record_copy(struct record *rec, struct slice s)
+{
+    if (!s.data)
+        return s;
+    struct slice copy = {rec->cursor, s.len};
+    memcpy(rec->cursor, s.data, s.len);
+    rec->cursor += s.len;
+    return copy;
+}
+
+struct record *record_new(const struct record_origin *from, struct slice key, struct slice value,
+                          size_t header_count, size_t header_bytes)
+{
+    size_t bytes = sizeof(struct record) + key.len + value.len + header_bytes;
+    struct record *rec = malloc(bytes);
+    if (!rec)
+        return NULL;
+    memset(rec, 0, sizeof *rec);
+    rec->headers = header_count ? calloc(header_count, sizeof *rec->headers) : NULL;
+    if (header_count && !rec->headers) {
+        free(rec);
+        return NULL;
+    }
+    rec->kind = from->kind;
+    rec->stream = from->stream;
+    rec->partition = from->partition;
+    rec->leader_epoch = from->leader_epoch;
+    rec->offset = from->offset;
+    rec->timestamp_ns = from->timestamp_ns;
+    rec->header_room = header_count;
+    rec->bytes = bytes + header_count * sizeof *rec->headers;
+    buf_init(&rec->answer, RECORD_ANSWER_BYTES_MAX);
+    rec->cursor = rec->data;
+    rec->key = record_copy(rec, key);
+    rec->value = record_copy(rec, value);
+    return rec;
+}
+
+void record_add_header(struct record *rec, struct slice name, struct slice value)
+{
+    ENSURE(rec->header_count < rec->header_room);
+    struct event_header *h = &rec->headers[rec->header_count++];
+    h->name = record_copy(rec, name);
+    h->value = record_copy(rec, value);
+}
+
+void record_free(struct record *rec)
+{
+    if (!rec)
+        return;
+    ENSURE(!rec->exchange && !rec->burial); /* they would point into freed memory */
+    request_done(&rec->request);
+    buf_done(&rec->answer);
+    free(rec->headers);
+    free(rec->poison);
+    free(rec->own_id);
+    free(rec);
+}
+
+struct slice record_header(const struct record *rec, const char *name)
+{
+    for (size_t i = rec->header_count; i > 0; i--)
+        if (slice_is(rec->headers[i - 1].name, name))
+            return rec->headers[i - 1].value;
+    return (struct slice){NULL, 0};
+}
+
+/* A decimal number of at most 18 digits, or dflt. */
+static int64_t slice_number(struct slice s, int64_t dflt)
+{
+    int64_t n = 0;
+    if (s.len == 0 || s.len > 18)
+        return dflt;
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.data[i] < '0' || s.data[i] > '9')
+            return dflt;
+        n = n * 10 + (s.data[i] - '0');
+    }
+    return n;
+}
+
+/* Only a replay record is believed about where it came from: anybody can write those headers to the source topic. */
+static void record_find_origin(struct record *rec)
+{
+    rec->origin.partition = rec->partition;
+    rec->origin.offset = rec->offset;
+    if (rec->kind != STREAM_REPLAY)
+        return;
+    rec->origin.partition = slice_number(record_header(rec, "__dlq.errors.partition"), rec->partition);
+    rec->origin.offset = slice_number(record_header(rec, "__dlq.errors.offset"), rec->offset);
+    rec->origin.attempts = slice_number(record_header(rec, "x-dlq-attempts"), 0);
+    int64_t count = slice_number(record_header(rec, "x-dlq-replay-count"), 1);
+    rec->origin.replay_count = count < 1 || count > 1000000 ? 1 : (int)count;
+    rec->origin.replay_id = record_header(rec, "x-dlq-replay-id");
+}
+
+static bool is_plain_text(struct slice s)
+{
+    if (s.len == 0 || s.len > EVENT_ATTRIBUTE_BYTES_MAX)
+        return false;
+    for (size_t i = 0; i < s.len; i++)
+        if ((unsigned char)s.data[i] < 0x20 || s.data[i] == 0x7F)
+            return false;
+    return utf8_valid(s.data, s.len);
+}
+
+static void record_find_id(struct record *rec, const char *topic)
+{
+    rec->event_id = record_header(rec, "ce_id");
+    if (is_plain_text(rec->event_id))
+        return;
+    char text[320];
+    int n = snprintf(text, sizeof text, "%.249s/%lld/%lld", topic, (long long)rec->origin.partition,
+                     (long long)rec->origin.offset);
+    rec->own_id = strdup(text);
+    rec->event_id = rec->own_id ? (struct slice){rec->own_id, (size_t)n} : SLICE_LIT("unnamed");
+}
+
+static void record_poison(struct record *rec, enum reason reason, const char *why)
+{
+    rec->poison_reason = reason;
+    rec->poison = strdup(why);
+    ENSURE(rec->poison);
+    request_done(&rec->request);
+    rec->request.method = NULL;
+}
+
+static int record_fill_event(const struct record *rec, struct event *ev, struct err *err)
+{
+    event_begin(ev, rec->key, rec->value);
+    for (size_t i = 0; i < rec->header_count; i++)
+        if (event_add_header(ev, rec->headers[i].name, rec->headers[i].value, err) < 0)
+            return -1;
+    return 0;
+}
+
+void record_event(const struct record *rec, struct event *ev)
+{
+    int r = record_fill_event(rec, ev, NULL);
+    ENSURE(r == 0); /* intake has made the same walk */
+}
+
+/* It becomes an HTTP header as it is: anything but printable ASCII could end the header and start another. */
+static int check_content_type(struct slice s, struct err *err)
+{
+    if (s.len > EVENT_ATTRIBUTE_BYTES_MAX)
+        return err_set(err, ERR_PERMANENT, "content-type is longer than %d bytes", EVENT_ATTRIBUTE_BYTES_MAX);
+    for (size_t i = 0; i < s.len; i++)
+        if (s.data[i] < 0x20 || s.data[i] > 0x7E)
+            return err_set(err, ERR_PERMANENT, "content-type has characters that no HTTP header can carry");
+    return 0;
+}
+
+/* Any bytes, they travel percent-encoded; but bounded, so that a request always fits. */
+static int check_subject(struct slice s, struct err *err)
+{
+    if (s.len > EVENT_ATTRIBUTE_BYTES_MAX)
+        return err_set(err, ERR_PERMANENT, "ce_subject is longer than %d bytes", EVENT_ATTRIBUTE_BYTES_MAX);
+    return 0;
+}
+
+static void record_map(struct record *rec, const struct target *target, size_t payload_max,
+                       const struct event *ev)
+{
+    enum reason reason = REASON_NOT_MAPPABLE;
+    struct err err = {0};
+
+    request_init(&rec->request, payload_max);
+    enum target_answer answer = target->map(ev, &rec->request, &reason, &err);
+    if (answer == TARGET_SKIP)
+        rec->skip = true;
+    else if (answer == TARGET_POISON)
+        record_poison(rec, reason, err.message);
+    else
+        ENSURE(rec->request.method);
+    rec->bytes += rec->request.path.cap + rec->request.own_body.cap + rec->request.headers.cap;
+}
+
+void record_admit(struct record *rec, const struct target *target, const char *topic, size_t payload_max,
+                  struct event *ev)
+{
+    struct err err = {0};
+
+    record_find_origin(rec);
+    record_find_id(rec, topic);
+    if (record_fill_event(rec, ev, &err) < 0)
+        record_poison(rec, REASON_HEADERS, err.message);
+    else if (event_check(ev, &err) < 0 || check_subject(ev->subject, &err) < 0 ||
+             check_content_type(ev->content_type, &err) < 0)
+        record_poison(rec, REASON_NOT_CLOUDEVENT, err.message);
+    else if (rec->value.len > payload_max) {
+        err_set(&err, ERR_PERMANENT, "the value has %zu bytes, payload_max is %zu", rec->value.len,
+                payload_max);
+        record_poison(rec, REASON_TOO_LARGE, err.message);
+    } else
+        record_map(rec, target, payload_max, ev);
+}
+
+const struct trace *record_trace(struct record *rec)
+{
+    struct slice parent = record_header(rec, "traceparent");
+    if (!rec->traced && (!parent.data || trace_parse(parent, &rec->trace) < 0))
+        trace_start(&rec->trace);
+    rec->traced = true;
+    return &rec->trace;
+}

@@ -1,0 +1,80 @@
+/* One record off Kafka in our own memory, with what intake found out about it. It is the `ref` that the engine carries. */
+#pragma once
+
+#include <stdint.h>
+
+#include "common/event.h"
+#include "common/trace.h"
+#include "worker/engine/engine.h"
+#include "worker/targets/target.h"
+
+#define RECORD_ANSWER_BYTES_MAX 1024 /* of the last answer, kept for the dead letter */
+
+struct exchange; /* a request under way: worker_http.c */
+struct burial;   /* a dead letter under way: worker_bury.c */
+
+/*
+ * The bytes are copied out of librdkafka's fetch buffer: one record that waits for an hour would otherwise hold a whole
+ * fetch (1 MiB and more) in memory.
+ */
+struct record {
+    enum stream_kind kind;
+    int stream;
+    int32_t partition, leader_epoch; /* leader_epoch -1: unknown */
+    int64_t offset;
+    int64_t timestamp_ns; /* wall clock of the record; 0: unknown */
+    struct slice key, value;
+    struct event_header *headers; /* all of them, in record order, however many */
+    size_t header_count, header_room;
+    size_t bytes; /* what it holds in memory */
+
+    struct slice event_id;     /* ce_id, or "topic/partition/offset" of where the event first stood */
+    struct request request;    /* method NULL: poison or skipped */
+    enum reason poison_reason; /* REASON_NONE: it can be a request */
+    char *poison;              /* why, in words; NULL: it can be a request */
+    bool skip;
+
+    /* Where the event first stood, and the replay it comes from. */
+    struct {
+        int64_t partition, offset;
+        int64_t attempts; /* made in earlier rounds */
+        int replay_count; /* 0: the source topic */
+        struct slice replay_id;
+    } origin;
+
+    struct trace trace; /* of the event, or a new one when it has none */
+    bool traced;
+
+    struct buf answer; /* body of the last answer that was not a success: valid UTF-8, redacted, cut */
+    struct exchange *exchange; /* NULL: none under way */
+    struct burial *burial;
+
+    char *own_id; /* storage of event_id when there is no ce_id */
+    char *cursor; /* where the next header's bytes go */
+    char data[];  /* key, value, header names and values */
+};
+
+struct record_origin {
+    enum stream_kind kind;
+    int stream;
+    int32_t partition, leader_epoch;
+    int64_t offset, timestamp_ns;
+};
+/* header_bytes: names and values together. NULL: no memory. The caller adds exactly header_count headers. */
+struct record *record_new(const struct record_origin *from, struct slice key, struct slice value,
+                          size_t header_count, size_t header_bytes);
+void record_add_header(struct record *rec, struct slice name, struct slice value);
+void record_free(struct record *rec); /* NULL-safe */
+
+/*
+ * Is it an event, and which request does it make? Fills event_id, origin, and request or poison or skip. Never fails: what
+ * cannot be delivered is poison with its reason. topic is the source topic. ev is scratch memory.
+ */
+void record_admit(struct record *rec, const struct target *target, const char *topic, size_t payload_max,
+                  struct event *ev);
+/* The event of an admitted record that is not poison; slices borrow from rec. */
+void record_event(const struct record *rec, struct event *ev);
+/* The value of the last header of that name, data NULL when there is none. */
+struct slice record_header(const struct record *rec, const char *name);
+/* The trace that the event belongs to, started on first use when it came without. */
+const struct trace *record_trace(struct record *rec);

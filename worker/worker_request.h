@@ -1,0 +1,31 @@
+/* The header lines of one attempt: idempotency key, CloudEvents, trace, credentials, the target's own. Knows no HTTP library. */
+#pragma once
+
+#include "common/buf.h"
+#include "common/trace.h"
+#include "worker/auth.h"
+#include "worker/worker_record.h"
+
+#define REQUEST_LINES_MAX 48
+
+/* "Name: value" lines, each ended by a NUL, one after the other in text. */
+struct request_lines {
+    struct buf text;
+    size_t start[REQUEST_LINES_MAX]; /* offsets into text */
+    size_t count;
+};
+#define REQUEST_LINES_BYTES_MAX 65536
+void request_lines_init(struct request_lines *lines);
+void request_lines_done(struct request_lines *lines);
+const char *request_line(const struct request_lines *lines, size_t i); /* borrowed until the next build */
+
+struct request_facts {
+    const struct record *rec;
+    const struct event *ev;
+    const struct trace *span; /* of this attempt */
+    const char *user_agent;
+    const struct auth *auth; /* NULL: none */
+};
+/* Start over with the lines of one attempt. -1: they do not fit (PERMANENT). CloudEvents 1.0 HTTP binding, binary mode. */
+NODISCARD int request_lines_build(struct request_lines *lines, const struct request_facts *facts,
+                                  struct err *err);

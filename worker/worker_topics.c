@@ -1,0 +1,70 @@
+/* Looks at the topics once at the start: the source must be there, the worker's own three are made when allowed. */
+#include "worker/worker_kafka.h"
+
+#include "common/log.h"
+
+#define TOPICS_ASK_MS 3000
+#define TOPICS_CREATE_MS 10000
+
+static int topic_check(struct worker *w, rd_kafka_t *rk, const char *topic, bool compacted, struct err *err)
+{
+    int count = kafka_partition_count(rk, topic, TOPICS_ASK_MS, err);
+    if (count < 0)
+        return -1;
+    if (count == w->partitions)
+        return 0;
+    if (count > 0)
+        return err_set(
+            err, ERR_PERMANENT,
+            "topic \"%s\" has %d partitions and \"%s\" has %d: they must be equal, give the smaller one more",
+            w->opt.topic, w->partitions, topic, count);
+    if (!w->opt.create_topics)
+        return err_set(
+            err, ERR_PERMANENT,
+            "topic \"%s\" does not exist: create it with %d partitions, or allow it with create_topics",
+            topic, w->partitions);
+    if (kafka_topic_create(rk, topic, w->partitions, compacted, TOPICS_CREATE_MS, err) < 0)
+        return -1;
+    LOG("topic created", LOG_STR("topic", topic), LOG_INT("partitions", w->partitions));
+    return 0;
+}
+
+static int topics_check(struct worker *w, rd_kafka_t *rk, bool *ret_missing, struct err *err)
+{
+    int count = kafka_partition_count(rk, w->opt.topic, TOPICS_ASK_MS, err);
+    if (count < 0)
+        return -1;
+    *ret_missing = count == 0;
+    if (count == 0)
+        return err_set(err, ERR_PERMANENT,
+                       "topic \"%s\" does not exist: the relay or an operator has to create it",
+                       w->opt.topic);
+    if (count > WORKER_PARTITIONS_MAX)
+        return err_set(err, ERR_PERMANENT, "topic \"%s\" has %d partitions, more than %d", w->opt.topic,
+                       count, WORKER_PARTITIONS_MAX);
+    w->partitions = count;
+    if (topic_check(w, rk, w->dlq_topic, false, err) < 0 ||
+        topic_check(w, rk, w->replay_topic, false, err) < 0 ||
+        topic_check(w, rk, w->parked_topic, true, err) < 0)
+        return -1;
+    return 0;
+}
+
+int worker_topics_check(struct worker *w, bool *ret_missing, struct err *err)
+{
+    char why[512];
+    *ret_missing = false;
+    rd_kafka_conf_t *conf =
+        kafka_conf_new(w->opt.kafka_brokers, w->target->program, NULL, 0, &w->opt.kafka, err);
+    if (!conf)
+        return -1;
+    kafka_conf_log(conf);
+    rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    if (!rk) {
+        rd_kafka_conf_destroy(conf);
+        return err_set(err, ERR_PERMANENT, "making a Kafka client: %s", why);
+    }
+    int r = topics_check(w, rk, ret_missing, err);
+    rd_kafka_destroy(rk);
+    return r;
+}
