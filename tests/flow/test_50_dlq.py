@@ -1,0 +1,344 @@
+"""The dead-letter tool against a real Kafka: what it tells of dead letters in the documented format, and what its replays are."""
+import json
+import os
+import signal
+import subprocess
+import uuid
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from programs import binary
+from topics import headers_of
+
+DLQ, REPLAY, GROUP = "tandem.inventory.dlq", "tandem.inventory.replay", "tandem-inventory.replay"
+PARTITIONS = 3
+
+
+class Tool:
+    """tandem-dlq with the address and the destination filled in."""
+
+    def __init__(self, brokers):
+        self.brokers = brokers
+
+    def command(self, *words, destination="inventory"):
+        return [binary("tandem-dlq"), "--kafka-brokers", self.brokers, "--destination", destination, *map(str, words)]
+
+    def run(self, *words, code=0, **options):
+        done = subprocess.run(self.command(*words, **options), capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def lines(self, *words, **options):
+        return [json.loads(line) for line in self.run(*words, "--json", **options).stdout.splitlines()]
+
+    def states(self):
+        return {entry["event_id"]: entry["state"] for entry in self.lines("ls", "--limit", 100000)}
+
+
+@pytest.fixture
+def tool(kafka):
+    return Tool(kafka.brokers)
+
+
+@pytest.fixture
+def letters(topics):
+    """Topics as a worker makes them, and a way to write what it would write."""
+    topics.create(DLQ, PARTITIONS)
+    topics.create(REPLAY, PARTITIONS)
+    return Letters(topics)
+
+
+class Letters:
+    def __init__(self, topics):
+        self.topics = topics
+        self.offsets = 0
+
+    def bury(self, event, key="o-17", partition=0, offset=None, count=0, reason="rejected", payload=b'{"order":"o-17"}', **more):
+        """One dead letter, every header as docs/formats.md has it; more: x-dlq-* headers by their last words, None leaves one out."""
+        if offset is None:
+            offset, self.offsets = self.offsets, self.offsets + 1
+        headers = {
+            "ce_specversion": "1.0", "ce_id": event, "ce_source": "tandem", "ce_type": "order.placed", "content-type": "application/json",
+            "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "shop": b"\xff\x00",
+            "__dlq.errors.topic": "tandem.orders", "__dlq.errors.partition": str(partition), "__dlq.errors.offset": str(offset),
+            "__dlq.errors.group": "tandem-inventory", "__dlq.errors.delivery.count": str(3 * (count + 1)),
+            "__dlq.errors.message": "the API refused it", "x-dlq-version": "1",
+            "x-dlq-id": f"inventory/tandem.orders/{partition}/{offset}/{count}", "x-dlq-event-id": event,
+            "x-dlq-destination": "inventory", "x-dlq-reason": reason, "x-dlq-http-status": "422",
+            "x-dlq-response-body": '{"error":"no such sku \x1b[31m"}', "x-dlq-first-attempt-at": "2026-01-02T03:04:05.678Z",
+            "x-dlq-last-attempt-at": "2026-01-02T03:04:06.678Z", "x-dlq-attempts": "3", "x-dlq-ambiguous": "false",
+            "x-dlq-worker": "inventory-1", "x-dlq-replay-count": str(count)}
+        headers |= {"x-dlq-" + name.replace("_", "-"): value for name, value in more.items()}
+        self.topics.produce(DLQ, payload, key=key, partition=partition,
+                            headers=[(n, v) for n, v in headers.items() if v is not None])
+        return event
+
+    def replays(self):
+        return self.topics.read(REPLAY)
+
+    def replayed_events(self):
+        return [headers_of(m)["x-dlq-event-id"] for m in self.replays()]
+
+    def complete(self, partition=0):
+        """As the worker: everything in the replay partition is done."""
+        consumer = Consumer({"bootstrap.servers": self.topics.brokers, "group.id": GROUP})
+        try:
+            high = consumer.get_watermark_offsets(TopicPartition(REPLAY, partition), timeout=30)[1]
+            consumer.commit(offsets=[TopicPartition(REPLAY, partition, high)], asynchronous=False)
+        finally:
+            consumer.close()
+
+
+# ---- looking ----
+
+def test_stats_counts_by_reason_state_status_and_key(letters, tool):
+    letters.bury("e-1", key="a")
+    letters.bury("e-2", key="a", reason="parked-behind", http_status=None, parked_behind="e-1")
+    letters.bury("e-3", key="b", partition=2)
+    stats, = tool.lines("stats")
+    assert stats["events"] == 3 and stats["states"]["open"] == 3 and not stats["partial"] and stats["unreadable"] == 0
+    assert {r["reason"]: r["events"] for r in stats["reasons"]} == {"rejected": 2, "parked-behind": 1}
+    assert {s["status"]: s["events"] for s in stats["statuses"]} == {422: 2, None: 1}
+    assert [(k["key"], k["events"]) for k in stats["keys"]] == [("a", 2), ("b", 1)]
+    text = tool.run("stats").stdout
+    assert "3 events, 3 open" in text and "parked-behind" in text
+
+
+def test_an_empty_topic_is_no_error(letters, tool):
+    assert tool.lines("stats")[0]["events"] == 0
+    assert tool.run("ls").stdout == ""
+    assert "would replay 0 events" in tool.run("replay", "--all").stdout
+
+
+def test_ls_filters_by_what_it_is_told(letters, tool):
+    letters.bury("e-1", key="a")
+    letters.bury("e-2", key="b", reason="too-old")
+    letters.bury("e-3", key=None, partition=1)
+    listed = [line.split()[-1] for line in tool.run("ls").stdout.splitlines()]
+    assert sorted(listed) == ["e-1", "e-2", "e-3"]
+    assert [e["event_id"] for e in tool.lines("ls", "--reason", "too-old")] == ["e-2"]
+    assert [e["event_id"] for e in tool.lines("ls", "--key", "a")] == ["e-1"]
+    assert len(tool.lines("ls", "--since", "1h", "--type", "order.placed", "--state", "open")) == 3
+    assert tool.lines("ls", "--until", "1h") == []
+    limited = tool.run("ls", "--limit", "1")
+    assert len(limited.stdout.splitlines()) == 1 and "the first 1 of 3" in limited.stderr
+
+
+def test_show_tells_everything_and_what_to_do_next(letters, tool):
+    letters.bury("e-1", payload=b'{"order":"o-17","total":0.10}')
+    text = tool.run("show", "e-1").stdout
+    for fact in ("open", "rejected", "the API refused it", "what to do", "tandem.orders partition 0 offset 0", '"total": 0.10',
+                 "inventory-1", "shop: \\xff\\x00"):
+        assert fact in text
+    assert "\x1b" not in text
+    shown, = tool.lines("show", "inventory/tandem.orders/0/0/0")
+    assert shown["event_id"] == "e-1" and shown["payload"] == '{"order":"o-17","total":0.10}' and shown["next"]
+    assert {"name": "shop", "value": None, "value_base64": "/wA="} in shown["headers"]
+
+
+def test_a_payload_that_is_not_json_is_shown_in_hex(letters, tool):
+    letters.bury("e-1", payload=b"\x00\x01PNG")
+    assert "00 01 50 4e 47" in tool.run("show", "e-1").stdout
+    letters.bury("e-2", payload=None)
+    assert "tombstone" in tool.run("show", "e-2").stdout
+
+
+def test_a_record_that_is_no_dead_letter_is_said_and_can_be_looked_at(letters, tool, topics):
+    topics.produce(DLQ, b"what", key=b"k", partition=1, headers=[("who", b"me")])
+    letters.bury("e-1")
+    letters.bury("e-2", version="2")
+    done = tool.run("stats")
+    assert "2 records" in done.stderr and "1 open" in done.stdout
+    text = tool.run("show", "1/0").stdout
+    assert "x-dlq-version" in text and "who: me" in text
+
+
+def test_ten_thousand_headers_and_a_megabyte_are_read_and_replayed(letters, tool, topics):
+    topics.create("tandem.big.dlq", 1, max_message_bytes=4 << 20)
+    headers = [("n", b"x")] * 10000
+    base = {"__dlq.errors.topic": "t", "__dlq.errors.partition": "0", "__dlq.errors.offset": "0", "x-dlq-version": "1",
+            "x-dlq-id": "big/t/0/0/0", "x-dlq-event-id": "e", "x-dlq-reason": "headers-over-limit", "x-dlq-replay-count": "0"}
+    topics.produce("tandem.big.dlq", b"v" * (1 << 20), key=b"k", partition=0, headers=headers + list(base.items()))
+    assert "10008" in tool.run("show", "e", destination="big").stdout
+    topics.create("tandem.big.replay", 1, max_message_bytes=4 << 20)
+    tool.run("replay", "e", "--execute", destination="big")
+    record, = topics.read("tandem.big.replay")
+    assert len(record.value()) == 1 << 20 and sum(n == "n" for n, _ in record.headers()) == 10000
+
+
+# ---- replaying ----
+
+def test_a_dry_run_is_the_default_and_changes_nothing(letters, tool):
+    letters.bury("e-1")
+    done = tool.run("replay", "--all")
+    assert "would replay 1 events of 1 keys" in done.stdout and "--execute" in done.stderr
+    assert letters.replays() == []
+
+
+def test_a_replay_record_is_the_event_and_where_it_came_from(letters, tool, topics):
+    letters.bury("e-1", key=b"\xffkey", partition=2, offset=77, count=1, replay_id="older", payload=b"\x00bytes")
+    plan, = tool.lines("replay", "e-1", "--execute")
+    record, = letters.replays()
+    assert (record.partition(), record.key(), record.value()) == (2, b"\xffkey", b"\x00bytes")
+    headers = headers_of(record)
+    assert uuid.UUID(headers.pop("x-dlq-replay-id")) == uuid.UUID(plan["replay_id"])
+    assert headers == {
+        "ce_specversion": "1.0", "ce_id": "e-1", "ce_source": "tandem", "ce_type": "order.placed", "content-type": "application/json",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "shop": b"\xff\x00",
+        "__dlq.errors.topic": "tandem.orders", "__dlq.errors.partition": "2", "__dlq.errors.offset": "77",
+        "x-dlq-version": "1", "x-dlq-id": "inventory/tandem.orders/2/77/1", "x-dlq-event-id": "e-1",
+        "x-dlq-destination": "inventory", "x-dlq-attempts": "6", "x-dlq-replay-count": "2"}
+    assert len(record.headers()) == len(headers) + 1
+    assert topics.count("tandem.orders") == 0, "the other API must see nothing"
+
+
+@pytest.mark.parametrize("key,value", [(None, b""), (b"", None)])
+def test_null_and_empty_stay_different(letters, tool, key, value):
+    letters.bury("e-1", key=key, payload=value)
+    tool.run("replay", "--all", "--execute")
+    record, = letters.replays()
+    assert (record.key(), record.value()) == (key, value)
+
+
+def test_a_state_follows_the_replay_through_its_life(letters, tool):
+    letters.bury("e-1", offset=0)
+    assert tool.states() == {"e-1": "open"}
+    tool.run("replay", "e-1", "--execute")
+    assert tool.states() == {"e-1": "replaying"}
+    again = tool.run("replay", "e-1", "--execute").stdout
+    assert "replayed 0 events" in again or "would replay 0 events" in again
+    assert "on its way already" in again
+    assert len(letters.replays()) == 1
+    letters.complete()
+    assert tool.states() == {"e-1": "resolved"}
+    letters.bury("e-1", offset=0, count=1)
+    assert tool.states() == {"e-1": "failed-again"}
+    tool.run("replay", "--state", "failed-again", "--execute")
+    assert [headers_of(m)["x-dlq-replay-count"] for m in letters.replays()] == ["1", "2"]
+    letters.complete()
+    assert tool.states() == {"e-1": "resolved"}
+    assert "resolved already" in tool.run("replay", "--all").stdout
+
+
+def test_a_key_goes_as_a_whole_and_in_order(letters, tool):
+    letters.bury("e-1", key="a", offset=1)
+    letters.bury("e-2", key="b", offset=2)
+    letters.bury("e-3", key="a", offset=3, reason="parked-behind", parked_behind="e-1")
+    letters.bury("e-4", key="a", offset=4, reason="parked-behind", parked_behind="e-1")
+    done = tool.run("replay", "e-3", "--execute")
+    assert "replayed 3 events of 1 keys" in done.stdout and "2 of them were not asked for" in done.stdout
+    assert letters.replayed_events() == ["e-1", "e-3", "e-4"]
+
+
+def test_order_of_a_key_holds_when_its_first_event_failed_again_later(letters, tool):
+    letters.bury("e-1", key="a", offset=1)
+    tool.run("replay", "e-1", "--execute")
+    letters.bury("e-2", key="a", offset=2, reason="parked-behind", parked_behind="e-1")
+    letters.bury("e-3", key="b", offset=3)
+    letters.complete()
+    letters.bury("e-1", key="a", offset=1, count=1)
+    tool.run("replay", "--all", "--execute")
+    assert letters.replayed_events()[1:] == ["e-3", "e-1", "e-2"]
+
+
+def test_thousands_go_in_order_and_none_is_left_out(letters, tool):
+    producer = Producer({"bootstrap.servers": letters.topics.brokers})
+    for i in range(6000):
+        partition, offset = i % PARTITIONS, i
+        headers = {"__dlq.errors.topic": "tandem.orders", "__dlq.errors.partition": str(partition), "__dlq.errors.offset": str(offset),
+                   "x-dlq-version": "1", "x-dlq-id": f"inventory/tandem.orders/{partition}/{offset}/0", "x-dlq-event-id": f"e-{i}",
+                   "x-dlq-reason": "attempts-spent", "x-dlq-replay-count": "0"}
+        producer.produce(DLQ, b"v", key=f"k-{i % 100}-{partition}", partition=partition, headers=headers)
+    assert producer.flush(30) == 0
+    tool.run("replay", "--all", "--execute")
+    expected = [f"e-{i}" for partition in range(PARTITIONS) for i in range(6000) if i % PARTITIONS == partition]
+    assert letters.replayed_events() == expected
+
+
+def test_a_rate_paces_the_replay_and_takes_everything(letters, tool):
+    for i in range(5):
+        letters.bury(f"e-{i}", key=None)
+    started = os.times().elapsed
+    tool.run("replay", "--all", "--rate", "2/s", "--execute")
+    assert os.times().elapsed - started >= 2, "five events at two a second take at least two whole seconds"
+    assert letters.replayed_events() == [f"e-{i}" for i in range(5)]
+
+
+def test_a_stopped_run_keeps_whole_seconds_and_can_be_run_again(letters, tool, wait_until):
+    for i in range(40):
+        letters.bury(f"e-{i}", key=None)
+    with subprocess.Popen(tool.command("replay", "--all", "--rate", "2/s", "--execute"), stderr=subprocess.PIPE, text=True) as running:
+        wait_until(lambda: len(letters.replays()) >= 2)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 1 and "of 40 events replayed" in said
+    assert len(letters.replays()) % 2 == 0
+    tool.run("replay", "--all", "--execute")
+    assert letters.replayed_events() == [f"e-{i}" for i in range(40)]
+
+
+def test_a_second_run_takes_over_and_nothing_is_replayed_twice(letters, tool, wait_until):
+    for i in range(40):
+        letters.bury(f"e-{i}", key=None)
+    with subprocess.Popen(tool.command("replay", "--all", "--rate", "2/s", "--execute"), stderr=subprocess.PIPE, text=True) as first:
+        wait_until(lambda: len(letters.replays()) >= 2)
+        tool.run("replay", "--all", "--execute")
+        _, said = first.communicate(timeout=60)
+    assert first.returncode == 1 and "took over" in said
+    assert letters.replayed_events() == [f"e-{i}" for i in range(40)]
+
+
+def test_a_killed_run_leaves_nothing_half_replayed(letters, tool, wait_until):
+    """What a killed run had not committed is aborted by the next one; readers never see it."""
+    for i in range(30):
+        letters.bury(f"e-{i}", key=None)
+    with subprocess.Popen(tool.command("replay", "--all", "--rate", "3/s", "--execute")) as running:
+        wait_until(lambda: len(letters.replays()) >= 3)
+        running.kill()
+    tool.run("replay", "--all", "--execute")
+    assert letters.replayed_events() == [f"e-{i}" for i in range(30)]
+
+
+def test_a_topic_over_the_limit_is_shown_in_part_and_not_replayed(letters, tool):
+    for i in range(5):
+        letters.bury(f"e-{i}")
+    done = tool.run("ls", "--scan-max", "3", code=1)
+    assert len(done.stdout.splitlines()) == 3 and "--scan-max" in done.stderr
+    tool.run("replay", "--all", "--scan-max", "3", "--execute", code=100)
+    assert letters.replays() == []
+
+
+# ---- wrong use, bad days ----
+
+@pytest.mark.parametrize("words,said", [
+    (["replay", "--execute"], "--all"),
+    (["replay", "e-404"], "e-404"),
+    (["show", "e-404"], "e-404"),
+    (["frobnicate"], "frobnicate"),
+    (["ls", "--rate", "5/s"], "--rate"),
+    (["ls", "--reason", "bogus"], "bogus"),
+    ([], "verb"),
+])
+def test_wrong_use_is_one_line_and_exit_100(letters, tool, words, said):
+    done = tool.run(*words, code=100)
+    assert done.stdout == "" and said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_destination_without_a_topic_is_named(topics, tool):
+    assert "tandem.nobody.dlq" in tool.run("stats", destination="nobody", code=100).stderr
+    topics.create(DLQ, 2)
+    assert "0 partitions" in tool.run("replay", "--all", "--execute", code=100).stderr
+    topics.create(REPLAY, 3)
+    assert "3 partitions" in tool.run("replay", "--all", "--execute", code=100).stderr
+
+
+def test_a_kafka_that_is_not_there_is_exit_111():
+    done = Tool("127.0.0.1:1").run("stats", "--timeout", "1s", code=111)
+    assert "127.0.0.1:1" in done.stderr or "broker" in done.stderr.lower()
+
+
+@pytest.mark.parametrize("verb", ["stats", "ls", "show", "replay"])
+def test_help_teaches_each_verb_with_an_example(verb):
+    done = subprocess.run([binary("tandem-dlq"), verb, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: tandem-dlq") and "Examples:" in done.stdout and f"inventory {verb}" in done.stdout.replace("crm", "inventory")

@@ -1,0 +1,315 @@
+/* Keeps every dead letter's identity and facts, joins replays to them, and says what became of each event. */
+#include <stdio.h>
+#include <string.h>
+
+#include "worker/dlq/dlq_index.h"
+
+const char *dlq_state_name(enum dlq_state s)
+{
+    static const char *const NAMES[] = {
+#define DLQ_STATE_NAME(id, name, prose) name,
+        DLQ_STATES(DLQ_STATE_NAME)};
+    ENSURE(s < DLQ_STATE_COUNT);
+    return NAMES[s];
+}
+
+const char *dlq_state_prose(enum dlq_state s)
+{
+    static const char *const PROSE[] = {
+#define DLQ_STATE_PROSE(id, name, prose) prose,
+        DLQ_STATES(DLQ_STATE_PROSE)};
+    ENSURE(s < DLQ_STATE_COUNT);
+    return PROSE[s];
+}
+
+int dlq_index_init(struct dlq_index *ix, size_t entries_max, size_t bytes_max, struct err *err)
+{
+    *ix = (struct dlq_index){.entries_max = entries_max, .bytes_max = bytes_max};
+    ix->slot_count = ix->text_slots = 1024; /* powers of two */
+    ix->slots = calloc(ix->slot_count, sizeof(*ix->slots));
+    ix->texts = calloc(ix->text_slots, sizeof(*ix->texts));
+    if (!ix->slots || !ix->texts) {
+        dlq_index_done(ix);
+        return err_set(err, ERR_TEMPORARY, "no memory for the index");
+    }
+    return 0;
+}
+
+void dlq_index_done(struct dlq_index *ix)
+{
+    for (size_t i = 0; ix->texts && i < ix->text_slots; i++)
+        free(ix->texts[i]);
+    free(ix->texts);
+    free(ix->slots);
+    free(ix->entries);
+    *ix = (struct dlq_index){0};
+}
+
+/* ---- texts, each kept once ---- */
+
+static uint64_t hash_bytes(uint64_t h, const void *data, size_t len)
+{
+    const unsigned char *p = data;
+    for (size_t i = 0; i < len; i++)
+        h = (h ^ p[i]) * UINT64_C(0x100000001b3); /* FNV-1a */
+    return h ^ (h >> 29);
+}
+#define HASH_SEED UINT64_C(0xcbf29ce484222325)
+
+/* Everything the index holds is counted here, so that bytes_max bounds the process. */
+static bool spend(struct dlq_index *ix, size_t bytes)
+{
+    if (bytes > ix->bytes_max - ix->bytes) {
+        ix->partial = true;
+        return false;
+    }
+    ix->bytes += bytes;
+    return true;
+}
+
+static struct dlq_text **text_slot(struct dlq_text **table, size_t slots, const char *data, size_t len)
+{
+    size_t i = hash_bytes(HASH_SEED, data, len) & (slots - 1);
+    while (table[i] && (table[i]->len != len || memcmp(table[i]->data, data, len) != 0))
+        i = (i + 1) & (slots - 1);
+    return &table[i];
+}
+
+static bool texts_grow(struct dlq_index *ix)
+{
+    size_t slots = ix->text_slots * 2;
+    if (!spend(ix, slots / 2 * sizeof(*ix->texts)))
+        return false;
+    struct dlq_text **table = calloc(slots, sizeof(*table));
+    if (!table) {
+        ix->partial = true;
+        return false;
+    }
+    for (size_t i = 0; i < ix->text_slots; i++)
+        if (ix->texts[i])
+            *text_slot(table, slots, ix->texts[i]->data, ix->texts[i]->len) = ix->texts[i];
+    free(ix->texts);
+    ix->texts = table;
+    ix->text_slots = slots;
+    return true;
+}
+
+/* false: over a limit. A slice that is not there gives NULL. */
+static bool keep(struct dlq_index *ix, struct slice s, const struct dlq_text **ret_text)
+{
+    *ret_text = NULL;
+    if (!s.data)
+        return true;
+    if (ix->text_count * 2 >= ix->text_slots && !texts_grow(ix))
+        return false;
+    struct dlq_text **slot = text_slot(ix->texts, ix->text_slots, s.data, s.len);
+    if (!*slot) {
+        if (s.len >= UINT32_MAX || !spend(ix, sizeof(struct dlq_text) + s.len + 1))
+            return false;
+        struct dlq_text *t = malloc(sizeof(*t) + s.len + 1);
+        if (!t) {
+            ix->partial = true;
+            return false;
+        }
+        t->len = (uint32_t)s.len;
+        memcpy(t->data, s.data, s.len);
+        t->data[s.len] = '\0';
+        *slot = t;
+        ix->text_count++;
+    }
+    *ret_text = *slot;
+    return true;
+}
+
+/* ---- entries, found by identity: topic, partition, offset, round ---- */
+
+static uint64_t entry_hash(const struct dlq_entry *e)
+{
+    uint64_t h = hash_bytes(HASH_SEED, &e->topic, sizeof(e->topic));
+    h = hash_bytes(h, &e->partition, sizeof(e->partition));
+    h = hash_bytes(h, &e->offset, sizeof(e->offset));
+    return hash_bytes(h, &e->replay_count, sizeof(e->replay_count));
+}
+
+bool dlq_same_event(const struct dlq_entry *a, const struct dlq_entry *b)
+{
+    return a->topic == b->topic && a->partition == b->partition && a->offset == b->offset;
+}
+
+static uint32_t *entry_slot(const struct dlq_index *ix, uint32_t *slots, size_t slot_count,
+                            const struct dlq_entry *e)
+{
+    size_t i = entry_hash(e) & (slot_count - 1);
+    for (; slots[i]; i = (i + 1) & (slot_count - 1)) {
+        const struct dlq_entry *there = &ix->entries[slots[i] - 1];
+        if (dlq_same_event(there, e) && there->replay_count == e->replay_count)
+            break;
+    }
+    return &slots[i];
+}
+
+static bool entries_grow(struct dlq_index *ix)
+{
+    size_t cap = ix->cap ? ix->cap * 2 : 256, slot_count = ix->slot_count;
+    while (slot_count < cap * 2)
+        slot_count *= 2;
+    if (!spend(ix,
+               (cap - ix->cap) * sizeof(*ix->entries) + (slot_count - ix->slot_count) * sizeof(*ix->slots)))
+        return false;
+    struct dlq_entry *entries = realloc(ix->entries, cap * sizeof(*entries));
+    if (entries)
+        ix->entries = entries;
+    uint32_t *slots = entries ? calloc(slot_count, sizeof(*slots)) : NULL;
+    if (!slots) {
+        ix->partial = true;
+        return false;
+    }
+    for (size_t i = 0; i < ix->count; i++)
+        *entry_slot(ix, slots, slot_count, &ix->entries[i]) = (uint32_t)i + 1;
+    free(ix->slots);
+    ix->slots = slots;
+    ix->slot_count = slot_count;
+    ix->cap = cap;
+    return true;
+}
+
+/* The entry of that identity, made when it is new; NULL over a limit. */
+static struct dlq_entry *entry_of(struct dlq_index *ix, const struct dlq_id *id)
+{
+    struct dlq_entry wanted = {
+        .partition = id->partition, .offset = id->offset, .replay_count = id->replay_count};
+    if (!keep(ix, id->topic, &wanted.topic))
+        return NULL;
+    uint32_t *slot = entry_slot(ix, ix->slots, ix->slot_count, &wanted);
+    if (*slot)
+        return &ix->entries[*slot - 1];
+    if (ix->count >= ix->entries_max) {
+        ix->partial = true;
+        return NULL;
+    }
+    if (ix->count == ix->cap) {
+        if (!entries_grow(ix))
+            return NULL;
+        slot = entry_slot(ix, ix->slots, ix->slot_count, &wanted);
+    }
+    ix->entries[ix->count] = wanted;
+    *slot = (uint32_t)++ix->count;
+    return &ix->entries[ix->count - 1];
+}
+
+/* ---- facts ---- */
+
+bool dlq_index_replay(struct dlq_index *ix, const struct dlq_id *id, bool complete)
+{
+    struct dlq_entry *e = entry_of(ix, id);
+    if (!e)
+        return false;
+    e->replayed = true;
+    e->pending = e->pending || !complete;
+    return true;
+}
+
+bool dlq_index_dead_letter(struct dlq_index *ix, const struct dlq_record *rec, struct slice key,
+                           int32_t dlq_partition, int64_t dlq_offset, int64_t time_ns)
+{
+    struct dlq_entry *e = entry_of(ix, &rec->id);
+    if (!e)
+        return false;
+    if (e->seen) /* a crash wrote it twice: once is enough */
+        return true;
+    if (!keep(ix, key, &e->key) || !keep(ix, rec->event_id, &e->event_id) ||
+        !keep(ix, rec->reason, &e->reason) || !keep(ix, rec->type, &e->type) ||
+        !keep(ix, rec->parked_behind, &e->behind))
+        return false;
+    e->dlq_partition = dlq_partition;
+    e->dlq_offset = dlq_offset;
+    e->time_ns = time_ns;
+    e->attempts = (int32_t)rec->attempts;
+    e->status = (int16_t)rec->http_status;
+    e->seen = true;
+    return true;
+}
+
+void dlq_index_unreadable(struct dlq_index *ix, int32_t dlq_partition, int64_t dlq_offset, const char *why)
+{
+    if (ix->unreadable++ == 0)
+        snprintf(ix->unreadable_example, sizeof(ix->unreadable_example), "%d/%lld: %s", dlq_partition,
+                 (long long)dlq_offset, why);
+}
+
+static int by_event(const void *left, const void *right)
+{
+    const struct dlq_entry *a = left, *b = right;
+    if (a->dlq_partition != b->dlq_partition)
+        return a->dlq_partition < b->dlq_partition ? -1 : 1;
+    if (a->topic != b->topic)
+        return strcmp(a->topic->data, b->topic->data);
+    if (a->partition != b->partition)
+        return a->partition < b->partition ? -1 : 1;
+    if (a->offset != b->offset)
+        return a->offset < b->offset ? -1 : 1;
+    return a->replay_count < b->replay_count ? -1 : a->replay_count > b->replay_count;
+}
+
+static enum dlq_state state_of_newest(const struct dlq_entry *e)
+{
+    if (e->replayed)
+        return e->pending ? DLQ_REPLAYING : DLQ_RESOLVED;
+    return e->replay_count > 0 ? DLQ_FAILED_AGAIN : DLQ_OPEN;
+}
+
+void dlq_index_close(struct dlq_index *ix)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < ix->count; i++)
+        if (ix->entries[i].seen)
+            ix->entries[kept++] = ix->entries[i];
+    ix->count = kept;
+    if (kept)
+        qsort(ix->entries, kept, sizeof(*ix->entries), by_event);
+    for (size_t i = 0; i < kept; i++) {
+        struct dlq_entry *e = &ix->entries[i];
+        e->newest = i + 1 == kept || !dlq_same_event(e, e + 1);
+        e->state = e->newest ? state_of_newest(e) : DLQ_FAILED_AGAIN;
+    }
+}
+
+/* ---- finding ---- */
+
+int dlq_position_parse(const char *text, int32_t *ret_partition, int64_t *ret_offset)
+{
+    const char *slash = strchr(text, '/');
+    if (!slash)
+        return -1;
+    int64_t partition = dlq_number((struct slice){text, (size_t)(slash - text)}, INT32_MAX);
+    int64_t offset = dlq_number((struct slice){slash + 1, strlen(slash + 1)}, INT64_MAX);
+    if (partition < 0 || offset < 0)
+        return -1;
+    *ret_partition = (int32_t)partition;
+    *ret_offset = offset;
+    return 0;
+}
+
+static bool is_round(const struct dlq_entry *e, const struct dlq_id *id)
+{
+    return e->partition == id->partition && e->offset == id->offset && e->replay_count == id->replay_count &&
+           e->topic->len == id->topic.len && memcmp(e->topic->data, id->topic.data, id->topic.len) == 0;
+}
+
+struct dlq_entry *dlq_index_find(const struct dlq_index *ix, const char *text)
+{
+    struct slice s = {text, strlen(text)};
+    struct dlq_id id;
+    int32_t partition = -1;
+    int64_t offset = -1;
+    bool is_id = dlq_id_parse(s, &id) == 0;
+    bool is_position = dlq_position_parse(text, &partition, &offset) == 0;
+    for (size_t i = 0; i < ix->count; i++) {
+        struct dlq_entry *e = &ix->entries[i];
+        bool event = e->newest && e->event_id->len == s.len && memcmp(e->event_id->data, text, s.len) == 0;
+        bool here = is_position && e->dlq_partition == partition && e->dlq_offset == offset;
+        if (event || here || (is_id && is_round(e, &id)))
+            return e;
+    }
+    return NULL;
+}

@@ -1,0 +1,154 @@
+/* Escapes bytes for people and packs facts for programs. */
+#include <string.h>
+
+#include "common/buf.h"
+#include "common/clock.h"
+#include "common/utf8.h"
+#include "worker/dlq/dlq_print.h"
+
+/* C0, DEL and C1 controls (C1 are the characters U+0080 to U+009F: c2 80 … c2 9f). */
+static bool is_control(const char *s, size_t len)
+{
+    unsigned char c = (unsigned char)s[0];
+    if (len == 1)
+        return c < 0x20 || c == 0x7f;
+    return len == 2 && c == 0xc2 && (unsigned char)s[1] < 0xa0;
+}
+
+static void print_escaped(FILE *out, struct slice s, const char *allowed)
+{
+    for (size_t i = 0; i < s.len;) {
+        size_t n = utf8_char(s.data + i, s.len - i);
+        bool plain = n > 0 && (!is_control(s.data + i, n) || (s.data[i] && strchr(allowed, s.data[i])));
+        if (plain) {
+            fwrite(s.data + i, 1, n, out);
+            i += n;
+        } else {
+            fprintf(out, "\\x%02x", (unsigned char)s.data[i++]);
+        }
+    }
+}
+
+void dlq_print_bytes(FILE *out, struct slice s)
+{
+    print_escaped(out, s, "");
+}
+
+void dlq_print_lines(FILE *out, struct slice s)
+{
+    print_escaped(out, s, "\n\t");
+}
+
+static void print_hex_line(FILE *out, const char *data, size_t len)
+{
+    for (size_t i = 0; i < 16; i++) {
+        if (i < len)
+            fprintf(out, " %02x", (unsigned char)data[i]);
+        else
+            fputs("   ", out);
+    }
+    fputs("  ", out);
+    for (size_t i = 0; i < len; i++)
+        fputc(data[i] >= 0x20 && data[i] < 0x7f ? data[i] : '.', out);
+    fputc('\n', out);
+}
+
+void dlq_print_hex(FILE *out, struct slice s, size_t max_bytes)
+{
+    size_t shown = s.len < max_bytes ? s.len : max_bytes;
+    for (size_t i = 0; i < shown; i += 16) {
+        fprintf(out, "  %06zx ", i);
+        print_hex_line(out, s.data + i, shown - i < 16 ? shown - i : 16);
+    }
+    if (shown < s.len)
+        fprintf(out, "  … %zu more bytes (--json has all)\n", s.len - shown);
+}
+
+struct slice dlq_text_slice(const struct dlq_text *t)
+{
+    return t ? (struct slice){t->data, t->len} : (struct slice){NULL, 0};
+}
+
+void dlq_print_text(FILE *out, const struct dlq_text *t, const char *missing)
+{
+    if (t)
+        dlq_print_bytes(out, dlq_text_slice(t));
+    else
+        fputs(missing, out);
+}
+
+/* ---- JSON ---- */
+
+static void set_base64(json_t *object, const char *name, struct slice s)
+{
+    char field[128];
+    struct buf text;
+    buf_init(&text, s.len / 3 * 4 + 8);
+    snprintf(field, sizeof(field), "%s_base64", name);
+    if (buf_base64(&text, s.data, s.len) == 0) {
+        json_object_set_new(object, name, json_null());
+        json_object_set_new(object, field, json_string(buf_str(&text)));
+    }
+    buf_done(&text);
+}
+
+void dlq_json_set(json_t *object, const char *name, struct slice s)
+{
+    if (!s.data)
+        json_object_set_new(object, name, json_null());
+    else if (utf8_valid(s.data, s.len))
+        json_object_set_new(object, name, json_stringn(s.data, s.len));
+    else
+        set_base64(object, name, s);
+}
+
+void dlq_json_int(json_t *object, const char *name, int64_t n)
+{
+    json_object_set_new(object, name, n < 0 ? json_null() : json_integer(n));
+}
+
+void dlq_json_time(json_t *object, const char *name, int64_t wall_ns)
+{
+    char text[CLOCK_RFC3339_BYTES];
+    json_object_set_new(object, name, wall_ns ? json_string(clock_rfc3339(wall_ns, text)) : json_null());
+}
+
+static json_t *id_string(const char *destination, const struct dlq_entry *e)
+{
+    return json_sprintf("%s/%s/%d/%lld/%d", destination, e->topic->data, e->partition, (long long)e->offset,
+                        e->replay_count);
+}
+
+json_t *dlq_json_entry(const char *destination, const struct dlq_entry *e)
+{
+    json_t *o = json_object();
+    json_object_set_new(o, "id", id_string(destination, e));
+    dlq_json_set(o, "event_id", dlq_text_slice(e->event_id));
+    json_object_set_new(o, "state", json_string(dlq_state_name(e->state)));
+    dlq_json_set(o, "reason", dlq_text_slice(e->reason));
+    dlq_json_int(o, "status", e->status);
+    dlq_json_set(o, "key", dlq_text_slice(e->key));
+    dlq_json_set(o, "type", dlq_text_slice(e->type));
+    dlq_json_set(o, "parked_behind", dlq_text_slice(e->behind));
+    dlq_json_int(o, "attempts", e->attempts);
+    dlq_json_int(o, "replay_count", e->replay_count);
+    dlq_json_time(o, "at", e->time_ns);
+    dlq_json_set(o, "topic", dlq_text_slice(e->topic));
+    dlq_json_int(o, "partition", e->partition);
+    dlq_json_int(o, "offset", e->offset);
+    dlq_json_int(o, "dlq_partition", e->dlq_partition);
+    dlq_json_int(o, "dlq_offset", e->dlq_offset);
+    return o;
+}
+
+int dlq_json_line(FILE *out, json_t *object, struct err *err)
+{
+    char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    json_decref(object);
+    if (!text)
+        return err_set(err, ERR_TEMPORARY, "no memory for a line of JSON");
+    fputs(text, out);
+    fputc('\n', out);
+    free(text);
+    return 0;
+}
