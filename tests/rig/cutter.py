@@ -1,0 +1,111 @@
+"""A TCP proxy that cuts, stalls and heals the traffic to a server: the network as it is on bad days."""
+import select
+import socket
+import struct
+import threading
+
+CHUNK = 65536
+
+
+class Cutter:
+    """Listens on a free loopback port and forwards to (host, port).
+
+    cut()    reset every connection and every new one at once: a host that is gone
+    stall()  keep connections open and move no byte: a switch that swallows packets; new ones are accepted and starve
+    heal()   forward again; what was stalled goes on where it stopped
+    """
+
+    def __init__(self, host, port):
+        self.target = (host, port)
+        self.server = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = self.server.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self.lock = threading.Lock()
+        self.pairs = set()
+        self.flowing = threading.Event()
+        self.flowing.set()
+        self.is_cut = self.closed = False
+        self.connections = 0  # accepted in all
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self):
+        with self.lock:
+            self.is_cut = True
+            pairs = list(self.pairs)
+        for pair in pairs:
+            self._drop(pair)
+
+    def stall(self):
+        self.flowing.clear()
+
+    def heal(self):
+        with self.lock:
+            self.is_cut = False
+        self.flowing.set()
+
+    def close(self):
+        self.closed = True
+        self.cut()
+        self.flowing.set()
+        self.server.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _accept(self):
+        while not self.closed:
+            try:
+                client = self.server.accept()[0]
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client):
+        try:
+            upstream = socket.create_connection(self.target, timeout=10)
+        except OSError:
+            reset(client)
+            return
+        pair = (client, upstream)
+        with self.lock:
+            if not self.is_cut:
+                self.pairs.add(pair)
+        if pair in self.pairs:
+            for one in pair:
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._pump(client, upstream)
+        self._drop(pair)
+
+    def _pump(self, client, upstream):
+        other = {client: upstream, upstream: client}
+        while True:
+            try:
+                readable = select.select(list(other), [], [], 0.5)[0]
+                for source in readable:
+                    self.flowing.wait()
+                    data = source.recv(CHUNK)
+                    if not data:
+                        return
+                    other[source].sendall(data)
+            except (OSError, ValueError):
+                return
+
+    def _drop(self, pair):
+        with self.lock:
+            self.pairs.discard(pair)
+        for one in pair:
+            reset(one)
+
+
+def reset(connection):
+    """Close with RST instead of FIN: the peer sees an error, not an orderly end."""
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    connection.close()
