@@ -15,7 +15,8 @@ enum err_kind {
 /* Owned by the caller, plain memory, no cleanup needed. Start with `struct err err = {0};`. */
 struct err {
     enum err_kind kind;
-    char message[ERR_MESSAGE_BYTES]; /* lower-case fact, offending value in quotes, then the hint; cut at the limit */
+    /* lower-case fact, offending value in quotes, then the hint; cut at the limit */
+    char message[ERR_MESSAGE_BYTES];
 };
 
 /* Record an error; the first one wins, err may be NULL. Always returns -1, so `return err_set(...)` reads well. */

@@ -20,14 +20,15 @@ struct event_header {
     struct slice name, value; /* value.data NULL: a null header value */
 };
 
-#define EVENT_HEADERS_MAX 256         /* a record with more headers is poison: "too-many-headers" */
-#define EVENT_HEADER_BYTES_MAX 65536  /* names and values together: "headers-too-large" */
+#define EVENT_HEADERS_MAX 256        /* a record with more headers is poison: "too-many-headers" */
+#define EVENT_HEADER_BYTES_MAX 65536 /* names and values together: "headers-too-large" */
 #define EVENT_ATTRIBUTE_BYTES_MAX 1024
 
 /* All slices borrow from the Kafka message; valid until it is released. */
 struct event {
     struct slice key, value;
-    struct slice id, source, type, time, subject, content_type, traceparent; /* ce_* headers; data NULL when missing */
+    /* The ce_* headers and these two; data NULL when missing. */
+    struct slice id, source, type, time, subject, content_type, traceparent;
     struct event_header headers[EVENT_HEADERS_MAX]; /* all of them, also the ones above, in record order */
     size_t header_count, header_bytes;
 };

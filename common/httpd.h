@@ -14,7 +14,7 @@ struct httpd_request {
     const char *method, *path; /* decoded path without the query; borrowed during the handler */
     const char *body;          /* NULL when empty; NUL-terminated */
     size_t body_len;
-    void *connection;          /* for httpd_header and httpd_query */
+    void *connection; /* for httpd_header and httpd_query */
 };
 
 struct httpd_response {
@@ -22,21 +22,22 @@ struct httpd_response {
     const char *content_type; /* preset to "text/plain; charset=utf-8"; static or in `body`'s lifetime */
     struct buf body;          /* preset empty, limit 1 MiB; freed by the server */
     char extra_name[4][64], extra_value[4][256]; /* further headers; empty names are skipped */
-    bool close_without_answer; /* for fault switches: drop the connection */
+    bool close_without_answer;                   /* for fault switches: drop the connection */
 };
 
 /* Called on a server thread. context is the one given at start; it must outlive the server. */
 typedef void (*httpd_handler)(void *context, const struct httpd_request *req, struct httpd_response *res);
 
 struct httpd_config {
-    const char *listen;     /* "127.0.0.1:9101", ":9101" (all addresses), "[::1]:0" (port 0: any free one) */
-    int threads;            /* 1 for an admin port; the sample service uses several (each keeps its own connections) */
-    size_t body_limit;      /* larger requests get 413 */
+    const char *listen; /* "127.0.0.1:9101", ":9101" (all addresses), "[::1]:0" (port 0: any free one) */
+    int threads; /* 1 for an admin port; a busy service takes several (each keeps its own connections) */
+    size_t body_limit; /* larger requests get 413 */
     int connection_limit;
     bool thread_per_connection; /* when the handler may wait (a hanging sample API) */
 };
 
-struct httpd *httpd_start(const struct httpd_config *cfg, httpd_handler handler, void *context, struct err *err);
+struct httpd *httpd_start(const struct httpd_config *cfg, httpd_handler handler, void *context,
+                          struct err *err);
 void httpd_stop(struct httpd *h); /* finishes what is being answered; NULL-safe */
 int httpd_port(const struct httpd *h);
 const char *httpd_header(const struct httpd_request *req, const char *name); /* NULL when missing */
@@ -51,7 +52,8 @@ struct admin_hooks {
     bool (*ready)(void *context, struct buf *why);
     bool (*alive)(void *context);
     const struct stats *stats;
-    void (*extra)(void *context, struct buf *metrics); /* more metric lines (per partition lag); may be NULL */
+    /* more metric lines (per partition lag); may be NULL */
+    void (*extra)(void *context, struct buf *metrics);
     void *context;
 };
 /* hooks: borrowed until httpd_stop. listen "off" starts nothing and returns NULL with no error set. */

@@ -15,15 +15,16 @@ struct kafka_setting {
     const char *locked_why; /* NULL: the user may override */
 };
 /* A configuration with brokers, client.id = program, our settings and the user's pairs. NULL: PERMANENT, names setting and origin. */
-rd_kafka_conf_t *kafka_conf_new(const char *brokers, const char *program, const struct kafka_setting *settings,
-                                size_t count, const struct option_pairs *pairs, struct err *err);
+rd_kafka_conf_t *kafka_conf_new(const char *brokers, const char *program,
+                                const struct kafka_setting *settings, size_t count,
+                                const struct option_pairs *pairs, struct err *err);
 /* Fill err from a response code: kind by whether librdkafka would retry it (fatal: FATAL). Returns -1. */
 int kafka_err(rd_kafka_resp_err_t code, const char *detail, struct err *err, const char *doing);
 
 /* Partitions of topic, 0 when it does not exist, -1 when the cluster cannot be asked within timeout_ms (TEMPORARY). */
 NODISCARD int kafka_partition_count(rd_kafka_t *rk, const char *topic, int timeout_ms, struct err *err);
 /* Create topic (compacted or not; replication -1: the broker's default) and wait until it is there; existing is fine. */
-NODISCARD int kafka_topic_create(rd_kafka_t *rk, const char *topic, int partitions, bool compacted, int timeout_ms,
-                                 struct err *err);
+NODISCARD int kafka_topic_create(rd_kafka_t *rk, const char *topic, int partitions, bool compacted,
+                                 int timeout_ms, struct err *err);
 /* librdkafka's log lines and errors as our log lines; set on conf before the handle is made. */
 void kafka_conf_log(rd_kafka_conf_t *conf);
