@@ -24,9 +24,13 @@ struct log_field {
     size_t str_len;
     int64_t num;
 };
-#define LOG_STR(name_, s_) ((struct log_field){.name = (name_), .str = (s_) ? (s_) : "", .str_len = SIZE_MAX})
-#define LOG_BYTES(name_, s_, n_)                                                                             \
-    ((struct log_field){.name = (name_), .str = (s_) ? (s_) : "", .str_len = (n_)})
+/* NULL is "": a function, because a compiler warns when the macro asks an array whether it is NULL. */
+static inline const char *log_text(const char *s)
+{
+    return s ? s : "";
+}
+#define LOG_STR(name_, s_) LOG_BYTES(name_, s_, SIZE_MAX)
+#define LOG_BYTES(name_, s_, n_) ((struct log_field){.name = (name_), .str = log_text(s_), .str_len = (n_)})
 #define LOG_INT(name_, n_) ((struct log_field){.name = (name_), .num = (int64_t)(n_)})
 #define LOG_AT(level_, msg_, ...)                                                                            \
     log_write((level_), (msg_), (const struct log_field[]){__VA_ARGS__, {.name = NULL}})
