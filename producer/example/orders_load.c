@@ -103,13 +103,21 @@ static bool load_wait_turn(struct load *load)
     return stop_state() == STOP_NO && clock_monotonic_ns() < load->end_ns;
 }
 
+/* With a fixed number of orders any slot; else one of those filled so far. */
+static size_t load_choose_slot(const struct load *load, uint64_t random)
+{
+    int64_t placed = load->next_order;
+    bool all = load->options->keys > 0 || placed > (int64_t)load->slot_count;
+    return random % (all ? load->slot_count : (size_t)placed);
+}
+
 /* Place an order, or change or cancel the one in a random slot. What was done is named by *ret_what. */
 static enum orders_result load_transact(struct load_client *client, enum load_count *ret_what,
                                         struct err *err)
 {
     struct load *load = client->load;
     uint64_t random = load_random(client);
-    size_t slot = (random >> 32) % load->slot_count;
+    size_t slot = load_choose_slot(load, random >> 32);
     int64_t number = load->slots[slot], version;
     bool change = number != 0 && (load->options->keys > 0 ||
                                   (double)(random & 0xffff) / 65536 < load->options->change_share);
@@ -128,7 +136,7 @@ static enum orders_result load_transact(struct load_client *client, enum load_co
                                 : change ? orders_change_lines(&client->store, &c, &version, err)
                                          : orders_place(&client->store, &c, &version, err);
     if (result == ORDERS_DONE && !change)
-        load->slots[slot] = number;
+        load->slots[load->options->keys > 0 ? slot : (size_t)number % load->slot_count] = number;
     else if ((result == ORDERS_DONE && cancel) || result == ORDERS_CONFLICT)
         atomic_compare_exchange_strong(&load->slots[slot], &number, 0);
     return result;
