@@ -190,7 +190,6 @@ static void consume_assign(struct worker_consume *c, int64_t now)
         kafka_err(code, NULL, &c->w->failure, "taking the assignment");
         return;
     }
-    rd_kafka_resume_partitions(c->rk, c->wanted); /* a pause outlives the assignment it was made in */
     c->held_count = n;
     c->state = CONSUME_HELD;
     c->down = false;
@@ -237,7 +236,7 @@ static void consume_let_go(struct worker_consume *c, int64_t now)
     }
     commits_next_round(&c->commits);
     worker_side_unassign(c->w->side);
-    rd_kafka_assign(c->rk, NULL);
+    partitions_give_up(c->rk);
     c->held_count = 0;
     c->state = CONSUME_IDLE;
 }

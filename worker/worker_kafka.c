@@ -225,6 +225,16 @@ void partition_pause(rd_kafka_t *rk, const char *topic, int partition, bool paus
     rd_kafka_topic_partition_list_destroy(one);
 }
 
+void partitions_give_up(rd_kafka_t *rk)
+{
+    rd_kafka_topic_partition_list_t *list = NULL;
+    if (rd_kafka_assignment(rk, &list) == RD_KAFKA_RESP_ERR_NO_ERROR && list) {
+        rd_kafka_resume_partitions(rk, list);
+        rd_kafka_topic_partition_list_destroy(list);
+    }
+    rd_kafka_assign(rk, NULL);
+}
+
 bool worker_kafka_error(struct worker *w, rd_kafka_t *rk, rd_kafka_event_t *ev, const char *who)
 {
     rd_kafka_resp_err_t code = rd_kafka_event_error(ev);

@@ -30,5 +30,7 @@ const char *committed_metadata(const rd_kafka_topic_partition_t *p);
 NODISCARD int committed_read(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct err *err);
 /* Stop or resume fetching one partition; a local matter, done at once. */
 void partition_pause(rd_kafka_t *rk, const char *topic, int partition, bool pause);
+/* Nothing is assigned any more, and nothing paused: a pause would outlive the assignment it was made in. */
+void partitions_give_up(rd_kafka_t *rk);
 /* Log an error event; true: it is fatal and w->failure says so. */
 bool worker_kafka_error(struct worker *w, rd_kafka_t *rk, rd_kafka_event_t *ev, const char *who);
