@@ -1,0 +1,297 @@
+/* One simulated relay process: connects, carries out its core's actions, stalls, stops and dies. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/relay_world.h"
+
+#define MS NS_PER_MS
+
+/* ---- pages ------------------------------------------------------------------------------------------------------------------- */
+
+struct page *page_new(int capacity)
+{
+    struct page *p = calloc(1, sizeof(*p));
+    ENSURE(p != NULL);
+    p->rows = calloc((size_t)capacity, sizeof(*p->rows));
+    ENSURE(p->rows != NULL);
+    return p;
+}
+
+void page_free(struct page *p)
+{
+    if (p == NULL)
+        return;
+    free(p->rows);
+    free(p);
+}
+
+static void pages_drop_all(struct door *d)
+{
+    while (d->pages != NULL) {
+        struct page *p = d->pages;
+        d->pages = p->next;
+        page_free(p);
+    }
+    d->page_count = 0;
+}
+
+static struct page **page_find(struct scene *sc, struct door *d, const void *page)
+{
+    struct page **at = &d->pages;
+    while (*at != NULL && *at != page)
+        at = &(*at)->next;
+    if (*at == NULL)
+        sim_broken(sc->sim, "contract", "n%d: an action names a page that is not held", d->index);
+    return at;
+}
+
+/* ---- connection ---------------------------------------------------------------------------------------------------------------- */
+
+static void connect_later(struct scene *sc, struct door *d, int64_t low, int64_t high)
+{
+    d->connection++;
+    sim_at(
+        sc->sim, scene_delay(sc, low, high),
+        (struct happening){
+            .kind = SCENE_CONNECTED, .node = d->index, .serial = d->life, .number = (int64_t)d->connection});
+}
+
+void door_start(struct scene *sc, struct door *d)
+{
+    struct err err = {0};
+    if (d->state != DOOR_DOWN)
+        return;
+    d->core = relay_core_new(&sc->plan.cfg, &err);
+    if (d->core == NULL)
+        sim_broken(sc->sim, "contract", "relay_core_new refuses: %s", err.message);
+    d->state = DOOR_UP;
+    d->life = ++sc->lives;
+    d->producer = ++sc->producers;
+    d->stopping = d->connected = false;
+    d->next_due = CLOCK_NEVER;
+    d->epoch = 0;
+    d->waiting = NULL;
+    memset(d->client, 0, sizeof(d->client));
+    sim_trace(sc->sim, "n%d: starts", d->index);
+    connect_later(sc, d, MS, 50 * MS);
+}
+
+void door_connected(struct scene *sc, struct door *d)
+{
+    if (sc->sim->now < sc->db_back_at) {
+        connect_later(sc, d, 10 * MS, 200 * MS);
+        return;
+    }
+    d->connected = true;
+    relay_core_connected(d->core, sc->sim->now);
+    door_turn(sc, d);
+}
+
+void door_disconnect(struct scene *sc, struct door *d)
+{
+    if (d->state != DOOR_UP || !d->connected)
+        return;
+    sim_trace(sc->sim, "n%d: its connection to Postgres breaks", d->index);
+    audit_incident(sc);
+    d->connected = false;
+    if (d->waiting != NULL)
+        d->waiting->lost = true;
+    d->waiting = NULL;
+    d->epoch = 0;
+    relay_core_disconnected(d->core, sc->sim->now);
+    door_turn(sc, d);
+    if (d->state == DOOR_UP)
+        connect_later(sc, d, MS, 200 * MS);
+}
+
+/* ---- answers -------------------------------------------------------------------------------------------------------------------- */
+
+static void acquired(struct scene *sc, struct door *d, struct statement *st)
+{
+    if (st->held) {
+        d->epoch = st->epoch;
+        d->acquired_at = sc->sim->now;
+        memset(d->knows_parked, 0, sizeof(d->knows_parked));
+        sim_trace(sc->sim, "n%d: holds the lease, epoch %lld", d->index, (long long)d->epoch);
+    }
+    relay_core_acquired(d->core, sc->sim->now, st->epoch, st->held ? &st->loaded : NULL);
+}
+
+static void page_came(struct scene *sc, struct door *d, struct statement *st)
+{
+    struct page *page = st->page;
+    struct relay_row rows[64];
+    char keys[64][16];
+    st->page = NULL;
+    page->next = d->pages;
+    d->pages = page;
+    d->page_count++;
+    for (int i = 0; i < page->count; i++) {
+        const struct row *r = &sc->db.rows[page->rows[i]];
+        snprintf(keys[i], sizeof(keys[i]), "k%d", r->key);
+        rows[i] = (struct relay_row){.id = r->id, .topic = SLICE_LIT(TOPIC), .bytes = r->bytes};
+        if (r->key >= 0)
+            rows[i].key = (struct slice){keys[i], strlen(keys[i])};
+    }
+    relay_core_page(d->core, sc->sim->now, page, rows, page->count, st->more);
+}
+
+static void saved(struct scene *sc, struct door *d, struct statement *st)
+{
+    if (!st->held) {
+        sim_trace(sc->sim, "n%d: is fenced", d->index);
+        audit_incident(sc);
+        d->epoch = 0;
+    }
+    relay_core_saved(d->core, sc->sim->now, st->held);
+}
+
+void door_answered(struct scene *sc, struct door *d, struct statement *st)
+{
+    if (st->lost || d->waiting != st)
+        return;
+    d->waiting = NULL;
+    switch (st->kind) {
+    case RELAY_ACQUIRE:
+        acquired(sc, d, st);
+        break;
+    case RELAY_LOOK:
+        relay_core_looked(d->core, sc->sim->now, &st->look);
+        break;
+    case RELAY_READ:
+        page_came(sc, d, st);
+        break;
+    case RELAY_SAVE:
+    case RELAY_RELEASE:
+        saved(sc, d, st);
+        break;
+    case RELAY_LOAD_KEYS:
+        relay_core_keys(d->core, sc->sim->now, st->hashes, st->hash_count);
+        break;
+    case RELAY_MAINTAIN:
+        relay_core_maintained(d->core, sc->sim->now);
+        break;
+    case RELAY_PUBLISH:
+    case RELAY_PURGE:
+    case RELAY_FREE_PAGE:
+    case RELAY_STOPPED:
+        ENSURE(false);
+    }
+    door_turn(sc, d);
+}
+
+/* ---- actions -------------------------------------------------------------------------------------------------------------------- */
+
+static void down(struct scene *sc, struct door *d, int64_t low, int64_t high)
+{
+    if (d->waiting != NULL)
+        d->waiting->lost = true;
+    d->waiting = NULL;
+    relay_core_free(d->core);
+    d->core = NULL;
+    pages_drop_all(d);
+    d->state = DOOR_DOWN;
+    d->life = 0;
+    d->stalled_until = 0;
+    sim_at(sc->sim, scene_delay(sc, low, high), (struct happening){.kind = SCENE_START, .node = d->index});
+}
+
+static void act(struct scene *sc, struct door *d, const struct relay_action *a)
+{
+    if (a->kind == RELAY_PUBLISH) {
+        struct page *page = *page_find(sc, d, a->page);
+        if (a->row < 0 || a->row >= page->count)
+            sim_broken(sc->sim, "contract", "n%d: PUBLISH names row %d of a page of %d", d->index, a->row,
+                       page->count);
+        sim_trace(sc->sim, "n%d: PUBLISH row %lld", d->index, (long long)sc->db.rows[page->rows[a->row]].id);
+        audit_publish(sc, d, page->rows[a->row]);
+        kafka_produce(sc, d, a->seq, page->rows[a->row]);
+    } else if (a->kind == RELAY_PURGE) {
+        kafka_purge(sc, d);
+    } else if (a->kind == RELAY_FREE_PAGE) {
+        struct page **at = page_find(sc, d, a->page), *page = *at;
+        *at = page->next;
+        d->page_count--;
+        page_free(page);
+    } else {
+        if (d->waiting != NULL || !d->connected)
+            sim_broken(sc->sim, "contract",
+                       "n%d: a statement while another is under way or without a connection", d->index);
+        db_statement(sc, d, a);
+    }
+}
+
+static void set_timer(struct scene *sc, struct door *d)
+{
+    int64_t wait = relay_core_tick(d->core, sc->sim->now);
+    if (wait < 0)
+        sim_broken(sc->sim, "contract", "relay_core_tick answers %lld", (long long)wait);
+    int64_t due = wait == CLOCK_NEVER ? CLOCK_NEVER : sc->sim->now + (wait > 0 ? wait : NS_PER_US);
+    if (due == d->next_due)
+        return;
+    d->next_due = due;
+    d->timer++;
+    if (due != CLOCK_NEVER)
+        sim_at(sc->sim, due - sc->sim->now,
+               (struct happening){
+                   .kind = SCENE_TIMER, .node = d->index, .serial = d->life, .number = (int64_t)d->timer});
+}
+
+static void stopped(struct scene *sc, struct door *d)
+{
+    if (!d->stopping)
+        sim_broken(sc->sim, "contract", "n%d stops unasked", d->index);
+    if (d->pages != NULL)
+        sim_broken(sc->sim, "contract", "n%d stops and keeps %d pages", d->index, d->page_count);
+    sim_trace(sc->sim, "n%d: stopped", d->index);
+    down(sc, d, 10 * MS, 1500 * MS);
+}
+
+void door_turn(struct scene *sc, struct door *d)
+{
+    struct relay_action a;
+    for (int actions = 0; relay_core_next(d->core, sc->sim->now, &a); actions++) {
+        if (actions > 10000)
+            sim_broken(sc->sim, "liveness", "n%d: actions without end", d->index);
+        if (a.kind == RELAY_STOPPED) {
+            stopped(sc, d);
+            return;
+        }
+        act(sc, d, &a);
+    }
+    audit_bounds(sc, d);
+    set_timer(sc, d);
+}
+
+/* ---- bad days -------------------------------------------------------------------------------------------------------------------- */
+
+void door_stop(struct scene *sc, struct door *d)
+{
+    if (d->state != DOOR_UP)
+        return;
+    bool at_once = d->stopping || rng_chance(&sc->fault_rng[RFAULT_STOP], 0.2);
+    sim_trace(sc->sim, "n%d: SIGTERM%s", d->index, at_once ? ", at once" : "");
+    if (at_once)
+        audit_incident(sc);
+    d->stopping = true;
+    relay_core_stop(d->core, sc->sim->now, at_once);
+    door_turn(sc, d);
+}
+
+void door_kill(struct scene *sc, struct door *d)
+{
+    if (d->state != DOOR_UP)
+        return;
+    sim_trace(sc->sim, "n%d: kill -9", d->index);
+    audit_incident(sc);
+    down(sc, d, 10 * MS, 3000 * MS);
+}
+
+void door_stall(struct scene *sc, struct door *d)
+{
+    if (d->state != DOOR_UP || d->stalled_until > sc->sim->now)
+        return;
+    int64_t stall = rng_between(&sc->fault_rng[RFAULT_STALL], 10 * MS, 4000 * MS);
+    sim_trace(sc->sim, "n%d: stalls for %lld ms", d->index, (long long)(stall / MS));
+    d->stalled_until = sc->sim->now + stall;
+}

@@ -1,0 +1,185 @@
+/*
+ * The simulated Kafka client of each relay process, and the topic: queues in order, requests that fail, reports that wander.
+ *
+ * As with an idempotent producer, a partition's records are stored in the order in which they were produced, and after one
+ * that failed nothing later of its partition is stored until the client was purged.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/relay_world.h"
+
+#define MS NS_PER_MS
+
+static int partition_of(const struct scene *sc, int row)
+{
+    int key = sc->db.rows[row].key;
+    return (key >= 0 ? key : row) % sc->plan.partitions;
+}
+
+static void mail(struct scene *sc, struct request_to_kafka *rq, enum scene_happening kind, int64_t delay)
+{
+    sim_at(sc->sim, delay,
+           (struct happening){.kind = kind, .node = rq->door, .serial = rq->life, .what = rq});
+}
+
+static struct request_to_kafka *request_new(struct scene *sc, struct door *d, int partition)
+{
+    struct request_to_kafka *rq = calloc(1, sizeof(*rq));
+    ENSURE(rq != NULL);
+    rq->all = sc->all_requests;
+    sc->all_requests = rq;
+    rq->door = d->index;
+    rq->life = d->life;
+    rq->producer = d->producer;
+    rq->partition = partition;
+    return rq;
+}
+
+static void send_next(struct scene *sc, struct door *d, int partition)
+{
+    struct client_partition *p = &d->client[partition];
+    if (p->out || p->count == 0 || p->stuck)
+        return;
+    struct request_to_kafka *rq = request_new(sc, d, partition);
+    int most = (int)scene_delay(sc, 1, ARRAY_LEN(rq->messages));
+    rq->count = p->count < most ? p->count : most;
+    memcpy(rq->messages, p->queue, (size_t)rq->count * sizeof(*rq->messages));
+    p->count -= rq->count;
+    memmove(p->queue, p->queue + rq->count, (size_t)p->count * sizeof(*p->queue));
+    p->out = true;
+    int64_t delay = scene_delay(sc, MS / 10, 4 * MS);
+    if (sc->kafka_back_at > sc->sim->now)
+        delay += sc->kafka_back_at - sc->sim->now;
+    mail(sc, rq, SCENE_STORED, delay);
+}
+
+/* One message is reported outside of any request: refused before it was sent, or purged. */
+static void report_alone(struct scene *sc, struct door *d, struct message m, enum relay_result result)
+{
+    struct request_to_kafka *rq = request_new(sc, d, -1);
+    rq->messages[0] = m;
+    rq->count = 1;
+    rq->result[0] = result;
+    mail(sc, rq, SCENE_REPORTED, scene_delay(sc, 0, 3 * MS));
+}
+
+void kafka_produce(struct scene *sc, struct door *d, uint64_t seq, int row)
+{
+    int partition = partition_of(sc, row);
+    struct client_partition *p = &d->client[partition];
+    struct message m = {seq, row};
+    if (sc->db.rows[row].poison && sc->plan.poison_known_early) {
+        report_alone(sc, d, m, RELAY_REFUSED);
+        return;
+    }
+    if (p->count == (int)ARRAY_LEN(p->queue))
+        sim_broken(sc->sim, "G6", "n%d has %d messages in one partition's queue", d->index, p->count);
+    p->queue[p->count++] = m;
+    send_next(sc, d, partition);
+}
+
+void kafka_purge(struct scene *sc, struct door *d)
+{
+    for (int i = 0; i < sc->plan.partitions; i++) {
+        struct client_partition *p = &d->client[i];
+        for (int k = 0; k < p->count; k++)
+            report_alone(sc, d, p->queue[k], RELAY_FAILED);
+        p->count = 0;
+        p->stuck = false;
+    }
+}
+
+/* ---- the broker takes a request ------------------------------------------------------------------------------------------- */
+
+static void store_all(struct scene *sc, struct request_to_kafka *rq)
+{
+    for (int i = 0; i < rq->count; i++) {
+        rq->result[i] = RELAY_ACKED;
+        audit_stored(sc, rq->messages[i].row);
+    }
+}
+
+static void fail_all(struct request_to_kafka *rq, enum relay_result result)
+{
+    for (int i = 0; i < rq->count; i++)
+        rq->result[i] = result;
+}
+
+static bool has_poison(const struct scene *sc, const struct request_to_kafka *rq)
+{
+    for (int i = 0; i < rq->count; i++)
+        if (sc->db.rows[rq->messages[i].row].poison)
+            return true;
+    return false;
+}
+
+/* A refused request says which record it was, when there is but one. */
+static void take_request(struct scene *sc, struct door *d, struct request_to_kafka *rq, bool ours)
+{
+    bool refused = has_poison(sc, rq) || (rq->count > 1 && scene_strikes(sc, RFAULT_BATCH_REFUSED, 0.1));
+    bool fails = scene_strikes(sc, RFAULT_KAFKA_FAILS, 0.1);
+    bool stored_all_the_same = fails && rng_chance(&sc->fault_rng[RFAULT_KAFKA_FAILS], 0.5) && !refused;
+    if (refused)
+        fail_all(rq, rq->count > 1 || rng_chance(&sc->rng, 0.3) ? RELAY_SUSPECT : RELAY_REFUSED);
+    else if (!fails || stored_all_the_same)
+        store_all(sc, rq);
+    if (fails)
+        fail_all(rq, RELAY_FAILED);
+    if (ours && (refused || fails))
+        d->client[rq->partition].stuck = rq->count > 1 || fails;
+}
+
+void kafka_stored(struct scene *sc, struct request_to_kafka *rq)
+{
+    struct door *d = &sc->doors[rq->door];
+    bool ours = d->life == rq->life && d->producer == rq->producer;
+    if (!ours && rng_chance(&sc->rng, 0.5))
+        return; /* the connection went before the broker had it */
+    take_request(sc, d, rq, ours);
+    if (!ours)
+        return;
+    d->client[rq->partition].out = false;
+    mail(sc, rq, SCENE_REPORTED, scene_delay(sc, MS / 10, 5 * MS));
+    if (scene_strikes(sc, RFAULT_REPORT_DOUBLED, 0.2))
+        mail(sc, rq, SCENE_REPORTED, scene_delay(sc, MS, 50 * MS));
+    send_next(sc, d, rq->partition);
+}
+
+/* ---- reports ---------------------------------------------------------------------------------------------------------------- */
+
+void kafka_reported(struct scene *sc, struct request_to_kafka *rq)
+{
+    struct door *d = &sc->doors[rq->door];
+    if (d->producer != rq->producer)
+        return;
+    for (int i = 0; i < rq->count; i++) {
+        struct row *r = &sc->db.rows[rq->messages[i].row];
+        if (rq->result[i] != RELAY_ACKED)
+            audit_incident(sc);
+        if (r->poison && rq->result[i] == RELAY_REFUSED)
+            r->refused = true;
+        relay_core_report(d->core, sc->sim->now, rq->messages[i].seq, rq->result[i], PARK_TOO_LARGE,
+                          "too large");
+    }
+    door_turn(sc, d);
+}
+
+void kafka_producer_lost(struct scene *sc, struct door *d)
+{
+    sim_trace(sc->sim, "n%d: its Kafka client must be made anew", d->index);
+    audit_incident(sc);
+    d->producer = ++sc->producers;
+    memset(d->client, 0, sizeof(d->client));
+    relay_core_producer_lost(d->core, sc->sim->now);
+    door_turn(sc, d);
+}
+
+void kafka_forget(struct scene *sc)
+{
+    while (sc->all_requests != NULL) {
+        struct request_to_kafka *rq = sc->all_requests;
+        sc->all_requests = rq->all;
+        free(rq);
+    }
+}

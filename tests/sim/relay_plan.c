@@ -1,0 +1,100 @@
+/* What the relay's world of one seed contains: sizes, the core's bounds, the writers and the faults. */
+#include <stdlib.h>
+
+#include "tests/sim/relay_world.h"
+
+#define MS NS_PER_MS
+
+bool scene_has(const struct scene *sc, enum relay_fault f)
+{
+    return (sc->plan.faults >> f & 1) != 0;
+}
+
+bool scene_strikes(struct scene *sc, enum relay_fault f, double probability)
+{
+    return !sc->calm && scene_has(sc, f) && rng_chance(&sc->fault_rng[f], probability * sc->plan.intensity);
+}
+
+int64_t scene_delay(struct scene *sc, int64_t low, int64_t high)
+{
+    return rng_between(&sc->rng, low, high);
+}
+
+static int pick(struct scene *sc, int low, int high)
+{
+    return (int)rng_between(&sc->rng, low, high);
+}
+
+static int at_most(int value, int limit)
+{
+    return value < limit ? value : limit;
+}
+
+static void plan_sizes(struct scene *sc)
+{
+    struct scene_plan *p = &sc->plan;
+    const struct sim_limits *limits = &sc->sim->limits;
+    p->relays = at_most(pick(sc, 1, RELAYS_MAX), limits->nodes);
+    p->writers =
+        at_most(rng_chance(&sc->rng, 0.8) ? pick(sc, 3, 25) : pick(sc, 25, WRITERS_MAX), limits->records);
+    p->keys = at_most(pick(sc, 1, KEYS_MAX), limits->keys);
+    p->partitions = pick(sc, 1, TOPIC_PARTITIONS_MAX);
+    p->calm_at = sc->sim->now + pick(sc, 300, 4000) * MS;
+    p->intensity = (double)pick(sc, 20, 100) / 100.0;
+    p->poison_known_early = rng_chance(&sc->rng, 0.5);
+    int share = pick(sc, 5, 60);
+    for (int f = 0; f < RFAULT_COUNT; f++)
+        if (rng_chance(&sc->rng, share / 100.0))
+            p->faults |= UINT32_C(1) << f;
+    p->faults &= limits->faults;
+}
+
+static void plan_core(struct scene *sc, struct relay_core_config *cfg)
+{
+    *cfg = relay_core_config_default();
+    cfg->window_messages = pick(sc, 1, 40);
+    cfg->window_bytes = pick(sc, 500, 20000);
+    cfg->page_rows = pick(sc, 1, 12);
+    cfg->lease_ttl_ns = pick(sc, 200, 1000) * MS;
+    cfg->standby_poll_ns = pick(sc, 20, 200) * MS;
+    cfg->poll_busy_ns = pick(sc, 1, 5) * MS;
+    cfg->poll_idle_ns = pick(sc, 5, 100) * MS;
+    cfg->save_ns = pick(sc, 5, 80) * MS;
+    cfg->maintain_ns = pick(sc, 50, 500) * MS;
+    cfg->park_key = rng_chance(&sc->rng, 0.7);
+}
+
+static void plan_faults(struct scene *sc)
+{
+    static const enum relay_fault TIMED[] = {RFAULT_KILL,     RFAULT_STOP,          RFAULT_STALL,
+                                             RFAULT_DB_CRASH, RFAULT_PRODUCER_LOST, RFAULT_DISCONNECT,
+                                             RFAULT_CLEARED,  RFAULT_KAFKA_SLOW};
+    int64_t until = sc->plan.calm_at - sc->sim->now;
+    for (size_t i = 0; i < ARRAY_LEN(TIMED); i++) {
+        struct rng *rng = &sc->fault_rng[TIMED[i]];
+        int64_t times = scene_has(sc, TIMED[i]) ? rng_between(rng, 1, 6) : 0;
+        for (int64_t k = 0; k < times; k++)
+            sim_at(sc->sim, rng_between(rng, 0, until),
+                   (struct happening){.kind = SCENE_FAULT, .number = TIMED[i]});
+    }
+    sim_at(sc->sim, until, (struct happening){.kind = SCENE_CALM});
+}
+
+void *scene_build(struct sim *s)
+{
+    struct scene *sc = calloc(1, sizeof(*sc));
+    ENSURE(sc != NULL);
+    sc->sim = s;
+    rng_seed(&sc->rng, s->seed, 2000);
+    for (int f = 0; f < RFAULT_COUNT; f++)
+        rng_seed(&sc->fault_rng[f], s->seed, 100 + (uint64_t)f);
+    plan_sizes(sc);
+    plan_core(sc, &sc->plan.cfg);
+    db_begin(sc);
+    plan_faults(sc);
+    for (int i = 0; i < sc->plan.relays; i++) {
+        sc->doors[i].index = i;
+        sim_at(s, scene_delay(sc, 0, 200 * MS), (struct happening){.kind = SCENE_START, .node = i});
+    }
+    return sc;
+}
