@@ -46,6 +46,7 @@ static struct request *request_new(struct world *w, struct node *n, struct deliv
                           .kind = held->stream->kind,
                           .node = n,
                           .life = n->life,
+                          .assignment = held->stream->serial,
                           .all = w->all_requests,
                           .next = n->requests,
                           .dispatched_closed = engine_counts(n->engine).breaker == BREAKER_CLOSED};
@@ -60,6 +61,7 @@ void api_send(struct world *w, struct node *n, struct delivery *d, struct held *
     n->requests = r;
     n->in_flight++;
     delivery_set_door(d, r);
+    held->worked = true;
     mail(w, r, HAPPEN_TIMED_OUT, w->plan.request_timeout_ns);
     if (mood_now(w) == MOOD_REFUSES || world_strikes(w, FAULT_API_LOST, 0.05))
         answer_later(w, r, (struct outcome){.transport = TRANSPORT_CONNECT});

@@ -91,6 +91,7 @@ void broker_bury(struct world *w, struct node *n, struct delivery *d, struct hel
     l->kind = LETTER_BURY;
     l->d = held->burying = d;
     l->held = held;
+    held->worked = true;
     l->held_serial = held->serial;
     l->entry = held->entry;
     letter_mail(w, l, HAPPEN_LETTER_STORED, letter_delay(w));

@@ -83,7 +83,7 @@ void oracle_sends(struct world *w, struct node *n, struct request *r)
         sim_broken(w->sim, "contract", "n%d sends %s of a revoked stream", n->index, r->truth->id);
     if (r->truth->skip || r->truth->bad)
         sim_broken(w->sim, "contract", "n%d sends %s, which is no request", n->index, r->truth->id);
-    if (en->ambiguous_by == n->life && !v.ambiguous)
+    if (en->ambiguous_by == st->serial && !v.ambiguous)
         sim_broken(w->sim, "G5", "n%d repeats %s without marking it ambiguous", n->index, r->truth->id);
     if (en->delivered && en->known_by == n->life && !en->excused)
         sim_broken(w->sim, "G5", "n%d sends %s again, which it knows to be delivered", n->index,
@@ -142,7 +142,7 @@ static void failed(struct node *n, struct request *r, bool breaker_closed)
         status == 429 || status == 401 || status == 403 || (status == 503 && r->answer.retry_after_ns >= 0);
     bool healthy = n->successes > en->success_mark && breaker_closed;
     if (is_ambiguous(r->answer.transport))
-        en->ambiguous_by = n->life;
+        en->ambiguous_by = r->assignment;
     en->refused = status >= 400 && status < 500 && !own && !never;
     if (never || en->refused)
         return;
@@ -230,7 +230,7 @@ void oracle_releases(struct world *w, struct node *n, struct held *held)
     if (!oracle_done(w, st->kind, held->entry))
         sim_broken(w->sim, "G2", "n%d lets go of %s, which is neither delivered nor safe as a dead letter",
                    n->index, held->id);
-    if (st->completed_at == 0)
+    if (st->completed_at == 0 && held->worked)
         st->completed_at = w->sim->now;
 }
 

@@ -85,7 +85,7 @@ struct entry {
     int payable;       /* failures that an engine was allowed to count, all lives together */
     uint64_t mark_by;  /* the life that success_mark belongs to */
     uint64_t success_mark; /* node.successes at its dispatch, then at its last failure */
-    uint64_t ambiguous_by; /* the life that saw it end without a known result */
+    uint64_t ambiguous_by; /* the assignment in which it ended without a known result */
     int64_t first_sent;    /* 0: never, in any life */
 };
 
@@ -111,6 +111,7 @@ struct held {
     struct entry *entry;
     struct stream *stream;
     uint64_t serial;
+    bool worked;              /* there was a request or a dead letter: not already complete by the map */
     struct delivery *burying; /* its dead letter that has no answer yet */
     size_t bytes;
     char *key, *id; /* on the heap of their own, so that a sanitizer sees a use after release */
@@ -173,7 +174,7 @@ struct request {
     struct truth *truth;
     enum stream_kind kind;
     struct node *node;
-    uint64_t life;
+    uint64_t life, assignment;
     bool over;              /* answered, timed out, cancelled, or its process died: nobody listens */
     bool dispatched_closed; /* sent with the breaker closed: its failure may be counted */
     bool success;           /* the answer under way is one */
