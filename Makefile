@@ -90,6 +90,21 @@ migrate: ## apply migrations/*.sql to DATABASE_URL, in order; safe to repeat
 deps: ## install what is missing: packages, Kafka, the tests' Python packages
 	@tests/rig/deps.sh
 
+# A make of its own where something is built after deps: pkg-config answers differently once the packages are there.
+test: deps ## run every test; ends with "N passed, N failed"
+	@tests/run
+test-faults: deps ## kill -9, outages and restarts under load: [ONLY=relay|worker|…] [KILLS=n] [OUTAGE=seconds]
+	@$(MAKE) --no-print-directory -s all
+	@ONLY='$(ONLY)' KILLS='$(KILLS)' OUTAGE='$(OUTAGE)' build/venv/bin/pytest -q tests/faults
+demo: deps ## orders through everything, an outage, dead letters, their replay; ends with a table that adds up
+	@$(MAKE) --no-print-directory -s all
+	@build/venv/bin/python tests/rig/demo.py
+up: deps ## start the demo's stack and leave it running; build/stack/env has its addresses
+	@$(MAKE) --no-print-directory -s all
+	@build/venv/bin/python tests/rig/stack.py up
+down: ## stop what `make up` started, and remove its data
+	@python3 tests/rig/rig stop --dir build/stack --wipe
+
 include tests/sim/sim.mk
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
