@@ -300,6 +300,17 @@ def test_a_killed_run_leaves_nothing_half_replayed(letters, tool, wait_until):
     assert letters.replayed_events() == [f"e-{i}" for i in range(30)]
 
 
+def test_what_an_aborted_run_left_behind_counts_for_nothing(letters, tool):
+    letters.bury("e-1", offset=0)
+    other = Producer({"bootstrap.servers": letters.topics.brokers, "transactional.id": "somebody"})
+    other.init_transactions(30)
+    other.begin_transaction()
+    other.produce(REPLAY, b"v", partition=0, headers={"x-dlq-id": "inventory/tandem.orders/0/0/0"})
+    assert other.flush(30) == 0
+    other.abort_transaction(30)
+    assert tool.states() == {"e-1": "open"}
+
+
 def test_a_topic_over_the_limit_is_shown_in_part_and_not_replayed(letters, tool):
     for i in range(5):
         letters.bury(f"e-{i}")
