@@ -5,8 +5,8 @@ SHELL := /bin/bash
 
 CC     ?= gcc
 SAN    ?=
-B      := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 comma  := ,
+B      := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 PREFIX ?= /usr/local
 
 WARN := -Wall -Wextra -Wpedantic -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual \
@@ -79,13 +79,22 @@ $(B)/flow/%: $(B)/obj/tests/flow/%.o $(B)/lib/libtandem-outbox.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs cmocka)
 unit: $(patsubst tests/unit/%.c,$(B)/unit/%,$(UNIT))
-FLOW := outbox_client outbox_pipeline
+FLOW := outbox_client outbox_pipeline outbox_memory
 flow: $(addprefix $(B)/flow/,$(FLOW)) $(LIB) ## build the C programs of the flow tests
 
 migrate: ## apply migrations/*.sql to DATABASE_URL, in order; safe to repeat
 	@test -n "$(DATABASE_URL)" || { echo 'make migrate: give DATABASE_URL=postgresql://…' >&2; exit 100; }
 	@set -e; for f in migrations/[0-9]*.sql; do \
 	    PGOPTIONS="$$PGOPTIONS -c client_min_messages=warning" psql -qX -v ON_ERROR_STOP=1 -d "$(DATABASE_URL)" -f "$$f"; done
+
+VERSION := $(shell sed -n 's/^\#define TANDEM_VERSION "\(.*\)"/\1/p' common/version.h)
+install-outbox: $(LIB) ## install libtandem-outbox for services: <tandem/outbox.h>, pkg-config tandem-outbox
+	install -d "$(DESTDIR)$(PREFIX)/lib/pkgconfig" "$(DESTDIR)$(PREFIX)/include/tandem"
+	install -m 644 $(B)/lib/libtandem-outbox.a "$(DESTDIR)$(PREFIX)/lib/"
+	install -m 755 $(B)/lib/libtandem-outbox.so.0 "$(DESTDIR)$(PREFIX)/lib/"
+	ln -sf libtandem-outbox.so.0 "$(DESTDIR)$(PREFIX)/lib/libtandem-outbox.so"
+	install -m 644 producer/outbox.h "$(DESTDIR)$(PREFIX)/include/tandem/"
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' producer/outbox.pc.in >"$(DESTDIR)$(PREFIX)/lib/pkgconfig/tandem-outbox.pc"
 
 deps: ## install what is missing: packages, Kafka, the tests' Python packages
 	@tests/rig/deps.sh
@@ -108,4 +117,4 @@ down: ## stop what `make up` started, and remove its data
 include tests/sim/sim.mk
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
-.PHONY: all unit deps demo up down test check sim bench fuzz lint fmt docs install clean help migrate test-faults test-containers
+.PHONY: all unit flow deps demo up down test check sim bench fuzz lint fmt docs install install-outbox clean help migrate test-faults test-containers

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("TANDEM_BIN") or ROOT / "build" / "bin").parent
-PROGRAMS = ("outbox_client", "outbox_pipeline")
+PROGRAMS = ("outbox_client", "outbox_pipeline", "outbox_memory")
 
 
 def cases():
@@ -71,3 +71,45 @@ def test_the_header_is_cplusplus(tmp_path):
     include = subprocess.run(["pkg-config", "--cflags", "libpq"], capture_output=True, text=True, check=True).stdout.split()
     subprocess.run([compiler, "-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", f"-I{ROOT}", *include,
                     str(source)], check=True)
+
+
+SERVICE = """
+#include <stdio.h>
+#include <tandem/outbox.h>
+int main(int argc, char **argv)
+{
+    PGconn *conn = PQconnectdb(argv[argc - 1]);
+    struct outbox_event ev = {.topic = "installed", .key = "k", .type = "t", .payload = "{}"};
+    struct outbox_err err = {.message = ""};
+    PQclear(PQexec(conn, "BEGIN"));
+    int ret = outbox_put(conn, &ev, NULL, &err);
+    PQclear(PQexec(conn, "COMMIT"));
+    PQfinish(conn);
+    printf("%s %s", outbox_version(), err.message);
+    return ret;
+}
+"""
+
+
+@pytest.mark.parametrize("linked", ["shared", "static"])
+def test_an_installed_library_is_found_by_pkg_config(outbox_database, tmp_path, linked):
+    prefix = tmp_path / "usr"
+    sanitizer = re.search(r"san-(.*)", str(BUILD))
+    subprocess.run(["make", "-s", "-C", str(ROOT), "install-outbox", f"PREFIX={prefix}",
+                    f"SAN={sanitizer[1].replace('-', ',') if sanitizer else ''}"], check=True)
+    if linked == "static":
+        (prefix / "lib" / "libtandem-outbox.so").unlink()
+    source, program = tmp_path / "service.c", tmp_path / "service"
+    source.write_text(SERVICE, encoding="utf-8")
+    search = {**os.environ, "PKG_CONFIG_PATH": str(prefix / "lib" / "pkgconfig")}
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "tandem-outbox"], env=search, capture_output=True, text=True,
+                           check=True).stdout.split()
+    extra = [f"-fsanitize={sanitizer[1].replace('-', ',')}"] if sanitizer else []
+    subprocess.run(["cc", "-std=c17", "-Wall", "-Werror", *extra, "-o", str(program), str(source), *flags], check=True)
+    done = subprocess.run([program, outbox_database], env={**os.environ, "LD_LIBRARY_PATH": str(prefix / "lib")},
+                          capture_output=True, text=True, check=False)
+    version = subprocess.run(["pkg-config", "--modversion", "tandem-outbox"], env=search, capture_output=True, text=True,
+                             check=True).stdout.strip()
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, version, "")
+    with psycopg.connect(outbox_database) as connection:
+        assert connection.execute("DELETE FROM tandem.outbox WHERE topic = 'installed'").rowcount == 1
