@@ -1,5 +1,6 @@
 # Tandem: every command of the project. `make help` lists them.
 SHELL := /bin/bash
+Q := $(if $(V),,@)
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := all
 

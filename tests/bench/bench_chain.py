@@ -52,7 +52,7 @@ class Chain:
         for name, api in self.apis.items():
             from stage import get
 
-            arrived = dict(line.split() for line in get(api.url, "/audit/arrivals").splitlines())
+            arrived = dict(line.split() for line in get(api.url, "/audit/ids?times=1").splitlines())
             found[name] = sorted((int(arrived[e]) - at) / 1e6 for e, at in sent.items())
         return found
 

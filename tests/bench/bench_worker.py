@@ -31,7 +31,9 @@ def run(stage):
     for delay, in_flight, count in CASES:
         topic = stage.topic(12)
         preload(stage, topic, count)
-        api = stage.api("inventory", *(["--delay", f"{delay}ms"] if delay else []))
+        api = stage.api("inventory")
+        if delay:
+            stage.fault(api, {"mode": "delay", "delay_ms": delay})
         worker = stage.worker("inventory", topic, api.url, "--in-flight-max", str(in_flight))
         until(lambda: stage.ready(worker), "the worker to be ready")
         until(lambda: stage.delivered(worker) > 0, "the first delivery", step=0.005)

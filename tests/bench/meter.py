@@ -1,5 +1,6 @@
 """CPU seconds and memory of every part, read from /proc before and after."""
 import os
+import time
 
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -63,6 +64,7 @@ class Meter:
         return self
 
     def stop(self):
+        time.sleep(0.3)  # ended backends are added to the postmaster's account only once it has reaped them
         self.cpu = {name: round(cpu_seconds(pid) - self.before[name], 3) for name, pid in self.parts.items()}
         self.rss = {name: round(peak_rss_mb(pid), 1) for name, pid in self.parts.items()}
 

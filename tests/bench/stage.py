@@ -98,8 +98,8 @@ class Stage:
         self.rig("stop", "--wipe")
 
     def pid_of(self, part):
-        with open(os.path.join(self.dir, f"{part}.pid"), encoding="ascii") as f:
-            return int(f.read().split()[0])
+        with open(os.path.join(self.dir, f"{part}.json"), encoding="utf-8") as f:
+            return json.load(f)["pid"]
 
     def fresh_database(self):
         """A migrated database of its own; returns its URL."""
@@ -151,6 +151,10 @@ class Stage:
         program.url = "http://" + listen
         until(lambda: _answers(program.url), f"{destination}-api to answer")
         return program
+
+    def fault(self, api, rule):
+        request = urllib.request.Request(api.url + "/faults", json.dumps(rule).encode(), {"Content-Type": "application/json"})
+        urllib.request.urlopen(request, timeout=10).close()
 
     def delivered(self, worker):
         return metric(worker.admin, "tandem_worker_delivered_total")
