@@ -1,0 +1,80 @@
+/* tandem-relay: reads its options, runs the relay, and turns the result into an exit code. */
+#include <stdio.h>
+
+#include "common/httpd.h"
+#include "common/log.h"
+#include "common/stop.h"
+#include "producer/relay/relay.h"
+
+static const struct option option_table[] = {
+#define OPTION(...) OPTION_ROW(struct relay_options, __VA_ARGS__),
+#define OPTION_GROUP(title) OPTION_GROUP_ROW(title),
+#include "producer/relay/relay_options.def"
+#undef OPTION
+#undef OPTION_GROUP
+};
+
+static const struct option_set options = {
+    .program = "tandem-relay",
+    .summary = "Publishes the rows of a Postgres outbox to Kafka, in order and without loss.",
+    .usage = "tandem-relay [options]",
+    .help_tail =
+        "A second relay on the same database waits and takes over when the first one goes.\n"
+        "\n"
+        "Example: tandem-relay --database-url postgresql://tandem@db/shop --kafka-brokers kafka:9092\n"
+        "\n"
+        "Exit codes: 0 stopped by a signal after draining; 100 wrong use or configuration; 111 the "
+        "environment failed.\n",
+    .options = option_table,
+    .option_count = ARRAY_LEN(option_table),
+    .kafka = true,
+    .postgres = true,
+};
+
+static bool ready(void *context, struct buf *why)
+{
+    return relay_ready(context, why);
+}
+
+static bool alive(void *context)
+{
+    return relay_alive(context);
+}
+
+static int run(const struct relay_options *opt, struct err *err)
+{
+    struct relay *r = relay_new(opt, err);
+    struct admin_hooks hooks = {.ready = ready, .alive = alive, .context = r};
+    struct httpd *admin;
+    int rc;
+
+    if (!r)
+        return -1;
+    hooks.stats = r->stats;
+    r->health.turned_ns = clock_monotonic_ns();
+    admin = admin_start(opt->admin_listen, &hooks, err);
+    rc = err->kind == ERR_NONE ? relay_run(r, err) : -1;
+    httpd_stop(admin);
+    relay_free(r);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct relay_options opt = {0};
+    enum options_result result = OPTIONS_RUN;
+    struct err err = {0};
+    int rc;
+
+    log_init("tandem-relay", LOG_INFO);
+    rc = options_load(&options, argc, argv, &opt, &opt.kafka, &opt.postgres, NULL, 0, NULL, &result, &err);
+    if (rc == 0 && result == OPTIONS_RUN) {
+        log_init("tandem-relay", (enum log_level)opt.log_level);
+        rc = stop_init(&err) < 0 ? -1 : run(&opt, &err);
+    }
+    options_done(&options, &opt, &opt.kafka, &opt.postgres);
+    if (rc == 0)
+        return 0;
+    fprintf(stderr, "tandem-relay: %s\n", err.message);
+    return err_exit_code(&err);
+}

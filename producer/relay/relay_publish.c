@@ -1,0 +1,483 @@
+/* The only room with a Kafka producer: an outbox row becomes a CloudEvents record, acknowledged by all replicas. */
+#include "producer/relay/relay_publish.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <librdkafka/rdkafka.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/kafka.h"
+#include "common/log.h"
+#include "common/utf8.h"
+#include "producer/relay/relay.h"
+#include "producer/relay/relay_row.h"
+
+#define TOPICS_MAX 512   /* handles kept; a relay with more topics asks for some of them again */
+#define TOPIC_ASK_MS 200 /* the loop stands still so long at most, below the lease's time */
+#define TOPIC_CREATE_MS 500
+#define TOPIC_MISSING_NS (2 * NS_PER_S) /* so long a topic that was not there is not asked for again */
+#define PROBE_NS NS_PER_S
+#define PROBE_MS 200
+#define QUEUE_SPARE 1000 /* the core's window is the bound; librdkafka's queue must never be */
+#define SUBJECT_BYTES_MAX 1024
+
+struct topic {
+    char name[250];
+    rd_kafka_topic_t *handle; /* NULL: missing when last asked */
+    int64_t asked_ns;
+};
+
+struct relay_publish {
+    const struct relay_options *opt;
+    struct stats *stats;
+    rd_kafka_t *rk;
+    rd_kafka_queue_t *queue; /* reports and errors */
+    int wake[2];             /* librdkafka writes a byte when the queue is no longer empty */
+    struct topic *topics;    /* TOPICS_MAX of them, in the order they were met */
+    int topic_count, last_topic;
+    bool up;
+    int64_t probe_at;
+};
+
+/* ---- birth ---------------------------------------------------------------------------------------------------------- */
+
+/*
+ * linger.ms 0: a record goes out at once, and while five requests are on the wire those that follow gather into the next one. So it
+ * costs no latency when there is little to do and fills the requests when there is much. (Two producers, one with linger for draining,
+ * would break the order of a key.)
+ */
+static rd_kafka_conf_t *make_conf(const struct relay_options *opt, struct err *err)
+{
+    static const char *const codecs[] = {"none", "gzip", "snappy", "lz4", "zstd"};
+    char messages[24], kbytes[24], record[24], batch[24];
+    int64_t spare = 2 * opt->max_record_bytes + 1048576;
+    int64_t batch_bytes = opt->max_record_bytes < 1000000 ? opt->max_record_bytes : 1000000;
+    const struct kafka_setting settings[] = {
+        {"acks", "all", "an event counts as published when no broker's loss can lose it"},
+        {"enable.idempotence", "true", "a retried request must neither double nor overtake"},
+        {"partitioner", "murmur2_random", "Java producers must find the same partition"},
+        {"message.timeout.ms", "0", "while Kafka is away nothing is given up"},
+        {"queue.buffering.max.messages", messages, "the option window_messages is the bound"},
+        {"queue.buffering.max.kbytes", kbytes, "the option window_bytes is the bound"},
+        {"message.max.bytes", record, "the option max_record_bytes is the bound"},
+        {"batch.size", batch, NULL},
+        {"compression.codec", codecs[opt->compression], "the option compression says it"},
+        {"linger.ms", "0", NULL},
+        {"topic.metadata.propagation.max.ms", "5000", NULL},
+    };
+
+    snprintf(messages, sizeof(messages), "%" PRId64, opt->window_messages + QUEUE_SPARE);
+    snprintf(kbytes, sizeof(kbytes), "%" PRId64, (opt->window_bytes + spare) / 1024);
+    snprintf(record, sizeof(record), "%" PRId64, opt->max_record_bytes + 65536); /* and its headers */
+    snprintf(batch, sizeof(batch), "%" PRId64, batch_bytes);
+    return kafka_conf_new(opt->kafka_brokers, "tandem-relay", settings, ARRAY_LEN(settings), &opt->kafka,
+                          err);
+}
+
+static int make_producer(struct relay_publish *p, struct err *err)
+{
+    char text[256] = "";
+    rd_kafka_conf_t *conf = make_conf(p->opt, err);
+
+    if (!conf)
+        return -1;
+    rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
+    p->rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof(text));
+    if (!p->rk) {
+        rd_kafka_conf_destroy(conf);
+        return err_set(err, ERR_PERMANENT, "cannot make a Kafka producer: %s", text);
+    }
+    p->queue = rd_kafka_queue_get_main(p->rk);
+    rd_kafka_queue_io_event_enable(p->queue, p->wake[1], "1", 1);
+    return 0;
+}
+
+struct relay_publish *relay_publish_new(const struct relay_options *opt, struct stats *stats, struct err *err)
+{
+    struct relay_publish *p = calloc(1, sizeof(*p));
+
+    if (!p) {
+        err_set(err, ERR_TEMPORARY, "no memory for the publisher");
+        return NULL;
+    }
+    p->opt = opt;
+    p->stats = stats;
+    p->wake[0] = p->wake[1] = -1;
+    p->topics = calloc(TOPICS_MAX, sizeof(*p->topics));
+    if (!p->topics || pipe2(p->wake, O_NONBLOCK | O_CLOEXEC) < 0) {
+        err_set(err, ERR_TEMPORARY, "no memory or no file descriptor for the publisher");
+        relay_publish_free(p);
+        return NULL;
+    }
+    if (make_producer(p, err) < 0) {
+        relay_publish_free(p);
+        return NULL;
+    }
+    return p;
+}
+
+static void forget_topics(struct relay_publish *p)
+{
+    for (int i = 0; i < p->topic_count; i++)
+        if (p->topics[i].handle)
+            rd_kafka_topic_destroy(p->topics[i].handle);
+    p->topic_count = p->last_topic = 0;
+}
+
+static void free_producer(struct relay_publish *p)
+{
+    if (!p->rk)
+        return;
+    forget_topics(p);
+    rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
+    rd_kafka_queue_io_event_enable(p->queue, -1, NULL, 0);
+    rd_kafka_queue_destroy(p->queue);
+    rd_kafka_destroy(p->rk);
+    p->rk = NULL;
+}
+
+void relay_publish_free(struct relay_publish *p)
+{
+    if (!p)
+        return;
+    free_producer(p);
+    for (int i = 0; i < 2; i++)
+        if (p->wake[i] >= 0)
+            close(p->wake[i]);
+    free(p->topics);
+    free(p);
+}
+
+int relay_publish_fd(const struct relay_publish *p)
+{
+    return p->wake[0];
+}
+
+bool relay_publish_up(const struct relay_publish *p)
+{
+    return p->up;
+}
+
+/* ---- topics --------------------------------------------------------------------------------------------------------- */
+
+static struct topic *find_topic(struct relay_publish *p, const char *name)
+{
+    if (p->last_topic < p->topic_count && strcmp(p->topics[p->last_topic].name, name) == 0)
+        return &p->topics[p->last_topic];
+    for (int i = 0; i < p->topic_count; i++) {
+        if (strcmp(p->topics[i].name, name) == 0) {
+            p->last_topic = i;
+            return &p->topics[i];
+        }
+    }
+    return NULL;
+}
+
+static struct topic *add_topic(struct relay_publish *p, const char *name)
+{
+    struct topic *t;
+
+    if (p->topic_count == TOPICS_MAX)
+        forget_topics(p); /* records on their way hold their own references */
+    t = &p->topics[p->topic_count];
+    p->last_topic = p->topic_count++;
+    *t = (struct topic){.handle = NULL};
+    snprintf(t->name, sizeof(t->name), "%s", name);
+    return t;
+}
+
+/* 1: it is there now; 0: it is not and may not be made; -1: cannot be said now, or (PERMANENT) never. */
+static int ask_topic(struct relay_publish *p, const char *name, struct err *err)
+{
+    int partitions = kafka_partition_count(p->rk, name, TOPIC_ASK_MS, err);
+
+    if (partitions != 0)
+        return partitions < 0 ? -1 : 1;
+    if (!p->opt->create_topics)
+        return 0;
+    if (kafka_topic_create(p->rk, name, (int)p->opt->topic_partitions, false, TOPIC_CREATE_MS, err) < 0)
+        return -1;
+    LOG("topic created", LOG_STR("topic", name), LOG_INT("partitions", p->opt->topic_partitions));
+    return 1;
+}
+
+static enum publish_result refuse(struct publish_refusal *why, enum park_reason reason, const char *detail)
+{
+    why->reason = reason;
+    snprintf(why->detail, sizeof(why->detail), "%.255s", detail);
+    return PUBLISH_REFUSED;
+}
+
+static enum publish_result refuse_topic(struct topic *t, struct publish_refusal *why)
+{
+    char detail[sizeof(why->detail)];
+
+    snprintf(detail, sizeof(detail), "topic \"%.200s\" does not exist", t->name);
+    return refuse(why, PARK_UNKNOWN_TOPIC, detail);
+}
+
+/* The topic's handle in *ret_topic, when Kafka has it. */
+static enum publish_result need_topic(struct relay_publish *p, const char *name, int64_t now,
+                                      struct topic **ret_topic, struct publish_refusal *why)
+{
+    struct topic *t = find_topic(p, name);
+    struct err err = {0};
+    int rc;
+
+    *ret_topic = t;
+    if (t && t->handle)
+        return PUBLISH_TAKEN;
+    if (t && now - t->asked_ns < TOPIC_MISSING_NS)
+        return refuse_topic(t, why);
+    rc = ask_topic(p, name, &err);
+    if (rc < 0 && err.kind == ERR_PERMANENT)
+        return refuse(why, PARK_UNKNOWN_TOPIC, err.message);
+    if (rc < 0) {
+        LOG_WARNING("waiting for the topic", LOG_STR("topic", name), LOG_STR("why", err.message));
+        p->up = false;
+        return PUBLISH_LATER;
+    }
+    p->up = true;
+    *ret_topic = t = t ? t : add_topic(p, name);
+    t->asked_ns = now;
+    if (rc == 0)
+        return refuse_topic(t, why);
+    t->handle = rd_kafka_topic_new(p->rk, name, NULL);
+    ENSURE(t->handle); /* a legal name and the producer's own settings */
+    return PUBLISH_TAKEN;
+}
+
+/* ---- records -------------------------------------------------------------------------------------------------------- */
+
+static void add_header(rd_kafka_headers_t *headers, const char *name, size_t name_len, const char *value,
+                       size_t len)
+{
+    rd_kafka_resp_err_t code = rd_kafka_header_add(headers, name, (ssize_t)name_len, value, (ssize_t)len);
+
+    ENSURE(code == RD_KAFKA_RESP_ERR_NO_ERROR); /* it can only fail on a read-only list */
+}
+
+/* Text that may stand in an HTTP header later: the key as ce_subject, when it is one. */
+static bool is_plain_text(struct slice s)
+{
+    if (!s.data || s.len == 0 || s.len > SUBJECT_BYTES_MAX || !utf8_valid(s.data, s.len))
+        return false;
+    for (size_t i = 0; i < s.len; i++)
+        if ((unsigned char)s.data[i] < 0x20 || s.data[i] == 0x7f)
+            return false;
+    return true;
+}
+
+#define ADD_TEXT(headers_, name_, value_, len_)                                                              \
+    add_header((headers_), (name_), sizeof(name_) - 1, (value_), (len_))
+
+/* CloudEvents 1.0, Kafka protocol binding, binary content mode. */
+static rd_kafka_headers_t *make_headers(const struct relay_record *rec)
+{
+    rd_kafka_headers_t *headers = rd_kafka_headers_new((size_t)rec->header_count + 8);
+    char id[RELAY_ROW_UUID_BYTES], when[RELAY_ROW_TIME_BYTES];
+    int when_len = relay_row_time(rec->created_us, when);
+
+    ENSURE(headers);
+    relay_row_uuid(rec->event_id, id);
+    ADD_TEXT(headers, "ce_specversion", "1.0", 3);
+    ADD_TEXT(headers, "ce_id", id, sizeof(id) - 1);
+    ADD_TEXT(headers, "ce_source", rec->source.data, rec->source.len);
+    ADD_TEXT(headers, "ce_type", rec->type.data, rec->type.len);
+    ADD_TEXT(headers, "ce_time", when, (size_t)when_len);
+    if (is_plain_text(rec->key))
+        ADD_TEXT(headers, "ce_subject", rec->key.data, rec->key.len);
+    ADD_TEXT(headers, "content-type", rec->content_type.data, rec->content_type.len);
+    if (rec->traceparent.data)
+        ADD_TEXT(headers, "traceparent", rec->traceparent.data, rec->traceparent.len);
+    for (int i = 0; i < rec->header_count; i++)
+        add_header(headers, rec->headers[i].name.data, rec->headers[i].name.len, rec->headers[i].value.data,
+                   rec->headers[i].value.len);
+    return headers;
+}
+
+static rd_kafka_resp_err_t produce(struct relay_publish *p, const struct relay_record *rec,
+                                   rd_kafka_topic_t *topic, uint64_t seq)
+{
+    rd_kafka_headers_t *headers = make_headers(rec);
+    rd_kafka_resp_err_t code =
+        rd_kafka_producev(p->rk, RD_KAFKA_V_RKT(topic), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+                          RD_KAFKA_V_KEY(rec->key.data, rec->key.len),
+                          RD_KAFKA_V_VALUE((void *)(uintptr_t)rec->payload.data, rec->payload.len),
+                          RD_KAFKA_V_TIMESTAMP(rec->created_us / 1000), RD_KAFKA_V_HEADERS(headers),
+                          RD_KAFKA_V_OPAQUE((void *)(uintptr_t)seq), RD_KAFKA_V_END);
+
+    if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+        rd_kafka_headers_destroy(headers); /* only on success they belong to the message */
+    return code;
+}
+
+enum publish_result relay_publish_row(struct relay_publish *p, const struct relay_record *rec, uint64_t seq,
+                                      int64_t now, struct publish_refusal *ret_why)
+{
+    char name[250];
+    struct topic *t;
+    enum publish_result found;
+    rd_kafka_resp_err_t code;
+
+    if (rec->poison)
+        return refuse(ret_why, rec->poison_reason, rec->poison_detail);
+    snprintf(name, sizeof(name), "%.*s", (int)rec->topic.len, rec->topic.data);
+    found = need_topic(p, name, now, &t, ret_why);
+    if (found != PUBLISH_TAKEN)
+        return found;
+    code = produce(p, rec, t->handle, seq);
+    switch ((int)code) {
+    case RD_KAFKA_RESP_ERR_NO_ERROR:
+        return PUBLISH_TAKEN;
+    case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
+        return refuse(ret_why, PARK_TOO_LARGE, "key, payload and headers are larger than max_record_bytes");
+    case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+    case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION: /* deleted since we asked: ask again */
+        rd_kafka_topic_destroy(t->handle);
+        t->handle = NULL;
+        t->asked_ns = now - TOPIC_MISSING_NS;
+        return PUBLISH_LATER;
+    default: /* a full queue; a fatal state, which also comes as an event */
+        return PUBLISH_LATER;
+    }
+}
+
+/* ---- reports -------------------------------------------------------------------------------------------------------- */
+
+/* What a broker's answer says about the row. A refused request may hold rows that nothing is wrong with: SUSPECT. */
+static enum relay_result judge(rd_kafka_resp_err_t code, enum park_reason *ret_reason)
+{
+    *ret_reason = PARK_REFUSED;
+    switch ((int)code) {
+    case RD_KAFKA_RESP_ERR_NO_ERROR:
+        return RELAY_ACKED;
+    case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
+    case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
+        *ret_reason = PARK_TOO_LARGE;
+        return RELAY_SUSPECT;
+    case RD_KAFKA_RESP_ERR_INVALID_MSG:
+    case RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE:
+    case RD_KAFKA_RESP_ERR_INVALID_RECORD:
+    case RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP:
+    case RD_KAFKA_RESP_ERR_POLICY_VIOLATION:
+        return RELAY_SUSPECT;
+    case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+    case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+    case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
+        *ret_reason = PARK_UNKNOWN_TOPIC;
+        return RELAY_REFUSED;
+    case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+        return RELAY_REFUSED;
+    default:
+        return RELAY_FAILED;
+    }
+}
+
+static void report(struct relay_publish *p, struct relay_core *c, int64_t now, int64_t wall_ns,
+                   const rd_kafka_message_t *m)
+{
+    enum park_reason reason;
+    enum relay_result result = judge(m->err, &reason);
+    uint64_t seq = (uint64_t)(uintptr_t)m->_private;
+
+    if (result == RELAY_ACKED) {
+        int64_t created_ns = rd_kafka_message_timestamp(m, NULL) * NS_PER_MS;
+
+        p->up = true;
+        stats_observe(p->stats, RELAY_STAT_COMMIT_TO_ACK, wall_ns > created_ns ? wall_ns - created_ns : 0);
+        relay_core_report(c, now, seq, result, reason, NULL);
+        return;
+    }
+    if (m->err != RD_KAFKA_RESP_ERR__PURGE_QUEUE && m->err != RD_KAFKA_RESP_ERR__PURGE_INFLIGHT)
+        LOG_WARNING("record not taken", LOG_STR("topic", rd_kafka_topic_name(m->rkt)),
+                    LOG_STR("why", rd_kafka_err2str(m->err)));
+    relay_core_report(c, now, seq, result, reason, rd_kafka_err2str(m->err));
+}
+
+static void report_all(struct relay_publish *p, struct relay_core *c, int64_t now, rd_kafka_event_t *event)
+{
+    int64_t wall_ns = clock_wall_ns();
+    const rd_kafka_message_t *m;
+
+    while ((m = rd_kafka_event_message_next(event)) != NULL)
+        report(p, c, now, wall_ns, m);
+}
+
+/* true: the producer cannot go on (an idempotent one whose order the broker no longer vouches for). */
+static bool note_error(struct relay_publish *p, rd_kafka_event_t *event, int64_t now)
+{
+    rd_kafka_resp_err_t code = rd_kafka_event_error(event);
+
+    LOG_WARNING("kafka error", LOG_STR("code", rd_kafka_err2name(code)),
+                LOG_STR("text", rd_kafka_event_error_string(event)));
+    if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || code == RD_KAFKA_RESP_ERR__AUTHENTICATION) {
+        p->up = false;
+        p->probe_at = now + PROBE_NS;
+    }
+    return code == RD_KAFKA_RESP_ERR__FATAL;
+}
+
+static void drain_wake(struct relay_publish *p)
+{
+    char bytes[64];
+    ssize_t n;
+
+    do
+        n = read(p->wake[0], bytes, sizeof(bytes));
+    while (n > 0);
+}
+
+static int replace_producer(struct relay_publish *p, struct relay_core *c, int64_t now, struct err *err)
+{
+    LOG_ERR("the Kafka producer failed for good, a new one publishes again what was not acknowledged",
+            LOG_INT("outstanding", relay_core_counts(c).outstanding));
+    free_producer(p);
+    if (make_producer(p, err) < 0)
+        return -1;
+    relay_core_producer_lost(c, now);
+    return 0;
+}
+
+int relay_publish_reports(struct relay_publish *p, struct relay_core *c, int64_t now, struct err *err)
+{
+    rd_kafka_event_t *event;
+    bool fatal = false;
+
+    drain_wake(p); /* before the queue: a byte written later means there is more */
+    while ((event = rd_kafka_queue_poll(p->queue, 0)) != NULL) {
+        if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR)
+            report_all(p, c, now, event);
+        else if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_ERROR)
+            fatal = note_error(p, event, now) || fatal;
+        rd_kafka_event_destroy(event);
+    }
+    return fatal ? replace_producer(p, c, now, err) : 0;
+}
+
+void relay_publish_purge(struct relay_publish *p)
+{
+    rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_NON_BLOCKING);
+}
+
+/* ---- is Kafka there ------------------------------------------------------------------------------------------------- */
+
+int64_t relay_publish_tick(struct relay_publish *p, int64_t now)
+{
+    const struct rd_kafka_metadata *metadata = NULL;
+
+    if (p->up)
+        return CLOCK_NEVER;
+    if (now < p->probe_at)
+        return p->probe_at - now;
+    if (rd_kafka_metadata(p->rk, 0, NULL, &metadata, PROBE_MS) == RD_KAFKA_RESP_ERR_NO_ERROR) {
+        rd_kafka_metadata_destroy(metadata);
+        p->up = true;
+        LOG_PLAIN(LOG_INFO, "kafka answers");
+        return CLOCK_NEVER;
+    }
+    p->probe_at = clock_monotonic_ns() + PROBE_NS;
+    return PROBE_NS;
+}

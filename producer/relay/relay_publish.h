@@ -1,0 +1,39 @@
+/* Hands rows to Kafka as CloudEvents records and reports how each ended. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/compiler.h"
+#include "common/err.h"
+#include "common/stats.h"
+#include "producer/relay/core/core.h"
+#include "producer/relay/relay_source.h"
+
+struct relay_publish;
+
+/* opt and stats are borrowed. NULL: PERMANENT, a setting that librdkafka refuses. No connection is waited for. */
+struct relay_publish *relay_publish_new(const struct relay_options *opt, struct stats *stats,
+                                        struct err *err);
+void relay_publish_free(struct relay_publish *p);    /* drops what is not sent; NULL-safe */
+int relay_publish_fd(const struct relay_publish *p); /* readable when there are reports */
+
+enum publish_result {
+    PUBLISH_TAKEN,   /* a report will come, by relay_publish_reports */
+    PUBLISH_REFUSED, /* never: why is filled */
+    PUBLISH_LATER    /* not now: Kafka cannot be asked about the topic, or the queue is full */
+};
+struct publish_refusal {
+    enum park_reason reason;
+    char detail[256];
+};
+/* Waits for Kafka (at most a second) only for a topic that was not asked for yet. Copies what it needs of rec. */
+enum publish_result relay_publish_row(struct relay_publish *p, const struct relay_record *rec, uint64_t seq,
+                                      int64_t now, struct publish_refusal *ret_why);
+/* Tell the core of every report that is there. -1: the producer failed for good and could not be made anew. */
+NODISCARD int relay_publish_reports(struct relay_publish *p, struct relay_core *c, int64_t now,
+                                    struct err *err);
+void relay_publish_purge(struct relay_publish *p);    /* drop what is queued and not on the wire */
+bool relay_publish_up(const struct relay_publish *p); /* Kafka answered last time */
+/* While Kafka is not up: ask it, at most once a second. Returns ns until the next question, CLOCK_NEVER when it is up. */
+int64_t relay_publish_tick(struct relay_publish *p, int64_t now);

@@ -1,0 +1,219 @@
+/* Reads what Postgres sends for one row in binary form, and writes the parts that travel as text. */
+#include "producer/relay/relay_row.h"
+
+#include <string.h>
+
+#define US_1970_TO_2000 INT64_C(946684800000000)
+#define US_PER_DAY INT64_C(86400000000)
+
+static uint32_t read_u32(const char *p)
+{
+    const unsigned char *b = (const unsigned char *)p;
+
+    return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
+}
+
+int64_t relay_row_int64(struct slice value)
+{
+    if (value.len != 8)
+        return 0;
+    return (int64_t)((uint64_t)read_u32(value.data) << 32 | read_u32(value.data + 4));
+}
+
+int64_t relay_row_unix_us(struct slice timestamp)
+{
+    return relay_row_int64(timestamp) + US_1970_TO_2000;
+}
+
+/* ---- headers -------------------------------------------------------------------------------------------------------- */
+
+/* An array on its way: `at` stands before the next element. */
+struct array {
+    struct slice rest;
+    uint32_t left;
+};
+
+#define ARRAY_HEAD_BYTES 12 /* dimensions, has-null, element type */
+#define ARRAY_DIM_BYTES 8   /* length, lower bound */
+
+static int array_open(struct slice value, struct array *ret_a)
+{
+    *ret_a = (struct array){0};
+    if (!value.data)
+        return 0;
+    if (value.len < ARRAY_HEAD_BYTES)
+        return -1;
+    if (read_u32(value.data) == 0)
+        return 0;
+    if (read_u32(value.data) != 1 || value.len < ARRAY_HEAD_BYTES + ARRAY_DIM_BYTES)
+        return -1;
+    ret_a->left = read_u32(value.data + ARRAY_HEAD_BYTES);
+    ret_a->rest.data = value.data + ARRAY_HEAD_BYTES + ARRAY_DIM_BYTES;
+    ret_a->rest.len = value.len - ARRAY_HEAD_BYTES - ARRAY_DIM_BYTES;
+    return 0;
+}
+
+/* The next element; NULL elements have no data. -1: the bytes end too early. */
+static int array_next(struct array *a, struct slice *ret_element)
+{
+    uint32_t len;
+
+    if (a->left == 0 || a->rest.len < 4)
+        return -1;
+    len = read_u32(a->rest.data);
+    a->rest.data += 4;
+    a->rest.len -= 4;
+    a->left--;
+    if (len == UINT32_MAX) {
+        *ret_element = (struct slice){0};
+        return 0;
+    }
+    if (len > a->rest.len)
+        return -1;
+    *ret_element = (struct slice){a->rest.data, len};
+    a->rest.data += len;
+    a->rest.len -= len;
+    return 0;
+}
+
+static bool starts_with(struct slice s, const char *prefix)
+{
+    size_t len = strlen(prefix);
+
+    return s.len >= len && memcmp(s.data, prefix, len) == 0;
+}
+
+/* Ours, or those of a dead letter: a caller's header of that name would be taken for it downstream. */
+static bool reserved(struct slice name)
+{
+    return starts_with(name, "ce_") || starts_with(name, "x-dlq-") || starts_with(name, "__dlq.") ||
+           slice_is(name, "content-type") || slice_is(name, "traceparent");
+}
+
+static void bad_headers(struct relay_record *rec, const char *detail)
+{
+    rec->poison = true;
+    rec->poison_reason = PARK_BAD_HEADERS;
+    rec->poison_detail = detail;
+    rec->header_count = 0;
+}
+
+void relay_row_headers(struct slice names, struct slice values, struct relay_record *rec)
+{
+    struct array n, v;
+    size_t bytes = 0;
+
+    rec->header_count = 0;
+    if (array_open(names, &n) < 0 || array_open(values, &v) < 0 || n.left != v.left) {
+        bad_headers(rec, "headers are not readable");
+        return;
+    }
+    if (n.left > RELAY_ROW_HEADERS_MAX) {
+        bad_headers(rec, "more than 200 headers");
+        return;
+    }
+    while (n.left > 0) {
+        struct event_header *h = &rec->headers[rec->header_count];
+
+        if (array_next(&n, &h->name) < 0 || array_next(&v, &h->value) < 0 || !h->name.data) {
+            bad_headers(rec, "headers are not readable");
+            return;
+        }
+        bytes += h->name.len + h->value.len;
+        if (h->name.len == 0 || reserved(h->name)) {
+            bad_headers(rec, "a header has an empty or reserved name");
+            return;
+        }
+        if (bytes > RELAY_ROW_HEADER_BYTES_MAX) {
+            bad_headers(rec, "headers of more than 56 KiB");
+            return;
+        }
+        rec->header_count++;
+    }
+}
+
+bool relay_row_topic_legal(struct slice topic)
+{
+    if (topic.len < 1 || topic.len > 249 || slice_is(topic, ".") || slice_is(topic, ".."))
+        return false;
+    for (size_t i = 0; i < topic.len; i++) {
+        char ch = topic.data[i];
+        bool alnum = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9');
+
+        if (!alnum && ch != '.' && ch != '_' && ch != '-')
+            return false;
+    }
+    return true;
+}
+
+/* ---- text ----------------------------------------------------------------------------------------------------------- */
+
+/* Days since 1970 to year, month, day. Howard Hinnant, "chrono-compatible low-level date algorithms", civil_from_days. */
+static void civil(int64_t days, int *y, int *m, int *d)
+{
+    int64_t z = days + 719468;
+    int64_t era = (z >= 0 ? z : z - 146096) / 146097;
+    int64_t doe = z - era * 146097;
+    int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+    int64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    int64_t mp = (5 * doy + 2) / 153;
+
+    *d = (int)(doy - (153 * mp + 2) / 5 + 1);
+    *m = (int)(mp < 10 ? mp + 3 : mp - 9);
+    *y = (int)(yoe + era * 400 + (*m <= 2));
+}
+
+static char *digits(char *out, int64_t value, int count)
+{
+    for (int i = count - 1; i >= 0; i--) {
+        out[i] = (char)('0' + value % 10);
+        value /= 10;
+    }
+    return out + count;
+}
+
+/* By hand: strftime costs more than everything else that is done for a row. */
+int relay_row_time(int64_t unix_us, char out[RELAY_ROW_TIME_BYTES])
+{
+    int64_t days = unix_us / US_PER_DAY - (unix_us % US_PER_DAY < 0);
+    int64_t us = unix_us - days * US_PER_DAY;
+    int y, m, d;
+    char *p = out;
+
+    civil(days, &y, &m, &d);
+    if (y < 0 || y > 9999) /* RFC 3339 has no such year, and a wall clock never says so */
+        y = 9999;
+    p = digits(p, y, 4);
+    *p++ = '-';
+    p = digits(p, m, 2);
+    *p++ = '-';
+    p = digits(p, d, 2);
+    *p++ = 'T';
+    p = digits(p, us / 3600000000, 2);
+    *p++ = ':';
+    p = digits(p, us / 60000000 % 60, 2);
+    *p++ = ':';
+    p = digits(p, us / 1000000 % 60, 2);
+    *p++ = '.';
+    p = digits(p, us % 1000000, 6);
+    *p++ = 'Z';
+    *p = '\0';
+    return (int)(p - out);
+}
+
+void relay_row_uuid(struct slice bytes16, char out[RELAY_ROW_UUID_BYTES])
+{
+    static const char hex[] = "0123456789abcdef";
+    char *p = out;
+
+    ENSURE(bytes16.len == 16);
+    for (int i = 0; i < 16; i++) {
+        unsigned char b = (unsigned char)bytes16.data[i];
+
+        if (i == 4 || i == 6 || i == 8 || i == 10)
+            *p++ = '-';
+        *p++ = hex[b >> 4];
+        *p++ = hex[b & 15];
+    }
+    *p = '\0';
+}

@@ -1,0 +1,797 @@
+/* The table source: reads the outbox by snapshot difference, keeps cursor and lease, over one connection without waiting. */
+#include <arpa/inet.h>
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/pg.h"
+#include "producer/relay/core/keyset.h"
+#include "producer/relay/relay.h"
+#include "producer/relay/relay_park.h"
+#include "producer/relay/relay_row.h"
+#include "producer/relay/relay_source.h"
+
+#define SNAPSHOT_TEXT_MAX (2 * 1024 * 1024)
+#define STATEMENT_RESULTS 2
+#define ANSWER_LIMIT_NS (15 * NS_PER_S) /* a server that says nothing for so long counts as gone */
+#define ATTRIBUTE_BYTES_MAX 1024 /* of type, source, …: what a worker takes, EVENT_ATTRIBUTE_BYTES_MAX */
+#define ROW_OVERHEAD_BYTES 256   /* of a row beside its payload, for the bounds in bytes */
+
+struct table {
+    const struct relay_options *opt;
+    PGconn *conn;
+    enum relay_action_kind kind; /* of the statement under way */
+    bool busy, wants_write;
+    int64_t sent_ns;
+    PGresult *results[STATEMENT_RESULTS];
+    int result_count;
+    char holder[160];
+    char address[32]; /* ctid of the cursor row, see save_sql */
+    int64_t page_bytes;
+    struct relay_row *rows; /* page_rows of them, for one call */
+    uint64_t *hashes;       /* parked_keys_max + 1, for one call */
+    struct buf prev, cur, stragglers;
+    struct relay_park_arrays parks;
+    struct relay_source_news news;
+};
+
+/* ---- SQL ------------------------------------------------------------------------------------------------------------ */
+
+/*
+ * Names as they are sent. The session pins generic plans and forbids sequential scans, because the statistics of a table that is
+ * emptied by TRUNCATE are always wrong; with that both arms of the page query are index scans, and a page costs the same however
+ * large the table is (EXPLAIN on Postgres 15: 1 µs a row, 90 buffers for 1,000 rows of 500 B).
+ */
+static const char session_sql[] =
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off; SET search_path = "
+    "pg_catalog;"
+    "SET default_transaction_isolation = 'read committed'; SET client_encoding = 'UTF8'; SET timezone = "
+    "'UTC';"
+    /* A cursor stored without waiting for the disk goes back a little when Postgres crashes, never forward: duplicates, no loss. */
+    "SET synchronous_commit = off; SET statement_timeout = '10s'; SET lock_timeout = '5s'";
+
+static const char floor_sql[] =
+    "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM tandem.outbox_id_seq";
+
+/* Its snapshot is taken before the sequence is read (and after floor_sql has ended): floor ≤ snapshot ≤ ceiling in time. */
+static const char look_sql[] = "SELECT pg_current_snapshot()::text, last_value FROM tandem.outbox_id_seq";
+
+/*
+ * $1 after_id and floor, $2 ceiling, $3 prev's xmax, $4 cur, $5 after_id, $6 stragglers, $7 rows, $8 bytes, $9 largest record.
+ * First arm: transactions younger than prev (their ids are above floor). Second arm: those in progress in prev and finished in cur.
+ * The sum bounds what one page can hold in memory; a row that is too large is not fetched at all.
+ */
+#define TOO_LARGE "coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) > $9::bigint"
+static const char page_sql[] =
+    "SELECT id, event_id, left(topic, 250), CASE WHEN octet_length(key) <= $9::bigint THEN key END,"
+    " left(type, 1100), left(source, 1100), left(content_type, 1100),"
+    " CASE WHEN NOT (" TOO_LARGE ") THEN payload END, octet_length(payload)::bigint,"
+    " CASE WHEN jsonb_typeof(headers) = 'object' AND pg_column_size(headers) <= 65536"
+    "  THEN ARRAY(SELECT e.k FROM jsonb_each_text(headers) AS e(k, v)) END,"
+    " CASE WHEN jsonb_typeof(headers) = 'object' AND pg_column_size(headers) <= 65536"
+    "  THEN ARRAY(SELECT e.v FROM jsonb_each_text(headers) AS e(k, v)) END,"
+    " headers IS NOT NULL AND (jsonb_typeof(headers) <> 'object' OR pg_column_size(headers) > 65536),"
+    " left(traceparent, 1100), created_at, " TOO_LARGE
+    " FROM (SELECT *, sum(256 + least(coalesce(octet_length(payload), 0)::bigint, $9::bigint)"
+    "   + least(coalesce(octet_length(key), 0)::bigint, $9::bigint) + coalesce(pg_column_size(headers), 0))"
+    "   OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS running,"
+    "   row_number() OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS n FROM ("
+    "  (SELECT * FROM tandem.outbox WHERE id > $1::bigint AND id <= $2::bigint AND txid >= $3::xid8"
+    "    AND pg_visible_in_snapshot(txid, $4::pg_snapshot) ORDER BY id LIMIT $7::int)"
+    "  UNION ALL"
+    "  (SELECT late.* FROM unnest($6::xid8[]) AS straggler(txid) CROSS JOIN LATERAL"
+    "    (SELECT * FROM tandem.outbox o WHERE o.txid = straggler.txid AND o.id > $5::bigint ORDER BY o.id "
+    "LIMIT $7::int) AS late"
+    "    ORDER BY late.id LIMIT $7::int)"
+    "  ORDER BY id LIMIT $7::int) AS merged) AS page"
+    " WHERE running <= $8::bigint OR n = 1 ORDER BY id";
+
+enum page_column {
+    PAGE_ID,
+    PAGE_EVENT_ID,
+    PAGE_TOPIC,
+    PAGE_KEY,
+    PAGE_TYPE,
+    PAGE_SOURCE,
+    PAGE_CONTENT_TYPE,
+    PAGE_PAYLOAD,
+    PAGE_PAYLOAD_BYTES,
+    PAGE_HEADER_NAMES,
+    PAGE_HEADER_VALUES,
+    PAGE_BAD_HEADERS,
+    PAGE_TRACEPARENT,
+    PAGE_CREATED_AT,
+    PAGE_TOO_LARGE,
+    PAGE_COLUMNS
+};
+
+/* Only when nobody holds it, or we do (after a lost connection). Raises the epoch: whatever an older session still does is void. */
+static const char acquire_sql[] =
+    "UPDATE tandem.relay_cursor SET epoch = epoch + 1, holder = $1::text, lease_until = clock_timestamp() + "
+    "$2::interval,"
+    " system_identifier = coalesce(system_identifier, (SELECT system_identifier FROM pg_control_system())),"
+    " updated_at = clock_timestamp()"
+    " WHERE shard = '0' AND (lease_until < clock_timestamp() OR holder = $1::text)"
+    " RETURNING epoch, prev_snapshot::text, prev_floor, cur_snapshot::text, cur_floor, cur_ceiling, last_id, "
+    "ctid::text,"
+    " system_identifier = (SELECT system_identifier FROM pg_control_system()),"
+    " pg_snapshot_xmax(prev_snapshot) <= pg_snapshot_xmax(pg_current_snapshot())";
+
+/*
+ * Found by its address: while some old transaction keeps Postgres from cleaning up, the index would have to walk over every version
+ * of the row that was ever stored. Whoever else changes the row moves it, and then we are fenced, as with a changed epoch.
+ */
+static const char save_sql[] =
+    "UPDATE tandem.relay_cursor SET lease_until = clock_timestamp() + $2::interval, prev_snapshot = "
+    "$3::pg_snapshot,"
+    " prev_floor = $4::bigint, cur_snapshot = $5::pg_snapshot, cur_floor = $6::bigint, cur_ceiling = "
+    "$7::bigint,"
+    " last_id = $8::bigint, updated_at = clock_timestamp()"
+    " WHERE ctid = $9::tid AND shard = '0' AND epoch = $1::bigint RETURNING ctid::text";
+
+static const char maintain_sql[] =
+    "SELECT held, row_address::text, rotated, truncated"
+    " FROM tandem.relay_maintain($1::bigint, $2::interval, $3::interval, $4::bigint, $5::interval)";
+
+static const struct {
+    const char *name, *sql;
+} statements[] = {
+    {"floor", floor_sql},          {"look", look_sql},         {"page", page_sql},
+    {"acquire", acquire_sql},      {"save", save_sql},         {"save_parked", relay_park_save_sql},
+    {"keys", relay_park_keys_sql}, {"maintain", maintain_sql},
+};
+
+/* ---- birth and connection ------------------------------------------------------------------------------------------- */
+
+static struct table *table_of(struct relay_source *s)
+{
+    return (struct table *)(void *)s;
+}
+
+static const struct table *table_of_const(const struct relay_source *s)
+{
+    return (const struct table *)(const void *)s;
+}
+
+static void table_close(struct relay_source *s);
+
+static struct relay_source *table_open(const struct relay_options *opt, struct err *err)
+{
+    struct table *t = calloc(1, sizeof(*t));
+    struct relay_source *s = (struct relay_source *)(void *)t;
+    char host[64] = "";
+
+    if (!t) {
+        err_set(err, ERR_TEMPORARY, "no memory for the source");
+        return NULL;
+    }
+    gethostname(host, sizeof(host) - 1);
+    snprintf(t->holder, sizeof(t->holder), "%s/%d/%" PRId64, host, (int)getpid(), clock_wall_ns());
+    t->opt = opt;
+    t->page_bytes = opt->window_bytes / 4;
+    t->rows = calloc((size_t)opt->page_rows, sizeof(*t->rows));
+    t->hashes = calloc((size_t)opt->parked_keys_max + 1, sizeof(*t->hashes));
+    buf_init(&t->prev, SNAPSHOT_TEXT_MAX);
+    buf_init(&t->cur, SNAPSHOT_TEXT_MAX);
+    buf_init(&t->stragglers, SNAPSHOT_TEXT_MAX);
+    relay_park_arrays_init(&t->parks);
+    if (!t->rows || !t->hashes) {
+        err_set(err, ERR_TEMPORARY, "no memory for a page of %" PRId64 " rows", opt->page_rows);
+        table_close(s);
+        return NULL;
+    }
+    return s;
+}
+
+static void drop_results(struct table *t)
+{
+    for (int i = 0; i < t->result_count; i++)
+        PQclear(t->results[i]);
+    t->result_count = 0;
+}
+
+static void table_disconnect(struct relay_source *s)
+{
+    struct table *t = table_of(s);
+
+    drop_results(t);
+    PQfinish(t->conn);
+    t->conn = NULL;
+    t->busy = t->wants_write = false;
+}
+
+static void table_close(struct relay_source *s)
+{
+    struct table *t = table_of(s);
+
+    if (!t)
+        return;
+    table_disconnect(s);
+    buf_done(&t->prev);
+    buf_done(&t->cur);
+    buf_done(&t->stragglers);
+    relay_park_arrays_done(&t->parks);
+    free(t->rows);
+    free(t->hashes);
+    free(t);
+}
+
+static int prepare_all(struct table *t, struct err *err)
+{
+    for (size_t i = 0; i < ARRAY_LEN(statements); i++) {
+        CLEANUP(pg_clearp) PGresult *res = PQprepare(t->conn, statements[i].name, statements[i].sql, 0, NULL);
+
+        if (PQresultStatus(res) != PGRES_COMMAND_OK)
+            return pg_err(t->conn, res, err, "preparing the relay's statements");
+    }
+    return 0;
+}
+
+static int check_cursor_row(struct table *t, struct err *err)
+{
+    CLEANUP(pg_clearp) PGresult *res = PQexec(t->conn, "SELECT FROM tandem.relay_cursor WHERE shard = '0'");
+
+    if (PQresultStatus(res) != PGRES_TUPLES_OK)
+        return pg_err(t->conn, res, err, "reading tandem.relay_cursor");
+    if (PQntuples(res) == 0)
+        return err_set(err, ERR_PERMANENT,
+                       "tandem.relay_cursor has no row for shard '0': apply the migrations again");
+    return 0;
+}
+
+static int set_up(struct table *t, struct err *err)
+{
+    if (pg_check_schema(t->conn, err) < 0 || check_cursor_row(t, err) < 0 ||
+        pg_exec(t->conn, session_sql, err) < 0)
+        return -1;
+    if (prepare_all(t, err) < 0)
+        return -1;
+    if (PQsetnonblocking(t->conn, 1) != 0 || PQenterPipelineMode(t->conn) != 1)
+        return err_set(err, ERR_TEMPORARY, "cannot use the connection without waiting: %s",
+                       PQerrorMessage(t->conn));
+    return 0;
+}
+
+static int table_connect(struct relay_source *s, struct err *err)
+{
+    struct table *t = table_of(s);
+
+    ENSURE(!t->conn);
+    t->conn = pg_connect(t->opt->database_url, &t->opt->postgres, "tandem-relay", err);
+    if (!t->conn)
+        return -1;
+    if (set_up(t, err) < 0) {
+        table_disconnect(s);
+        return -1;
+    }
+    t->news.connects++;
+    return 0;
+}
+
+/* ---- sending -------------------------------------------------------------------------------------------------------- */
+
+#define PARAMETERS_MAX 12
+
+/* Parameters as text; numbers keep their digits here. */
+struct params {
+    const char *values[PARAMETERS_MAX];
+    char numbers[PARAMETERS_MAX][24];
+    int count;
+};
+
+static void add_text(struct params *p, const char *text)
+{
+    ENSURE(p->count < PARAMETERS_MAX);
+    p->values[p->count++] = text;
+}
+
+static void add_number(struct params *p, int64_t number)
+{
+    snprintf(p->numbers[p->count], sizeof(p->numbers[0]), "%" PRId64, number);
+    add_text(p, p->numbers[p->count]);
+}
+
+/* An interval in microseconds. */
+static void add_interval(struct params *p, int64_t ns)
+{
+    snprintf(p->numbers[p->count], sizeof(p->numbers[0]), "%" PRId64 " us", ns / NS_PER_US);
+    add_text(p, p->numbers[p->count]);
+}
+
+static int send_prepared(struct table *t, const char *name, const struct params *p, struct err *err)
+{
+    if (PQsendQueryPrepared(t->conn, name, p->count, p->values, NULL, NULL, 1) != 1)
+        return pg_err(t->conn, NULL, err, name);
+    return 0;
+}
+
+static const char *snapshot_text(struct buf *b, const struct snapshot *s, struct err *err)
+{
+    buf_reset(b);
+    if (snapshot_format(s, b) < 0) {
+        err_set(err, ERR_TEMPORARY, "a snapshot with %zu open transactions is too long", s->xip_count);
+        return NULL;
+    }
+    return buf_str(b);
+}
+
+static int send_look(struct table *t, struct err *err)
+{
+    const struct params none = {.count = 0};
+
+    return send_prepared(t, "floor", &none, err) < 0 ? -1 : send_prepared(t, "look", &none, err);
+}
+
+/* '{123,456}', the transactions in progress in prev that are finished in cur. */
+static int stragglers_text(struct table *t, const struct page_bounds *bounds, struct err *err)
+{
+    const struct snapshot *prev = &bounds->prev->snapshot;
+    uint64_t *late = malloc((prev->xip_count + 1) * sizeof(*late));
+    size_t count;
+
+    if (!late)
+        return err_set(err, ERR_TEMPORARY, "no memory for %zu transactions", prev->xip_count);
+    count = snapshot_stragglers(prev, &bounds->cur->snapshot, late);
+    buf_reset(&t->stragglers);
+    for (size_t i = 0; i < count; i++)
+        buf_printf(&t->stragglers, "%s%" PRIu64, i ? "," : "{", late[i]);
+    buf_puts(&t->stragglers, count ? "}" : "{}");
+    free(late);
+    return t->stragglers.failed ? err_set(err, ERR_TEMPORARY, "no memory for %zu transactions", count) : 0;
+}
+
+static int send_page(struct table *t, const struct relay_action *a, struct err *err)
+{
+    const struct page_bounds *b = &a->bounds;
+    struct params p = {.count = 0};
+    const char *cur = snapshot_text(&t->cur, &b->cur->snapshot, err);
+
+    if (!cur || stragglers_text(t, b, err) < 0)
+        return -1;
+    ENSURE(a->limit <= t->opt->page_rows);
+    add_number(&p, b->after_id > b->prev->floor ? b->after_id : b->prev->floor);
+    add_number(&p, b->cur->ceiling);
+    add_number(&p, (int64_t)b->prev->snapshot.xmax);
+    add_text(&p, cur);
+    add_number(&p, b->after_id);
+    add_text(&p, buf_str(&t->stragglers));
+    add_number(&p, a->limit);
+    add_number(&p, t->page_bytes);
+    add_number(&p, t->opt->max_record_bytes);
+    return send_prepared(t, "page", &p, err);
+}
+
+static int send_acquire(struct table *t, struct err *err)
+{
+    struct params p = {.count = 0};
+
+    add_text(&p, t->holder);
+    add_interval(&p, t->opt->lease_ttl);
+    return send_prepared(t, "acquire", &p, err);
+}
+
+static int send_save(struct table *t, const struct relay_action *a, struct err *err)
+{
+    const struct position *pos = a->position;
+    struct params p = {.count = 0};
+    const char *prev = snapshot_text(&t->prev, &pos->prev, err);
+    const char *cur = pos->partial ? snapshot_text(&t->cur, &pos->cur.snapshot, err) : NULL;
+
+    if (!prev || (pos->partial && !cur))
+        return -1;
+    add_number(&p, a->epoch);
+    if (a->kind == RELAY_RELEASE)
+        add_text(&p, "-1 day"); /* over already: a standby takes it at its next look */
+    else
+        add_interval(&p, t->opt->lease_ttl);
+    add_text(&p, prev);
+    add_number(&p, pos->prev_floor);
+    add_text(&p, cur);
+    add_number(&p, pos->cur.floor);
+    add_number(&p, pos->cur.ceiling);
+    add_number(&p, pos->last_id);
+    add_text(&p, t->address);
+    if (a->park_count == 0)
+        return send_prepared(t, "save", &p, err);
+    if (relay_park_arrays_fill(&t->parks, a->parks, a->park_count, err) < 0)
+        return -1;
+    add_text(&p, buf_str(&t->parks.ids));
+    add_text(&p, buf_str(&t->parks.reasons));
+    add_text(&p, buf_str(&t->parks.details));
+    return send_prepared(t, "save_parked", &p, err);
+}
+
+static int send_keys(struct table *t, const struct relay_action *a, struct err *err)
+{
+    struct params p = {.count = 0};
+
+    add_number(&p, a->limit);
+    return send_prepared(t, "keys", &p, err);
+}
+
+static int send_maintain(struct table *t, const struct relay_action *a, struct err *err)
+{
+    struct params p = {.count = 0};
+
+    add_number(&p, a->epoch);
+    add_interval(&p, t->opt->lease_ttl);
+    add_interval(&p, t->opt->rotate_interval);
+    add_number(&p, t->opt->rotate_rows);
+    add_interval(&p, t->opt->retention);
+    return send_prepared(t, "maintain", &p, err);
+}
+
+static int send_action(struct table *t, const struct relay_action *a, struct err *err)
+{
+    switch (a->kind) {
+    case RELAY_ACQUIRE:
+        return send_acquire(t, err);
+    case RELAY_LOOK:
+        return send_look(t, err);
+    case RELAY_READ:
+        return send_page(t, a, err);
+    case RELAY_SAVE:
+    case RELAY_RELEASE:
+        return send_save(t, a, err);
+    case RELAY_LOAD_KEYS:
+        return send_keys(t, a, err);
+    case RELAY_MAINTAIN:
+        return send_maintain(t, a, err);
+    case RELAY_PUBLISH:
+    case RELAY_PURGE:
+    case RELAY_FREE_PAGE:
+    case RELAY_STOPPED:
+        break;
+    }
+    ENSURE(!"an action for the database");
+    return -1;
+}
+
+static int flush(struct table *t, struct err *err)
+{
+    int rc = PQflush(t->conn);
+
+    if (rc < 0)
+        return pg_err(t->conn, NULL, err, "sending to Postgres");
+    t->wants_write = rc > 0;
+    return 0;
+}
+
+static int table_start(struct relay_source *s, const struct relay_action *a, struct err *err)
+{
+    struct table *t = table_of(s);
+
+    ENSURE(t->conn && !t->busy);
+    if (send_action(t, a, err) < 0)
+        return -1;
+    if (PQpipelineSync(t->conn) != 1)
+        return pg_err(t->conn, NULL, err, "sending to Postgres");
+    t->kind = a->kind;
+    t->busy = true;
+    t->sent_ns = clock_monotonic_ns();
+    return flush(t, err);
+}
+
+/* ---- answers -------------------------------------------------------------------------------------------------------- */
+
+static struct slice column(const PGresult *res, int row, int col)
+{
+    if (PQgetisnull(res, row, col))
+        return (struct slice){0};
+    return (struct slice){PQgetvalue(res, row, col), (size_t)PQgetlength(res, row, col)};
+}
+
+static int64_t number(const PGresult *res, int row, int col)
+{
+    return relay_row_int64(column(res, row, col));
+}
+
+static bool truth(const PGresult *res, int row, int col)
+{
+    struct slice s = column(res, row, col);
+
+    return s.len == 1 && s.data[0] == 1;
+}
+
+static void keep_address(struct table *t, const PGresult *res, int col)
+{
+    struct slice address = column(res, 0, col);
+
+    snprintf(t->address, sizeof(t->address), "%.*s", (int)address.len, address.data ? address.data : "");
+}
+
+static int read_snapshot(const PGresult *res, int col, struct snapshot *ret_s, struct err *err)
+{
+    struct slice text = column(res, 0, col);
+
+    if (!text.data)
+        return err_set(err, ERR_FATAL, "the cursor has no snapshot");
+    return snapshot_parse(text.data, text.len, ret_s, err);
+}
+
+/* A cursor of another cluster, or of a later state of this one, would make committed rows look published. */
+static int check_identity(const PGresult *res, struct err *err)
+{
+    if (!truth(res, 0, 8))
+        return err_set(
+            err, ERR_FATAL,
+            "the cursor belongs to another Postgres cluster (this one was restored or copied), its "
+            "transaction ids mean "
+            "nothing here: run \"SELECT tandem.relay_adopt()\" to publish every row of the outbox again");
+    if (!truth(res, 0, 9))
+        return err_set(
+            err, ERR_FATAL,
+            "the cursor is ahead of this Postgres cluster (it was restored to an earlier time): run \"SELECT "
+            "tandem.relay_adopt()\" to publish every row of the outbox again");
+    return 0;
+}
+
+static int read_position(const PGresult *res, struct position *ret_p, struct err *err)
+{
+    struct position p = {.prev_floor = number(res, 0, 2), .partial = !PQgetisnull(res, 0, 3)};
+
+    if (read_snapshot(res, 1, &p.prev, err) < 0)
+        return -1;
+    if (p.partial && read_snapshot(res, 3, &p.cur.snapshot, err) < 0) {
+        position_done(&p);
+        return -1;
+    }
+    p.cur.floor = number(res, 0, 4);
+    p.cur.ceiling = number(res, 0, 5);
+    p.last_id = number(res, 0, 6);
+    *ret_p = p;
+    return 0;
+}
+
+static int answer_acquire(struct table *t, struct relay_core *c, int64_t now, struct err *err)
+{
+    const PGresult *res = t->results[0];
+    struct position p;
+
+    if (PQntuples(res) == 0) {
+        relay_core_acquired(c, now, 0, NULL);
+        return 0;
+    }
+    keep_address(t, res, 7);
+    if (check_identity(res, err) < 0 || read_position(res, &p, err) < 0) {
+        err->kind = err->kind == ERR_TEMPORARY ? ERR_TEMPORARY : ERR_FATAL;
+        return -1;
+    }
+    relay_core_acquired(c, now, number(res, 0, 0), &p);
+    return 0;
+}
+
+static int answer_look(struct table *t, struct relay_core *c, int64_t now, struct err *err)
+{
+    struct look look = {.floor = number(t->results[0], 0, 0), .ceiling = number(t->results[1], 0, 1)};
+
+    if (read_snapshot(t->results[1], 0, &look.snapshot, err) < 0)
+        return -1;
+    relay_core_looked(c, now, &look);
+    return 0;
+}
+
+static size_t row_bytes(const PGresult *res, int row)
+{
+    size_t bytes = ROW_OVERHEAD_BYTES;
+
+    for (int col = 0; col < PAGE_COLUMNS; col++)
+        bytes += (size_t)PQgetlength(res, row, col);
+    return bytes;
+}
+
+/* The page is the result itself: rows stay where libpq put them until the core frees the page. */
+static int answer_page(struct table *t, struct relay_core *c, int64_t now)
+{
+    PGresult *res = t->results[0];
+    int count = PQntuples(res);
+    int64_t bytes = 0;
+    bool more;
+
+    for (int i = 0; i < count; i++) {
+        t->rows[i] =
+            (struct relay_row){.id = number(res, i, PAGE_ID),
+                               .topic = column(res, i, PAGE_TOPIC),
+                               .key = column(res, i, PAGE_KEY),
+                               .bytes = row_bytes(res, i),
+                               .created_ns = relay_row_unix_us(column(res, i, PAGE_CREATED_AT)) * NS_PER_US};
+        bytes += (int64_t)t->rows[i].bytes;
+    }
+    /* Cut by rows, or perhaps by bytes: then the next page may be empty, which costs one short statement. */
+    more = count == (int)t->opt->page_rows ||
+           (count > 0 && bytes + 2 * t->opt->max_record_bytes + 65536 > t->page_bytes);
+    t->result_count = 0;
+    relay_core_page(c, now, res, t->rows, count, more);
+    return 0;
+}
+
+static int answer_saved(struct table *t, struct relay_core *c, int64_t now)
+{
+    bool held = PQntuples(t->results[0]) == 1;
+
+    if (held)
+        keep_address(t, t->results[0], 0);
+    relay_core_saved(c, now, held);
+    return 0;
+}
+
+static int answer_keys(struct table *t, struct relay_core *c, int64_t now)
+{
+    const PGresult *res = t->results[0];
+    int count = PQntuples(res);
+
+    ENSURE(count <= t->opt->parked_keys_max + 1);
+    for (int i = 0; i < count; i++)
+        t->hashes[i] = keyset_hash(column(res, i, 0), column(res, i, 1));
+    relay_core_keys(c, now, t->hashes, (size_t)count);
+    return 0;
+}
+
+static int answer_maintain(struct table *t, struct relay_core *c, int64_t now)
+{
+    const PGresult *res = t->results[0];
+    struct slice truncated = column(res, 0, 3);
+
+    if (truth(res, 0, 0))
+        keep_address(t, res, 1); /* not held: the next save finds that out */
+    t->news.rotations += truth(res, 0, 2);
+    t->news.truncates += truncated.len == 4 ? truncated.data[3] : 0;
+    relay_core_maintained(c, now);
+    return 0;
+}
+
+static int dispatch(struct table *t, struct relay_core *c, int64_t now, struct err *err)
+{
+    t->busy = false;
+    switch (t->kind) {
+    case RELAY_ACQUIRE:
+        return answer_acquire(t, c, now, err);
+    case RELAY_LOOK:
+        return answer_look(t, c, now, err);
+    case RELAY_READ:
+        return answer_page(t, c, now);
+    case RELAY_SAVE:
+    case RELAY_RELEASE:
+        return answer_saved(t, c, now);
+    case RELAY_LOAD_KEYS:
+        return answer_keys(t, c, now);
+    case RELAY_MAINTAIN:
+        return answer_maintain(t, c, now);
+    case RELAY_PUBLISH:
+    case RELAY_PURGE:
+    case RELAY_FREE_PAGE:
+    case RELAY_STOPPED:
+        break;
+    }
+    ENSURE(!"a statement of ours");
+    return -1;
+}
+
+/* Keep one result of the statement. 1: it was the last one. */
+static int take_result(struct table *t, PGresult *res, struct err *err)
+{
+    switch ((int)PQresultStatus(res)) {
+    case PGRES_PIPELINE_SYNC:
+        PQclear(res);
+        return 1;
+    case PGRES_TUPLES_OK:
+        ENSURE(t->result_count < STATEMENT_RESULTS);
+        t->results[t->result_count++] = res;
+        return 0;
+    default:
+        pg_err(t->conn, res, err, "asking Postgres");
+        PQclear(res);
+        return -1;
+    }
+}
+
+static int table_answer(struct relay_source *s, struct relay_core *c, int64_t now, struct err *err)
+{
+    struct table *t = table_of(s);
+
+    if (t->wants_write && flush(t, err) < 0)
+        return -1;
+    if (PQconsumeInput(t->conn) != 1)
+        return pg_err(t->conn, NULL, err, "hearing from Postgres");
+    while (t->busy && !PQisBusy(t->conn)) {
+        PGresult *res = PQgetResult(t->conn);
+        int rc = res ? take_result(t, res, err) : 0; /* NULL: the end of one query in the pipeline */
+
+        if (rc < 0)
+            return -1;
+        if (rc > 0) {
+            rc = dispatch(t, c, now, err);
+            drop_results(t);
+            return rc < 0 ? -1 : 1;
+        }
+    }
+    if (t->busy && clock_monotonic_ns() - t->sent_ns > ANSWER_LIMIT_NS)
+        return err_set(err, ERR_TEMPORARY, "no answer from Postgres for 15 s");
+    return 0;
+}
+
+/* ---- rows ----------------------------------------------------------------------------------------------------------- */
+
+static void poison(struct relay_record *rec, enum park_reason reason, const char *detail)
+{
+    if (rec->poison)
+        return;
+    rec->poison = true;
+    rec->poison_reason = reason;
+    rec->poison_detail = detail;
+}
+
+static void check_record(const PGresult *res, int row, struct relay_record *rec)
+{
+    if (!relay_row_topic_legal(rec->topic))
+        poison(rec, PARK_BAD_TOPIC, "the topic is not 1 to 249 of a-z A-Z 0-9 . _ -");
+    if (truth(res, row, PAGE_TOO_LARGE))
+        poison(rec, PARK_TOO_LARGE, "key and payload are larger than max_record_bytes");
+    if (rec->type.len > ATTRIBUTE_BYTES_MAX || rec->source.len > ATTRIBUTE_BYTES_MAX ||
+        rec->content_type.len > ATTRIBUTE_BYTES_MAX || rec->traceparent.len > ATTRIBUTE_BYTES_MAX)
+        poison(rec, PARK_BAD_HEADERS, "type, source, content type or traceparent of more than 1024 bytes");
+    if (truth(res, row, PAGE_BAD_HEADERS))
+        poison(rec, PARK_BAD_HEADERS, "headers are no JSON object, or larger than 64 KiB");
+}
+
+static void table_record(const struct relay_source *s, const void *page, int row,
+                         struct relay_record *ret_rec)
+{
+    const PGresult *res = page;
+
+    (void)s;
+    ret_rec->poison = false;
+    ret_rec->id = number(res, row, PAGE_ID);
+    ret_rec->event_id = column(res, row, PAGE_EVENT_ID);
+    ret_rec->topic = column(res, row, PAGE_TOPIC);
+    ret_rec->key = column(res, row, PAGE_KEY);
+    ret_rec->type = column(res, row, PAGE_TYPE);
+    ret_rec->source = column(res, row, PAGE_SOURCE);
+    ret_rec->content_type = column(res, row, PAGE_CONTENT_TYPE);
+    ret_rec->payload = column(res, row, PAGE_PAYLOAD);
+    ret_rec->payload_bytes = number(res, row, PAGE_PAYLOAD_BYTES);
+    ret_rec->traceparent = column(res, row, PAGE_TRACEPARENT);
+    ret_rec->created_us = relay_row_unix_us(column(res, row, PAGE_CREATED_AT));
+    relay_row_headers(column(res, row, PAGE_HEADER_NAMES), column(res, row, PAGE_HEADER_VALUES), ret_rec);
+    check_record(res, row, ret_rec);
+}
+
+static void table_free_page(void *page)
+{
+    PQclear(page);
+}
+
+static int table_fd(const struct relay_source *s)
+{
+    return table_of_const(s)->conn ? PQsocket(table_of_const(s)->conn) : -1;
+}
+
+static bool table_wants_write(const struct relay_source *s)
+{
+    return table_of_const(s)->wants_write;
+}
+
+static struct relay_source_news table_news(struct relay_source *s)
+{
+    struct relay_source_news news = table_of(s)->news;
+
+    table_of(s)->news = (struct relay_source_news){0};
+    return news;
+}
+
+const struct relay_source_ops relay_table = {
+    .name = "table",
+    .open = table_open,
+    .close = table_close,
+    .connect = table_connect,
+    .disconnect = table_disconnect,
+    .start = table_start,
+    .answer = table_answer,
+    .fd = table_fd,
+    .wants_write = table_wants_write,
+    .record = table_record,
+    .free_page = table_free_page,
+    .news = table_news,
+};
