@@ -180,3 +180,16 @@ def worker(request, rig_dir, started, kafka):
         started.append(program)
         return program.run_ready() if ready else program.run()
     return start
+
+
+@pytest.fixture
+def orders(request, rig_dir, started):
+    """orders(**options) starts the sample service on this test's database; its address is .url."""
+    numbers = itertools.count(1)
+
+    def start(**options):
+        url = options.pop("database_url", None) or request.getfixturevalue("database").url
+        program = programs.OrdersService(rig_dir, url, f"orders-service-{next(numbers)}", **options)
+        started.append(program)
+        return program.run_ready()
+    return start

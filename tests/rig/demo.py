@@ -31,7 +31,7 @@ class Demo:
     # ---- the customers ----
 
     def post(self, path, body):
-        status, text = http("POST", self.stack.orders_url + path, body, {"Content-Type": "application/json"})
+        status, text = http("POST", self.stack.orders.url + path, body, {"Content-Type": "application/json"})
         if status not in (200, 201):
             raise RigError(f"POST {path}: {status} {text}")
         return 1

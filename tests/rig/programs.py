@@ -97,24 +97,31 @@ class Program(Process):
         return lines
 
 
-class SampleApi(Program):
-    """The inventory or the CRM API, with its fault switch and its audit."""
+class Server(Program):
+    """A program without an admin port: it is ready when GET /healthz says so."""
 
-    def __init__(self, directory, which, port=None, **options):
-        self.port = port or free_port()
-        super().__init__(directory, f"{which}-api", options={"listen": f"127.0.0.1:{self.port}", **options})
+    def __init__(self, directory, program, name=None, **options):
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(directory, program, name, {"listen": f"127.0.0.1:{self.port}", **options})
 
-    def run_ready(self, timeout=60):
-        self.run()
-        wait_until(self.answers, timeout, lambda: f"{self.name} answers; its log ends:\n{self.log_tail()}")
-        return self
-
-    def answers(self):
+    def is_ready(self):
         try:
             return http("GET", f"{self.url}/healthz", timeout=5)[0] == 200
         except OSError:
             return False
+
+
+class OrdersService(Server):
+    def __init__(self, directory, database_url, name="orders-service", **options):
+        super().__init__(directory, "orders-service", name, database_url=database_url, **options)
+
+
+class SampleApi(Server):
+    """The inventory or the CRM API, with its fault switch and its audit."""
+
+    def __init__(self, directory, which, **options):
+        super().__init__(directory, f"{which}-api", **options)
 
     def _ask(self, method, path, body=None):
         status, text = http(method, self.url + path, body)
@@ -128,6 +135,11 @@ class SampleApi(Program):
     def ids(self):
         """Event ids in the order of their first execution."""
         return http("GET", f"{self.url}/audit/ids")[1].split()
+
+    def arrivals(self):
+        """{event id: arrival of its first execution, in seconds since 1970}."""
+        lines = http("GET", f"{self.url}/audit/ids?times=1")[1].splitlines()
+        return {event: int(ns) / 1e9 for event, ns in (line.split("\t") for line in lines)}
 
     def reset(self):
         self._ask("POST", "/audit/reset")

@@ -6,8 +6,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from processes import RigError, free_port, wait_until
-from programs import ROOT, Program, SampleApi, http, new_relay, new_worker
+from processes import RigError
+from programs import ROOT, OrdersService, SampleApi, new_relay, new_worker
 from rig_kafka import Kafka
 from rig_postgres import Postgres
 from running import stop_directory
@@ -49,35 +49,23 @@ class Stack:
 
     def start_programs(self, relay, worker):
         brokers = self.kafka.brokers
-        self.orders = Program(self.dir, "orders-service", options={
-            "listen": f"127.0.0.1:{free_port()}", "database_url": self.database_url})
+        self.orders = OrdersService(self.dir, self.database_url)
         self.relay = new_relay(self.dir, self.database_url, brokers, **relay)
         self.inventory = new_worker(self.dir, "inventory", brokers, self.inventory_api.url, **worker)
         self.crm = new_worker(self.dir, "crm", brokers, self.crm_api.url, **worker)
-        ours = [self.relay, self.inventory, self.crm]
-        for program in [self.orders, *ours]:
+        ours = [self.orders, self.relay, self.inventory, self.crm]
+        for program in ours:
             program.run()
         for program in ours:
             program.wait_ready()
-        wait_until(self.orders_answer, message=lambda: f"orders-service answers; its log:\n{self.orders.log_tail()}")
 
     @property
     def database_url(self):
         return self.postgres.url()
 
-    @property
-    def orders_url(self):
-        return f"http://{self.orders.options['listen']}"
-
-    def orders_answer(self):
-        try:
-            return http("GET", f"{self.orders_url}/healthz", timeout=5)[0] == 200
-        except OSError:
-            return False
-
     def write_env(self):
         values = {
-            "DATABASE_URL": self.database_url, "KAFKA_BROKERS": self.kafka.brokers, "ORDERS_URL": self.orders_url,
+            "DATABASE_URL": self.database_url, "KAFKA_BROKERS": self.kafka.brokers, "ORDERS_URL": self.orders.url,
             "INVENTORY_URL": self.inventory_api.url, "CRM_URL": self.crm_api.url, "RELAY_ADMIN_URL": self.relay.admin_url,
             "INVENTORY_ADMIN_URL": self.inventory.admin_url, "CRM_ADMIN_URL": self.crm.admin_url}
         text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())

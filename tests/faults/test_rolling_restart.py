@@ -1,0 +1,27 @@
+"""Three workers are restarted one after another under load: nothing twice, nothing lost, nothing out of order."""
+import pytest
+
+from load import Audit, Load, executed_more
+
+RATE = 200
+
+
+@pytest.mark.parametrize("destination", ["inventory", "crm"])
+@pytest.mark.parametrize("names", ["static", "dynamic"])
+def test_a_rolling_restart_repeats_nothing(request, database, topics, orders, relay, worker, destination, names):
+    api = request.getfixturevalue(f"{destination}_api")
+    api.fault("delay", delay_ms=5)  # so that requests are under way at every moment
+    relay()
+    replicas = [worker(destination, ready=False, instance_id=f"{destination}-{n}" if names == "static" else None)
+                for n in range(3)]
+    for replica in replicas:
+        replica.wait_ready()
+    with Load(orders().url, RATE) as load:
+        executed_more(api, 100)
+        for replica in replicas:
+            assert replica.stop() == 0
+            executed_more(api, 20)
+            replica.start_again()
+            replica.wait_ready()
+            executed_more(api, 50)
+    assert Audit(database, topics, **{destination: api}).check(load) == {destination: 0}
