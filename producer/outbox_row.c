@@ -37,7 +37,7 @@ struct outbox_shown {
 static struct outbox_shown outbox_show(const char *value)
 {
     struct outbox_shown shown = {{0}};
-    for (size_t i = 0; value[i] && i < sizeof(shown.text) - 1; i++)
+    for (size_t i = 0; i < sizeof(shown.text) - 1 && value[i]; i++)
         shown.text[i] = value[i] >= 0x20 && value[i] < 0x7f ? value[i] : '?';
     return shown;
 }

@@ -1,5 +1,6 @@
 """The schema, and tandem.outbox_put as a service in any language calls it."""
 import json
+import re
 import subprocess
 import uuid
 from pathlib import Path
@@ -186,3 +187,37 @@ def test_values_at_their_limits_are_taken(database):
     put(database, "topic => repeat('a', 249), key => repeat('k', 4096), type => repeat('x', 1024), payload => '', headers => %s",
         (json.dumps(headers),))
     assert database.query("SELECT headers FROM tandem.outbox") == [(headers,)]
+
+
+def documented_rights(who):
+    """The GRANT lines at the head of the migration, as an administrator would paste them."""
+    head = (ROOT / "migrations" / "0001_tandem.sql").read_text(encoding="utf-8").partition("\nBEGIN;")[0]
+    return re.findall(rf"^--\s+(GRANT .* TO {who};)", head, re.MULTILINE)
+
+
+@pytest.mark.parametrize("who, work, forbidden", [
+    ("service", ["SELECT tandem.outbox_put(topic => 't', key => 'k', type => 'x', payload => '')"],
+     ["SELECT payload FROM tandem.outbox", "INSERT INTO tandem.outbox (txid, topic, type) VALUES ('1', 't', 'x')",
+      "DELETE FROM tandem.outbox", "SELECT setval('tandem.outbox_id_seq', 1)", "UPDATE tandem.relay_cursor SET epoch = 0"]),
+    ("relay", ["SELECT * FROM tandem.outbox", "SELECT * FROM tandem.schema_version",
+               "UPDATE tandem.relay_cursor SET rotated_at = '-infinity'",
+               "SELECT * FROM tandem.relay_maintain(0, '1s', '1s', 1000, '0s')",
+               "INSERT INTO tandem.parked (outbox_id, event_id, topic, type, source, content_type, created_at, reason, detail) "
+               "VALUES (1, gen_random_uuid(), 't', 'x', 's', 'c', now(), 'r', 'd')", "DELETE FROM tandem.parked"],
+     ["UPDATE tandem.outbox SET topic = 'x'", "DELETE FROM tandem.outbox", "INSERT INTO tandem.outbox (topic, type) VALUES ('t', 'x')"]),
+])
+def test_the_documented_rights_are_enough_and_no_more(database, who, work, forbidden):
+    role = f"tandem_test_{uuid.uuid4().hex[:8]}"
+    connection = database.connect(autocommit=False)  # never committed: the role vanishes with it
+    connection.execute(f"CREATE ROLE {role}")
+    rights = documented_rights(who)
+    assert len(rights) >= 4
+    for right in rights:
+        connection.execute(right.replace(f"TO {who};", f"TO {role}"))
+    connection.execute(f"SET LOCAL ROLE {role}")
+    for statement in work:
+        connection.execute(statement)
+    for statement in forbidden:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            connection.execute(statement)
+    connection.rollback()
