@@ -115,7 +115,48 @@ up: deps ## start the demo's stack and leave it running; build/stack/env has its
 down: ## stop what `make up` started, and remove its data
 	@python3 tests/rig/rig stop --dir build/stack --wipe
 
+check: ## all of it under sanitizers (SAN=address,undefined or thread), then lint
+	@tests/lint/check $(SAN)
+lint: all ## layout, static analysis, banned calls, foreign headers, manuals; PART=name for one
+	@tests/lint/lint $(PART)
+fmt: ## lay out all C files as .clang-format says
+	git ls-files --cached --others --exclude-standard '*.[ch]' | xargs clang-format -i
+docs: all ## write the OPTIONS of the manual pages anew
+	@tests/lint/manuals --write
+
+# Each tests/fuzz/fuzz_x.c is an entry point of libFuzzer; tests/fuzz/corpus/x holds its first inputs.
+FUZZ         := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_SECONDS ?= 20
+FUZZ_SAN     := -fsanitize=address,undefined -fno-sanitize-recover=all
+FUZZ_PARTS   := $(filter-out %_main.c,$(COMMON) $(ALL_PARTS))
+build/fuzz/obj/%.o: %.c
+	@mkdir -p $(@D)
+	clang -std=c17 -D_GNU_SOURCE -g -O1 -MMD -MP -I. $(FUZZ_SAN),fuzzer-no-link $(shell pkg-config --cflags $(PKGS)) -c -o $@ $<
+build/fuzz/parts.a: $(patsubst %.c,build/fuzz/obj/%.o,$(FUZZ_PARTS))
+	@rm -f $@
+	ar rcs $@ $^
+build/fuzz/fuzz_%: build/fuzz/obj/tests/fuzz/fuzz_%.o build/fuzz/parts.a
+	clang -fsanitize=fuzzer $(FUZZ_SAN) -o $@ $^ $(LIBS)
+fuzz: $(addprefix build/fuzz/,$(FUZZ)) ## each fuzz target for FUZZ_SECONDS (20)
+	@set -e; for f in $(FUZZ); do mkdir -p build/fuzz/corpus/$$f; echo "fuzz: $$f"; \
+	    build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -print_final_stats=0 -verbosity=0 \
+	        -artifact_prefix=build/fuzz/$$f- build/fuzz/corpus/$$f $(wildcard tests/fuzz/corpus/$$f); done; \
+	echo "fuzz: $(words $(FUZZ)) passed, 0 failed"
+.SECONDARY: $(patsubst %,build/fuzz/obj/tests/fuzz/%.o,$(FUZZ))
+
+PROGRAMS := tandem-relay tandem-inventory tandem-crm tandem-dlq
+MANUALS  := $(shell git ls-files '*.[1-8]' 2>/dev/null || find producer worker -name '*.[1-8]')
+install: all install-outbox ## everything into DESTDIR and PREFIX: programs, library, header, manuals, migrations
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/tandem/migrations"
+	install $(addprefix $(B)/bin/,$(PROGRAMS)) "$(DESTDIR)$(PREFIX)/bin"
+	install -m 644 migrations/[0-9]*.sql "$(DESTDIR)$(PREFIX)/share/tandem/migrations"
+	for m in $(MANUALS); do install -D -m 644 $$m "$(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}" || exit 1; done
+clean: ## take away everything that was built
+	rm -rf build
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | sort | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
+
 include tests/sim/sim.mk
 
--include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(B)/obj build/fuzz/obj -name '*.d' 2>/dev/null)
 .PHONY: all unit flow deps demo up down test check sim bench fuzz lint fmt docs install install-outbox clean help migrate test-faults test-containers
