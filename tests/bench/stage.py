@@ -93,6 +93,8 @@ class Stage:
         return self
 
     def __exit__(self, *exc):
+        if hasattr(self, "_probe"):
+            self._probe.close()
         for program in reversed(self.programs):
             program.stop()
         self.rig("stop", "--wipe")
@@ -126,7 +128,7 @@ class Stage:
         from confluent_kafka import Consumer, TopicPartition
 
         if not hasattr(self, "_probe"):
-            self._probe = Consumer({"bootstrap.servers": self.brokers, "group.id": "bench-probe"})
+            self._probe = Consumer({"bootstrap.servers": self.brokers, "group.id": "bench-probe", "log_level": 0})
         return sum(self._probe.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1]
                    for p in range(partitions))
 
