@@ -161,7 +161,7 @@ enum step answer_step(struct engine *e, struct delivery *d, const struct outcome
     struct judgement j = judge(e, out);
     bool lost_track = out->sent && out->transport != TRANSPORT_OK;
     if (j.verdict == VERDICT_AMBIGUOUS || lost_track) {
-        d->ambiguous = true;
+        offsets_mark_ambiguous(&d->stream->offsets, &d->entry);
         e->counts.ambiguous++;
     }
     tell_breaker(e, j, probe);

@@ -58,6 +58,8 @@ static void set_step(struct engine *e, struct delivery *d, enum step step)
     timer_stop(e, &d->timer);
     if (old == STEP_BURYING && old != step)
         parking_unreserve(e, d);
+    if (old == STEP_STALLED)
+        lanes_unstall(&d->place);
     e->in_step[old]--;
     e->in_step[step]++;
     if (d->stream != NULL) {
@@ -76,24 +78,25 @@ static void join_lane(struct engine *e, struct delivery *d)
     if (d->place.lane != NULL || e->cfg.order == ENGINE_ORDER_NONE || key.data == NULL)
         return;
     uint64_t hash = whole_partition ? lanes_hash(e->hash_seed, d->group, key) : d->hash;
+    d->place.queue = d->stream->kind == STREAM_REPLAY ? LANE_REPLAY : LANE_SOURCE;
+    d->place.sequence = d->sequence;
     lanes_join(&e->lanes, &d->place, hash, d->group, key);
 }
 
-static struct slice place_key(struct lane_place *place)
+struct slice delivery_lane_key(struct lane_place *place)
 {
     const struct delivery *d = OWNER_OF(place, struct delivery, place);
-    return place->lane->key.len == 0 ? place->lane->key : d->rec.key;
+    return place->lane->key.len == 0
+               ? SLICE_LIT("")
+               : d->rec.key; /* of length 0: the lane of a whole partition, or of the key "" */
 }
 
-static void leave_lane(struct engine *e, struct delivery *d)
+static void look_at(struct engine *e, struct lane_place *place)
 {
-    struct lane_place *next = lanes_leave(&e->lanes, &d->place, place_key);
+    struct delivery *d = place == NULL ? NULL : OWNER_OF(place, struct delivery, place);
 
-    if (next == NULL)
-        return;
-    struct delivery *first = OWNER_OF(next, struct delivery, place);
-    if (first->step == STEP_WAITING && !link_in_list(&first->queue))
-        list_push(&e->turns, &first->queue);
+    if (d != NULL && d->step == STEP_WAITING && !link_in_list(&d->queue))
+        list_push(&e->turns, &d->queue);
 }
 
 void delivery_turns(struct engine *e)
@@ -120,7 +123,7 @@ static enum step enter_waiting(struct engine *e, struct delivery *d)
 #ifdef SIM_BUG_FORGET_LANE
     return STEP_TURN;
 #endif
-    return lanes_is_first(&d->place) ? STEP_TURN : STEP_WAITING;
+    return lanes_has_turn(&d->place) ? STEP_TURN : STEP_WAITING;
 }
 
 static void set_parked_behind(struct delivery *d, const struct parked_key *key)
@@ -184,8 +187,9 @@ static enum step enter_backoff(struct engine *e, struct delivery *d)
     return STEP_BACKOFF;
 }
 
-static enum step enter_stalled(struct engine *e UNUSED, struct delivery *d)
+static enum step enter_stalled(struct engine *e, struct delivery *d)
 {
+    look_at(e, lanes_stall(&d->place));
     list_push(&d->stream->group->stalled, &d->queue);
     return STEP_STALLED;
 }
@@ -218,7 +222,7 @@ static enum step enter_done(struct engine *e, struct delivery *d)
 {
     struct stream *s = d->stream;
 
-    leave_lane(e, d);
+    look_at(e, lanes_leave(&e->lanes, &d->place));
     offsets_complete(&s->offsets, &d->entry);
     link_remove(&d->in_stream);
     d->stream = NULL;
@@ -229,7 +233,7 @@ static enum step enter_done(struct engine *e, struct delivery *d)
 
 static enum step enter_dropped(struct engine *e, struct delivery *d)
 {
-    leave_lane(e, d);
+    look_at(e, lanes_leave(&e->lanes, &d->place));
     stream_unhold(e, d->stream, d->rec.bytes);
     if (d->probe)
         breaker_report(&e->breaker, e->now, BREAKER_NO_ANSWER, true);

@@ -74,7 +74,6 @@ struct delivery {
     const char *poison;
     int status;
     enum transport transport;
-    bool ambiguous;
     bool reserved; /* holds room for a parked key */
     int bury_failures;
     char *parked_behind; /* own copy */
@@ -86,6 +85,8 @@ struct delivery {
 struct delivery *delivery_new(struct engine *e, const struct engine_record *rec);
 /* Give the record back at once: its stream is not held, or it is complete. */
 void delivery_refuse(struct engine *e, struct delivery *d);
+/* The key that a lane borrows from a delivery in it. */
+struct slice delivery_lane_key(struct lane_place *place);
 /* Enter this step, and those that follow from it at once. */
 void delivery_go(struct engine *e, struct delivery *d, enum step step);
 /* Its timer came. */

@@ -88,7 +88,7 @@ struct engine *engine_new(const struct engine_config *cfg, struct err *err)
     list_init(&e->burials);
     list_init(&e->stream_actions);
     list_init(&e->park_queue);
-    lanes_init(&e->lanes);
+    lanes_init(&e->lanes, delivery_lane_key);
     pool_init(&e->deliveries, sizeof(struct delivery));
     breaker_init(&e->breaker, &e->cfg, &e->random);
     buf_init(&e->value, PARKED_VALUE_BYTES_MAX);
@@ -424,7 +424,7 @@ struct delivery_view delivery_view(const struct delivery *d)
         .poison = d->poison,
         .status = d->status,
         .transport = d->transport,
-        .ambiguous = d->ambiguous,
+        .ambiguous = d->entry.ambiguous,
         .parked_behind = {d->parked_behind, d->parked_behind_len},
         .replay_count = d->rec.replay_count,
         .door = d->door,

@@ -5,9 +5,9 @@
 
 #define BUCKETS_MIN 256
 
-void lanes_init(struct lanes *lanes)
+void lanes_init(struct lanes *lanes, struct slice (*key_of)(struct lane_place *place))
 {
-    *lanes = (struct lanes){.bucket_count = BUCKETS_MIN};
+    *lanes = (struct lanes){.bucket_count = BUCKETS_MIN, .key_of = key_of};
     lanes->buckets = memory_zeroed(BUCKETS_MIN * sizeof(struct lane *));
     pool_init(&lanes->pool, sizeof(struct lane));
 }
@@ -76,7 +76,8 @@ static struct lane *add(struct lanes *lanes, uint64_t hash, int group, struct sl
         grow(lanes);
     struct lane **bucket = bucket_of(lanes, hash);
     struct lane *lane = pool_take(&lanes->pool);
-    list_init(&lane->places);
+    for (size_t i = 0; i < LANE_QUEUES; i++)
+        list_init(&lane->queues[i]);
     lane->hash = hash;
     lane->group = group;
     lane->key = key;
@@ -97,6 +98,24 @@ static void drop(struct lanes *lanes, struct lane *lane)
     pool_give(&lanes->pool, lane);
 }
 
+static struct lane_place *first_in(const struct lane *lane, enum lane_queue queue)
+{
+    struct link *link = list_first(&lane->queues[queue]);
+    return link == NULL ? NULL : OWNER_OF(link, struct lane_place, link);
+}
+
+/* Nobody has the turn: the older of the two first ones gets it. */
+static struct lane_place *give_turn(struct lane *lane)
+{
+    struct lane_place *source = lane->stalled == NULL ? first_in(lane, LANE_SOURCE) : NULL;
+    struct lane_place *replay = first_in(lane, LANE_REPLAY);
+
+    if (source == NULL || (replay != NULL && replay->sequence < source->sequence))
+        source = replay;
+    lane->turn = source;
+    return source;
+}
+
 void lanes_join(struct lanes *lanes, struct lane_place *place, uint64_t hash, int group, struct slice key)
 {
     struct lane *lane = find(lanes, hash, group, key);
@@ -104,30 +123,54 @@ void lanes_join(struct lanes *lanes, struct lane_place *place, uint64_t hash, in
     if (lane == NULL)
         lane = add(lanes, hash, group, key);
     place->lane = lane;
-    list_push(&lane->places, &place->link);
+    list_push(&lane->queues[place->queue], &place->link);
+    if (lane->turn == NULL)
+        give_turn(lane);
 }
 
-struct lane_place *lanes_leave(struct lanes *lanes, struct lane_place *place,
-                               struct slice (*key_of)(struct lane_place *place))
+bool lanes_has_turn(const struct lane_place *place)
+{
+    return place->lane == NULL || place->lane->turn == place;
+}
+
+struct lane_place *lanes_leave(struct lanes *lanes, struct lane_place *place)
 {
     struct lane *lane = place->lane;
-    bool was_first = lanes_is_first(place);
 
+    if (lane == NULL)
+        return NULL;
+    lanes_unstall(place);
     link_remove(&place->link);
     place->lane = NULL;
-    if (lane == NULL || !was_first)
-        return NULL;
-    struct link *first = list_first(&lane->places);
-    if (first == NULL) {
+    struct lane_place *left = first_in(lane, LANE_SOURCE);
+    if (left == NULL)
+        left = first_in(lane, LANE_REPLAY);
+    if (left == NULL) {
         drop(lanes, lane);
         return NULL;
     }
-    struct lane_place *next = OWNER_OF(first, struct lane_place, link);
-    lane->key = key_of(next);
-    return next;
+    lane->key = lanes->key_of(left);
+    return lane->turn == place ? give_turn(lane) : NULL;
 }
 
-bool lanes_is_first(const struct lane_place *place)
+struct lane_place *lanes_stall(struct lane_place *place)
 {
-    return place->lane == NULL || list_first(&place->lane->places) == &place->link;
+    struct lane *lane = place->lane;
+
+    if (lane == NULL)
+        return NULL;
+    ENSURE(place->queue == LANE_SOURCE && lane->stalled == NULL);
+    lane->stalled = place;
+    return lane->turn == place ? give_turn(lane) : NULL;
+}
+
+void lanes_unstall(struct lane_place *place)
+{
+    struct lane *lane = place->lane;
+
+    if (lane == NULL || lane->stalled != place)
+        return;
+    lane->stalled = NULL;
+    if (lane->turn == NULL)
+        lane->turn = place;
 }

@@ -9,37 +9,46 @@
 #include "worker/engine/list.h"
 #include "worker/engine/memory.h"
 
+/* Two queues share a lane: the source's records and replays of them. */
+enum lane_queue { LANE_SOURCE, LANE_REPLAY, LANE_QUEUES };
+
 /* A place in a lane, embedded in the event. */
 struct lane_place {
     struct link link;
     struct lane *lane; /* NULL: in none */
+    enum lane_queue queue;
+    uint64_t sequence; /* of arrival, over all */
 };
 
-/* Lives while it has events. The key's bytes are borrowed from the first event in it. */
+/*
+ * One place at a time has the turn, until it leaves: the oldest. Only a stalled one gives it up while it stays: it waits for something that
+ * a replay can bring about, so replays may pass it; its own queue waits behind it.
+ */
 struct lane {
-    struct list places;
-    struct lane *next; /* in its bucket */
+    struct list queues[LANE_QUEUES];
+    struct lane_place *turn, *stalled; /* NULL: nobody */
+    struct lane *next;                 /* in its bucket */
     uint64_t hash;
     int group;
-    struct slice key;
+    struct slice key; /* borrowed from a place in it */
 };
 
 struct lanes {
     struct lane **buckets;
     size_t bucket_count, count;
     struct pool pool;
+    struct slice (*key_of)(
+        struct lane_place *place); /* its key, when the lane needs another to borrow from */
 };
 
-void lanes_init(struct lanes *lanes);
+void lanes_init(struct lanes *lanes, struct slice (*key_of)(struct lane_place *place));
 void lanes_done(struct lanes *lanes);
 /* A hash over (group, key); the seed keeps senders from choosing keys that collide. */
 uint64_t lanes_hash(uint64_t seed, int group, struct slice key);
-/* To the end of the lane of (group, key); key is borrowed until lanes_leave. */
+/* To the end of its queue in the lane of (group, key); key is borrowed until lanes_leave. queue and sequence of the place are set. */
 void lanes_join(struct lanes *lanes, struct lane_place *place, uint64_t hash, int group, struct slice key);
-/*
- * Out of its lane, from wherever it stands. Returns the place whose turn it is now when that changed, or NULL. key_of gives the key of
- * a place, so that the lane can borrow the new first one's bytes.
- */
-struct lane_place *lanes_leave(struct lanes *lanes, struct lane_place *place,
-                               struct slice (*key_of)(struct lane_place *place));
-bool lanes_is_first(const struct lane_place *place);
+bool lanes_has_turn(const struct lane_place *place); /* also true of a place in no lane */
+/* These return the place that has the turn now, when it is another than before, or NULL. */
+struct lane_place *lanes_leave(struct lanes *lanes, struct lane_place *place);
+struct lane_place *lanes_stall(struct lane_place *place);
+void lanes_unstall(struct lane_place *place); /* no effect when it is not stalled */

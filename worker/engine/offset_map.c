@@ -156,9 +156,10 @@ size_t offset_map_cost(int64_t skip)
     return varint_bytes((uint64_t)skip * 2 + 1) + 1;
 }
 
-static int attempts_of(const struct offset_map_entry *entry)
+static uint64_t mark_of(const struct offset_map_entry *entry)
 {
-    return entry->attempts > OFFSET_MAP_ATTEMPTS_MAX ? OFFSET_MAP_ATTEMPTS_MAX : entry->attempts;
+    int attempts = entry->attempts > OFFSET_MAP_ATTEMPTS_MAX ? OFFSET_MAP_ATTEMPTS_MAX : entry->attempts;
+    return (uint64_t)attempts * 2 + entry->ambiguous;
 }
 
 /* As many entries as fit; returns the end of what is described. */
@@ -169,9 +170,9 @@ static int64_t write_list(const struct offset_map *map, struct writer *w)
     for (size_t i = 0; i < map->count; i++) {
         const struct offset_map_entry *entry = &map->entries[i];
         size_t before = w->len;
-        put_varint(w, (uint64_t)(entry->offset - next) * 2 + (entry->attempts > 0));
-        if (entry->attempts > 0)
-            put_varint(w, (uint64_t)attempts_of(entry));
+        put_varint(w, (uint64_t)(entry->offset - next) * 2 + (mark_of(entry) > 0));
+        if (mark_of(entry) > 0)
+            put_varint(w, mark_of(entry));
         if (w->full) {
             w->len = before;
             return entry->offset;
@@ -216,9 +217,9 @@ static void write_runs(const struct offset_map *map, struct writer *w)
     put_varint(w, each_run(map, w, put_nothing));
     each_run(map, w, put_varint);
     for (size_t i = 0; i < map->count; i++) {
-        if (map->entries[i].attempts > 0) {
+        if (mark_of(&map->entries[i]) > 0) {
             put_varint(w, i - last);
-            put_varint(w, (uint64_t)attempts_of(&map->entries[i]));
+            put_varint(w, mark_of(&map->entries[i]));
             last = i;
         }
     }
@@ -229,7 +230,7 @@ static bool says_nothing(const struct offset_map *map)
     if ((int64_t)map->count != map->end - map->base)
         return false;
     for (size_t i = 0; i < map->count; i++) {
-        if (map->entries[i].attempts > 0)
+        if (mark_of(&map->entries[i]) > 0)
             return false;
     }
     return true;
@@ -274,13 +275,21 @@ size_t offset_map_encode(const struct offset_map *map, char ret_text[OFFSET_MAP_
 
 /* ---- decode --------------------------------------------------------------------------------------------------------- */
 
-static int add_entry(struct offset_map *map, uint64_t offset, uint64_t attempts)
+static int set_mark(struct offset_map_entry *entry, uint64_t mark)
 {
-    if (map->count == OFFSET_MAP_ENTRIES_MAX || offset >= (uint64_t)map->end ||
-        attempts > OFFSET_MAP_ATTEMPTS_MAX)
+    if (mark > OFFSET_MAP_ATTEMPTS_MAX * 2 + 1)
         return -1;
-    map->entries[map->count++] = (struct offset_map_entry){(int64_t)offset, (int)attempts};
+    entry->attempts = (int)(mark / 2);
+    entry->ambiguous = mark % 2 == 1;
     return 0;
+}
+
+static int add_entry(struct offset_map *map, uint64_t offset, uint64_t mark)
+{
+    if (map->count == OFFSET_MAP_ENTRIES_MAX || offset >= (uint64_t)map->end)
+        return -1;
+    map->entries[map->count] = (struct offset_map_entry){.offset = (int64_t)offset};
+    return set_mark(&map->entries[map->count++], mark);
 }
 
 static int read_list(struct reader *r, struct offset_map *map)
@@ -289,8 +298,8 @@ static int read_list(struct reader *r, struct offset_map *map)
 
     while (r->at < r->len) {
         uint64_t word = get_varint(r);
-        uint64_t attempts = word % 2 == 1 ? get_varint(r) : 0;
-        if (r->bad || add_entry(map, next + word / 2, attempts) == -1)
+        uint64_t mark = word % 2 == 1 ? get_varint(r) : 0;
+        if (r->bad || add_entry(map, next + word / 2, mark) == -1)
             return -1;
         next += word / 2 + 1;
     }
@@ -314,16 +323,17 @@ static int read_runs(struct reader *r, struct offset_map *map)
     return r->bad ? -1 : 0;
 }
 
-static int read_run_attempts(struct reader *r, struct offset_map *map)
+static int read_run_marks(struct reader *r, struct offset_map *map)
 {
     uint64_t at = 0;
 
     while (r->at < r->len) {
-        uint64_t step = get_varint(r), attempts = get_varint(r);
-        if (r->bad || attempts > OFFSET_MAP_ATTEMPTS_MAX || step >= map->count || at + step >= map->count)
+        uint64_t step = get_varint(r), mark = get_varint(r);
+        if (r->bad || step >= map->count || at + step >= map->count)
             return -1;
         at += step;
-        map->entries[at].attempts = (int)attempts;
+        if (set_mark(&map->entries[at], mark) == -1)
+            return -1;
     }
     return 0;
 }
@@ -348,7 +358,7 @@ static int read_payload(struct reader *r, struct offset_map *map)
         return read_list(r, map);
     if (kind != KIND_RUNS || read_runs(r, map) == -1)
         return -1;
-    return read_run_attempts(r, map);
+    return read_run_marks(r, map);
 }
 
 int offset_map_decode(const char *text, int64_t base, struct offset_map_entry *entries,

@@ -6,10 +6,11 @@
  *
  *   payload = kind (1 byte) · varint span · body · crc32c (4 bytes, little endian)
  *     span    offsets [committed, committed + span) are described; at and above its end nothing is known
- *     kind 1  a list of the incomplete offsets: for each varint(skip * 2 + counted), skip = complete offsets since the one before (or since
- *             `committed`); when counted is 1, varint(attempts) follows
+ *     kind 1  a list of the incomplete offsets: for each varint(skip * 2 + marked), skip = complete offsets since the one before (or since
+ *             `committed`); when marked is 1, a mark follows
  *     kind 2  runs: varint n, then n varints: lengths of the runs, incomplete first, then complete, in turn; what is left of the span is
- *             complete. Then for each incomplete offset with counted attempts: varint(index since the last such), varint(attempts)
+ *             complete. Then for each incomplete offset with a mark: varint(index since the last such), mark
+ *     mark    varint(attempts * 2 + ambiguous): counted attempts so far, and whether one of them all may have been executed; none when both are 0
  *     crc32c  over the committed offset (8 bytes, little endian) and all before it: a map beside another offset is refused
  *   varint = LEB128, unsigned. Offsets that are not incomplete are complete, also those that never existed (transaction markers, compaction).
  *
@@ -17,9 +18,9 @@
  * deliver again from the committed offset with no attempts counted. It never means "skip".
  *
  * Why it always fits in OFFSET_MAP_CHARS_MAX (4096): 4096 characters hold 3,069 payload bytes, of which 15 are kind, span and checksum.
- * Take the list's cost as the sum over incomplete offsets of bytes(skip * 2 + 1) + 1, the 1 being attempts, which are at most 127. Only intake
+ * Take the list's cost as the sum over incomplete offsets of bytes(skip * 2 + 1) + 1, the 1 being the mark, as attempts are at most 63. Only intake
  * adds to it: an offset that completes leaves the sum and joins two skips into one, which takes no more bytes than both
- * took; counting an attempt is in the sum already. So a stream that stops intake while the sum is at most OFFSET_MAP_INTAKE_MAX has the
+ * took; a mark that comes or grows is in the sum already. So a stream that stops intake while the sum is at most OFFSET_MAP_INTAKE_MAX has the
  * rest as room for the one fetch that may still come, and fits whatever completes in whatever order. Should a fetch bring still more,
  * the map describes only as many offsets as fit, with a shorter span: those behind may come again after a crash, none is lost.
  */
@@ -41,6 +42,7 @@
 struct offset_map_entry {
     int64_t offset; /* incomplete */
     int attempts;   /* counted so far, cut at OFFSET_MAP_ATTEMPTS_MAX */
+    bool ambiguous; /* an attempt may have been executed without our knowing */
 };
 
 /* What is known about the offsets in [base, end): all but the entries are complete. */

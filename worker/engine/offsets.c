@@ -65,14 +65,15 @@ static bool past_is_unseen(const struct offsets *o)
     return o->past_at < o->past.count;
 }
 
-/* Complete by the map? Otherwise *ret_attempts is what it counted. */
-static bool past_has_completed(struct offsets *o, int64_t offset, int *ret_attempts)
+/* Complete by the map? Otherwise the entry gets what the map knows of it. */
+static bool past_has_completed(struct offsets *o, int64_t offset, struct offset_entry *entry)
 {
     if (offset >= o->past.end)
         return false;
     if (!past_is_unseen(o) || o->past.entries[o->past_at].offset != offset)
         return true;
-    *ret_attempts = o->past.entries[o->past_at].attempts;
+    entry->attempts = o->past.entries[o->past_at].attempts;
+    entry->ambiguous = o->past.entries[o->past_at].ambiguous;
     o->cost -= past_cost(o, o->past_at);
     o->past_at++;
     return false;
@@ -93,7 +94,7 @@ static void set_cost(struct offsets *o, struct offset_entry *entry)
 
 bool offsets_take(struct offsets *o, struct offset_entry *entry, int64_t offset, int32_t epoch)
 {
-    int attempts = 0;
+    struct offset_entry taken = {.offset = offset, .epoch_before = o->epoch};
     bool first = o->next == o->past.base; /* nothing seen since the assignment */
 
     if (first && offset < o->next)
@@ -101,13 +102,12 @@ bool offsets_take(struct offsets *o, struct offset_entry *entry, int64_t offset,
     else if (offset < o->next)
         return false;
     pass_past(o, offset);
-    bool completed = past_has_completed(o, offset, &attempts);
-    int32_t epoch_before = o->epoch;
+    bool completed = past_has_completed(o, offset, &taken);
     o->next = offset + 1;
     o->epoch = epoch;
     if (completed)
         return false;
-    *entry = (struct offset_entry){.offset = offset, .attempts = attempts, .epoch_before = epoch_before};
+    *entry = taken;
     list_push(&o->incomplete, &entry->link);
     set_cost(o, entry);
     return true;
@@ -130,6 +130,12 @@ void offsets_count_attempt(struct offsets *o, struct offset_entry *entry)
 {
     entry->attempts++;
     o->changed = true;
+}
+
+void offsets_mark_ambiguous(struct offsets *o, struct offset_entry *entry)
+{
+    o->changed = o->changed || !entry->ambiguous;
+    entry->ambiguous = true;
 }
 
 int64_t offsets_position(const struct offsets *o)
@@ -167,7 +173,8 @@ void offsets_map(struct offsets *o, char ret_text[OFFSET_MAP_CHARS_MAX + 1])
     for (; link != NULL && map.count < OFFSET_MAP_ENTRIES_MAX; link = list_after(&o->incomplete, link)) {
         struct offset_entry *entry = entry_of(link);
         if (entry->offset >= map.base)
-            entries[map.count++] = (struct offset_map_entry){entry->offset, entry->attempts};
+            entries[map.count++] =
+                (struct offset_map_entry){entry->offset, entry->attempts, entry->ambiguous};
     }
     for (; link == NULL && past_at < o->past.count && map.count < OFFSET_MAP_ENTRIES_MAX; past_at++)
         entries[map.count++] = o->past.entries[past_at];

@@ -12,6 +12,7 @@ struct offset_entry {
     struct link link;
     int64_t offset;
     int attempts;         /* counted; survives in the commit metadata */
+    bool ambiguous;       /* an attempt may have been executed; survives too */
     int32_t epoch_before; /* leader epoch of the record before this one, -1: unknown */
     size_t cost;          /* of this offset in the map, worst case */
 };
@@ -30,13 +31,14 @@ struct offsets {
 bool offsets_init(struct offsets *o, int64_t committed, const char *metadata);
 void offsets_done(struct offsets *o);
 /*
- * A record arrived. true: it is incomplete, the entry is in the ledger with its attempts of before. false: it is complete (by the map), or
+ * A record arrived. true: it is incomplete, the entry is in the ledger with its marks of before. false: it is complete (by the map), or
  * it was given before; the entry is untouched.
  */
 bool offsets_take(struct offsets *o, struct offset_entry *entry, int64_t offset, int32_t epoch);
 void offsets_complete(struct offsets *o,
                       struct offset_entry *entry); /* no effect when it is not in the ledger */
 void offsets_count_attempt(struct offsets *o, struct offset_entry *entry);
+void offsets_mark_ambiguous(struct offsets *o, struct offset_entry *entry);
 /* The lowest incomplete offset, what a commit carries; -1: nothing known yet. */
 int64_t offsets_position(const struct offsets *o);
 /* Leader epoch of the record before the position, -1: unknown. */
