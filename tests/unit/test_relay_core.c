@@ -1,0 +1,577 @@
+/* Promises of the relay's core, as a dialogue: facts in, actions out. */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "producer/relay/core/core.h"
+#include "producer/relay/core/keyset.h"
+
+/* ---- a world of one relay ------------------------------------------------------------------------------------------- */
+
+static struct relay_core *core;
+static int64_t now;
+static uint64_t xid;
+static int pages[64]; /* what pages point at: 1 held, 0 freed */
+static int page_count;
+
+static void begin_with(struct relay_core_config cfg)
+{
+    struct err err = {0};
+
+    now = NS_PER_S;
+    xid = 100;
+    page_count = 0;
+    core = relay_core_new(&cfg, &err);
+    assert_non_null(core);
+}
+
+static void end(void)
+{
+    relay_core_free(core);
+}
+
+static bool next(struct relay_action *a)
+{
+    if (!relay_core_next(core, now, a))
+        return false;
+    if (a->kind == RELAY_FREE_PAGE) {
+        int *held = a->page;
+
+        assert_int_equal(*held, 1); /* freed once */
+        *held = 0;
+    }
+    return true;
+}
+
+/* The next action, which must be of that kind; pages are freed on the way. */
+static struct relay_action expect(enum relay_action_kind kind)
+{
+    struct relay_action a;
+
+    do
+        assert_true(next(&a));
+    while (a.kind == RELAY_FREE_PAGE && kind != RELAY_FREE_PAGE);
+    assert_int_equal(a.kind, kind);
+    return a;
+}
+
+static void expect_nothing(void)
+{
+    struct relay_action a;
+
+    while (next(&a))
+        assert_int_equal(a.kind, RELAY_FREE_PAGE);
+}
+
+/* Let time pass until the core wants something. */
+static struct relay_action wait_for(enum relay_action_kind kind)
+{
+    expect_nothing();
+    now += relay_core_tick(core, now);
+    return expect(kind);
+}
+
+static struct snapshot snap(const char *text)
+{
+    struct snapshot s = {0};
+
+    assert_int_equal(snapshot_parse(text, strlen(text), &s, NULL), 0);
+    return s;
+}
+
+static void take_lease(int64_t epoch)
+{
+    struct position p = {.prev = snap("100:100:"), .prev_floor = 0};
+
+    relay_core_connected(core, now);
+    expect(RELAY_ACQUIRE);
+    relay_core_acquired(core, now, epoch, &p);
+    expect(RELAY_LOAD_KEYS);
+    relay_core_keys(core, now, NULL, 0);
+}
+
+static void saved(bool held)
+{
+    relay_core_saved(core, now, held);
+}
+
+/* A look that finds a batch, and a page of rows id … with one key each ("k1" for id 1, …) or all with one key. */
+static void give_rows(int64_t first_id, int count, const char *key)
+{
+    struct relay_row rows[16];
+    char keys[16][24];
+    char text[64];
+
+    assert_true(count <= 16);
+    xid++;
+    snprintf(text, sizeof(text), "%d:%d:", (int)xid, (int)xid);
+    struct look look = {snap(text), first_id + count - 1, first_id + count - 1};
+    relay_core_looked(core, now, &look);
+    expect(RELAY_READ);
+    for (int i = 0; i < count; i++) {
+        snprintf(keys[i], sizeof(keys[i]), "k%d", (int)first_id + i);
+        const char *k = key ? key : keys[i];
+        rows[i] = (struct relay_row){
+            .id = first_id + i, .topic = SLICE_LIT("t"), .key = {k, strlen(k)}, .bytes = 100};
+    }
+    pages[page_count] = 1;
+    relay_core_page(core, now, &pages[page_count++], rows, count, false);
+}
+
+static uint64_t publish(int expected_row)
+{
+    struct relay_action a = expect(RELAY_PUBLISH);
+
+    assert_int_equal(a.row, expected_row);
+    return a.seq;
+}
+
+static void acked(uint64_t seq)
+{
+    relay_core_report(core, now, seq, RELAY_ACKED, PARK_REFUSED, NULL);
+}
+
+/* ---- promises ------------------------------------------------------------------------------------------------------- */
+
+static void a_position_never_passes_an_unacknowledged_row(void **state)
+{
+    uint64_t seq[3];
+
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(7);
+    expect(RELAY_LOOK);
+    give_rows(1, 3, NULL);
+    for (int i = 0; i < 3; i++)
+        seq[i] = publish(i);
+    acked(seq[2]);
+    acked(seq[0]); /* 2 is missing */
+    struct relay_action a = wait_for(RELAY_LOOK);
+    struct look nothing = {snap("101:101:"), 3, 3};
+    relay_core_looked(core, now, &nothing);
+    now += 60 * NS_PER_MS;
+    a = expect(RELAY_SAVE);
+    assert_int_equal(a.epoch, 7);
+    assert_true(a.position->partial);
+    assert_int_equal(a.position->last_id, 1);
+    saved(true);
+    acked(seq[1]);
+    now += 60 * NS_PER_MS;
+    a = expect(RELAY_SAVE);
+    assert_false(a.position->partial); /* the batch is settled: its snapshot is the new beginning */
+    assert_int_equal(a.position->prev.xmax, 101);
+    saved(true);
+    end();
+}
+
+static void settled_rows_are_stored_within_the_save_interval(void **state)
+{
+    struct relay_core_config cfg = relay_core_config_default();
+
+    (void)state;
+    cfg.save_ns = 30 * NS_PER_MS;
+    begin_with(cfg);
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 1, NULL);
+    acked(publish(0));
+    int64_t settled = now;
+    struct relay_action a;
+    do {
+        expect_nothing();
+        now += relay_core_tick(core, now);
+        assert_true(next(&a));
+        if (a.kind == RELAY_LOOK) {
+            struct look same = {snap("101:101:"), 1, 1};
+            relay_core_looked(core, now, &same);
+        }
+    } while (a.kind != RELAY_SAVE);
+    assert_true(now - settled <= cfg.save_ns);
+    saved(true);
+    end();
+}
+
+static void a_fenced_relay_drops_all_and_waits_as_standby(void **state)
+{
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(3);
+    expect(RELAY_LOOK);
+    give_rows(1, 4, NULL);
+    uint64_t seq = publish(0);
+    now += 300 * NS_PER_MS;
+    expect(RELAY_SAVE);
+    saved(false);
+    expect(RELAY_PURGE);
+    expect_nothing();
+    assert_int_equal(pages[0], 0);
+    assert_int_equal(relay_core_counts(core).role, RELAY_STANDBY);
+    acked(seq); /* of a row that was dropped */
+    assert_int_equal(relay_core_counts(core).acknowledged, 0);
+    wait_for(RELAY_ACQUIRE);
+    relay_core_acquired(core, now, 0, NULL);
+    wait_for(RELAY_ACQUIRE);
+    end();
+}
+
+static void without_a_valid_lease_nothing_is_published(void **state)
+{
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 2, NULL);
+    publish(0);
+    now += NS_PER_S; /* stopped by SIGSTOP, say */
+    expect(RELAY_SAVE);
+    expect_nothing();
+    saved(true); /* nobody had taken it */
+    expect(RELAY_LOOK);
+    publish(1);
+    end();
+}
+
+static void a_lease_counts_from_the_sending_of_the_statement(void **state)
+{
+    struct position p = {.prev = snap("100:100:")};
+
+    (void)state;
+    begin_with(relay_core_config_default());
+    relay_core_connected(core, now);
+    expect(RELAY_ACQUIRE);
+    now += 900 * NS_PER_MS; /* a slow answer */
+    relay_core_acquired(core, now, 1, &p);
+    expect(RELAY_SAVE); /* renewed at once */
+    now += 200 * NS_PER_MS;
+    saved(true);
+    assert_int_equal(relay_core_counts(core).role, RELAY_ACTIVE);
+    end();
+}
+
+static void a_lost_connection_forgets_what_was_not_stored(void **state)
+{
+    struct relay_action a;
+
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 2, NULL);
+    acked(publish(0));
+    publish(1);
+    relay_core_disconnected(core, now);
+    expect(RELAY_PURGE);
+    expect_nothing();
+    assert_int_equal(relay_core_counts(core).held, 0);
+    struct position p = {.prev = snap("100:100:")};
+    relay_core_connected(core, now);
+    expect(RELAY_ACQUIRE);
+    relay_core_acquired(core, now, 2, &p);
+    expect(RELAY_LOAD_KEYS);
+    relay_core_keys(core, now, NULL, 0);
+    expect(RELAY_LOOK);
+    give_rows(1, 2, NULL);
+    a = expect(RELAY_PUBLISH);
+    assert_int_equal(a.row, 0); /* published again rather than lost */
+    end();
+}
+
+static void a_refused_row_is_stored_as_parked_with_the_position_past_it(void **state)
+{
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 2, NULL);
+    uint64_t first = publish(0), second = publish(1);
+    relay_core_report(core, now, second, RELAY_REFUSED, PARK_TOO_LARGE, "2 MB");
+    now += 60 * NS_PER_MS;
+    assert_int_equal(expect(RELAY_LOOK).kind, RELAY_LOOK); /* nothing to store: the first row is still out */
+    struct look same = {snap("101:101:"), 2, 2};
+    relay_core_looked(core, now, &same);
+    acked(first);
+    struct relay_action a = expect(RELAY_SAVE);
+    assert_int_equal(a.park_count, 1);
+    assert_int_equal(a.parks[0].id, 2);
+    assert_int_equal(a.parks[0].reason, PARK_TOO_LARGE);
+    assert_string_equal(a.parks[0].detail, "2 MB");
+    assert_false(a.position->partial);
+    saved(true);
+    now += 300 * NS_PER_MS;
+    a = expect(RELAY_SAVE);
+    assert_int_equal(a.park_count, 0); /* stored once */
+    end();
+}
+
+static void park_first_of_three(bool park_key, const char *key)
+{
+    struct relay_core_config cfg = relay_core_config_default();
+
+    cfg.park_key = park_key;
+    begin_with(cfg);
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 3, key);
+    relay_core_report(core, now, publish(0), RELAY_REFUSED, PARK_TOO_LARGE, NULL);
+}
+
+static void later_rows_of_a_parked_key_follow_it(void **state)
+{
+    (void)state;
+    park_first_of_three(true, "same");
+    now += 60 * NS_PER_MS;
+    struct relay_action a = expect(RELAY_SAVE);
+    assert_int_equal(a.park_count, 1);
+    saved(true);
+    expect(RELAY_LOOK); /* no PUBLISH of the two others */
+    struct look same = {snap("101:101:"), 3, 3};
+    expect_nothing();
+    relay_core_looked(core, now, &same);
+    now += 60 * NS_PER_MS;
+    a = expect(RELAY_SAVE);
+    assert_int_equal(a.park_count, 2);
+    assert_int_equal(a.parks[0].reason, PARK_BEHIND);
+    assert_int_equal(a.parks[0].id, 2);
+    saved(true);
+    end();
+}
+
+static void other_keys_and_the_policy_continue_go_on(void **state)
+{
+    (void)state;
+    park_first_of_three(true, NULL);
+    publish(1);
+    publish(2);
+    end();
+    park_first_of_three(false, "same");
+    publish(1);
+    publish(2);
+    end();
+}
+
+static void keys_of_stored_parked_rows_count_from_the_start(void **state)
+{
+    struct slice topic = SLICE_LIT("t"), key = SLICE_LIT("k2");
+    uint64_t hash = keyset_hash(topic, key);
+    struct position p = {.prev = snap("100:100:")};
+
+    (void)state;
+    begin_with(relay_core_config_default());
+    relay_core_connected(core, now);
+    expect(RELAY_ACQUIRE);
+    relay_core_acquired(core, now, 1, &p);
+    expect(RELAY_LOAD_KEYS);
+    expect_nothing(); /* nothing is read before they are known */
+    relay_core_keys(core, now, &hash, 1);
+    expect(RELAY_LOOK);
+    give_rows(1, 3, NULL);
+    publish(0);
+    publish(2);
+    assert_int_equal(relay_core_counts(core).parked_by[PARK_BEHIND], 1);
+    end();
+}
+
+static void a_refused_request_is_published_again_one_row_at_a_time(void **state)
+{
+    uint64_t seq;
+
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 3, NULL);
+    seq = publish(0);
+    publish(1);
+    publish(2);
+    relay_core_report(core, now, seq, RELAY_SUSPECT, PARK_TOO_LARGE, "batch");
+    expect(RELAY_PURGE);
+    wait_for(RELAY_LOOK);
+    give_rows(1, 3, NULL);
+    seq = publish(0);
+    expect_nothing();
+    acked(seq);
+    seq = publish(1);
+    relay_core_report(core, now, seq, RELAY_SUSPECT, PARK_TOO_LARGE, "this one");
+    seq = publish(2);
+    acked(seq);
+    assert_int_equal(relay_core_counts(core).parked, 1);
+    assert_false(relay_core_counts(core).careful);
+    end();
+}
+
+static void a_failed_row_is_published_again_and_what_followed_it_too(void **state)
+{
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 3, NULL);
+    acked(publish(0));
+    uint64_t failed = publish(1), after = publish(2);
+    acked(after);
+    relay_core_report(core, now, failed, RELAY_FAILED, PARK_REFUSED, NULL);
+    expect(RELAY_PURGE);
+    struct relay_action a = expect(RELAY_READ);
+    assert_int_equal(a.bounds.after_id, 1);
+    end();
+}
+
+static void a_row_put_back_is_published_first_and_later(void **state)
+{
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 2, NULL);
+    uint64_t seq = publish(0);
+    relay_core_put_back(core, now, seq, 100 * NS_PER_MS);
+    wait_for(RELAY_LOOK);
+    expect_nothing();
+    assert_int_equal(relay_core_tick(core, now), 98 * NS_PER_MS);
+    now += 98 * NS_PER_MS;
+    assert_int_equal(publish(0), seq);
+    publish(1);
+    end();
+}
+
+static void the_window_bounds_what_is_outstanding(void **state)
+{
+    struct relay_core_config cfg = relay_core_config_default();
+
+    (void)state;
+    cfg.window_messages = 2;
+    begin_with(cfg);
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 4, NULL);
+    uint64_t seq = publish(0);
+    publish(1);
+    wait_for(RELAY_LOOK);
+    expect_nothing();
+    acked(seq);
+    publish(2);
+    expect_nothing();
+    end();
+
+    cfg = relay_core_config_default();
+    cfg.window_bytes = 150; /* a row has 100 */
+    begin_with(cfg);
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 2, NULL);
+    seq = publish(0);
+    wait_for(RELAY_LOOK);
+    expect_nothing();
+    acked(seq);
+    publish(1);
+    end();
+}
+
+static void a_stop_waits_for_acknowledgements_then_releases(void **state)
+{
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(5);
+    expect(RELAY_LOOK);
+    give_rows(1, 3, NULL);
+    uint64_t first = publish(0), second = publish(1);
+    relay_core_stop(core, now, false);
+    expect_nothing(); /* the third row is not published any more */
+    assert_int_equal(pages[0], 0);
+    acked(first);
+    expect_nothing();
+    acked(second);
+    struct relay_action a = expect(RELAY_RELEASE);
+    assert_int_equal(a.epoch, 5);
+    assert_int_equal(a.position->last_id, 2);
+    saved(true);
+    expect(RELAY_STOPPED);
+    expect_nothing();
+    end();
+}
+
+static void a_stop_at_once_releases_what_is_settled(void **state)
+{
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(5);
+    expect(RELAY_LOOK);
+    give_rows(1, 2, NULL);
+    acked(publish(0));
+    publish(1);
+    relay_core_stop(core, now, false);
+    expect_nothing();
+    relay_core_stop(core, now, true);
+    expect(RELAY_PURGE);
+    assert_int_equal(expect(RELAY_RELEASE).position->last_id, 1);
+    saved(true);
+    expect(RELAY_STOPPED);
+    end();
+}
+
+static void a_stop_without_a_database_ends_at_once(void **state)
+{
+    (void)state;
+    begin_with(relay_core_config_default());
+    relay_core_stop(core, now, false);
+    expect(RELAY_STOPPED);
+    end();
+}
+
+static void looks_slow_down_when_nothing_comes(void **state)
+{
+    struct relay_core_config cfg = relay_core_config_default();
+    int looks = 0;
+
+    (void)state;
+    begin_with(cfg);
+    take_lease(1);
+    for (int64_t until = now + 10 * NS_PER_S; now < until; now += relay_core_tick(core, now)) {
+        struct relay_action a;
+
+        while (next(&a)) {
+            struct look same = {snap("100:100:"), 0, 0};
+            if (a.kind == RELAY_LOOK) {
+                looks++;
+                relay_core_looked(core, now, &same);
+            } else {
+                snapshot_done(&same.snapshot);
+                if (a.kind == RELAY_SAVE)
+                    saved(true);
+                else if (a.kind == RELAY_MAINTAIN)
+                    relay_core_maintained(core, now);
+            }
+        }
+    }
+    assert_in_range(looks, 300, 400); /* half a second at 2 ms, then at 100 ms */
+    end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_position_never_passes_an_unacknowledged_row),
+        cmocka_unit_test(settled_rows_are_stored_within_the_save_interval),
+        cmocka_unit_test(a_fenced_relay_drops_all_and_waits_as_standby),
+        cmocka_unit_test(without_a_valid_lease_nothing_is_published),
+        cmocka_unit_test(a_lease_counts_from_the_sending_of_the_statement),
+        cmocka_unit_test(a_lost_connection_forgets_what_was_not_stored),
+        cmocka_unit_test(a_refused_row_is_stored_as_parked_with_the_position_past_it),
+        cmocka_unit_test(later_rows_of_a_parked_key_follow_it),
+        cmocka_unit_test(other_keys_and_the_policy_continue_go_on),
+        cmocka_unit_test(keys_of_stored_parked_rows_count_from_the_start),
+        cmocka_unit_test(a_refused_request_is_published_again_one_row_at_a_time),
+        cmocka_unit_test(a_failed_row_is_published_again_and_what_followed_it_too),
+        cmocka_unit_test(a_row_put_back_is_published_first_and_later),
+        cmocka_unit_test(the_window_bounds_what_is_outstanding),
+        cmocka_unit_test(a_stop_waits_for_acknowledgements_then_releases),
+        cmocka_unit_test(a_stop_at_once_releases_what_is_settled),
+        cmocka_unit_test(a_stop_without_a_database_ends_at_once),
+        cmocka_unit_test(looks_slow_down_when_nothing_comes),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
