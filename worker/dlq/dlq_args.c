@@ -279,7 +279,7 @@ void dlq_args_help(enum dlq_verb verb, struct buf *out)
 
 void dlq_args_mdoc(struct buf *out)
 {
-    buf_puts(out, ".Bl -tag -width Ds\n");
+    buf_puts(out, ".Sh VERB FLAGS\n.Bl -tag -width Ds\n");
     for (size_t i = 0; i < ARRAY_LEN(FLAGS); i++) {
         buf_printf(out, ".It Fl -%s%s%s\n", FLAGS[i].name + 2, FLAGS[i].value ? " Ar " : "",
                    FLAGS[i].value ? FLAGS[i].value : "");
