@@ -10,6 +10,7 @@
 #include "common/httpd.h"
 #include "common/options.h"
 #include "common/pg.h"
+#include "producer/outbox.h"
 
 #define ORDERS_CLIENTS_MAX 256 /* of the load */
 #define ORDERS_KEYS_MAX 65536
@@ -40,6 +41,8 @@ struct orders_store {
     const struct orders_options *options; /* borrowed */
     int64_t retry_at_ns;                  /* monotonic; no new connection before it */
     int64_t backoff_ns;
+    char event_id[OUTBOX_EVENT_ID_BYTES]; /* of the last transaction, "" without one */
+    int64_t commit_sent_ns;               /* since 1970: when its COMMIT was sent */
 };
 
 /* What a caller asks for; strings are borrowed for the call and checked by the caller. */

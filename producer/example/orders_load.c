@@ -1,4 +1,5 @@
 /* A load of orders straight onto Postgres: paced or as fast as it goes, with the latency of each transaction. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -25,6 +26,7 @@ enum load_count {
 
 struct load {
     const struct orders_options *options; /* borrowed */
+    FILE *record;                         /* NULL: not asked for */
     char run[17];                         /* prefix of this run's order ids */
     int64_t start_ns, end_ns;             /* monotonic */
     size_t slot_count;
@@ -75,6 +77,13 @@ struct load_client {
     struct orders_store store;
     uint64_t random;
 };
+
+/* One line per event, when it is asked for: measuring the way from COMMIT to an API needs both ends. */
+static void load_record(struct load *load, const struct orders_store *store)
+{
+    if (load->record)
+        fprintf(load->record, "%s\t%" PRId64 "\n", store->event_id, store->commit_sent_ns);
+}
 
 /* xorshift64*: spread is enough here. */
 static uint64_t load_random(struct load_client *client)
@@ -176,6 +185,8 @@ static void *load_run_client(void *arg)
         }
         enum orders_result result = load_transact(client, &what, &err);
         load_count_result(client->load, result, what, clock_monotonic_ns() - start);
+        if (result == ORDERS_DONE)
+            load_record(client->load, &client->store);
         if (err.kind != ERR_NONE)
             LOG_WARNING("transaction failed", LOG_STR("error", err.message));
     }
@@ -219,6 +230,19 @@ static int load_init(struct load *load, const struct orders_options *options, st
     load->options = options;
     load->slot_count = options->keys > 0 ? (size_t)options->keys : ORDERS_KEYS_MAX;
     load->next_order = 1;
+    if (options->record[0] == '\0')
+        return 0;
+    load->record = fopen(options->record, "we");
+    if (!load->record)
+        return err_set(err, ERR_PERMANENT, "record: cannot write \"%s\": %s", options->record, strerror(errno));
+    return 0;
+}
+
+/* -1: a line of the record was lost. */
+static int load_close_record(struct load *load, struct err *err)
+{
+    if (load && load->record && fclose(load->record) != 0)
+        return err_set(err, ERR_TEMPORARY, "record: writing \"%s\": %s", load->options->record, strerror(errno));
     return 0;
 }
 
@@ -268,6 +292,8 @@ int orders_load(const struct orders_options *options, struct err *err)
         ret = load_run(load, clients, err);
     for (int64_t i = 0; clients && i < options->clients; i++)
         orders_store_done(&clients[i].store);
+    if (load_close_record(load, err) < 0)
+        ret = -1;
     free(clients);
     free(load);
     return ret;

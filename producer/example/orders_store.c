@@ -124,7 +124,7 @@ static int orders_put_event(struct orders_store *s, const char *type, const stru
         .traceparent = c->traceparent,
     };
     struct outbox_err outbox_err;
-    if (s->options->no_outbox || outbox_put(s->conn, &ev, NULL, &outbox_err) == 0)
+    if (s->options->no_outbox || outbox_put(s->conn, &ev, s->event_id, &outbox_err) == 0)
         return 0;
     return err_set(err, outbox_err.retriable ? ERR_TEMPORARY : ERR_PERMANENT, "%s", outbox_err.message);
 }
@@ -132,6 +132,7 @@ static int orders_put_event(struct orders_store *s, const char *type, const stru
 /* Commit, and tell a COMMIT that surely failed from one whose answer never came. */
 static enum orders_result orders_commit(struct orders_store *s, struct err *err)
 {
+    s->commit_sent_ns = clock_wall_ns();
     CLEANUP(pg_clearp) PGresult *res = PQexec(s->conn, "COMMIT");
     if (PQresultStatus(res) == PGRES_COMMAND_OK && strcmp(PQcmdStatus(res), "COMMIT") == 0)
         return ORDERS_DONE;
