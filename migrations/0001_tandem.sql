@@ -91,7 +91,7 @@ CREATE INDEX IF NOT EXISTS outbox_txid_idx ON tandem.outbox (txid, id);
 --   lease_until   by the database's clock alone; a standby takes over after it
 --   prev_snapshot every row visible in it has been published (or parked)
 --   cur_snapshot  the batch being published: visible here and not in prev_snapshot; null: none
---   prev_floor, cur_floor   the sequence's value read just before that snapshot was taken
+--   prev_floor, cur_floor   the sequence's value: transactions at or past that snapshot's xmax have only higher ids
 --   cur_ceiling   and its value just after it: no row visible in cur_snapshot has a higher id
 --   last_id       rows of the batch up to this id are acknowledged; 0 while there is no batch
 --   system_identifier       of the cluster the snapshots belong to: a restored copy elsewhere is noticed

@@ -550,9 +550,68 @@ static void looks_slow_down_when_nothing_comes(void **state)
     end();
 }
 
+/* The answer to a READ without rows. */
+static void give_empty_page(void)
+{
+    pages[page_count] = 1;
+    relay_core_page(core, now, &pages[page_count++], NULL, 0, false);
+}
+
+static void look_at(const char *snapshot, int64_t sequence)
+{
+    struct look look = {snap(snapshot), sequence, sequence};
+
+    relay_core_looked(core, now, &look);
+}
+
+/* Postgres: xmax is one past the latest transaction that ended. 101 is open, has drawn id 5, and is at xmax, not listed. */
+static void an_id_drawn_before_the_look_by_a_transaction_at_its_xmax_is_read(void **state)
+{
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(7);
+    expect(RELAY_LOOK);
+    look_at("101:101:", 5);
+    expect(RELAY_READ);
+    give_empty_page();
+    wait_for(RELAY_LOOK);
+    look_at("102:102:", 5); /* 101 has committed */
+    struct relay_action a = expect(RELAY_READ);
+    assert_true(a.bounds.prev->floor < 5);
+    give_empty_page();
+    end();
+}
+
+/* The save is a transaction that ended, and its xid is younger than the id: whoever is at or past the next xmax draws higher ones. */
+static void after_a_save_a_page_begins_at_the_sequence_read_before_it(void **state)
+{
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(7);
+    expect(RELAY_LOOK);
+    look_at("101:101:", 5);
+    expect(RELAY_READ);
+    give_empty_page();
+    now += relay_core_config_default().lease_ttl_ns / 2;
+    expect(RELAY_SAVE);
+    saved(true);
+    expect(RELAY_LOOK);
+    look_at("103:103:", 8); /* 101 and the save, 102, have ended */
+    expect(RELAY_READ);
+    give_empty_page();
+    wait_for(RELAY_LOOK);
+    look_at("104:104:", 9);
+    struct relay_action a = expect(RELAY_READ);
+    assert_int_equal(a.bounds.prev->floor, 5);
+    give_empty_page();
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_id_drawn_before_the_look_by_a_transaction_at_its_xmax_is_read),
+        cmocka_unit_test(after_a_save_a_page_begins_at_the_sequence_read_before_it),
         cmocka_unit_test(a_position_never_passes_an_unacknowledged_row),
         cmocka_unit_test(settled_rows_are_stored_within_the_save_interval),
         cmocka_unit_test(a_fenced_relay_drops_all_and_waits_as_standby),

@@ -23,10 +23,10 @@
 #define CURSOR_BATCHES_MAX 64 /* batches in flight at once */
 
 /*
- * A snapshot with the outbox sequence's value read just before it (floor) and just after it (ceiling). A
- * row's transaction has its xid before the row draws its id. So transactions at or past snapshot.xmax have
- * only ids above floor; and rows visible in the snapshot have only ids up to ceiling. That bounds what a page
- * has to look at.
+ * A snapshot with the outbox sequence's value read before it (floor; how long before: core.c, prove_floor) and
+ * just after it (ceiling). A row's transaction has its xid before the row draws its id. So transactions at or
+ * past snapshot.xmax have only ids above floor; and rows visible in the snapshot have only ids up to ceiling.
+ * That bounds what a page has to look at.
  */
 struct look {
     struct snapshot snapshot;
