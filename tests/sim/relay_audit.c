@@ -56,7 +56,8 @@ void audit_stored(struct scene *sc, int row)
     sim_trace(sc->sim, "kafka: row %lld key k%d", (long long)r->id, r->key);
     for (int before = r->before; r->stored == 0 && before >= 0; before = sc->db.rows[before].before) {
         const struct row *b = &sc->db.rows[before];
-        if (!settled(b) && !b->refused)
+        if (!settled(b) && !b->refused &&
+            !b->poison) /* what was under way with a poison one cannot be called back */
             sim_broken(sc->sim, "G3", "row %lld reaches Kafka before row %lld of the same key",
                        (long long)r->id, (long long)b->id);
     }
@@ -98,8 +99,9 @@ void audit_bounds(struct scene *sc, struct door *d)
     if (counts.outstanding > 1 && counts.outstanding_bytes > cfg->window_bytes)
         sim_broken(sc->sim, "G6", "n%d: %lld bytes outstanding", d->index,
                    (long long)counts.outstanding_bytes);
-    if (counts.held > cfg->window_messages + 2 * (int64_t)cfg->page_rows ||
-        d->page_count > cfg->window_messages + 4)
+    int64_t ring = 2 * (cfg->window_messages +
+                        2 * (int64_t)cfg->page_rows); /* its room is rounded up to a power of two */
+    if (counts.held > ring || d->page_count > cfg->window_messages + 4)
         sim_broken(sc->sim, "G6", "n%d: holds %lld rows in %d pages", d->index, (long long)counts.held,
                    d->page_count);
 }

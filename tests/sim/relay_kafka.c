@@ -32,6 +32,7 @@ static struct request_to_kafka *request_new(struct scene *sc, struct door *d, in
     rq->door = d->index;
     rq->life = d->life;
     rq->producer = d->producer;
+    rq->purges = d->purges;
     rq->partition = partition;
     return rq;
 }
@@ -81,6 +82,7 @@ void kafka_produce(struct scene *sc, struct door *d, uint64_t seq, int row)
 
 void kafka_purge(struct scene *sc, struct door *d)
 {
+    d->purges++;
     for (int i = 0; i < sc->plan.partitions; i++) {
         struct client_partition *p = &d->client[i];
         for (int k = 0; k < p->count; k++)
@@ -126,7 +128,7 @@ static void take_request(struct scene *sc, struct door *d, struct request_to_kaf
         store_all(sc, rq);
     if (fails)
         fail_all(rq, RELAY_FAILED);
-    if (ours && (refused || fails))
+    if (ours && d->purges == rq->purges && (refused || fails))
         d->client[rq->partition].stuck = rq->count > 1 || fails;
 }
 

@@ -305,6 +305,8 @@ static void execute_acquire(struct scene *sc, struct statement *st)
     struct cursor_row *cursor = &sc->db.cursor;
     if (cursor->lease_until >= sc->sim->now)
         return;
+    if (cursor->lease_until >= 0)
+        audit_incident(sc); /* it was not given back */
     cursor->epoch++;
     cursor->lease_until = sc->sim->now + sc->plan.cfg.lease_ttl_ns;
     write_at_once(sc);

@@ -155,6 +155,7 @@ struct door {
     int page_count;
     struct client_partition client[TOPIC_PARTITIONS_MAX];
     uint64_t producer; /* number of its Kafka client */
+    uint64_t purges;
     int64_t epoch, acquired_at;
     bool knows_parked[KEYS_MAX]; /* it was told that a row of this key is refused */
     int outstanding;
@@ -163,7 +164,7 @@ struct door {
 struct request_to_kafka {
     struct request_to_kafka *all;
     int door;
-    uint64_t life, producer;
+    uint64_t life, producer, purges;
     int partition;
     struct message messages[8];
     int count;

@@ -36,7 +36,6 @@ void broker_replay(struct world *w, int event)
         return;
     int64_t offset = log->count == 0 ? 0 : log->entries[log->count - 1].offset + 1;
     t->replays++;
-    t->replays_waiting++;
     log->entries[log->count++] =
         (struct entry){.event = event, .offset = offset, .epoch = 1, .replay_count = t->replays};
     log->visible = log->count;
@@ -77,12 +76,16 @@ static void letter_mail(struct world *w, struct letter *l, enum happening_kind k
     sim_at(w->sim, delay, (struct happening){.kind = kind, .node = l->node, .serial = l->life, .what = l});
 }
 
-static int64_t letter_delay(struct world *w)
+/* One producer's records of one partition are stored in the order in which they were produced. */
+static void letter_produce(struct world *w, struct node *n, struct letter *l)
 {
-    int64_t delay = world_delay(w, MS / 10, 8 * MS);
+    int64_t *last = &n->produced_until[l->kind][l->partition], delay = world_delay(w, MS / 10, 8 * MS);
     if (world_strikes(w, FAULT_DLQ_SLOW, 0.3))
         delay += rng_between(&w->fault_rng[FAULT_DLQ_SLOW], 0, 1500 * MS);
-    return delay;
+    if (w->sim->now + delay < *last)
+        delay = *last - w->sim->now;
+    *last = w->sim->now + delay;
+    letter_mail(w, l, HAPPEN_LETTER_STORED, delay);
 }
 
 void broker_bury(struct world *w, struct node *n, struct delivery *d, struct held *held)
@@ -94,7 +97,8 @@ void broker_bury(struct world *w, struct node *n, struct delivery *d, struct hel
     held->worked = true;
     l->held_serial = held->serial;
     l->entry = held->entry;
-    letter_mail(w, l, HAPPEN_LETTER_STORED, letter_delay(w));
+    l->partition = held->stream->partition;
+    letter_produce(w, n, l);
 }
 
 static char *slice_text(struct slice s)
@@ -113,12 +117,14 @@ void broker_park(struct world *w, struct node *n, const struct action *a)
         sim_broken(w->sim, "contract", "PARK names no key that exists");
     l->key = a->key.data[1] - '0';
     sim_trace(w->sim, "n%d: PARK k%d %s", n->index, l->key, l->text == NULL ? "free" : l->text);
-    letter_mail(w, l, HAPPEN_LETTER_STORED, letter_delay(w));
+    letter_produce(w, n, l);
 }
 
 static void store_parked(struct world *w, const struct letter *l)
 {
     struct parked_log *log = &w->parked[l->partition];
+    if (group_fences(w, l->node, l->life, l->partition))
+        w->overwritten = true;
     if (log->count == log->room) {
         log->room = log->room == 0 ? 16 : 2 * log->room;
         log->records = realloc(log->records, (size_t)log->room * sizeof(*log->records));
@@ -134,26 +140,49 @@ static void store_parked(struct world *w, const struct letter *l)
 static void store_dead_letter(struct world *w, const struct letter *l)
 {
     struct truth *t = truth_of(w, l->entry);
-    bool first = !l->entry->buried;
-    l->entry->buried = t->buried = true;
-    if (first && l->entry->replay_count > 0 && !l->entry->delivered)
-        t->replays_waiting--;
+    l->entry->buried = t->buried = t->open = true;
     sim_trace(w->sim, "kafka: dead letter %s stored", t->id);
+}
+
+static void store_letter(struct world *w, struct letter *l)
+{
+    if (l->kind == LETTER_BURY)
+        store_dead_letter(w, l);
+    else
+        store_parked(w, l);
 }
 
 void broker_letter_stored(struct world *w, struct happening h)
 {
     struct letter *l = h.what;
-    bool orphan = w->nodes[l->node].life != l->life;
-    bool failed = world_strikes(w, FAULT_DLQ_FAILS, 0.4);
-    bool stored =
-        orphan ? rng_chance(&w->rng, 0.5) : !failed || rng_chance(&w->fault_rng[FAULT_DLQ_FAILS], 0.4);
-    if (stored && l->kind == LETTER_BURY)
-        store_dead_letter(w, l);
-    if (stored && l->kind == LETTER_PARK)
-        store_parked(w, l);
-    l->ok = stored && !failed;
+    if (!l->settled) {
+        bool failed = world_strikes(w, FAULT_DLQ_FAILS, 0.4);
+        bool stored = !failed || rng_chance(&w->fault_rng[FAULT_DLQ_FAILS], 0.4);
+        if (stored)
+            store_letter(w, l);
+        l->settled = true;
+        l->ok = stored && !failed;
+    }
     letter_mail(w, l, HAPPEN_LETTER_ANSWERED, world_delay(w, MS / 10, 5 * MS));
+}
+
+/* What is still under way arrives now or never: its process is gone, or has dropped it together with the partition. */
+void broker_hang_up(struct world *w, struct node *n, int partition)
+{
+    struct letter *under_way[64];
+    int count = 0;
+    for (struct letter *l = w->all_letters; l != NULL && count < (int)ARRAY_LEN(under_way); l = l->all)
+        if (!l->settled && l->kind != LETTER_COMMIT && l->life == n->life && l->partition == partition)
+            under_way[count++] = l;
+    bool arrives = true;
+    while (count > 0) { /* the list has the newest first */
+        struct letter *l = under_way[--count];
+        arrives = arrives && rng_chance(&w->rng, 0.5);
+        if (arrives)
+            store_letter(w, l);
+        l->settled = true;
+        l->ok = arrives;
+    }
 }
 
 void broker_letter_answered(struct world *w, struct happening h)

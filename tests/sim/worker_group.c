@@ -132,7 +132,7 @@ static void evict(struct world *w, int node)
         if (g->owner[p] == node)
             g->owner[p] = -1;
     if (n->life == g->members[node].life && n->state != NODE_DEAD) {
-        w->zombies = true;
+        oracle_evicted(w, n);
         sim_at(w->sim, world_delay(w, MS, 50 * MS),
                (struct happening){.kind = HAPPEN_LOST, .node = node, .serial = n->life});
     }

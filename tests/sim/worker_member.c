@@ -169,6 +169,7 @@ static void lose_all(struct world *w, struct node *n, bool clean)
         struct stream *st = &n->streams[i];
         if (!st->assigned)
             continue;
+        broker_hang_up(w, n, st->partition);
         oracle_leaves(w, n, st, clean && !st->commit_failed);
         st->revoked = true;
         engine_lost(n->engine, w->sim->now, st->number);
@@ -240,6 +241,7 @@ void member_kill(struct world *w, struct node *n)
     sim_trace(w->sim, "n%d: kill -9", n->index);
     for (size_t i = 0; i < ARRAY_LEN(n->streams); i++)
         if (n->streams[i].assigned) {
+            broker_hang_up(w, n, n->streams[i].partition);
             oracle_leaves(w, n, &n->streams[i], false);
             n->streams[i].assigned = false;
         }

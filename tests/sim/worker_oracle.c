@@ -39,7 +39,7 @@ static void earlier_are_done(struct world *w, const struct node *n, const struct
             sim_broken(w->sim, "G3", "n%d starts %s while the earlier %s of its key is unfinished", n->index,
                        r->truth->id, t->id);
         bool key_is_free = t->key != r->truth->key || !parks(w, t) || t->delivered || t->skip;
-        if (r->kind == STREAM_SOURCE && !key_is_free)
+        if (r->kind == STREAM_SOURCE && !key_is_free && !w->overwritten)
             sim_broken(w->sim, "G3", "n%d starts %s though %s of its key is a dead letter", n->index,
                        r->truth->id, t->id);
     }
@@ -92,9 +92,9 @@ void oracle_sends(struct world *w, struct node *n, struct request *r)
     nobody_overtakes(w, n, r);
     earlier_are_done(w, n, r);
     outage_is_respected(w, n, r);
-    if (en->mark_by != n->life) {
-        en->mark_by = n->life;
-        en->success_mark = n->successes;
+    if (en->mark[n->index].life != n->life) {
+        en->mark[n->index].life = n->life;
+        en->mark[n->index].successes = n->successes;
     }
     if (en->first_sent == 0)
         en->first_sent = w->sim->now;
@@ -123,11 +123,13 @@ static bool is_ambiguous(enum transport t)
 static void succeeded(struct world *w, struct node *n, struct request *r)
 {
     struct entry *en = r->entry;
-    if (r->kind == STREAM_REPLAY && !en->delivered && !en->buried)
-        r->truth->replays_waiting--;
+    if (r->kind == STREAM_REPLAY)
+        r->truth->open = false;
     en->delivered = r->truth->delivered = true;
     en->known_by = n->life;
-    en->ok_order = ++w->ok_order;
+    en->ok_order = r->kind == STREAM_SOURCE
+                       ? ++w->ok_order
+                       : UINT64_MAX; /* a replay is complete once its key's state is written */
     en->covered = false;
     n->successes++;
 }
@@ -140,16 +142,17 @@ static void failed(struct node *n, struct request *r, bool breaker_closed)
     bool own = status == 423 || status == 425 || status == 408;
     bool never =
         status == 429 || status == 401 || status == 403 || (status == 503 && r->answer.retry_after_ns >= 0);
-    bool healthy = n->successes > en->success_mark && breaker_closed;
+    bool healthy = n->successes > en->mark[n->index].successes && breaker_closed;
     if (is_ambiguous(r->answer.transport))
         en->ambiguous_by = r->assignment;
-    en->refused = status >= 400 && status < 500 && !own && !never;
-    if (never || en->refused)
+    bool refused = status >= 400 && status < 500 && !own && !never;
+    en->refused = (en->refused & ~(1U << n->index)) | (unsigned)refused << n->index;
+    if (never || refused)
         return;
     if (r->dispatched_closed && (own || healthy))
         en->payable++;
     if (!own)
-        en->success_mark = n->successes;
+        en->mark[n->index].successes = n->successes;
 }
 
 void oracle_answered(struct world *w, struct node *n, struct request *r, bool breaker_closed)
@@ -190,7 +193,7 @@ void oracle_buries(struct world *w, struct node *n, const struct delivery_view *
     bool right = true;
     switch (v->reason) {
     case REASON_REJECTED:
-        right = en->refused;
+        right = (en->refused >> n->index & 1) != 0;
         break;
     case REASON_ATTEMPTS:
         counts_are_paid(w, n, en, w->plan.cfg.attempts_max);
@@ -225,6 +228,9 @@ void oracle_buries(struct world *w, struct node *n, const struct delivery_view *
 void oracle_releases(struct world *w, struct node *n, struct held *held)
 {
     struct stream *st = held->stream;
+    bool given_up = st->revoked && w->sim->now - st->revoked_at >= w->plan.cfg.drain_ns;
+    if (st->assigned && held->entry->known_by == n->life && held->entry->ok_order == UINT64_MAX && !given_up)
+        held->entry->ok_order = ++w->ok_order;
     if (!st->assigned || st->revoked)
         return;
     if (!oracle_done(w, st->kind, held->entry))
@@ -303,8 +309,15 @@ void oracle_leaves(struct world *w, struct node *n, struct stream *st, bool clea
             st->kind == STREAM_REPLAY && cut_off; /* executed, but its key was not yet free: not complete */
         if (en->known_by == n->life && !en->covered && (!clean || parking))
             en->excused = true;
-        if (n->stalled_until > 0 && !clean)
-            en->excused = true; /* a stalled process and its heir may both have it */
+    }
+}
+
+void oracle_evicted(struct world *w, struct node *n)
+{
+    for (size_t i = 0; i < ARRAY_LEN(n->streams); i++) {
+        struct log *log = &w->logs[n->streams[i].kind][n->streams[i].partition];
+        for (int k = 0; n->streams[i].assigned && k < LOG_MAX; k++)
+            log->entries[k].excused = true;
     }
 }
 

@@ -8,12 +8,23 @@
 
 /* ---- faults that come at a time ----------------------------------------------------------------------------------------- */
 
+static bool is_being_replayed(const struct world *w, int event)
+{
+    const struct log *log = &w->logs[STREAM_REPLAY][w->events[event].partition];
+    for (int i = 0; i < log->count; i++)
+        if (log->entries[i].event == event && !log->entries[i].delivered && !log->entries[i].buried)
+            return true;
+    return false;
+}
+
 static void replay_some(struct world *w, double share)
 {
     for (int i = 0; i < w->plan.events; i++) {
-        struct truth *t = &w->events[i];
-        if (t->buried && !t->delivered && t->replays_waiting == 0 && !(w->mended && t->bad) &&
-            rng_chance(&w->fault_rng[FAULT_REPLAY], share))
+        const struct truth *t = &w->events[i];
+        bool hopeless = w->mended && t->bad;
+        bool wanted =
+            t->open || (w->mended && w->overwritten && t->buried); /* it may stand in a parked state again */
+        if (wanted && !hopeless && !is_being_replayed(w, i) && rng_chance(&w->fault_rng[FAULT_REPLAY], share))
             broker_replay(w, i);
     }
 }

@@ -63,7 +63,7 @@ struct truth {
     bool skip, bad; /* by rule not for us; can never be a request */
     bool rejected;  /* the API answers 4xx until it is mended */
     bool executed, delivered, buried, parked;
-    int replays_waiting; /* replay records of it that are neither delivered nor buried again */
+    bool open; /* a dead letter that no replay has delivered yet */
     int replays;
 };
 
@@ -73,18 +73,19 @@ struct entry {
     int64_t offset;
     int32_t epoch;
     int replay_count;
-    bool delivered;  /* some engine was told of its success */
-    bool buried;     /* its dead letter of this round is in the dead-letter topic */
-    bool bury_asked; /* an engine decided on it */
-    bool refused;    /* its last answer was a 4xx by rule */
+    bool delivered;   /* some engine was told of its success */
+    bool buried;      /* its dead letter of this round is in the dead-letter topic */
+    bool bury_asked;  /* an engine decided on it */
+    unsigned refused; /* a bit per process: the last answer it got was a 4xx by rule */
     int executions;
     bool excused;      /* it may be executed again: its success was never known, or could not be committed */
     uint64_t known_by; /* the life (node.life) that knows of its success */
     uint64_t ok_order; /* when, in world.ok_order */
     bool covered;      /* a commit that includes its success was applied */
     int payable;       /* failures that an engine was allowed to count, all lives together */
-    uint64_t mark_by;  /* the life that success_mark belongs to */
-    uint64_t success_mark; /* node.successes at its dispatch, then at its last failure */
+    struct {
+        uint64_t life, successes;
+    } mark[NODES_MAX];     /* by process: its successes at this record's dispatch, then at its last failure */
     uint64_t ambiguous_by; /* the assignment in which it ended without a known result */
     int64_t first_sent;    /* 0: never, in any life */
 };
@@ -150,6 +151,8 @@ struct node {
     int in_flight;
     uint64_t successes; /* deliveries that its engine knows of */
     int64_t throttled_until;
+    int64_t produced_until
+        [2][PARTITIONS_MAX]; /* by kind of letter: its producer's last record there is stored then */
     bool static_member;
 };
 
@@ -188,7 +191,7 @@ struct letter {
     enum { LETTER_BURY, LETTER_PARK, LETTER_COMMIT } kind;
     int node;
     uint64_t life;
-    bool ok;
+    bool settled, ok;  /* settled: the broker has it, or never will */
     struct held *held; /* BURY: only to be compared, together with held_serial */
     uint64_t held_serial;
     struct entry *entry;
@@ -232,9 +235,11 @@ struct world {
     struct request *all_requests;
     struct letter *all_letters;
     uint64_t lives, serials, ok_order;
-    bool calm;    /* no fault any more */
-    bool mended;  /* the API takes also what it rejected */
-    bool zombies; /* a process woke up after its partitions were given away */
+    bool calm;   /* no fault any more */
+    bool mended; /* the API takes also what it rejected */
+    /* A process that did not yet know that its partition was given away wrote a parked state, maybe over its heir's
+     * newer one: the parked topic is not fenced. */
+    bool overwritten;
 };
 
 enum happening_kind {
@@ -279,6 +284,8 @@ void broker_letter_stored(struct world *w, struct happening h);
 void broker_letter_answered(struct world *w, struct happening h);
 void broker_commit_stored(struct world *w, struct happening h);
 void broker_commit_answered(struct world *w, struct happening h);
+/* The process dies or gives the partition up. */
+void broker_hang_up(struct world *w, struct node *n, int partition);
 void broker_forget(struct world *w);
 
 /* ---- worker_group ---- */
@@ -334,6 +341,8 @@ void oracle_committed(struct world *w, struct log *log, uint64_t life, uint64_t 
 void oracle_unread(struct world *w, struct log *log, int64_t from);
 /* A process gives a partition up. clean: after DRAINED, and nothing that it committed last was refused. */
 void oracle_leaves(struct world *w, struct node *n, struct stream *st, bool clean);
+/* The group gave its partitions away, and it does not know yet: it and its heir may both execute anything there. */
+void oracle_evicted(struct world *w, struct node *n);
 void oracle_bounds(struct world *w, struct node *n);
 /* Whether an entry needs nothing more: delivered, skipped, or its dead letter safe and its key parked. */
 bool oracle_done(struct world *w, enum stream_kind kind, const struct entry *en);
