@@ -198,7 +198,8 @@ int kafka_partition_count(rd_kafka_t *rk, const char *topic, int timeout_ms, str
     return count;
 }
 
-static rd_kafka_NewTopic_t *new_topic(const char *topic, int partitions, bool compacted, struct err *err)
+static rd_kafka_NewTopic_t *new_topic(const char *topic, int partitions, const struct kafka_setting *settings,
+                                      size_t count, struct err *err)
 {
     char text[STRING_BYTES] = "";
     rd_kafka_NewTopic_t *t = rd_kafka_NewTopic_new(topic, partitions, -1, text, sizeof(text));
@@ -206,8 +207,8 @@ static rd_kafka_NewTopic_t *new_topic(const char *topic, int partitions, bool co
         err_set(err, ERR_PERMANENT, "topic \"%.250s\" with %d partitions: %s", topic, partitions, text);
         return NULL;
     }
-    if (compacted)
-        rd_kafka_NewTopic_set_config(t, "cleanup.policy", "compact");
+    for (size_t i = 0; i < count; i++)
+        rd_kafka_NewTopic_set_config(t, settings[i].name, settings[i].value);
     return t;
 }
 
@@ -262,10 +263,18 @@ static int wait_until_there(rd_kafka_t *rk, const char *topic, int timeout_ms, s
 int kafka_topic_create(rd_kafka_t *rk, const char *topic, int partitions, bool compacted, int timeout_ms,
                        struct err *err)
 {
+    const struct kafka_setting compact[] = {{"cleanup.policy", "compact", NULL}};
+    return kafka_topic_create_with(rk, topic, partitions, compact, compacted ? 1 : 0, timeout_ms, err);
+}
+
+int kafka_topic_create_with(rd_kafka_t *rk, const char *topic, int partitions,
+                            const struct kafka_setting *settings, size_t count, int timeout_ms,
+                            struct err *err)
+{
     char doing[STRING_BYTES];
     snprintf(doing, sizeof(doing), "creating topic \"%.250s\"", topic);
 
-    rd_kafka_NewTopic_t *t = new_topic(topic, partitions, compacted, err);
+    rd_kafka_NewTopic_t *t = new_topic(topic, partitions, settings, count, err);
     if (!t)
         return -1;
     int rc = ask_create(rk, t, timeout_ms, doing, err);

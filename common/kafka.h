@@ -26,5 +26,9 @@ NODISCARD int kafka_partition_count(rd_kafka_t *rk, const char *topic, int timeo
 /* Create topic (compacted or not; replication -1: the broker's default) and wait until it is there; existing is fine. */
 NODISCARD int kafka_topic_create(rd_kafka_t *rk, const char *topic, int partitions, bool compacted,
                                  int timeout_ms, struct err *err);
+/* The same with topic settings of one's own (locked_why has no meaning here). */
+NODISCARD int kafka_topic_create_with(rd_kafka_t *rk, const char *topic, int partitions,
+                                      const struct kafka_setting *settings, size_t count, int timeout_ms,
+                                      struct err *err);
 /* librdkafka's log lines and errors as our log lines; set on conf before the handle is made. */
 void kafka_conf_log(rd_kafka_conf_t *conf);
