@@ -6,7 +6,17 @@
 #define TOPICS_ASK_MS 3000
 #define TOPICS_CREATE_MS 10000
 
-static int topic_check(struct worker *w, rd_kafka_t *rk, const char *topic, bool compacted, struct err *err)
+/* What the source topic held must fit, with more headers; 128 MiB is above what our producer writes at all. */
+#define TOPIC_SETTING_LARGE                                                                                  \
+    {                                                                                                        \
+        "max.message.bytes", "134217728", NULL                                                               \
+    }
+
+static const struct kafka_setting kept_for_a_year[] = {
+    TOPIC_SETTING_LARGE, {"cleanup.policy", "delete", NULL}, {"retention.ms", "31536000000", NULL}};
+static const struct kafka_setting compacted[] = {TOPIC_SETTING_LARGE, {"cleanup.policy", "compact", NULL}};
+
+static int topic_check(struct worker *w, rd_kafka_t *rk, const char *topic, bool compact, struct err *err)
 {
     int count = kafka_partition_count(rk, topic, TOPICS_ASK_MS, err);
     if (count < 0)
@@ -23,7 +33,10 @@ static int topic_check(struct worker *w, rd_kafka_t *rk, const char *topic, bool
             err, ERR_PERMANENT,
             "topic \"%s\" does not exist: create it with %d partitions, or allow it with create_topics",
             topic, w->partitions);
-    if (kafka_topic_create(rk, topic, w->partitions, compacted, TOPICS_CREATE_MS, err) < 0)
+    const struct kafka_setting *settings = compact ? compacted : kept_for_a_year;
+    size_t settings_count = compact ? ARRAY_LEN(compacted) : ARRAY_LEN(kept_for_a_year);
+    if (kafka_topic_create_with(rk, topic, w->partitions, settings, settings_count, TOPICS_CREATE_MS, err) <
+        0)
         return -1;
     LOG("topic created", LOG_STR("topic", topic), LOG_INT("partitions", w->partitions));
     return 0;
