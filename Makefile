@@ -131,16 +131,17 @@ FUZZ_SAN     := -fsanitize=address,undefined -fno-sanitize-recover=all
 FUZZ_PARTS   := $(filter-out %_main.c,$(COMMON) $(ALL_PARTS))
 build/fuzz/obj/%.o: %.c
 	@mkdir -p $(@D)
-	clang -std=c17 -D_GNU_SOURCE -g -O1 -MMD -MP -I. $(FUZZ_SAN),fuzzer-no-link $(shell pkg-config --cflags $(PKGS)) -c -o $@ $<
+	clang -std=c17 -D_GNU_SOURCE -g -O1 -MMD -MP -I. $(FUZZ_SAN) -fsanitize=fuzzer-no-link $(shell pkg-config --cflags $(PKGS)) -c -o $@ $<
 build/fuzz/parts.a: $(patsubst %.c,build/fuzz/obj/%.o,$(FUZZ_PARTS))
 	@rm -f $@
 	ar rcs $@ $^
 build/fuzz/fuzz_%: build/fuzz/obj/tests/fuzz/fuzz_%.o build/fuzz/parts.a
 	clang -fsanitize=fuzzer $(FUZZ_SAN) -o $@ $^ $(LIBS)
 fuzz: $(addprefix build/fuzz/,$(FUZZ)) ## each fuzz target for FUZZ_SECONDS (20)
-	@set -e; for f in $(FUZZ); do mkdir -p build/fuzz/corpus/$$f; echo "fuzz: $$f"; \
-	    build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -print_final_stats=0 -verbosity=0 \
-	        -artifact_prefix=build/fuzz/$$f- build/fuzz/corpus/$$f $(wildcard tests/fuzz/corpus/$$f); done; \
+	@set -e; for f in $(FUZZ); do found=build/fuzz/corpus/$$f; seeds=tests/fuzz/corpus/$${f#fuzz_}; mkdir -p $$found; \
+	    build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -verbosity=0 \
+	        -artifact_prefix=build/fuzz/$$f- $$found $$(test ! -d $$seeds || echo $$seeds) >build/fuzz/$$f.log 2>&1 || \
+	        { tail -60 build/fuzz/$$f.log; echo "fuzz: $$f failed"; exit 1; }; echo "fuzz: $$f passed"; done; \
 	echo "fuzz: $(words $(FUZZ)) passed, 0 failed"
 .SECONDARY: $(patsubst %,build/fuzz/obj/tests/fuzz/%.o,$(FUZZ))
 

@@ -192,7 +192,7 @@ static void put_without_quoted(struct buf *out, const char *message)
     }
 }
 
-static void set_refusal(struct err *err, const char *url, const char *message)
+static void set_refusal(struct err *err, const char *url, enum err_kind kind, const char *message)
 {
     struct buf text;
     buf_init(&text, 65536);
@@ -200,8 +200,23 @@ static void set_refusal(struct err *err, const char *url, const char *message)
         put_without_quoted(&text, message);
     else
         buf_puts(&text, message);
-    set_message(err, kind_of_refusal(message), "cannot connect to postgres", "", buf_str(&text));
+    set_message(err, kind, "cannot connect to postgres", "", buf_str(&text));
     buf_done(&text);
+}
+
+/* Is it a URL or keyword string at all? libpq itself would take anything else for a database's name, a mistyped "postgres//" too. */
+static int check_url(const char *url, struct err *err)
+{
+    char *message = NULL;
+    if (*url == '\0')
+        return 0;
+    PQconninfoOption *parsed = PQconninfoParse(url, &message);
+    if (!parsed)
+        set_refusal(err, url, message ? ERR_PERMANENT : ERR_TEMPORARY, message ? message : "no memory");
+    int rc = parsed ? 0 : -1;
+    PQfreemem(message);
+    PQconninfoFree(parsed);
+    return rc;
 }
 
 /* The server's notices are its own log's matter; libpq would print them on our stderr. */
@@ -215,7 +230,7 @@ PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char
 {
     struct parameters parameters = {.count = 0};
 
-    if (check_pairs(pairs, err) < 0)
+    if (check_url(url, err) < 0 || check_pairs(pairs, err) < 0)
         return NULL;
     fill(&parameters, url, pairs, program);
     PGconn *conn = PQconnectdbParams(parameters.names, parameters.values, 1);
@@ -223,7 +238,8 @@ PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char
         PQsetNoticeReceiver(conn, drop_notice, NULL);
         return conn;
     }
-    set_refusal(err, url, conn ? PQerrorMessage(conn) : "no memory");
+    const char *message = conn ? PQerrorMessage(conn) : "no memory";
+    set_refusal(err, url, kind_of_refusal(message), message);
     PQfinish(conn);
     return NULL;
 }
