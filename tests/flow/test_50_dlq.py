@@ -320,6 +320,36 @@ def test_a_topic_over_the_limit_is_shown_in_part_and_not_replayed(letters, tool)
     assert letters.replays() == []
 
 
+# ---- with the real worker ----
+
+def place(topics, order, version):
+    """An event as the relay would publish it."""
+    event = str(uuid.uuid4())
+    payload = {"order": order, "customer": "c-9", "status": "placed" if version == 1 else "changed", "version": version, "lines": []}
+    headers = {"ce_specversion": "1.0", "ce_id": event, "ce_source": "test", "ce_time": "2026-01-02T03:04:05.000000Z",
+               "ce_type": "order.placed" if version == 1 else "order.changed", "content-type": "application/json"}
+    topics.produce("tandem.orders", json.dumps(payload), key=order, headers=headers)
+    return event
+
+
+def test_what_the_worker_buries_is_understood_replayed_in_order_and_resolved(tool, topics, inventory_api, worker, wait_until):
+    inventory_api.fault("status", status=422, keys=["o-1"])
+    worker("inventory")
+    events = [place(topics, "o-1", version) for version in (1, 2, 3)]
+    wait_until(lambda: set(tool.states()) == set(events), message="the key is dead-lettered")
+    assert [e["reason"] for e in tool.lines("ls", "--key", "o-1")] == ["rejected", "parked-behind", "parked-behind"]
+    assert tool.run("stats").stderr == "", "no record is unreadable"
+    tool.run("replay", events[2], "--execute")
+    wait_until(lambda: tool.states()[events[0]] == "failed-again", message="it is refused again")
+    inventory_api.heal()
+    wait_until(lambda: set(tool.states().values()) == {"failed-again"}, message="what follows is parked behind it again")
+    tool.run("replay", "--all", "--execute")
+    wait_until(lambda: set(tool.states().values()) == {"resolved"}, message="all are resolved")
+    assert inventory_api.ids() == events and inventory_api.audit()["violations"] == 0
+    after = place(topics, "o-1", 4)
+    wait_until(lambda: inventory_api.ids() == [*events, after], message="the key is free again")
+
+
 # ---- wrong use, bad days ----
 
 @pytest.mark.parametrize("words,said", [

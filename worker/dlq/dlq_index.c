@@ -27,7 +27,7 @@ int dlq_index_init(struct dlq_index *ix, size_t entries_max, size_t bytes_max, s
     *ix = (struct dlq_index){.entries_max = entries_max, .bytes_max = bytes_max};
     ix->slot_count = ix->text_slots = 1024; /* powers of two */
     ix->slots = calloc(ix->slot_count, sizeof(*ix->slots));
-    ix->texts = calloc(ix->text_slots, sizeof(*ix->texts));
+    ix->texts = calloc(ix->text_slots, sizeof(struct dlq_text *));
     if (!ix->slots || !ix->texts) {
         dlq_index_done(ix);
         return err_set(err, ERR_TEMPORARY, "no memory for the index");
@@ -78,9 +78,9 @@ static struct dlq_text **text_slot(struct dlq_text **table, size_t slots, const 
 static bool texts_grow(struct dlq_index *ix)
 {
     size_t slots = ix->text_slots * 2;
-    if (!spend(ix, slots / 2 * sizeof(*ix->texts)))
+    if (!spend(ix, slots / 2 * sizeof(struct dlq_text *)))
         return false;
-    struct dlq_text **table = calloc(slots, sizeof(*table));
+    struct dlq_text **table = calloc(slots, sizeof(struct dlq_text *));
     if (!table) {
         ix->partial = true;
         return false;
@@ -125,7 +125,8 @@ static bool keep(struct dlq_index *ix, struct slice s, const struct dlq_text **r
 
 static uint64_t entry_hash(const struct dlq_entry *e)
 {
-    uint64_t h = hash_bytes(HASH_SEED, &e->topic, sizeof(e->topic));
+    uintptr_t topic = (uintptr_t)e->topic; /* equal topics are one text */
+    uint64_t h = hash_bytes(HASH_SEED, &topic, sizeof(topic));
     h = hash_bytes(h, &e->partition, sizeof(e->partition));
     h = hash_bytes(h, &e->offset, sizeof(e->offset));
     return hash_bytes(h, &e->replay_count, sizeof(e->replay_count));

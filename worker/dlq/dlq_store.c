@@ -139,8 +139,9 @@ static int next_message(struct dlq_store *s, int64_t *deadline_ns, rd_kafka_mess
         rd_kafka_message_destroy(msg);
     if (now < *deadline_ns)
         return 0;
-    return err_set(err, ERR_TEMPORARY, "no answer from Kafka at \"%s\" for %lld s", s->cfg.brokers,
-                   (long long)(s->cfg.timeout_ns / NS_PER_S));
+    err_set(err, ERR_TEMPORARY, "no answer from Kafka at \"%s\" for %lld s", s->cfg.brokers,
+            (long long)(s->cfg.timeout_ns / NS_PER_S));
+    return -1;
 }
 
 /* What one pass over a topic needs to know. */
@@ -356,6 +357,25 @@ static void hold(struct dlq_store *s, rd_kafka_message_t *msg)
     m->readable = dlq_record_end(&m->rec, s->cfg.destination, &m->why) == 0;
 }
 
+/* Takes msg. Returns 1 when it is the wanted record, which is then held; 0 when that is still to come; -1 when it never will. */
+static int take_wanted(struct dlq_store *s, int32_t partition, int64_t offset, rd_kafka_message_t *msg,
+                       struct err *err)
+{
+    bool here = msg->partition == partition;
+    if (here && !msg->err && msg->offset == offset) {
+        s->at_offset = offset + 1;
+        hold(s, msg);
+        return 1;
+    }
+    bool gone = here && msg->offset >= offset; /* a later record, or the end of the partition */
+    rd_kafka_message_destroy(msg);
+    if (!gone)
+        return 0;
+    s->at_partition = -1; /* that later record has been read: the next fetch must not expect it */
+    return err_set(err, ERR_PERMANENT, "nothing lies at \"%d/%lld\" of %s (any more)", partition,
+                   (long long)offset, s->topic);
+}
+
 int dlq_store_fetch(struct dlq_store *s, int32_t partition, int64_t offset,
                     const struct dlq_message **ret_msg, struct err *err)
 {
@@ -365,26 +385,15 @@ int dlq_store_fetch(struct dlq_store *s, int32_t partition, int64_t offset,
     if (seek(s, partition, offset, err) < 0)
         return -1;
     int64_t deadline = clock_monotonic_ns() + s->cfg.timeout_ns;
-    for (;;) {
+    int found = 0;
+    while (found == 0) {
         rd_kafka_message_t *msg;
         int got = next_message(s, &deadline, &msg, err);
         if (got < 0)
             return -1;
-        if (got == 0)
-            continue;
-        bool found = !msg->err && msg->partition == partition && msg->offset == offset;
-        bool past = msg->partition == partition && msg->offset > offset;
-        bool end = msg->err && msg->partition == partition && msg->offset >= offset;
-        if (!msg->err && msg->partition == partition)
-            s->at_offset = msg->offset + 1;
-        if (found) {
-            hold(s, msg);
-            *ret_msg = &s->message;
-            return 0;
-        }
-        rd_kafka_message_destroy(msg);
-        if (past || end)
-            return err_set(err, ERR_PERMANENT, "nothing lies at \"%d/%lld\" of %s (any more)", partition,
-                           (long long)offset, s->topic);
+        if (got > 0)
+            found = take_wanted(s, partition, offset, msg, err);
     }
+    *ret_msg = &s->message;
+    return found < 0 ? -1 : 0;
 }
