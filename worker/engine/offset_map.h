@@ -37,7 +37,7 @@
 #define OFFSET_MAP_BODY_MAX (3069 - 15) /* less kind, span, checksum */
 #define OFFSET_MAP_INTAKE_MAX 2048      /* intake stops when the incomplete offsets may cost more */
 #define OFFSET_MAP_ENTRIES_MAX 4096 /* incomplete offsets in one map; a map that claims more is unreadable */
-#define OFFSET_MAP_ATTEMPTS_MAX 127 /* one byte each: part of the proof above */
+#define OFFSET_MAP_ATTEMPTS_MAX 63  /* a mark is one byte: part of the proof above */
 
 struct offset_map_entry {
     int64_t offset; /* incomplete */

@@ -1,0 +1,411 @@
+/* An outage is not a poison (G7): what is counted, what is not, who probes, and what a pause of the destination means. */
+#include "tests/unit/engine_rig.h"
+
+/* Deliver one other event, which proves that the API works. */
+static void somebody_else_succeeds(struct rig *r)
+{
+    static int64_t offset;
+    offset++;
+    rig_give(r, 1, offset, NULL);
+    rig_answer(r, 1, offset, 200);
+}
+
+static int counted(struct rig *r, int64_t offset)
+{
+    struct delivery *d = rig_waiting(r, 0, offset);
+    assert_non_null(d);
+    return delivery_view(d).attempts_counted;
+}
+
+static void open_breaker(struct rig *r, const struct engine_config *cfg)
+{
+    for (int i = 0; i < cfg->breaker_failures; i++)
+        rig_give(r, 0, 500000 + i + r->record_count, NULL);
+    for (int at = 0; at < r->sent_count && rig_counts(r).breaker == BREAKER_CLOSED; at++) {
+        if (r->sent[at] != NULL) {
+            struct delivery_view v = delivery_view(r->sent[at]);
+            rig_answer(r, v.stream, v.offset, 503);
+        }
+    }
+    assert_int_equal(rig_counts(r).breaker, BREAKER_OPEN);
+}
+
+static void until_half_open(struct rig *r)
+{
+    rig_sleep(r, 0);
+    for (int i = 0; i < 1000 && rig_counts(r).breaker == BREAKER_OPEN; i++)
+        rig_wait(r, r->next_due);
+    assert_int_equal(rig_counts(r).breaker, BREAKER_HALF_OPEN);
+}
+
+static void an_event_that_always_fails_is_spent_by_the_success_of_others(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.attempts_max = 4;
+    cfg.breaker_share_min = 1000;
+    struct rig *r = rig_new(&cfg);
+
+    rig_give(r, 0, 0, "bad");
+    for (int i = 0; i < 4; i++) {
+        assert_null(rig_bury_waiting(r, 0, 0));
+        assert_int_equal(counted(r, 0), i);
+        somebody_else_succeeds(r);
+        rig_answer(r, 0, 0, 500);
+        rig_sleep(r, cfg.backoff_cap_ns);
+    }
+    assert_non_null(rig_bury_waiting(r, 0, 0));
+    assert_int_equal(delivery_view(rig_bury_waiting(r, 0, 0)).reason, REASON_ATTEMPTS);
+    assert_int_equal(delivery_view(rig_bury_waiting(r, 0, 0)).attempt, 4);
+    rig_free(r);
+}
+
+static void without_a_success_of_others_no_failure_is_counted(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.attempts_max = 2;
+    cfg.breaker_failures = 1000;
+    cfg.breaker_share_min = 1000;
+    struct rig *r = rig_new(&cfg);
+
+    somebody_else_succeeds(r); /* before its dispatch: proves nothing for it */
+    rig_give(r, 0, 0, "a");
+    for (int i = 0; i < 50; i++) {
+        assert_int_equal(counted(r, 0), 0);
+        rig_answer_out(r, 0, 0, i % 2 == 0 ? rig_status(500) : rig_transport(TRANSPORT_TIMEOUT, true));
+        rig_sleep(r, cfg.backoff_cap_ns);
+    }
+    somebody_else_succeeds(r);
+    rig_answer(r, 0, 0, 500);
+    rig_sleep(r, cfg.backoff_cap_ns);
+    assert_int_equal(counted(r, 0), 1);
+    rig_answer(r, 0, 0, 500); /* that success has been spent */
+    rig_sleep(r, cfg.backoff_cap_ns);
+    assert_int_equal(counted(r, 0), 1);
+    rig_free(r);
+}
+
+static void a_retry_that_is_the_events_own_always_counts(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    static const struct verdict_rule rules[] = {{409, 409, TRANSPORT_OK, VERDICT_RETRY, REASON_NONE}};
+    cfg.rules = rules;
+    cfg.rule_count = 1;
+    cfg.attempts_max = 3;
+    struct rig *r = rig_new(&cfg);
+
+    rig_give(r, 0, 0, "a");
+    rig_answer(r, 0, 0, 409);
+    rig_sleep(r, cfg.backoff_cap_ns);
+    rig_answer(r, 0, 0, 425);
+    rig_sleep(r, cfg.backoff_cap_ns);
+    assert_int_equal(counted(r, 0), 2);
+    rig_answer(r, 0, 0, 423);
+    assert_non_null(rig_bury_waiting(r, 0, 0));
+    rig_free(r);
+}
+
+static void throttles_and_refused_credentials_never_count(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.attempts_max = 1;
+    struct rig *r = rig_new(&cfg);
+
+    rig_give(r, 0, 0, "a");
+    for (int i = 0; i < 12; i++) {
+        static const int statuses[] = {429, 401, 403};
+        assert_non_null(rig_waiting(r, 0, 0));
+        rig_answer(r, 0, 0, statuses[i % 3]);
+        rig_sleep(r, 10 * cfg.backoff_cap_ns);
+    }
+    assert_int_equal(counted(r, 0), 0);
+    assert_int_equal(rig_counts(r).throttled, 4);
+    assert_int_equal(rig_counts(r).auth_failures, 8);
+    assert_int_equal(rig_counts(r).dead_lettered, 0);
+    rig_free(r);
+}
+
+static void with_only_failing_traffic_the_breaker_opens_and_nothing_is_dead_lettered(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.attempts_max = 2;
+    struct rig *r = rig_new(&cfg);
+
+    for (int i = 0; i < 100; i++)
+        rig_give(r, 0, i, NULL);
+    for (int64_t end = r->now + 3600 * NS_PER_S; r->now < end; rig_wait(r, NS_PER_S)) {
+        for (int at = 0; at < r->sent_count; at++) {
+            struct delivery_view v =
+                r->sent[at] == NULL ? (struct delivery_view){0} : delivery_view(r->sent[at]);
+            if (v.ref != NULL)
+                rig_answer(r, v.stream, v.offset, 500);
+        }
+        if (r->sent_count > RIG_MAX - 200)
+            break;
+        assert_int_equal(r->bury_count, 0);
+    }
+    assert_true(rig_counts(r).breaker_opened >= 1);
+    assert_true(rig_counts(r).probes > 50);
+    assert_int_equal(rig_counts(r).held, 100);
+    rig_free(r);
+}
+
+static void an_open_breaker_sends_nothing_and_a_half_open_one_a_single_probe(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+
+    open_breaker(r, &cfg);
+    int sent = r->sent_count;
+    rig_give(r, 0, 600000, NULL);
+    rig_give(r, 0, 600001, NULL);
+    rig_wait(r, cfg.breaker_open_ns / 2 - 1);
+    assert_int_equal(r->sent_count, sent);
+    until_half_open(r);
+    assert_int_equal(r->sent_count, sent + 1);
+    rig_sleep(r, 60 * NS_PER_S);
+    assert_int_equal(r->sent_count, sent + 1);
+    assert_int_equal(rig_counts(r).probes, 1);
+    rig_free(r);
+}
+
+static void a_delivered_or_rejected_probe_closes_the_breaker_and_all_go(void **state)
+{
+    (void)state;
+    static const int closing[] = {200, 404, 429};
+
+    for (size_t i = 0; i < ARRAY_LEN(closing); i++) {
+        struct engine_config cfg = rig_config();
+        struct rig *r = rig_new(&cfg);
+        open_breaker(r, &cfg);
+        until_half_open(r);
+        int in_flight = rig_in_flight(r);
+        struct delivery_view v = delivery_view(r->sent[r->sent_count - 1]);
+        rig_answer(r, v.stream, v.offset, closing[i]);
+        assert_int_equal(rig_counts(r).breaker, BREAKER_CLOSED);
+        rig_sleep(r, cfg.backoff_cap_ns);
+        assert_true(rig_in_flight(r) > in_flight);
+        rig_free(r);
+    }
+}
+
+static void the_probe_rotates_so_that_a_bad_event_cannot_keep_the_breaker_open(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+
+    rig_give(r, 0, 0, "bad");
+    rig_give(r, 0, 1, "good");
+    rig_answer(r, 0, 1, 401); /* opens */
+    rig_answer(r, 0, 0, 500);
+    rig_give(r, 0, 2, "other");
+    for (int i = 0; i < 10 && rig_counts(r).breaker != BREAKER_CLOSED; i++) {
+        until_half_open(r);
+        struct delivery_view v = delivery_view(r->sent[r->sent_count - 1]);
+        rig_answer(r, 0, v.offset, v.offset == 0 ? 500 : 200);
+        assert_true(i < 2);
+    }
+    assert_int_equal(rig_counts(r).breaker, BREAKER_CLOSED);
+    rig_free(r);
+}
+
+static void a_probe_that_fails_is_not_counted_though_others_succeeded(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.in_flight_max = 100;
+    struct rig *r = rig_new(&cfg);
+
+    rig_give(r, 0, 0, "probe");
+    rig_give(r, 0, 1, "late");
+    open_breaker(r, &cfg); /* answers offset 0 first: uncounted, it backs off */
+    rig_sleep(r, 0);
+    if (rig_is_sent(r, 0, 1))
+        rig_answer(r, 0, 1, 200); /* a late success: the API served somebody */
+    until_half_open(r);
+    struct delivery_view v = delivery_view(r->sent[r->sent_count - 1]);
+    rig_answer(r, v.stream, v.offset, 500);
+    until_half_open(r);
+    for (int at = 0; at < r->sent_count; at++) {
+        if (r->sent[at] != NULL)
+            assert_int_equal(delivery_view(r->sent[at]).attempts_counted, 0);
+    }
+    rig_free(r);
+}
+
+static void a_failure_that_comes_in_while_the_breaker_is_open_is_not_counted(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.attempts_max = 1;
+    struct rig *r = rig_new(&cfg);
+
+    rig_give(r, 0, 0, "a");
+    rig_give(r, 0, 1, "b");
+    rig_give(r, 0, 2, "c");
+    rig_answer(r, 0, 1, 200); /* proof for "a" */
+    rig_answer(r, 0, 2, 401); /* opens */
+    rig_answer(r, 0, 0, 500);
+    assert_int_equal(r->bury_count, 0);
+    rig_free(r);
+}
+
+static void a_poison_verdict_of_a_probe_dead_letters_as_usual(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+
+    open_breaker(r, &cfg);
+    until_half_open(r);
+    struct delivery_view v = delivery_view(r->sent[r->sent_count - 1]);
+    rig_answer(r, v.stream, v.offset, 422);
+    assert_non_null(rig_bury_waiting(r, v.stream, v.offset));
+    rig_free(r);
+}
+
+static void a_throttle_pauses_the_whole_destination_for_retry_after(void **state)
+{
+    (void)state;
+    static const int statuses[] = {429, 503};
+
+    for (size_t i = 0; i < ARRAY_LEN(statuses); i++) {
+        struct engine_config cfg = rig_config();
+        struct rig *r = rig_new(&cfg);
+        struct outcome out = rig_status(statuses[i]);
+        out.retry_after_ns = 90 * NS_PER_S;
+        rig_give(r, 0, 0, "a");
+        rig_answer_out(r, 0, 0, out);
+        rig_give(r, 0, 1, "b");
+        assert_true(rig_counts(r).paused_until_ns >= r->now + 90 * NS_PER_S);
+        rig_sleep(r, 90 * NS_PER_S - 1);
+        assert_int_equal(rig_in_flight(r), 0);
+        rig_sleep(r, 1);
+        assert_int_equal(rig_in_flight(r), 2);
+        assert_int_equal(counted(r, 0), 0);
+        rig_free(r);
+    }
+}
+
+static void a_retry_after_over_the_cap_is_cut(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.retry_after_cap_ns = 120 * NS_PER_S;
+    struct rig *r = rig_new(&cfg);
+    struct outcome out = rig_status(429);
+
+    out.retry_after_ns = 24 * 3600 * NS_PER_S;
+    rig_give(r, 0, 0, "a");
+    rig_answer_out(r, 0, 0, out);
+    rig_sleep(r, 120 * NS_PER_S - 1);
+    assert_int_equal(rig_in_flight(r), 0);
+    rig_sleep(r, 1);
+    assert_int_equal(rig_in_flight(r), 1);
+    rig_free(r);
+}
+
+static void a_503_without_retry_after_waits_for_its_event_only(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+
+    rig_give(r, 0, 0, "a");
+    rig_answer(r, 0, 0, 503);
+    rig_give(r, 0, 1, "b");
+    assert_true(rig_is_sent(r, 0, 1));
+    assert_int_equal(rig_counts(r).throttled, 0);
+    rig_free(r);
+}
+
+static void a_retry_after_on_another_failure_lengthens_the_wait_of_its_event(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+    struct outcome out = rig_status(500);
+
+    out.retry_after_ns = 90 * NS_PER_S;
+    rig_give(r, 0, 0, "a");
+    rig_answer_out(r, 0, 0, out);
+    rig_give(r, 0, 1, "b");
+    assert_true(rig_is_sent(r, 0, 1));
+    rig_sleep(r, 90 * NS_PER_S - 1);
+    assert_false(rig_is_sent(r, 0, 0));
+    rig_sleep(r, 1);
+    assert_true(rig_is_sent(r, 0, 0));
+    rig_free(r);
+}
+
+static void age_is_measured_without_the_time_of_an_outage_or_a_pause(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.retry_age_max_ns = 100 * NS_PER_S;
+    cfg.retry_after_cap_ns = 3600 * NS_PER_S;
+    cfg.breaker_share_min = 1000;
+    struct rig *r = rig_new(&cfg);
+    struct outcome wait = rig_status(429);
+    wait.retry_after_ns = 3000 * NS_PER_S;
+
+    rig_give(r, 0, 0, "a");
+    rig_answer_out(r, 0, 0, wait);
+    rig_sleep(r, 3000 * NS_PER_S + 1); /* the destination's pause: not its age */
+    somebody_else_succeeds(r);
+    rig_answer(r, 0, 0, 500);
+    assert_int_equal(r->bury_count, 0);
+    rig_sleep(r, 101 * NS_PER_S);
+    rig_answer(r, 0, 0, 500); /* too old, but not counted: nobody succeeded since */
+    assert_int_equal(r->bury_count, 0);
+    rig_sleep(r, cfg.backoff_cap_ns);
+    somebody_else_succeeds(r);
+    rig_answer(r, 0, 0, 500);
+    assert_int_equal(delivery_view(rig_bury_waiting(r, 0, 0)).reason, REASON_AGE);
+    rig_free(r);
+}
+
+static void a_target_that_has_read_the_answer_decides(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+    struct outcome out = rig_status(500);
+
+    out.verdict = VERDICT_DUPLICATE_OK;
+    rig_give(r, 0, 0, "a");
+    rig_answer_out(r, 0, 0, out);
+    assert_int_equal(rig_counts(r).duplicate_ok, 1);
+    assert_int_equal(r->released, 1);
+    rig_free(r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_event_that_always_fails_is_spent_by_the_success_of_others),
+        cmocka_unit_test(without_a_success_of_others_no_failure_is_counted),
+        cmocka_unit_test(a_retry_that_is_the_events_own_always_counts),
+        cmocka_unit_test(throttles_and_refused_credentials_never_count),
+        cmocka_unit_test(with_only_failing_traffic_the_breaker_opens_and_nothing_is_dead_lettered),
+        cmocka_unit_test(an_open_breaker_sends_nothing_and_a_half_open_one_a_single_probe),
+        cmocka_unit_test(a_delivered_or_rejected_probe_closes_the_breaker_and_all_go),
+        cmocka_unit_test(the_probe_rotates_so_that_a_bad_event_cannot_keep_the_breaker_open),
+        cmocka_unit_test(a_probe_that_fails_is_not_counted_though_others_succeeded),
+        cmocka_unit_test(a_failure_that_comes_in_while_the_breaker_is_open_is_not_counted),
+        cmocka_unit_test(a_poison_verdict_of_a_probe_dead_letters_as_usual),
+        cmocka_unit_test(a_throttle_pauses_the_whole_destination_for_retry_after),
+        cmocka_unit_test(a_retry_after_over_the_cap_is_cut),
+        cmocka_unit_test(a_503_without_retry_after_waits_for_its_event_only),
+        cmocka_unit_test(a_retry_after_on_another_failure_lengthens_the_wait_of_its_event),
+        cmocka_unit_test(age_is_measured_without_the_time_of_an_outage_or_a_pause),
+        cmocka_unit_test(a_target_that_has_read_the_answer_decides),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
