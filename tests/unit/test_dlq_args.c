@@ -187,7 +187,7 @@ static void bytes_that_are_no_text_are_base64_in_json(void **state)
 static void a_replay_is_complete_by_offset_or_by_the_map(void **state)
 {
     (void)state;
-    struct offset_map_entry open[] = {{10, 1}, {12, 0}};
+    struct offset_map_entry open[] = {{.offset = 10, .attempts = 1}, {.offset = 12}};
     struct offset_map map = {.base = 10, .end = 14, .entries = open, .count = 2};
     char metadata[OFFSET_MAP_CHARS_MAX + 1];
     offset_map_encode(&map, metadata);
