@@ -37,7 +37,6 @@ void delivery_settle(struct engine *e, struct delivery *d)
     if (!is_over(d))
         return;
     e->in_step[d->step]--;
-    free(d->parked_behind);
     pool_give(&e->deliveries, d);
 }
 

@@ -95,25 +95,6 @@ struct engine *engine_new(const struct engine_config *cfg, struct err *err)
     return e;
 }
 
-void engine_free(struct engine *e)
-{
-    if (e == NULL)
-        return;
-    for (int i = 0; i < ENGINE_STREAMS_MAX; i++) {
-        if (e->streams[i] != NULL)
-            engine_lost(e, e->now, i);
-    }
-    for (struct link *link = list_first(&e->groups); link != NULL; link = list_first(&e->groups))
-        group_free(e, OWNER_OF(link, struct group, link));
-    lanes_done(&e->lanes);
-    heap_done(&e->timers);
-    heap_done(&e->ready);
-    pool_done(&e->deliveries);
-    free(e->park_slots);
-    buf_done(&e->value);
-    free(e);
-}
-
 /* ---- time ----------------------------------------------------------------------------------------------------------- */
 
 /* Each fact begins so: the clocks move on. A destination that is cut off or pausing does not age its events. */
@@ -371,6 +352,9 @@ static bool next_release(struct engine *e, struct action *ret_action)
     d->ref_held = false;
     d->rec.ref = NULL;
     d->rec.key = d->rec.event_id = (struct slice){0};
+    free(d->parked_behind);
+    d->parked_behind = NULL;
+    d->parked_behind_len = 0;
     delivery_settle(e, d);
     return true;
 }
@@ -403,6 +387,31 @@ bool engine_next(struct engine *e, int64_t now, struct action *ret_action)
     return next_cancel(e, ret_action) || next_release(e, ret_action) || next_burial(e, ret_action) ||
            parking_next_action(e, ret_action) || stream_next_action(e, ret_action) ||
            next_send(e, ret_action);
+}
+
+/* ---- end ------------------------------------------------------------------------------------------------------------ */
+
+void engine_free(struct engine *e)
+{
+    struct action a;
+
+    if (e == NULL)
+        return;
+    for (int i = 0; i < ENGINE_STREAMS_MAX; i++) {
+        if (e->streams[i] != NULL)
+            engine_lost(e, e->now, i);
+    }
+    while (next_cancel(e, &a) || next_release(e, &a)) {
+    }
+    for (struct link *link = list_first(&e->groups); link != NULL; link = list_first(&e->groups))
+        group_free(e, OWNER_OF(link, struct group, link));
+    lanes_done(&e->lanes);
+    heap_done(&e->timers);
+    heap_done(&e->ready);
+    pool_done(&e->deliveries);
+    free(e->park_slots);
+    buf_done(&e->value);
+    free(e);
 }
 
 /* ---- looking -------------------------------------------------------------------------------------------------------- */
