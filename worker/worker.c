@@ -206,6 +206,8 @@ static int worker_prepare(struct worker *w)
     struct engine_config cfg = worker_engine_config(w);
 
     worker_name(w);
+    if (worker_consume_check(w, err) < 0 || worker_side_check(w, err) < 0 || worker_bury_check(w, err) < 0)
+        return -1;
     if (stop_init(err) < 0)
         return -1;
     if (w->opt.api_key && *w->opt.api_key) {

@@ -64,6 +64,7 @@ static inline int worker_stream(int partition, enum stream_kind kind)
 
 /* ---- worker_consume.c: the group's consumer ------------------------------------------------------------------------- */
 
+NODISCARD int worker_consume_check(const struct worker *w, struct err *err);  /* can its settings be? */
 struct worker_consume *worker_consume_new(struct worker *w, struct err *err); /* subscribes */
 void worker_consume_free(struct worker_consume *c); /* leaves the group; waits up to 5 s; NULL-safe */
 /* Feed what has come into the engine, a bounded number; true: there is more. */
@@ -85,6 +86,7 @@ void worker_consume_lag(const struct worker_consume *c, struct buf *metrics);
 
 /* ---- worker_side.c: the second consumer, of parked and replay ------------------------------------------------------- */
 
+NODISCARD int worker_side_check(const struct worker *w, struct err *err); /* can its settings be? */
 struct worker_side *worker_side_new(struct worker *w, struct err *err);
 void worker_side_free(struct worker_side *s);
 bool worker_side_poll(struct worker_side *s, int64_t now);
@@ -110,6 +112,7 @@ void worker_http_wake(struct worker_http *h); /* from any thread */
 
 /* ---- worker_bury.c: dead letters and parked keys --------------------------------------------------------------------- */
 
+NODISCARD int worker_bury_check(const struct worker *w, struct err *err); /* can its settings be? */
 struct worker_bury *worker_bury_new(struct worker *w, struct err *err);
 void worker_bury_free(struct worker_bury *b);
 void worker_bury_poll(struct worker_bury *b, int64_t now); /* acknowledgements become facts */

@@ -46,6 +46,14 @@ static rd_kafka_conf_t *bury_conf(const struct worker *w, struct err *err)
                           &w->opt.kafka, err);
 }
 
+int worker_bury_check(const struct worker *w, struct err *err)
+{
+    rd_kafka_conf_t *conf = bury_conf(w, err);
+    if (conf)
+        rd_kafka_conf_destroy(conf);
+    return conf ? 0 : -1;
+}
+
 struct worker_bury *worker_bury_new(struct worker *w, struct err *err)
 {
     char why[512];

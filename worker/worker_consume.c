@@ -15,7 +15,6 @@
 enum consume_state { CONSUME_IDLE, CONSUME_ASSIGNING, CONSUME_HELD, CONSUME_DRAINING };
 
 #define CONSUME_BATCH 256 /* events per turn of the loop */
-#define CONSUME_PROBE_MS 2000
 #define CONSUME_RETRY_NS NS_PER_S
 #define CONSUME_CLOSE_NS (5 * NS_PER_S)
 
@@ -25,14 +24,13 @@ struct worker_consume {
     rd_kafka_queue_t *queue;
     enum consume_state state;
     bool stopping;
-    bool down, probing; /* the brokers are away; a question is under way */
+    bool down; /* the brokers are away */
     int held[WORKER_PARTITIONS_MAX];
     int held_count, undrained;
     bool drained[ENGINE_STREAMS_MAX];
     rd_kafka_topic_partition_list_t *wanted; /* ASSIGNING: the new set */
     int64_t retry_at;
     struct commits commits;
-    int64_t probe_at;
 };
 
 /* ---- birth and death -------------------------------------------------------------------------------------------------- */
@@ -63,6 +61,7 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         {"fetch.wait.max.ms", "100", NULL},
         {"fetch.error.backoff.ms", "100", NULL},
         {"reconnect.backoff.max.ms", "2000", NULL},
+        {"statistics.interval.ms", "1000", "readiness sees in them that a broker is back"},
     };
     /* An empty group.instance.id is not the same as none: leave the second row out. */
     struct kafka_setting rows[ARRAY_LEN(settings)];
@@ -71,6 +70,14 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         if (*settings[i].value)
             rows[n++] = settings[i];
     return kafka_conf_new(w->opt.kafka_brokers, w->target->program, rows, n, &w->opt.kafka, err);
+}
+
+int worker_consume_check(const struct worker *w, struct err *err)
+{
+    rd_kafka_conf_t *conf = consume_conf(w, err);
+    if (conf)
+        rd_kafka_conf_destroy(conf);
+    return conf ? 0 : -1;
 }
 
 static int consume_subscribe(struct worker_consume *c, struct err *err)
@@ -93,8 +100,8 @@ struct worker_consume *worker_consume_new(struct worker *w, struct err *err)
     c->w = w;
     kafka_conf_log(conf);
     rd_kafka_conf_set_opaque(conf, c);
-    rd_kafka_conf_set_events(conf,
-                             RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT | RD_KAFKA_EVENT_ERROR);
+    rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT |
+                                       RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS);
     c->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
     if (!c->rk) {
         err_set(err, ERR_PERMANENT, "making the consumer: %s", why);
@@ -142,6 +149,14 @@ void worker_consume_free(struct worker_consume *c)
     rd_kafka_queue_destroy(c->queue);
     rd_kafka_destroy(c->rk);
     free(c);
+}
+
+/* Something came from a broker. */
+static void consume_reached(struct worker_consume *c)
+{
+    if (c->down)
+        LOG_PLAIN(LOG_INFO, "Kafka is reachable again");
+    c->down = false;
 }
 
 /* ---- taking partitions on ---------------------------------------------------------------------------------------------- */
@@ -192,7 +207,7 @@ static void consume_assign(struct worker_consume *c, int64_t now)
     }
     c->held_count = n;
     c->state = CONSUME_HELD;
-    c->down = false;
+    consume_reached(c);
     memset(c->drained, 0, sizeof c->drained);
     consume_log(c, "partitions assigned");
     rd_kafka_topic_partition_list_destroy(c->wanted);
@@ -322,24 +337,10 @@ static void consume_record(struct worker_consume *c, int64_t now, rd_kafka_event
     const rd_kafka_message_t *m = rd_kafka_event_message_next(ev);
     if (!m || m->err)
         return;
-    c->down = false;
+    consume_reached(c);
     if (c->state != CONSUME_HELD)
         return; /* being given up: whoever takes the partition reads it again */
     worker_take_message(c->w, now, STREAM_SOURCE, m);
-}
-
-/* The answer to consume_probe. */
-static void consume_probed(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev)
-{
-    const rd_kafka_DescribeConsumerGroups_result_t *result = rd_kafka_event_DescribeConsumerGroups_result(ev);
-    size_t n = 0;
-    const rd_kafka_ConsumerGroupDescription_t **groups =
-        rd_kafka_DescribeConsumerGroups_result_groups(result, &n);
-
-    c->probing = false;
-    c->probe_at = now + NS_PER_S;
-    if (n == 1 && !rd_kafka_event_error(ev) && !rd_kafka_ConsumerGroupDescription_error(groups[0]))
-        c->down = false;
 }
 
 static void consume_event(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev)
@@ -353,10 +354,11 @@ static void consume_event(struct worker_consume *c, int64_t now, rd_kafka_event_
         break;
     case RD_KAFKA_EVENT_OFFSET_COMMIT:
         if (commits_result(&c->commits, c->w, now, ev, STREAM_SOURCE))
-            c->down = false;
+            consume_reached(c);
         break;
-    case RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT:
-        consume_probed(c, now, ev);
+    case RD_KAFKA_EVENT_STATS:
+        if (strstr(rd_kafka_event_stats(ev), "\"state\":\"UP\""))
+            consume_reached(c);
         break;
     case RD_KAFKA_EVENT_ERROR:
         consume_error(c, ev);
@@ -364,21 +366,6 @@ static void consume_event(struct worker_consume *c, int64_t now, rd_kafka_event_
     default:
         break;
     }
-}
-
-/* While the brokers are away nothing may come for a long time after they are back: ask once a second. */
-static void consume_probe(struct worker_consume *c, int64_t now)
-{
-    char why[256];
-    if (!c->down || c->probing || now < c->probe_at)
-        return;
-    const char *group = c->w->opt.group;
-    rd_kafka_AdminOptions_t *options =
-        rd_kafka_AdminOptions_new(c->rk, RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS);
-    rd_kafka_AdminOptions_set_request_timeout(options, CONSUME_PROBE_MS, why, sizeof why);
-    rd_kafka_DescribeConsumerGroups(c->rk, &group, 1, options, c->queue);
-    rd_kafka_AdminOptions_destroy(options);
-    c->probing = true;
 }
 
 bool worker_consume_poll(struct worker_consume *c, int64_t now)
@@ -395,7 +382,6 @@ bool worker_consume_poll(struct worker_consume *c, int64_t now)
         consume_assign(c, now);
     if (c->state == CONSUME_DRAINING && rd_kafka_assignment_lost(c->rk))
         consume_let_go(c, now);
-    consume_probe(c, now);
     return n == CONSUME_BATCH;
 }
 

@@ -245,7 +245,8 @@ bool worker_kafka_error(struct worker *w, rd_kafka_t *rk, rd_kafka_event_t *ev, 
         err_set(&w->failure, ERR_FATAL, "the %s must stop: %s (%s)", who, rd_kafka_err2name(code), why);
         return true;
     }
-    LOG_WARNING(who, LOG_STR("code", rd_kafka_err2name(code)),
-                LOG_STR("error", rd_kafka_event_error_string(ev)));
+    /* One broken connection makes several of these; "all brokers are down" follows when it matters. */
+    LOG_AT(code == RD_KAFKA_RESP_ERR__TRANSPORT ? LOG_DEBUG : LOG_WARN, who,
+           LOG_STR("code", rd_kafka_err2name(code)), LOG_STR("error", rd_kafka_event_error_string(ev)));
     return false;
 }

@@ -45,6 +45,14 @@ static rd_kafka_conf_t *side_conf(const struct worker *w, struct err *err)
                           &w->opt.kafka, err);
 }
 
+int worker_side_check(const struct worker *w, struct err *err)
+{
+    rd_kafka_conf_t *conf = side_conf(w, err);
+    if (conf)
+        rd_kafka_conf_destroy(conf);
+    return conf ? 0 : -1;
+}
+
 struct worker_side *worker_side_new(struct worker *w, struct err *err)
 {
     char why[512];

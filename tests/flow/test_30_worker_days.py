@@ -1,0 +1,214 @@
+"""Stops, restarts, outages and wrong settings: nothing lost, nothing doubled that need not be, and said in words."""
+import signal
+
+import pytest
+from processes import free_port
+import programs
+from programs import http
+from worker_world import Orders
+
+DLQ = "tandem.inventory.dlq"
+FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "breaker_open_cap": "200ms"}
+
+
+@pytest.fixture(autouse=True)
+def leave_the_group(started):
+    """A killed member stays in its group until its session ends, and the next test would wait for that."""
+    yield
+    for process in started:
+        if process.name.startswith(("inventory-", "crm-")) and not process.name.endswith("api"):
+            process.stop()
+
+
+@pytest.fixture
+def orders(topics):
+    return Orders(topics)
+
+
+def audit_of(api):
+    audit = api.audit()
+    return audit["executed"], audit["duplicates"], audit["violations"]
+
+
+def test_sigterm_lets_requests_end_and_the_next_worker_goes_on_without_a_duplicate(
+        orders, worker, inventory_api, wait_until):
+    inventory_api.fault("delay", delay_ms=30)
+    first = worker("inventory")
+    orders.place_many(600, keys=60)
+    wait_until(lambda: len(inventory_api.ids()) > 100, message="some are delivered")
+    assert first.stop() == 0
+    assert 100 < len(inventory_api.ids()) < 600
+    worker("inventory")
+    wait_until(lambda: len(inventory_api.ids()) == 600, message="the rest is delivered")
+    assert audit_of(inventory_api) == (600, 0, 0)
+
+
+def test_a_second_sigterm_stops_at_once(orders, worker, inventory_api, wait_until):
+    inventory_api.fault("hang", delay_ms=60000)
+    program = worker("inventory", drain_timeout="60s", request_timeout="60s")
+    orders.place("o-1")
+    wait_until(lambda: program.metric("tandem_worker_in_flight_requests") == 1, message="a request hangs")
+    program.send(signal.SIGTERM)
+    wait_until(lambda: "stopping" in program.log(), message="it drains")
+    assert program.alive()
+    program.send(signal.SIGTERM)
+    assert program.wait_gone(timeout=15) == 1
+
+
+def test_a_request_that_hangs_is_given_up_after_drain_timeout(orders, worker, inventory_api, wait_until):
+    inventory_api.fault("hang", delay_ms=60000, times=1)
+    program = worker("inventory", drain_timeout="200ms", request_timeout="60s")
+    orders.place("o-1")
+    wait_until(lambda: program.metric("tandem_worker_in_flight_requests") == 1, message="a request hangs")
+    assert program.stop(timeout=15) == 0
+    worker("inventory")
+    wait_until(lambda: inventory_api.ids() == orders.ids, message="the next worker delivers it")
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_a_rolling_restart_of_three_makes_no_duplicate(orders, worker, inventory_api, wait_until, static):
+    inventory_api.fault("delay", delay_ms=5)
+    names = [f"replica-{i}" if static else None for i in range(3)]
+    programs = [worker("inventory", ready=False, instance_id=name) for name in names]
+    orders.place_many(1500, keys=100)
+    wait_until(lambda: len(inventory_api.ids()) > 100, message="deliveries flow")
+    for i, name in enumerate(names):
+        assert programs[i].stop() == 0
+        orders.place_many(500, keys=100, first=1500 + 500 * i)
+        programs[i] = worker("inventory", ready=False, instance_id=name)
+    wait_until(lambda: len(inventory_api.ids()) == 3000, message="all is delivered")
+    assert audit_of(inventory_api) == (3000, 0, 0)
+
+
+def test_kill_9_loses_nothing_keeps_order_and_repeats_only_the_last_moments(orders, worker, inventory_api, wait_until):
+    inventory_api.fault("delay", delay_ms=5)
+    first = worker("inventory", instance_id="a", in_flight_max=16)
+    orders.place_many(2000, keys=100)
+    wait_until(lambda: len(inventory_api.ids()) > 500, message="deliveries flow")
+    first.kill()
+    worker("inventory", instance_id="a", in_flight_max=16)
+    wait_until(lambda: len(inventory_api.ids()) == 2000, message="all is delivered")
+    executed, duplicates, violations = audit_of(inventory_api)
+    assert (executed, violations) == (2000, 0)
+    assert duplicates < 1500  # what completed within one commit interval and was in flight, not everything again
+
+
+def test_while_the_api_is_down_nothing_is_dead_lettered_and_readiness_says_why(
+        orders, worker, inventory_api, wait_until, topics):
+    inventory_api.fault("status", status=503)
+    program = worker("inventory", attempts_max=3, **FAST)
+    orders.place_many(50, keys=10)
+    wait_until(lambda: program.metric("tandem_worker_breaker_probes_total") > 10, message="the breaker probes")
+    status, text = http("GET", program.admin_url + "/readyz")
+    assert status == 200 and "breaker" in text
+    assert program.metric("tandem_worker_held_events") == 50
+    inventory_api.heal()
+    wait_until(lambda: len(inventory_api.ids()) == 50, message="everything is delivered after the outage")
+    assert topics.read(DLQ) == []
+    assert inventory_api.audit()["violations"] == 0
+
+
+def test_a_refused_key_opens_the_breaker_and_dead_letters_nothing(orders, worker, rig_dir, started, wait_until, topics):
+    api = programs.SampleApi(rig_dir, "inventory", api_key="right")
+    started.append(api)
+    api.run_ready()
+    program = worker("inventory", url=api.url, **FAST)
+    orders.place_many(20, keys=5)
+    wait_until(lambda: program.metric("tandem_worker_auth_failures_total") > 3, message="the API refuses")
+    assert program.stop() == 0
+    assert topics.read(DLQ) == []
+    key = rig_dir / "key"
+    key.write_text("right\n", encoding="utf-8")
+    second = worker("inventory", url=api.url, api_key_file=str(key))
+    wait_until(lambda: len(api.ids()) == 20, message="the right key delivers everything")
+    assert "right" not in second.log()
+
+
+def test_kafka_going_away_is_seen_and_survived(orders, worker, inventory_api, wait_until, kafka):
+    program = worker("inventory")
+    orders.place("o-1")
+    wait_until(lambda: inventory_api.ids() == orders.ids, message="the first is delivered")
+    kafka.stop()
+    wait_until(lambda: not program.is_ready(), message="readiness is false")
+    kafka.start_again()
+    wait_until(program.is_ready, message="readiness is true again")
+    orders.place("o-2")
+    wait_until(lambda: inventory_api.ids() == orders.ids, message="the second is delivered")
+
+
+def test_a_commit_map_that_cannot_be_read_means_redelivery_and_never_loss(orders, worker, inventory_api, wait_until, topics):
+    from confluent_kafka import Consumer, TopicPartition
+    for version in (1, 2, 3):
+        orders.place("o-1", version, partition=0)
+    consumer = Consumer({"bootstrap.servers": topics.brokers, "group.id": "tandem-inventory"})
+    consumer.commit(offsets=[TopicPartition("tandem.orders", 0, 1, "not a map of ours")], asynchronous=False)
+    consumer.close()
+    program = worker("inventory")
+    wait_until(lambda: inventory_api.ids() == orders.ids[1:], message="from the committed offset on")
+    assert program.metric("tandem_worker_offset_maps_unreadable_total") == 1
+
+
+def test_a_topic_made_anew_is_read_from_its_beginning(orders, worker, inventory_api, wait_until, topics):
+    first = worker("inventory")
+    for version in (1, 2, 3):
+        orders.place("o-1", version, partition=0)
+    wait_until(lambda: len(inventory_api.ids()) == 3, message="delivered")
+    assert first.stop() == 0
+    topics.delete("tandem.orders")
+    topics.create("tandem.orders", 6)
+    event_id = orders.place("o-2", partition=0)
+    worker("inventory")
+    wait_until(lambda: inventory_api.ids()[3:] == [event_id], message="the new topic's first event is delivered")
+
+
+# ---- the start --------------------------------------------------------------------------------------------------------
+
+
+def ended(program):
+    code = program.wait_gone()
+    return code, program.log_lines()[-1]["error"]
+
+
+def test_a_missing_source_topic_is_waited_for_and_then_named(worker, topics, inventory_api):
+    program = worker("inventory", ready=False, topic="tandem.nothing", startup_timeout="1s")
+    code, error = ended(program)
+    assert code == 100 and '"tandem.nothing" does not exist' in error
+
+
+def test_a_source_topic_that_comes_late_is_taken(worker, topics, inventory_api, wait_until):
+    program = worker("inventory", ready=False, topic="tandem.late")
+    wait_until(lambda: "tandem.late" in program.log() and not program.is_ready(), message="it waits")
+    topics.create("tandem.late", 2)
+    event_id = Orders(topics, "tandem.late").place("o-1")
+    wait_until(lambda: inventory_api.ids() == [event_id], message="it works")
+    assert topics.partitions(DLQ) == 2
+
+
+def test_missing_topics_are_not_created_against_the_configuration(worker, topics, inventory_api):
+    code, error = ended(worker("inventory", ready=False, create_topics=False))
+    assert code == 100 and f'"{DLQ}" does not exist' in error
+    assert topics.names() == ["tandem.orders"]
+
+
+def test_unequal_partition_counts_are_named(worker, topics, inventory_api):
+    topics.create(DLQ, 4)
+    code, error = ended(worker("inventory", ready=False))
+    assert code == 100 and '"tandem.orders" has 6' in error and f'"{DLQ}" has 4' in error
+
+
+def test_no_kafka_at_the_start_ends_with_111(worker, inventory_api):
+    program = worker("inventory", ready=False, kafka_brokers=f"127.0.0.1:{free_port()}", startup_timeout="1s")
+    code, _ = ended(program)
+    assert code == 111
+
+
+@pytest.mark.parametrize("option, value", [
+    ("url", "ftp://x"), ("url", "http://x/?a=b"), ("in_flight_max", "0"), ("request_timeout", "10"), ("order", "keys"),
+    ("api_key_file", "/nowhere/key"), ("kafka", "enable.auto.commit=true"), ("kafka", "no.such.setting=1"),
+    ("in_fligt_max", "3")])
+def test_a_wrong_option_is_one_line_and_100(worker, topics, inventory_api, option, value):
+    program = worker("inventory", ready=False, **{option: value})
+    code, error = ended(program)
+    assert code == 100
+    assert option.replace("_", "-") in error or option in error or value.partition("=")[0] in error
+    assert topics.names() == ["tandem.orders"]
