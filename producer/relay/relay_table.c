@@ -52,8 +52,9 @@ static const char session_sql[] =
     /* A cursor stored without waiting for the disk goes back a little when Postgres crashes, never forward: duplicates, no loss. */
     "SET synchronous_commit = off; SET statement_timeout = '10s'; SET lock_timeout = '5s'";
 
-static const char floor_sql[] =
-    "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM tandem.outbox_id_seq";
+/* The sequence's row is read before age() asks for the next xid to be given out; see struct look for why in this order. */
+static const char floor_sql[] = "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END, "
+                                "age('3'::xid) FROM tandem.outbox_id_seq";
 
 /* Its snapshot is taken before the sequence is read (and after floor_sql has ended): floor ≤ snapshot ≤ ceiling in time. */
 static const char look_sql[] = "SELECT pg_current_snapshot()::text, last_value FROM tandem.outbox_id_seq";
@@ -117,7 +118,7 @@ static const char acquire_sql[] =
     " RETURNING epoch, prev_snapshot::text, prev_floor, cur_snapshot::text, cur_floor, cur_ceiling, last_id, "
     "ctid::text,"
     " system_identifier = (SELECT system_identifier FROM pg_control_system()),"
-    " pg_snapshot_xmax(prev_snapshot) <= pg_snapshot_xmax(pg_current_snapshot())";
+    " pg_snapshot_xmax(prev_snapshot) <= pg_current_xact_id()";
 
 /*
  * Found by its address: while some old transaction keeps Postgres from cleaning up, the index would have to walk over every version
@@ -563,12 +564,24 @@ static int answer_acquire(struct table *t, struct relay_core *c, int64_t now, st
     return 0;
 }
 
+/* age('3') is the next xid less 3, in 32 bits; the snapshot, taken just after, has the upper ones. */
+static uint64_t next_xid(struct slice age, uint64_t near)
+{
+    uint32_t next;
+
+    ENSURE(age.len == 4);
+    memcpy(&next, age.data, sizeof(next));
+    next = ntohl(next) + 3;
+    return near + (uint64_t)(int64_t)(int32_t)(next - (uint32_t)near);
+}
+
 static int answer_look(struct table *t, struct relay_core *c, int64_t now, struct err *err)
 {
     struct look look = {.floor = number(t->results[0], 0, 0), .ceiling = number(t->results[1], 0, 1)};
 
     if (read_snapshot(t->results[1], 0, &look.snapshot, err) < 0)
         return -1;
+    look.next_xid = next_xid(column(t->results[0], 0, 1), look.snapshot.xmax);
     relay_core_looked(c, now, &look);
     return 0;
 }

@@ -289,6 +289,7 @@ void db_statement(struct scene *sc, struct door *d, const struct relay_action *a
 void db_look_floor(struct scene *sc, struct statement *st)
 {
     st->look.floor = sc->db.sequence;
+    st->look.next_xid = sc->db.next_xid;
     mail(sc, st, SCENE_LOOK_SNAPSHOT, scene_delay(sc, 0, 2 * MS));
 }
 

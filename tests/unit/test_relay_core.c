@@ -108,7 +108,7 @@ static void give_rows(int64_t first_id, int count, const char *key)
     assert_true(count <= 16);
     xid++;
     snprintf(text, sizeof(text), "%d:%d:", (int)xid, (int)xid);
-    struct look look = {snap(text), first_id + count - 1, first_id + count - 1};
+    struct look look = {snap(text), xid, first_id + count - 1, first_id + count - 1};
     relay_core_looked(core, now, &look);
     expect(RELAY_READ);
     for (int i = 0; i < count; i++) {
@@ -150,7 +150,7 @@ static void a_position_never_passes_an_unacknowledged_row(void **state)
     acked(seq[2]);
     acked(seq[0]); /* 2 is missing */
     struct relay_action a = wait_for(RELAY_LOOK);
-    struct look nothing = {snap("101:101:"), 3, 3};
+    struct look nothing = {snap("101:101:"), 101, 3, 3};
     relay_core_looked(core, now, &nothing);
     now += 60 * NS_PER_MS;
     a = expect(RELAY_SAVE);
@@ -185,7 +185,7 @@ static void settled_rows_are_stored_within_the_save_interval(void **state)
         now += relay_core_tick(core, now);
         assert_true(next(&a));
         if (a.kind == RELAY_LOOK) {
-            struct look same = {snap("101:101:"), 1, 1};
+            struct look same = {snap("101:101:"), 101, 1, 1};
             relay_core_looked(core, now, &same);
         }
     } while (a.kind != RELAY_SAVE);
@@ -290,7 +290,7 @@ static void a_refused_row_is_stored_as_parked_with_the_position_past_it(void **s
     relay_core_report(core, now, second, RELAY_REFUSED, PARK_TOO_LARGE, "2 MB");
     now += 60 * NS_PER_MS;
     assert_int_equal(expect(RELAY_LOOK).kind, RELAY_LOOK); /* nothing to store: the first row is still out */
-    struct look same = {snap("101:101:"), 2, 2};
+    struct look same = {snap("101:101:"), 101, 2, 2};
     relay_core_looked(core, now, &same);
     acked(first);
     struct relay_action a = expect(RELAY_SAVE);
@@ -327,7 +327,7 @@ static void later_rows_of_a_parked_key_follow_it(void **state)
     assert_int_equal(a.park_count, 1);
     saved(true);
     expect(RELAY_LOOK); /* no PUBLISH of the two others */
-    struct look same = {snap("101:101:"), 3, 3};
+    struct look same = {snap("101:101:"), 101, 3, 3};
     expect_nothing();
     relay_core_looked(core, now, &same);
     now += 60 * NS_PER_MS;
@@ -533,7 +533,7 @@ static void looks_slow_down_when_nothing_comes(void **state)
         struct relay_action a;
 
         while (next(&a)) {
-            struct look same = {snap("100:100:"), 0, 0};
+            struct look same = {snap("100:100:"), 100, 0, 0};
             if (a.kind == RELAY_LOOK) {
                 looks++;
                 relay_core_looked(core, now, &same);
@@ -550,68 +550,9 @@ static void looks_slow_down_when_nothing_comes(void **state)
     end();
 }
 
-/* The answer to a READ without rows. */
-static void give_empty_page(void)
-{
-    pages[page_count] = 1;
-    relay_core_page(core, now, &pages[page_count++], NULL, 0, false);
-}
-
-static void look_at(const char *snapshot, int64_t sequence)
-{
-    struct look look = {snap(snapshot), sequence, sequence};
-
-    relay_core_looked(core, now, &look);
-}
-
-/* Postgres: xmax is one past the latest transaction that ended. 101 is open, has drawn id 5, and is at xmax, not listed. */
-static void an_id_drawn_before_the_look_by_a_transaction_at_its_xmax_is_read(void **state)
-{
-    (void)state;
-    begin_with(relay_core_config_default());
-    take_lease(7);
-    expect(RELAY_LOOK);
-    look_at("101:101:", 5);
-    expect(RELAY_READ);
-    give_empty_page();
-    wait_for(RELAY_LOOK);
-    look_at("102:102:", 5); /* 101 has committed */
-    struct relay_action a = expect(RELAY_READ);
-    assert_true(a.bounds.prev->floor < 5);
-    give_empty_page();
-    end();
-}
-
-/* The save is a transaction that ended, and its xid is younger than the id: whoever is at or past the next xmax draws higher ones. */
-static void after_a_save_a_page_begins_at_the_sequence_read_before_it(void **state)
-{
-    (void)state;
-    begin_with(relay_core_config_default());
-    take_lease(7);
-    expect(RELAY_LOOK);
-    look_at("101:101:", 5);
-    expect(RELAY_READ);
-    give_empty_page();
-    now += relay_core_config_default().lease_ttl_ns / 2;
-    expect(RELAY_SAVE);
-    saved(true);
-    expect(RELAY_LOOK);
-    look_at("103:103:", 8); /* 101 and the save, 102, have ended */
-    expect(RELAY_READ);
-    give_empty_page();
-    wait_for(RELAY_LOOK);
-    look_at("104:104:", 9);
-    struct relay_action a = expect(RELAY_READ);
-    assert_int_equal(a.bounds.prev->floor, 5);
-    give_empty_page();
-    end();
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_id_drawn_before_the_look_by_a_transaction_at_its_xmax_is_read),
-        cmocka_unit_test(after_a_save_a_page_begins_at_the_sequence_read_before_it),
         cmocka_unit_test(a_position_never_passes_an_unacknowledged_row),
         cmocka_unit_test(settled_rows_are_stored_within_the_save_interval),
         cmocka_unit_test(a_fenced_relay_drops_all_and_waits_as_standby),

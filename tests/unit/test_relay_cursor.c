@@ -37,10 +37,9 @@ static bool in_page(const struct page_bounds *b, const struct row *r)
 }
 
 /* Look, read the batch to its end (rows are in id order), settle it; the ids in order as "5 6 ". */
-static void look(struct cursor *c, const char *snapshot, int64_t floor, int64_t ceiling,
-                 const struct row *rows, size_t count, char *out, size_t out_size)
+static void look_with(struct cursor *c, struct look l, const struct row *rows, size_t count, char *out,
+                      size_t out_size)
 {
-    struct look l = {snap(snapshot), floor, ceiling};
     int64_t ids[16];
     size_t found = 0;
 
@@ -58,6 +57,14 @@ static void look(struct cursor *c, const char *snapshot, int64_t floor, int64_t 
     cursor_page_end(c, false);
     for (size_t i = 0; i < found; i++)
         cursor_row_settled(c, ids[i]);
+}
+
+static void look(struct cursor *c, const char *snapshot, int64_t floor, int64_t ceiling,
+                 const struct row *rows, size_t count, char *out, size_t out_size)
+{
+    struct snapshot s = snap(snapshot);
+
+    look_with(c, (struct look){s, s.xmax, floor, ceiling}, rows, count, out, out_size);
 }
 
 static void start(struct cursor *c, const char *prev, int64_t floor)
@@ -138,11 +145,47 @@ static void an_id_drawn_between_floor_and_snapshot_is_found_in_the_next_batch(vo
     cursor_done(&c);
 }
 
+/*
+ * A snapshot's xmax is one past the last transaction that ended. T1 (xid 10) is running and has drawn id 3, nothing
+ * younger has ended: the snapshot is 10:10: and does not name it, while the floor is already 3.
+ */
+static void a_young_transaction_that_the_snapshot_does_not_name_is_not_lost(void **state)
+{
+    const struct row rows[] = {{3, 10}, {4, 11}};
+    struct cursor c;
+    char out[64];
+
+    (void)state;
+    start(&c, "9:9:", 2);
+    look_with(&c, (struct look){snap("10:10:"), 11, 3, 3}, rows, 0, out, sizeof(out));
+    assert_string_equal(out, "");
+    look_with(&c, (struct look){snap("12:12:"), 12, 4, 4}, rows, 2, out, sizeof(out));
+    assert_string_equal(out, "3 4 ");
+    cursor_done(&c);
+}
+
+/* The same with more young transactions than are listed: then the floor of the look before holds. */
+static void too_many_young_transactions_to_list_lower_the_floor(void **state)
+{
+    const struct row rows[] = {{3, 10}, {4, 11}};
+    struct cursor c;
+    char out[64];
+
+    (void)state;
+    start(&c, "9:9:", 2);
+    look_with(&c, (struct look){snap("10:10:"), 10 + SNAPSHOT_RAISE_MAX + 1, 3, 3}, rows, 0, out,
+              sizeof(out));
+    assert_string_equal(out, "");
+    look_with(&c, (struct look){snap("9000:9000:"), 9000, 4, 4}, rows, 2, out, sizeof(out));
+    assert_string_equal(out, "3 4 ");
+    cursor_done(&c);
+}
+
 static void a_look_in_which_no_row_can_be_reads_nothing(void **state)
 {
     struct cursor c;
-    struct look same = {snap("10:10:"), 4, 4}, moved = {snap("15:15:"), 4, 4},
-                straggler = {snap("16:16:"), 4, 4};
+    struct look same = {snap("10:10:"), 10, 4, 4}, moved = {snap("15:15:"), 15, 4, 4},
+                straggler = {snap("16:16:"), 16, 4, 4};
 
     (void)state;
     start(&c, "10:10:", 4);
@@ -152,7 +195,7 @@ static void a_look_in_which_no_row_can_be_reads_nothing(void **state)
     assert_false(cursor_reading(&c));
     cursor_done(&c);
 
-    struct look open = {snap("12:13:12"), 4, 4}, ended = {snap("14:14:"), 4, 4};
+    struct look open = {snap("12:13:12"), 13, 4, 4}, ended = {snap("14:14:"), 14, 4, 4};
     start(&c, "10:10:", 4);
     assert_false(cursor_look(&c, &open));
     assert_true(cursor_look(&c, &ended)); /* 12 may have drawn its id before the last look */
@@ -162,7 +205,7 @@ static void a_look_in_which_no_row_can_be_reads_nothing(void **state)
 static void a_position_inside_a_batch_goes_on_in_that_batch(void **state)
 {
     const struct row rows[] = {{5, 30}, {6, 31}, {7, 30}};
-    struct look l = {snap("32:32:"), 7, 7};
+    struct look l = {snap("32:32:"), 32, 7, 7};
     struct position p = {0};
     struct cursor c;
 
@@ -187,7 +230,7 @@ static void a_position_inside_a_batch_goes_on_in_that_batch(void **state)
 
 static void a_rewind_reads_again_what_is_not_settled(void **state)
 {
-    struct look first = {snap("32:32:"), 7, 7}, second = {snap("40:40:"), 9, 9};
+    struct look first = {snap("32:32:"), 32, 7, 7}, second = {snap("40:40:"), 40, 9, 9};
     struct position p = {0};
     struct cursor c;
 
@@ -221,6 +264,8 @@ int main(void)
         cmocka_unit_test(v1_stays_before_v2_when_the_writer_of_v2_began_first),
         cmocka_unit_test(a_writer_that_never_ends_stalls_no_other),
         cmocka_unit_test(an_id_drawn_between_floor_and_snapshot_is_found_in_the_next_batch),
+        cmocka_unit_test(a_young_transaction_that_the_snapshot_does_not_name_is_not_lost),
+        cmocka_unit_test(too_many_young_transactions_to_list_lower_the_floor),
         cmocka_unit_test(a_look_in_which_no_row_can_be_reads_nothing),
         cmocka_unit_test(a_position_inside_a_batch_goes_on_in_that_batch),
         cmocka_unit_test(a_rewind_reads_again_what_is_not_settled),

@@ -48,9 +48,6 @@ struct relay_core {
     size_t parks_in_ledger;
     uint64_t park_events, park_events_at_load;
     struct position saving;
-
-    /* The sequence as the last look read it; what of that a SAVE under way will prove; what the last SAVE proved. See prove_floor. */
-    int64_t floor_read, floor_saving, floor_proven;
 };
 
 /* ---- birth
@@ -207,23 +204,10 @@ void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struc
     }
     c->counts.leases_taken++;
     lease_taken(&c->lease, epoch);
-    c->floor_proven = p->partial ? p->cur.floor : p->prev_floor;
-    c->floor_read = c->floor_saving = c->floor_proven;
     cursor_load(&c->cursor, p);
     c->look_at = c->saved_at = now;
     c->row_seen_ns = now;
     c->maintain_at = now + c->cfg.maintain_ns;
-}
-
-/*
- * A snapshot's xmax is one past the latest transaction that *ended*: transactions at or past it may have been under way for long and
- * may have drawn ids below the sequence's value of now. A floor holds only for snapshots taken after some transaction ended that got
- * its xid after the floor was read. A SAVE is such a one: what was read before it is proven for every look after it.
- */
-static void prove_floor(struct relay_core *c, struct look *look)
-{
-    c->floor_read = look->floor;
-    look->floor = c->floor_proven;
 }
 
 void relay_core_looked(struct relay_core *c, int64_t now, struct look *look)
@@ -234,7 +218,6 @@ void relay_core_looked(struct relay_core *c, int64_t now, struct look *look)
         snapshot_done(&look->snapshot);
         return;
     }
-    prove_floor(c, look);
     if (cursor_look(&c->cursor, look))
         c->counts.batches++;
     if (now - c->row_seen_ns < BUSY_HOLD_NS)
@@ -398,7 +381,6 @@ void relay_core_saved(struct relay_core *c, int64_t now, bool held)
         c->acquire_at = now + c->cfg.standby_poll_ns;
     } else {
         lease_renewed(&c->lease);
-        c->floor_proven = c->floor_saving;
         drop_parks(c, c->parks_saving);
         c->parks_saving = 0;
         position_done(&c->saving);
@@ -520,7 +502,6 @@ static bool fill_save(struct relay_core *c, struct relay_action *a)
     if (cursor_position(&c->cursor, &c->saving, NULL) < 0)
         return false;
     c->cursor.changed = false;
-    c->floor_saving = c->floor_read;
     c->parks_saving = c->park_count;
     a->position = &c->saving;
     a->parks = c->parks;

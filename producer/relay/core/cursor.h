@@ -23,13 +23,17 @@
 #define CURSOR_BATCHES_MAX 64 /* batches in flight at once */
 
 /*
- * A snapshot with the outbox sequence's value read before it (floor; how long before: core.c, prove_floor) and
- * just after it (ceiling). A row's transaction has its xid before the row draws its id. So transactions at or
- * past snapshot.xmax have only ids above floor; and rows visible in the snapshot have only ids up to ceiling.
- * That bounds what a page has to look at.
+ * A snapshot, and numbers read just before and just after it, in this order: floor, next_xid, snapshot, ceiling.
+ *
+ * A row's transaction has its xid before the row draws its id from the sequence. So a transaction whose xid was not given out yet when
+ * the sequence stood at floor (xid >= next_xid) has only ids above floor; and a row visible in the snapshot has an id up to ceiling.
+ * That bounds what a page has to look at. The snapshot's own xmax would not do in place of next_xid: it is one past the last
+ * transaction that *ended*, and younger ones that are running may have drawn their ids long ago. cursor_look therefore writes those
+ * into the snapshot as what they are, in progress (snapshot_raise), and from then on xmax is as good as next_xid.
  */
 struct look {
     struct snapshot snapshot;
+    uint64_t next_xid; /* used by cursor_look only */
     int64_t floor, ceiling;
 };
 

@@ -158,6 +158,27 @@ bool snapshot_visible(const struct snapshot *s, uint64_t xid)
     return !in_progress(s, xid);
 }
 
+int snapshot_raise(struct snapshot *s, uint64_t xmax, struct err *err)
+{
+    uint64_t *xip;
+    size_t more;
+
+    if (xmax <= s->xmax)
+        return 0;
+    if (xmax - s->xmax > SNAPSHOT_RAISE_MAX)
+        return err_set(err, ERR_TEMPORARY, "more than %d transactions younger than the last that ended",
+                       SNAPSHOT_RAISE_MAX);
+    more = (size_t)(xmax - s->xmax);
+    xip = realloc(s->xip, (s->xip_count + more) * sizeof(*xip));
+    if (!xip)
+        return err_set(err, ERR_TEMPORARY, "no memory for a snapshot of %zu transactions",
+                       s->xip_count + more);
+    s->xip = xip;
+    while (s->xmax < xmax)
+        s->xip[s->xip_count++] = s->xmax++;
+    return 0;
+}
+
 bool snapshot_equal(const struct snapshot *a, const struct snapshot *b)
 {
     if (a->xmin != b->xmin || a->xmax != b->xmax || a->xip_count != b->xip_count)

@@ -36,6 +36,12 @@ void snapshot_done(struct snapshot *s);            /* NULL-safe */
 
 /* Had the transaction finished (committed or rolled back) when the snapshot was taken? */
 bool snapshot_visible(const struct snapshot *s, uint64_t xid);
+/*
+ * Say the same with a higher xmax: the xids from the old xmax on are listed as in progress. -1: TEMPORARY, no memory, or more than
+ * SNAPSHOT_RAISE_MAX xids to list; *s untouched.
+ */
+#define SNAPSHOT_RAISE_MAX 4096
+NODISCARD int snapshot_raise(struct snapshot *s, uint64_t xmax, struct err *err);
 bool snapshot_equal(const struct snapshot *a, const struct snapshot *b);
 /*
  * The stragglers: transactions in progress in prev that are finished in cur. Writes at most prev->xip_count
