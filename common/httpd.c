@@ -82,7 +82,7 @@ static int open_listener(const char *listen_at, struct err *err)
 {
     const struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-    char host[256], port[8];
+    char host[256] = "", port[8] = "";
     struct addrinfo *found = NULL;
     int fd = -1;
 
@@ -107,7 +107,7 @@ static int open_listener(const char *listen_at, struct err *err)
 
 static int port_of(int fd)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
     socklen_t len = sizeof(address);
     if (getsockname(fd, (struct sockaddr *)&address, &len) < 0)
         return 0;

@@ -234,7 +234,8 @@ static int load_init(struct load *load, const struct orders_options *options, st
         return 0;
     load->record = fopen(options->record, "we");
     if (!load->record)
-        return err_set(err, ERR_PERMANENT, "record: cannot write \"%s\": %s", options->record, strerror(errno));
+        return err_set(err, ERR_PERMANENT, "record: cannot write \"%s\": %s", options->record,
+                       strerror(errno));
     return 0;
 }
 
@@ -242,7 +243,8 @@ static int load_init(struct load *load, const struct orders_options *options, st
 static int load_close_record(struct load *load, struct err *err)
 {
     if (load && load->record && fclose(load->record) != 0)
-        return err_set(err, ERR_TEMPORARY, "record: writing \"%s\": %s", load->options->record, strerror(errno));
+        return err_set(err, ERR_TEMPORARY, "record: writing \"%s\": %s", load->options->record,
+                       strerror(errno));
     return 0;
 }
 

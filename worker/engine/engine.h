@@ -45,29 +45,38 @@ enum engine_on_dead_letter { ENGINE_PARK, ENGINE_CONTINUE };
 struct engine_config {
     enum engine_order order;
     enum engine_on_dead_letter on_dead_letter;
-    int in_flight_max;                /* requests at once, the whole destination */
-    int window_events, window_bytes;  /* per stream: records taken in and not complete; intake pauses at either */
-    int total_bytes;                  /* over all streams */
-    int attempts_max;                 /* counted attempts before the dead letter */
-    int64_t retry_age_max_ns;         /* since the first attempt, the time with the breaker open not counted; 0: no limit */
-    int64_t backoff_base_ns, backoff_cap_ns; /* full jitter: uniform in [0, min(cap, base * 2^(n-1))], floor 1 ms */
-    int64_t retry_after_cap_ns;       /* a longer Retry-After is cut to this */
-    int breaker_failures;             /* consecutive systemic failures that open the breaker */
-    double breaker_share;             /* or this share of failures ... */
-    int breaker_share_min;            /* ... among at least so many answers ... */
-    int64_t breaker_window_ns;        /* ... within this window */
-    int64_t breaker_open_ns, breaker_open_cap_ns; /* first pause before a probe, doubling (with jitter) up to the cap */
-    int64_t commit_interval_ns;       /* COMMIT at most this often per stream (100 ms), and at once when drained */
-    int64_t drain_ns;                 /* after engine_revoke: CANCEL what is still in flight after this */
-    int parked_keys_max;              /* per group; beyond it a dead-lettered key is not parked but its stream pauses, loudly */
-    const struct verdict_rule *rules; /* the target's overrides before the common table; borrowed; NULL: none */
+    int in_flight_max; /* requests at once, the whole destination */
+    /* per stream: records taken in and not complete; intake pauses at either */
+    int window_events, window_bytes;
+    int total_bytes;  /* over all streams */
+    int attempts_max; /* counted attempts before the dead letter */
+    /* since the first attempt, the time with the breaker open not counted; 0: no limit */
+    int64_t retry_age_max_ns;
+    /* full jitter: uniform in [0, min(cap, base * 2^(n-1))], floor 1 ms */
+    int64_t backoff_base_ns, backoff_cap_ns;
+    int64_t retry_after_cap_ns; /* a longer Retry-After is cut to this */
+    int breaker_failures;       /* consecutive systemic failures that open the breaker */
+    double breaker_share;       /* or this share of failures ... */
+    int breaker_share_min;      /* ... among at least so many answers ... */
+    int64_t breaker_window_ns;  /* ... within this window */
+    /* first pause before a probe, doubling (with jitter) up to the cap */
+    int64_t breaker_open_ns, breaker_open_cap_ns;
+    /* COMMIT at most this often per stream (100 ms), and at once when drained */
+    int64_t commit_interval_ns;
+    int64_t drain_ns; /* after engine_revoke: CANCEL what is still in flight after this */
+    /* per group; beyond it a dead-lettered key is not parked but its stream pauses, loudly */
+    int parked_keys_max;
+    /* the target's overrides before the common table; borrowed; NULL: none */
+    const struct verdict_rule *rules;
     size_t rule_count;
-    uint64_t seed;                    /* of the jitter */
+    uint64_t seed; /* of the jitter */
 };
 struct engine_config engine_config_default(void);
 
-struct engine *engine_new(const struct engine_config *cfg, struct err *err); /* NULL: PERMANENT (bad bound) or no memory */
-void engine_free(struct engine *e); /* does not hand out RELEASE: drain or engine_lost first, or the records leak */
+/* NULL: PERMANENT (bad bound) or no memory */
+struct engine *engine_new(const struct engine_config *cfg, struct err *err);
+/* does not hand out RELEASE: drain or engine_lost first, or the records leak */
+void engine_free(struct engine *e);
 
 /* ---- streams -------------------------------------------------------------------------------------------------------- */
 
@@ -79,8 +88,8 @@ enum stream_kind { STREAM_SOURCE, STREAM_REPLAY };
  * from `committed`, never skip, and is told by the return value false. Nothing of the group is dispatched before engine_open(group).
  */
 #define ENGINE_STREAMS_MAX 4096
-bool engine_assign(struct engine *e, int64_t now, int stream, enum stream_kind kind, int group, int64_t committed,
-                   const char *metadata);
+bool engine_assign(struct engine *e, int64_t now, int stream, enum stream_kind kind, int group,
+                   int64_t committed, const char *metadata);
 /* Before engine_open: the parked topic holds this state for the key (its last record). value NULL: released. -1: unreadable
  * value: the key counts as parked with an unknown set, which only `tandem-dlq` can end. */
 int engine_parked_key(struct engine *e, int group, struct slice key, struct slice value, struct err *err);
@@ -103,15 +112,19 @@ void engine_lost(struct engine *e, int64_t now, int stream);
 struct engine_record {
     int stream;
     int64_t offset;
-    int32_t leader_epoch;       /* -1: unknown; handed back in COMMIT */
-    struct slice key;           /* data NULL: no key: no order, never parked */
-    struct slice event_id;      /* ce_id (or the door's "topic/partition/offset" when it has none) */
-    size_t bytes;               /* what it holds in memory */
-    void *ref;                  /* the door's own (rd_kafka_message_t *): comes back in RELEASE, exactly once */
-    const char *poison;         /* not NULL: it can never be a request: dead-lettered in its key's turn with this reason's verdict */
+    int32_t leader_epoch;  /* -1: unknown; handed back in COMMIT */
+    struct slice key;      /* data NULL: no key: no order, never parked */
+    struct slice event_id; /* ce_id (or the door's "topic/partition/offset" when it has none) */
+    size_t bytes;          /* what it holds in memory */
+    /* the door's own (rd_kafka_message_t *): comes back in RELEASE, exactly once */
+    void *ref;
+    /* not NULL: it can never be a request: dead-lettered in its key's turn with this reason's verdict */
+    const char *poison;
     enum reason poison_reason;
-    bool skip;                  /* by rule not for this destination: complete in its key's turn without a request */
-    int replay_count;           /* of a replay record: how often it has been replayed, 0 for a source record */
+    /* by rule not for this destination: complete in its key's turn without a request */
+    bool skip;
+    /* of a replay record: how often it has been replayed, 0 for a source record */
+    int replay_count;
 };
 /* Offsets rise within a stream; gaps (transaction markers, compaction) count as complete. A record known complete by the map is
  * RELEASEd without delivery. slices are borrowed until RELEASE. Always accepted; after PAUSE at most one fetch may still come. */
@@ -121,11 +134,12 @@ void engine_record(struct engine *e, int64_t now, const struct engine_record *re
 
 /* How one attempt ended, as the door saw it. */
 struct outcome {
-    enum transport transport;  /* TRANSPORT_OK: status is valid */
-    int status;                /* HTTP status */
-    int64_t retry_after_ns;    /* -1: none; already a duration (backoff.h parses the header) */
-    bool sent;                 /* the request may have reached the API (ambiguous when it then failed) */
-    int verdict;               /* -1: use the rules; otherwise the target has looked into the answer: enum verdict */
+    enum transport transport; /* TRANSPORT_OK: status is valid */
+    int status;               /* HTTP status */
+    int64_t retry_after_ns;   /* -1: none; already a duration (backoff.h parses the header) */
+    bool sent;                /* the request may have reached the API (ambiguous when it then failed) */
+    /* -1: use the rules; otherwise the target has looked into the answer: enum verdict */
+    int verdict;
 };
 /*
  * d: from SEND; after this call the door must not use it unless another action names it. A cancelled delivery needs no response, and
@@ -166,16 +180,18 @@ enum action_kind {
 
 struct action {
     enum action_kind kind;
-    struct delivery *d;     /* SEND, BURY, CANCEL */
-    void *ref;              /* RELEASE */
-    int stream;             /* COMMIT, PAUSE, RESUME, DRAINED; also SEND, BURY */
-    int group;              /* PARK */
-    int64_t offset;         /* COMMIT: the next offset to consume = lowest incomplete */
-    int32_t leader_epoch;   /* COMMIT */
-    const char *metadata;   /* COMMIT: ASCII, at most OFFSET_MAP_CHARS_MAX, "" allowed; borrowed until the next call */
-    struct slice key;       /* PARK; borrowed until the next call */
-    struct slice value;     /* PARK: the new state; data NULL: tombstone, the key is free; borrowed until the next call */
-    uint64_t token;         /* PARK: name it in engine_park_written */
+    struct delivery *d;   /* SEND, BURY, CANCEL */
+    void *ref;            /* RELEASE */
+    int stream;           /* COMMIT, PAUSE, RESUME, DRAINED; also SEND, BURY */
+    int group;            /* PARK */
+    int64_t offset;       /* COMMIT: the next offset to consume = lowest incomplete */
+    int32_t leader_epoch; /* COMMIT */
+    /* COMMIT: ASCII, at most OFFSET_MAP_CHARS_MAX, "" allowed; borrowed until the next call */
+    const char *metadata;
+    struct slice key; /* PARK; borrowed until the next call */
+    /* PARK: the new state; data NULL: tombstone, the key is free; borrowed until the next call */
+    struct slice value;
+    uint64_t token; /* PARK: name it in engine_park_written */
 };
 /* The next thing to do, in order; false: nothing now. */
 bool engine_next(struct engine *e, int64_t now, struct action *ret_action);
@@ -188,17 +204,17 @@ struct delivery_view {
     int64_t offset;
     struct slice key, event_id;
     void *ref;
-    int attempt;                /* of the request being made, from 1; includes uncounted ones */
-    int attempts_counted;       /* those that spend attempts_max; survives restarts in the commit metadata */
+    int attempt;          /* of the request being made, from 1; includes uncounted ones */
+    int attempts_counted; /* those that spend attempts_max; survives restarts in the commit metadata */
     int64_t first_attempt_ns, last_attempt_ns; /* engine time; 0: never attempted */
-    enum reason reason;         /* for BURY */
+    enum reason reason;                        /* for BURY */
     const char *poison;         /* the record's own text when it was poison from the start; may be NULL */
     int status;                 /* of the last answer, 0: none */
     enum transport transport;   /* of the last attempt */
     bool ambiguous;             /* at least one attempt may have been executed without our knowing */
     struct slice parked_behind; /* event id that parked the key; data NULL: not parked-behind */
     int replay_count;
-    void *door;                 /* whatever delivery_set_door put there: curl handle, last response body */
+    void *door; /* whatever delivery_set_door put there: curl handle, last response body */
 };
 struct delivery_view delivery_view(const struct delivery *d);
 void delivery_set_door(struct delivery *d, void *door);
@@ -209,11 +225,13 @@ enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };
 struct engine_counts {
     int64_t held, in_flight, backing_off, burying; /* records now */
     int64_t held_bytes;
-    int64_t delivered, duplicate_ok, skipped, retried, throttled, auth_failures, ambiguous, dead_lettered, parked_behind;
+    int64_t delivered, duplicate_ok, skipped, retried, throttled, auth_failures, ambiguous, dead_lettered,
+        parked_behind;
     int64_t dead_lettered_by[REASON_COUNT];
     int64_t probes, breaker_opened, map_unreadable, commits, commits_failed;
-    int64_t already_buried; /* met again after a crash, with the dead letter and the parked state safe: complete without another */
-    int64_t parked_full;    /* records now that wait for room among parked_keys_max */
+    /* met again after a crash, with the dead letter and the parked state safe: complete without another */
+    int64_t already_buried;
+    int64_t parked_full; /* records now that wait for room among parked_keys_max */
     int parked_keys, streams;
     enum breaker_state breaker;
     int64_t paused_until_ns; /* the destination asked to wait (Retry-After); 0: no */

@@ -49,7 +49,7 @@ struct verdict_rule {
     int status_from, status_to; /* both 0: any status (the transport decides) */
     enum transport transport;   /* TRANSPORT_OK for rules about a status */
     enum verdict verdict;
-    enum reason reason;         /* for VERDICT_POISON; REASON_NONE otherwise */
+    enum reason reason; /* for VERDICT_POISON; REASON_NONE otherwise */
 };
 
 struct judgement {
