@@ -196,16 +196,27 @@ static void down(struct scene *sc, struct door *d, int64_t low, int64_t high)
     sim_at(sc->sim, scene_delay(sc, low, high), (struct happening){.kind = SCENE_START, .node = d->index});
 }
 
+static void publish(struct scene *sc, struct door *d, const struct relay_action *a)
+{
+    const struct page *page = *page_find(sc, d, a->page);
+    if (a->row < 0 || a->row >= page->count)
+        sim_broken(sc->sim, "contract", "n%d: PUBLISH names row %d of a page of %d", d->index, a->row,
+                   page->count);
+    if (scene_strikes(sc, RFAULT_QUEUE_FULL, 0.1)) {
+        sim_trace(sc->sim, "n%d: no room to publish", d->index);
+        relay_core_put_back(d->core, sc->sim->now, a->seq,
+                            rng_between(&sc->fault_rng[RFAULT_QUEUE_FULL], MS, 50 * MS));
+        return;
+    }
+    sim_trace(sc->sim, "n%d: PUBLISH row %lld", d->index, (long long)sc->db.rows[page->rows[a->row]].id);
+    audit_publish(sc, d, page->rows[a->row]);
+    kafka_produce(sc, d, a->seq, page->rows[a->row]);
+}
+
 static void act(struct scene *sc, struct door *d, const struct relay_action *a)
 {
     if (a->kind == RELAY_PUBLISH) {
-        struct page *page = *page_find(sc, d, a->page);
-        if (a->row < 0 || a->row >= page->count)
-            sim_broken(sc->sim, "contract", "n%d: PUBLISH names row %d of a page of %d", d->index, a->row,
-                       page->count);
-        sim_trace(sc->sim, "n%d: PUBLISH row %lld", d->index, (long long)sc->db.rows[page->rows[a->row]].id);
-        audit_publish(sc, d, page->rows[a->row]);
-        kafka_produce(sc, d, a->seq, page->rows[a->row]);
+        publish(sc, d, a);
     } else if (a->kind == RELAY_PURGE) {
         kafka_purge(sc, d);
     } else if (a->kind == RELAY_FREE_PAGE) {

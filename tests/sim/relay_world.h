@@ -34,6 +34,7 @@
     X(ROTATION, "rotation")                                                                                  \
     X(KAFKA_SLOW, "kafka-slow")                                                                              \
     X(KAFKA_FAILS, "kafka-fails")                                                                            \
+    X(QUEUE_FULL, "queue-full")                                                                              \
     X(REPORT_DOUBLED, "report-doubled")                                                                      \
     X(PRODUCER_LOST, "producer-lost")                                                                        \
     X(POISON, "poison")                                                                                      \
@@ -66,18 +67,20 @@ struct row {
     bool gone; /* rolled back to a savepoint */
     bool committed;
     bool poison;
-    bool refused;      /* some process was told that it can never be published */
-    bool parked;       /* is in the table of parked rows */
-    bool cleared;      /* was there, until the operator took it out */
-    int stored;        /* times it is in the topic */
-    uint64_t incident; /* scene.incidents when it was last handed to Kafka */
-    int before;        /* the row of its key that was committed before it, -1: none */
+    bool refused;                         /* some process was told that it can never be published */
+    bool parked;                          /* is in the table of parked rows */
+    bool cleared;                         /* was there, until the operator took it out */
+    bool parked_flushed, cleared_flushed; /* the same, as a crash leaves it */
+    int stored;                           /* times it is in the topic */
+    uint64_t incident;                    /* scene.incidents when it was last handed to Kafka */
+    int before;                           /* the row of its key that was committed before it, -1: none */
     size_t bytes;
 };
 
 /* tandem.relay_cursor */
 struct cursor_row {
     int64_t epoch, lease_until;
+    uint64_t holder; /* door.life */
     struct position position;
 };
 
@@ -87,10 +90,10 @@ struct postgres {
     int row_count;
     uint64_t next_xid, latest_completed, flushed_xid;
     int64_t sequence, flushed_sequence;
-    int lock_holder[KEYS_MAX]; /* txn, -1: free */
-    int last_of_key[KEYS_MAX]; /* newest committed row, -1: none */
-    struct cursor_row cursor;
-    bool keys_parked[KEYS_MAX]; /* a parked row of that key is stored */
+    int lock_holder[KEYS_MAX];                /* txn, -1: free */
+    int last_of_key[KEYS_MAX];                /* newest committed row, -1: none */
+    struct cursor_row cursor, flushed_cursor; /* the relay commits without waiting for the disk */
+    bool keys_parked[KEYS_MAX];               /* a parked row of that key is stored */
     int64_t keys_parked_at[KEYS_MAX];
 };
 
@@ -218,12 +221,22 @@ int64_t scene_delay(struct scene *sc, int64_t low, int64_t high);
 /* ---- relay_postgres ---- */
 void db_begin(struct scene *sc);
 void db_writer_step(struct scene *sc, int writer);
+
+/* ---- relay_statements ---- */
 void db_statement(struct scene *sc, struct door *d, const struct relay_action *a);
 void db_look_floor(struct scene *sc, struct statement *st);
 void db_look_snapshot(struct scene *sc, struct statement *st);
 void db_executed(struct scene *sc, struct statement *st);
+
+/* ---- relay_postgres, continued ---- */
 /* All sessions end, what was not committed is gone, and what was not flushed never happened. */
 void db_crash(struct scene *sc);
+void db_flush(struct scene *sc);
+void db_copy_position(const struct position *from, struct position *to);
+/* A statement of the relay that writes is a transaction too; it does not wait for the disk, but may get there. */
+void db_write_at_once(struct scene *sc);
+struct snapshot db_snapshot(const struct scene *sc);
+void db_count_parked_keys(struct scene *sc);
 void db_clear_parked(struct scene *sc);
 void db_forget(struct scene *sc);
 bool db_txn_visible(const struct snapshot *s, const struct txn *t);

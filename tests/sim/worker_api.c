@@ -26,7 +26,7 @@ static void mail(struct world *w, struct request *r, enum happening_kind kind, i
 static void answer_later(struct world *w, struct request *r, struct outcome answer)
 {
     r->answer = answer;
-    r->answer.verdict = -1;
+    r->answer.verdict = -1; /* the rules decide */
     if (r->answer.retry_after_ns == 0)
         r->answer.retry_after_ns = -1;
     int64_t delay = world_delay(w, MS / 10, w->plan.latency_ns);
@@ -163,6 +163,9 @@ void api_arrived(struct world *w, struct request *r)
     r->success = true;
     bool again = r->entry->executions > 1;
     answer_status(w, r, again && rng_chance(&w->rng, 0.5) ? 412 : 200);
+    if (rng_chance(&w->rng, 0.1))
+        r->answer.verdict =
+            again ? VERDICT_DUPLICATE_OK : VERDICT_DELIVERED; /* the target has looked into it */
 }
 
 /* ---- the answer comes --------------------------------------------------------------------------------------------------- */

@@ -4,7 +4,7 @@
 #include "tests/sim/worker_world.h"
 
 #define MS NS_PER_MS
-#define REPLAY_ROUNDS_MAX 8
+#define REPLAY_ROUNDS_MAX (EVENTS_MAX + 8) /* with one parked place a round may free but one event */
 
 /* ---- faults that come at a time ----------------------------------------------------------------------------------------- */
 
@@ -17,16 +17,21 @@ static bool is_being_replayed(const struct world *w, int event)
     return false;
 }
 
-static void replay_some(struct world *w, double share)
+static int replay_some(struct world *w, double share)
 {
+    int replayed = 0;
     for (int i = 0; i < w->plan.events; i++) {
         const struct truth *t = &w->events[i];
         bool hopeless = w->mended && t->bad;
         bool wanted =
             t->open || (w->mended && w->overwritten && t->buried); /* it may stand in a parked state again */
-        if (wanted && !hopeless && !is_being_replayed(w, i) && rng_chance(&w->fault_rng[FAULT_REPLAY], share))
+        if (wanted && !hopeless && !is_being_replayed(w, i) &&
+            rng_chance(&w->fault_rng[FAULT_REPLAY], share)) {
             broker_replay(w, i);
+            replayed++;
+        }
     }
+    return replayed;
 }
 
 static void strike(struct world *w, enum fault f)
@@ -171,10 +176,9 @@ static void run_until_quiet(struct world *w)
 static void replay_the_rest(struct world *w)
 {
     w->mended = true;
-    for (int round = 0; round < REPLAY_ROUNDS_MAX; round++) {
-        replay_some(w, 1.0);
+    int rounds = w->overwritten ? 8 : REPLAY_ROUNDS_MAX;
+    while (rounds-- > 0 && replay_some(w, 1.0) > 0)
         run_until_quiet(w);
-    }
     oracle_ends(w);
     for (int i = 0; i < w->plan.events; i++) {
         const struct truth *t = &w->events[i];
