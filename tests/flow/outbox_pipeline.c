@@ -132,7 +132,7 @@ static void a_refused_insert_in_a_pipeline_does_not_pile_up_statements(void **st
         PQexitPipelineMode(w->conn);
         run(w->conn, "ROLLBACK");
     }
-    assert_in_range(atoi(run(w->conn, "SELECT count(*) FROM pg_prepared_statements")), 0, 8);
+    assert_in_range(strtol(run(w->conn, "SELECT count(*) FROM pg_prepared_statements"), NULL, 10), 0, 8);
     run(w->conn, "BEGIN");
     put_ok(w, "a");
     run(w->conn, "COMMIT");
