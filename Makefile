@@ -106,6 +106,8 @@ test: deps ## run every test; ends with "N passed, N failed"
 test-faults: deps ## kill -9, outages and restarts under load: [ONLY=relay|worker|…] [KILLS=n] [OUTAGE=seconds]
 	@$(MAKE) --no-print-directory -s all
 	@ONLY='$(ONLY)' KILLS='$(KILLS)' OUTAGE='$(OUTAGE)' build/venv/bin/pytest -q tests/faults
+test-containers: deps ## the compose file for real: builds the images, three inventory workers share the partitions
+	@tests/containers/run
 demo: deps ## orders through everything, an outage, dead letters, their replay; ends with a table that adds up
 	@$(MAKE) --no-print-directory -s all
 	@build/venv/bin/python tests/rig/demo.py

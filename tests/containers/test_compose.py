@@ -66,14 +66,14 @@ def test_orders_reach_both_apis(stack):
         assert audit(stack, api)["violations"] == 0
 
 
-def partitions_of(container):
-    """How many partitions a worker's own metrics say it has."""
+def streams_of(container):
+    """How many streams a worker's own metrics say it has: for each of its partitions one of the source and one of the replay topic."""
     out = subprocess.run(
         ["docker", "exec", container, "bash", "-c",
          "exec 3<>/dev/tcp/127.0.0.1/9102; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"],
         capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
     for line in out.splitlines():
-        if line.startswith("tandem_worker_assigned_partitions "):
+        if line.startswith("tandem_worker_streams "):
             return int(float(line.split()[1]))
     return 0
 
@@ -82,7 +82,7 @@ def test_three_inventory_workers_share_the_partitions_and_lose_and_double_nothin
     before = audit(stack, "inventory-api")
     compose("up", "-d", "--no-recreate", "--scale", "tandem-inventory=3")
     containers = wait_until(lambda: (ids := compose("ps", "-q", "tandem-inventory").split()) and len(ids) == 3 and ids, "three containers")
-    wait_until(lambda: sorted(partitions_of(c) for c in containers) == [2, 2, 2], "2 of 6 partitions for each of three workers")
+    wait_until(lambda: sorted(streams_of(c) for c in containers) == [4, 4, 4], "2 of 6 partitions for each of three workers")
     post_orders(stack, "scaled", 60)
     wait_until(lambda: executed(stack, "inventory-api") == before["executed"] + 60, "60 more orders at the inventory API")
     after = audit(stack, "inventory-api")
