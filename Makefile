@@ -117,6 +117,10 @@ up: deps ## start the demo's stack and leave it running; build/stack/env has its
 down: ## stop what `make up` started, and remove its data
 	@python3 tests/rig/rig stop --dir build/stack --wipe
 
+bench: deps ## first honest figures, with CPU and memory of each part: [ONLY="producer relay worker chain"]
+	@$(MAKE) --no-print-directory -s all
+	@build/venv/bin/python tests/bench/bench --only '$(ONLY)'
+
 check: ## all of it under sanitizers (SAN=address,undefined or thread), then lint
 	@tests/lint/check $(SAN)
 lint: all ## layout, static analysis, banned calls, foreign headers, manuals; PART=name for one
