@@ -176,7 +176,7 @@ static char *digits(char *out, int64_t value, int count)
 int relay_row_time(int64_t unix_us, char out[RELAY_ROW_TIME_BYTES])
 {
     int64_t days = unix_us / US_PER_DAY - (unix_us % US_PER_DAY < 0);
-    int64_t us = unix_us - days * US_PER_DAY;
+    int64_t us = (unix_us % US_PER_DAY + US_PER_DAY) % US_PER_DAY;
     int y, m, d;
     char *p = out;
 
