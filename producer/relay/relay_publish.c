@@ -65,6 +65,8 @@ static rd_kafka_conf_t *make_conf(const struct relay_options *opt, struct err *e
         {"batch.size", batch, NULL},
         {"compression.codec", codecs[opt->compression], "the option compression says it"},
         {"linger.ms", "0", NULL},
+        {"reconnect.backoff.ms", "50", NULL},
+        {"reconnect.backoff.max.ms", "1000", NULL},
         {"topic.metadata.propagation.max.ms", "5000", NULL},
     };
 
@@ -231,15 +233,17 @@ static enum publish_result need_topic(struct relay_publish *p, const char *name,
         return PUBLISH_TAKEN;
     if (t && now - t->asked_ns < TOPIC_MISSING_NS)
         return refuse_topic(t, why);
+    if (!p->up)
+        return PUBLISH_LATER; /* relay_publish_tick finds out when asking makes sense */
     rc = ask_topic(p, name, &err);
     if (rc < 0 && err.kind == ERR_PERMANENT)
         return refuse(why, PARK_UNKNOWN_TOPIC, err.message);
     if (rc < 0) {
         LOG_WARNING("waiting for the topic", LOG_STR("topic", name), LOG_STR("why", err.message));
         p->up = false;
+        p->probe_at = now + PROBE_NS;
         return PUBLISH_LATER;
     }
-    p->up = true;
     *ret_topic = t = t ? t : add_topic(p, name);
     t->asked_ns = now;
     if (rc == 0)

@@ -507,8 +507,10 @@ def test_a_cursor_from_the_future_is_refused(database, relay):
     assert running.exit_code == 111 and "ahead" in running.log()
 
 
-def test_a_second_signal_stops_at_once(kafka, database, topics, relay, wait_until):
+def test_a_second_signal_stops_at_once(kafka, database, topics, relay, settled, wait_until):
     running = relay(stop_timeout="10m")
+    put(database.connect(), "0")
+    settled()
     kafka.kill()
     try:
         put(database.connect(), "1")
