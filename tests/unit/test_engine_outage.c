@@ -239,6 +239,23 @@ static void a_probe_that_fails_is_not_counted_though_others_succeeded(void **sta
     rig_free(r);
 }
 
+static void a_probe_that_asks_for_a_retry_of_its_own_closes_the_breaker_and_is_not_counted(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.attempts_max = 1;
+    struct rig *r = rig_new(&cfg);
+
+    rig_give(r, 0, 0, NULL);
+    rig_answer(r, 0, 0, 401);
+    until_half_open(r);
+    rig_sleep(r, cfg.backoff_cap_ns);
+    rig_answer(r, 0, 0, 425);
+    assert_int_equal(rig_counts(r).breaker, BREAKER_CLOSED);
+    assert_int_equal(r->bury_count, 0);
+    rig_free(r);
+}
+
 static void a_failure_that_comes_in_while_the_breaker_is_open_is_not_counted(void **state)
 {
     (void)state;
@@ -371,6 +388,28 @@ static void age_is_measured_without_the_time_of_an_outage_or_a_pause(void **stat
     rig_free(r);
 }
 
+static void age_does_not_grow_while_the_breaker_is_open(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.retry_age_max_ns = 100 * NS_PER_S;
+    cfg.breaker_open_ns = cfg.breaker_open_cap_ns = 1000 * NS_PER_S;
+    struct rig *r = rig_new(&cfg);
+
+    rig_give(r, 0, 0, "a");
+    rig_give(r, 0, 1, "b");
+    rig_answer(r, 0, 0, 500);
+    rig_answer(r, 0, 1, 401); /* opens for at least 500 s */
+    until_half_open(r);
+    rig_answer(r, 0, 0, 425); /* as a probe: closes */
+    rig_sleep(r, cfg.backoff_base_ns);
+    rig_answer(r, 0, 0, 425); /* counted, and now its age is looked at */
+    rig_sleep(r, cfg.backoff_cap_ns);
+    assert_int_equal(counted(r, 0), 1);
+    assert_int_equal(r->bury_count, 0);
+    rig_free(r);
+}
+
 static void a_target_that_has_read_the_answer_decides(void **state)
 {
     (void)state;
@@ -398,6 +437,7 @@ int main(void)
         cmocka_unit_test(a_delivered_or_rejected_probe_closes_the_breaker_and_all_go),
         cmocka_unit_test(the_probe_rotates_so_that_a_bad_event_cannot_keep_the_breaker_open),
         cmocka_unit_test(a_probe_that_fails_is_not_counted_though_others_succeeded),
+        cmocka_unit_test(a_probe_that_asks_for_a_retry_of_its_own_closes_the_breaker_and_is_not_counted),
         cmocka_unit_test(a_failure_that_comes_in_while_the_breaker_is_open_is_not_counted),
         cmocka_unit_test(a_poison_verdict_of_a_probe_dead_letters_as_usual),
         cmocka_unit_test(a_throttle_pauses_the_whole_destination_for_retry_after),
@@ -405,6 +445,7 @@ int main(void)
         cmocka_unit_test(a_503_without_retry_after_waits_for_its_event_only),
         cmocka_unit_test(a_retry_after_on_another_failure_lengthens_the_wait_of_its_event),
         cmocka_unit_test(age_is_measured_without_the_time_of_an_outage_or_a_pause),
+        cmocka_unit_test(age_does_not_grow_while_the_breaker_is_open),
         cmocka_unit_test(a_target_that_has_read_the_answer_decides),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

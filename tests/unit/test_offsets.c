@@ -190,6 +190,20 @@ static void the_leader_epoch_is_of_the_record_before_the_commit(void **state)
     offsets_done(&o);
 }
 
+static size_t cost_of(const struct offsets *o)
+{
+    size_t cost = 0;
+    int64_t next = -1;
+
+    for (struct link *link = list_first(&o->incomplete); link != NULL;
+         link = list_after(&o->incomplete, link)) {
+        int64_t offset = OWNER_OF(link, struct offset_entry, link)->offset;
+        cost += offset_map_cost(next == -1 ? 0 : offset - next);
+        next = offset + 1;
+    }
+    return cost;
+}
+
 /* The proof at the head of offset_map.h, tried: stop intake when full, then complete in any order; the map must always hold all. */
 static void intake_that_stops_when_full_always_fits_whatever_completes(void **state)
 {
@@ -214,6 +228,7 @@ static void intake_that_stops_when_full_always_fits_whatever_completes(void **st
         assert_true(offsets_is_full(&o));
         for (int left = taken; left > 1; left--) {
             offsets_complete(&o, &many[backoff_between(&random, 0, taken - 1)]);
+            assert_int_equal(o.cost, cost_of(&o));
             offsets_map(&o, text);
             assert_int_equal(offset_map_decode(text, offsets_position(&o), read, &map), 0);
             assert_true(map.end == o.next || text[0] == '\0');

@@ -226,7 +226,6 @@ void engine_lost(struct engine *e, int64_t now, int stream)
     struct stream *s = stream_at(e, stream);
     if (s == NULL)
         return;
-    s->drained = true; /* it commits and tells nothing any more */
     for (struct link *link = list_first(&s->deliveries); link != NULL; link = list_first(&s->deliveries)) {
         struct delivery *d = OWNER_OF(link, struct delivery, in_stream);
         if (d->step != STEP_DROPPED)
