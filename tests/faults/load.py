@@ -6,6 +6,7 @@ import threading
 import time
 
 from processes import wait_until
+from topics import headers_of
 
 
 class Load:
@@ -83,6 +84,11 @@ class Audit:
         wait_until(lambda: not any(self.missing(committed).values()), timeout, lambda: "no event is lost; missing: " + str(
             {name: (len(ids), sorted(ids)[:5]) for name, ids in self.missing(committed).items()}))
         return committed
+
+    def duplicates_in_kafka(self):
+        """Records beyond one per event: these the relay published twice; the rest of the duplicates are the workers'."""
+        ids = [headers_of(record)["ce_id"] for record in self.topics.read("tandem.orders")]
+        return len(ids) - len(set(ids))
 
     def check(self, load):
         """Nothing lost, nothing invented, nothing out of order, nothing dead-lettered; returns the duplicates per API."""

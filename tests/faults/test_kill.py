@@ -40,6 +40,8 @@ def test_kill_9_of_any_part_loses_nothing_and_keeps_the_order(
             parts[name].start_again()
             executed_more(inventory_api, 20)
             executed_more(crm_api, 20)
-    duplicates = Audit(database, topics, inventory=inventory_api, crm=crm_api).check(load)
-    print(f"{load.confirmed} confirmed, {load.failed} failed requests, duplicates {duplicates}")
+    audit = Audit(database, topics, inventory=inventory_api, crm=crm_api)
+    duplicates = audit.check(load)
+    print(f"{load.confirmed} confirmed, {load.failed} failed requests, duplicates {duplicates}, "
+          f"in Kafka {audit.duplicates_in_kafka()}")
     assert max(duplicates.values()) <= len(order) * DUPLICATES_PER_KILL

@@ -10,7 +10,9 @@ from processes import RigError, wait_until
 class Topics:
     def __init__(self, brokers):
         self.brokers = brokers
-        self.admin = AdminClient({"bootstrap.servers": brokers})
+        # Errors come back as exceptions; log lines about a broker that a test has killed would only hide the test's own words.
+        self.common = {"bootstrap.servers": brokers, "log_level": 0}
+        self.admin = AdminClient(self.common)
         self.producer = None
 
     def names(self):
@@ -55,7 +57,7 @@ class Topics:
     def produce(self, topic, value=None, key=None, headers=None, **where):
         """One record, acknowledged when this returns."""
         if self.producer is None:
-            self.producer = Producer({"bootstrap.servers": self.brokers, "partitioner": "murmur2_random",
+            self.producer = Producer({**self.common, "partitioner": "murmur2_random",
                                       "message.max.bytes": 8 << 20})
         failed = []
         self.producer.produce(topic, value=value, key=key, headers=headers, **where,
@@ -68,7 +70,7 @@ class Topics:
     def read(self, topic, timeout=60):
         """Every committed record that is in the topic now, by partition and offset."""
         partitions = range(self.partitions(topic))
-        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": "rig-reader", "enable.auto.commit": False,
+        consumer = Consumer({**self.common, "group.id": "rig-reader", "enable.auto.commit": False,
                              "enable.partition.eof": True, "isolation.level": "read_committed",
                              "auto.offset.reset": "earliest"})
         records, ended, deadline = [], set(), time.monotonic() + timeout
@@ -93,7 +95,7 @@ class Topics:
 
     def committed(self, group, topic):
         """{partition: (offset, metadata)} of a group; a partition without a commit is left out."""
-        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": group})
+        consumer = Consumer({**self.common, "group.id": group})
         try:
             found = consumer.committed([TopicPartition(topic, p) for p in range(self.partitions(topic))], timeout=30)
         finally:
@@ -103,7 +105,7 @@ class Topics:
     def lag(self, group, topic):
         """Records between the group's committed offsets and the end."""
         committed = self.committed(group, topic)
-        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": "rig-reader"})
+        consumer = Consumer({**self.common, "group.id": "rig-reader"})
         try:
             total = 0
             for partition in range(self.partitions(topic)):
