@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-PACKAGES=(gcc make pkg-config curl librdkafka-dev libcurl4-openssl-dev libjansson-dev libpq-dev libmicrohttpd-dev libinih-dev
+PACKAGES=(gcc make pkg-config curl librdkafka-dev libcurl4-openssl-dev libjansson-dev libpq-dev libmicrohttpd-dev
     libcmocka-dev clang clang-format clang-tidy cppcheck shellcheck mandoc postgresql python3 python3-venv
     maven)
 PYTHON_PACKAGES=(pytest 'psycopg[binary]' confluent-kafka cloudevents standardwebhooks requests)
@@ -40,7 +40,7 @@ install_kafka() {
     local stamp
     stamp=build/kafka/$(cksum <tests/rig/kafka/pom.xml | tr ' ' -)
     [ -e "$stamp" ] && return
-    [ -n "${TANDEM_KAFKA_DIR:-}" ] && compgen -G "$TANDEM_KAFKA_DIR/kafka_2.13-*.jar" >/dev/null && return
+    [ -n "${RIG_KAFKA_DIR:-}" ] && compgen -G "$RIG_KAFKA_DIR/kafka_2.13-*.jar" >/dev/null && return
     say 'fetching Kafka (54 MB)'
     rm -rf build/kafka
     mkdir -p build/kafka
@@ -60,8 +60,18 @@ install_python() {
     touch "$stamp"
 }
 
+# promtool checks /metrics. Unpacked, not installed: Debian's package would start a server.
+install_promtool() {
+    [ -x build/promtool/usr/bin/promtool ] && return
+    say 'unpacking promtool'
+    rm -rf build/promtool
+    mkdir -p build/promtool
+    (cd build/promtool && apt-get -q -o APT::Sandbox::User="$(id -un)" download prometheus >&2 && dpkg -x prometheus_*.deb . && rm prometheus_*.deb)
+}
+
 mkdir -p build
 install_packages
+install_promtool
 install_kafka
 install_python
 say 'everything is there'

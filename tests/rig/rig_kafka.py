@@ -38,8 +38,8 @@ SETTINGS = {
 
 
 def jar_dir():
-    """TANDEM_KAFKA_DIR: jars that are there already, so that many checkouts on a machine share one copy."""
-    directory = Path(os.environ.get("TANDEM_KAFKA_DIR") or ROOT / "build" / "kafka")
+    """RIG_KAFKA_DIR: jars that are there already, so that many checkouts on a machine share one copy."""
+    directory = Path(os.environ.get("RIG_KAFKA_DIR") or ROOT / "build" / "kafka")
     if not any(directory.glob("kafka_2.13-*.jar")):
         raise RigError(f'no Kafka in "{directory}": run `make deps`')
     return directory
