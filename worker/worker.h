@@ -49,7 +49,6 @@ struct worker {
     struct worker_admin *admin;
     struct event scratch; /* 8 KiB, used within one call only */
     struct err failure;   /* why the loop must end; the first one wins */
-    bool started;         /* topics are checked, the loop runs */
 };
 
 /* Parse, run until SIGTERM or failure, and return the exit code. */
