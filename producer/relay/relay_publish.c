@@ -380,6 +380,13 @@ static enum relay_result judge(rd_kafka_resp_err_t code, enum park_reason *ret_r
     }
 }
 
+static void note_up(struct relay_publish *p)
+{
+    if (!p->up)
+        LOG_PLAIN(LOG_INFO, "kafka answers");
+    p->up = true;
+}
+
 static void report(struct relay_publish *p, struct relay_core *c, int64_t now, int64_t wall_ns,
                    const rd_kafka_message_t *m)
 {
@@ -390,7 +397,7 @@ static void report(struct relay_publish *p, struct relay_core *c, int64_t now, i
     if (result == RELAY_ACKED) {
         int64_t created_ns = rd_kafka_message_timestamp(m, NULL) * NS_PER_MS;
 
-        p->up = true;
+        note_up(p);
         stats_observe(p->stats, RELAY_STAT_COMMIT_TO_ACK, wall_ns > created_ns ? wall_ns - created_ns : 0);
         relay_core_report(c, now, seq, result, reason, NULL);
         return;
@@ -478,8 +485,7 @@ int64_t relay_publish_tick(struct relay_publish *p, int64_t now)
         return p->probe_at - now;
     if (rd_kafka_metadata(p->rk, 0, NULL, &metadata, PROBE_MS) == RD_KAFKA_RESP_ERR_NO_ERROR) {
         rd_kafka_metadata_destroy(metadata);
-        p->up = true;
-        LOG_PLAIN(LOG_INFO, "kafka answers");
+        note_up(p);
         return CLOCK_NEVER;
     }
     p->probe_at = clock_monotonic_ns() + PROBE_NS;

@@ -1,43 +1,16 @@
 /* The table source: reads the outbox by snapshot difference, keeps cursor and lease, over one connection without waiting. */
-#include <arpa/inet.h>
+#include "producer/relay/relay_table.h"
+
 #include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/clock.h"
-#include "common/log.h"
-#include "common/pg.h"
-#include "producer/relay/core/keyset.h"
-#include "producer/relay/relay.h"
-#include "producer/relay/relay_park.h"
-#include "producer/relay/relay_row.h"
-#include "producer/relay/relay_source.h"
 
 #define SNAPSHOT_TEXT_MAX (2 * 1024 * 1024)
-#define STATEMENT_RESULTS 2
 #define ANSWER_LIMIT_NS (15 * NS_PER_S) /* a server that says nothing for so long counts as gone */
-#define ATTRIBUTE_BYTES_MAX 1024 /* of type, source, …: what a worker takes, EVENT_ATTRIBUTE_BYTES_MAX */
-#define ROW_OVERHEAD_BYTES 256   /* of a row beside its payload, for the bounds in bytes */
 
-struct table {
-    const struct relay_options *opt;
-    PGconn *conn;
-    enum relay_action_kind kind; /* of the statement under way */
-    bool busy, wants_write;
-    int64_t sent_ns;
-    PGresult *results[STATEMENT_RESULTS];
-    int result_count;
-    char holder[160];
-    char address[32]; /* ctid of the cursor row, see save_sql */
-    int64_t page_bytes;
-    struct relay_row *rows; /* page_rows of them, for one call */
-    uint64_t *hashes;       /* parked_keys_max + 1, for one call */
-    struct buf prev, cur, stragglers;
-    struct relay_park_arrays parks;
-    struct relay_source_news news;
-};
-
-/* ---- SQL ------------------------------------------------------------------------------------------------------------ */
+/* ---- SQL ------------------------------------------------------------------------------------------------------- */
 
 /*
  * Names as they are sent. The session pins generic plans and forbids sequential scans, because the statistics of a table that is
@@ -89,25 +62,6 @@ static const char page_sql[] =
     "  ORDER BY id LIMIT $7::int) AS merged) AS page"
     " WHERE running <= $8::bigint OR n = 1 ORDER BY id";
 
-enum page_column {
-    PAGE_ID,
-    PAGE_EVENT_ID,
-    PAGE_TOPIC,
-    PAGE_KEY,
-    PAGE_TYPE,
-    PAGE_SOURCE,
-    PAGE_CONTENT_TYPE,
-    PAGE_PAYLOAD,
-    PAGE_PAYLOAD_BYTES,
-    PAGE_HEADER_NAMES,
-    PAGE_HEADER_VALUES,
-    PAGE_BAD_HEADERS,
-    PAGE_TRACEPARENT,
-    PAGE_CREATED_AT,
-    PAGE_TOO_LARGE,
-    PAGE_COLUMNS
-};
-
 /* Only when nobody holds it, or we do (after a lost connection). Raises the epoch: whatever an older session still does is void. */
 static const char acquire_sql[] =
     "UPDATE tandem.relay_cursor SET epoch = epoch + 1, holder = $1::text, lease_until = clock_timestamp() + "
@@ -144,7 +98,7 @@ static const struct {
     {"keys", relay_park_keys_sql}, {"maintain", maintain_sql},
 };
 
-/* ---- birth and connection ------------------------------------------------------------------------------------------- */
+/* ---- birth and connection -------------------------------------------------------------------------------------- */
 
 static struct table *table_of(struct relay_source *s)
 {
@@ -186,18 +140,11 @@ static struct relay_source *table_open(const struct relay_options *opt, struct e
     return s;
 }
 
-static void drop_results(struct table *t)
-{
-    for (int i = 0; i < t->result_count; i++)
-        PQclear(t->results[i]);
-    t->result_count = 0;
-}
-
 static void table_disconnect(struct relay_source *s)
 {
     struct table *t = table_of(s);
 
-    drop_results(t);
+    relay_table_drop_results(t);
     PQfinish(t->conn);
     t->conn = NULL;
     t->busy = t->wants_write = false;
@@ -271,7 +218,7 @@ static int table_connect(struct relay_source *s, struct err *err)
     return 0;
 }
 
-/* ---- sending -------------------------------------------------------------------------------------------------------- */
+/* ---- sending --------------------------------------------------------------------------------------------------- */
 
 #define PARAMETERS_MAX 12
 
@@ -475,300 +422,28 @@ static int table_start(struct relay_source *s, const struct relay_action *a, str
     return flush(t, err);
 }
 
-/* ---- answers -------------------------------------------------------------------------------------------------------- */
-
-static struct slice column(const PGresult *res, int row, int col)
-{
-    if (PQgetisnull(res, row, col))
-        return (struct slice){0};
-    return (struct slice){PQgetvalue(res, row, col), (size_t)PQgetlength(res, row, col)};
-}
-
-static int64_t number(const PGresult *res, int row, int col)
-{
-    return relay_row_int64(column(res, row, col));
-}
-
-static bool truth(const PGresult *res, int row, int col)
-{
-    struct slice s = column(res, row, col);
-
-    return s.len == 1 && s.data[0] == 1;
-}
-
-static void keep_address(struct table *t, const PGresult *res, int col)
-{
-    struct slice address = column(res, 0, col);
-
-    snprintf(t->address, sizeof(t->address), "%.*s", (int)address.len, address.data ? address.data : "");
-}
-
-static int read_snapshot(const PGresult *res, int col, struct snapshot *ret_s, struct err *err)
-{
-    struct slice text = column(res, 0, col);
-
-    if (!text.data)
-        return err_set(err, ERR_FATAL, "the cursor has no snapshot");
-    return snapshot_parse(text.data, text.len, ret_s, err);
-}
-
-/* A cursor of another cluster, or of a later state of this one, would make committed rows look published. */
-static int check_identity(const PGresult *res, struct err *err)
-{
-    if (!truth(res, 0, 8))
-        return err_set(
-            err, ERR_FATAL,
-            "the cursor belongs to another Postgres cluster (this one was restored or copied), its "
-            "transaction ids mean "
-            "nothing here: run \"SELECT tandem.relay_adopt()\" to publish every row of the outbox again");
-    if (!truth(res, 0, 9))
-        return err_set(
-            err, ERR_FATAL,
-            "the cursor is ahead of this Postgres cluster (it was restored to an earlier time): run \"SELECT "
-            "tandem.relay_adopt()\" to publish every row of the outbox again");
-    return 0;
-}
-
-static int read_position(const PGresult *res, struct position *ret_p, struct err *err)
-{
-    struct position p = {.prev_floor = number(res, 0, 2), .partial = !PQgetisnull(res, 0, 3)};
-
-    if (read_snapshot(res, 1, &p.prev, err) < 0)
-        return -1;
-    if (p.partial && read_snapshot(res, 3, &p.cur.snapshot, err) < 0) {
-        position_done(&p);
-        return -1;
-    }
-    p.cur.floor = number(res, 0, 4);
-    p.cur.ceiling = number(res, 0, 5);
-    p.last_id = number(res, 0, 6);
-    *ret_p = p;
-    return 0;
-}
-
-static int answer_acquire(struct table *t, struct relay_core *c, int64_t now, struct err *err)
-{
-    const PGresult *res = t->results[0];
-    struct position p;
-
-    if (PQntuples(res) == 0) {
-        relay_core_acquired(c, now, 0, NULL);
-        return 0;
-    }
-    keep_address(t, res, 7);
-    if (check_identity(res, err) < 0 || read_position(res, &p, err) < 0) {
-        err->kind = err->kind == ERR_TEMPORARY ? ERR_TEMPORARY : ERR_FATAL;
-        return -1;
-    }
-    relay_core_acquired(c, now, number(res, 0, 0), &p);
-    return 0;
-}
-
-/* age('3') is the next xid less 3, in 32 bits; the snapshot, taken just after, has the upper ones. */
-static uint64_t next_xid(struct slice age, uint64_t near)
-{
-    uint32_t next;
-
-    ENSURE(age.len == 4);
-    memcpy(&next, age.data, sizeof(next));
-    next = ntohl(next) + 3;
-    return near + (uint64_t)(int64_t)(int32_t)(next - (uint32_t)near);
-}
-
-static int answer_look(struct table *t, struct relay_core *c, int64_t now, struct err *err)
-{
-    struct look look = {.floor = number(t->results[0], 0, 0), .ceiling = number(t->results[1], 0, 1)};
-
-    if (read_snapshot(t->results[1], 0, &look.snapshot, err) < 0)
-        return -1;
-    look.next_xid = next_xid(column(t->results[0], 0, 1), look.snapshot.xmax);
-    relay_core_looked(c, now, &look);
-    return 0;
-}
-
-static size_t row_bytes(const PGresult *res, int row)
-{
-    size_t bytes = ROW_OVERHEAD_BYTES;
-
-    for (int col = 0; col < PAGE_COLUMNS; col++)
-        bytes += (size_t)PQgetlength(res, row, col);
-    return bytes;
-}
-
-/* The page is the result itself: rows stay where libpq put them until the core frees the page. */
-static int answer_page(struct table *t, struct relay_core *c, int64_t now)
-{
-    PGresult *res = t->results[0];
-    int count = PQntuples(res);
-    int64_t bytes = 0;
-    bool more;
-
-    for (int i = 0; i < count; i++) {
-        t->rows[i] =
-            (struct relay_row){.id = number(res, i, PAGE_ID),
-                               .topic = column(res, i, PAGE_TOPIC),
-                               .key = column(res, i, PAGE_KEY),
-                               .bytes = row_bytes(res, i),
-                               .created_ns = relay_row_unix_us(column(res, i, PAGE_CREATED_AT)) * NS_PER_US};
-        bytes += (int64_t)t->rows[i].bytes;
-    }
-    /* Cut by rows, or perhaps by bytes: then the next page may be empty, which costs one short statement. */
-    more = count == (int)t->opt->page_rows ||
-           (count > 0 && bytes + 2 * t->opt->max_record_bytes + 65536 > t->page_bytes);
-    t->result_count = 0;
-    relay_core_page(c, now, res, t->rows, count, more);
-    return 0;
-}
-
-static int answer_saved(struct table *t, struct relay_core *c, int64_t now)
-{
-    bool held = PQntuples(t->results[0]) == 1;
-
-    if (held)
-        keep_address(t, t->results[0], 0);
-    relay_core_saved(c, now, held);
-    return 0;
-}
-
-static int answer_keys(struct table *t, struct relay_core *c, int64_t now)
-{
-    const PGresult *res = t->results[0];
-    int count = PQntuples(res);
-
-    ENSURE(count <= t->opt->parked_keys_max + 1);
-    for (int i = 0; i < count; i++)
-        t->hashes[i] = keyset_hash(column(res, i, 0), column(res, i, 1));
-    relay_core_keys(c, now, t->hashes, (size_t)count);
-    return 0;
-}
-
-static int answer_maintain(struct table *t, struct relay_core *c, int64_t now)
-{
-    const PGresult *res = t->results[0];
-    struct slice truncated = column(res, 0, 3);
-
-    if (truth(res, 0, 0))
-        keep_address(t, res, 1); /* not held: the next save finds that out */
-    t->news.rotations += truth(res, 0, 2);
-    t->news.truncates += truncated.len == 4 ? truncated.data[3] : 0;
-    relay_core_maintained(c, now);
-    return 0;
-}
-
-static int dispatch(struct table *t, struct relay_core *c, int64_t now, struct err *err)
-{
-    t->busy = false;
-    switch (t->kind) {
-    case RELAY_ACQUIRE:
-        return answer_acquire(t, c, now, err);
-    case RELAY_LOOK:
-        return answer_look(t, c, now, err);
-    case RELAY_READ:
-        return answer_page(t, c, now);
-    case RELAY_SAVE:
-    case RELAY_RELEASE:
-        return answer_saved(t, c, now);
-    case RELAY_LOAD_KEYS:
-        return answer_keys(t, c, now);
-    case RELAY_MAINTAIN:
-        return answer_maintain(t, c, now);
-    case RELAY_PUBLISH:
-    case RELAY_PURGE:
-    case RELAY_FREE_PAGE:
-    case RELAY_STOPPED:
-        break;
-    }
-    ENSURE(!"a statement of ours");
-    return -1;
-}
-
-/* Keep one result of the statement. 1: it was the last one. */
-static int take_result(struct table *t, PGresult *res, struct err *err)
-{
-    switch ((int)PQresultStatus(res)) {
-    case PGRES_PIPELINE_SYNC:
-        PQclear(res);
-        return 1;
-    case PGRES_TUPLES_OK:
-        ENSURE(t->result_count < STATEMENT_RESULTS);
-        t->results[t->result_count++] = res;
-        return 0;
-    default:
-        pg_err(t->conn, res, err, "asking Postgres");
-        PQclear(res);
-        return -1;
-    }
-}
+/* ---- hearing --------------------------------------------------------------------------------------------------- */
 
 static int table_answer(struct relay_source *s, struct relay_core *c, int64_t now, struct err *err)
 {
     struct table *t = table_of(s);
+    int rc;
 
     if (t->wants_write && flush(t, err) < 0)
         return -1;
     if (PQconsumeInput(t->conn) != 1)
         return pg_err(t->conn, NULL, err, "hearing from Postgres");
-    while (t->busy && !PQisBusy(t->conn)) {
-        PGresult *res = PQgetResult(t->conn);
-        int rc = res ? take_result(t, res, err) : 0; /* NULL: the end of one query in the pipeline */
-
-        if (rc < 0)
-            return -1;
-        if (rc > 0) {
-            rc = dispatch(t, c, now, err);
-            drop_results(t);
-            return rc < 0 ? -1 : 1;
-        }
-    }
-    if (t->busy && clock_monotonic_ns() - t->sent_ns > ANSWER_LIMIT_NS)
+    rc = relay_table_take_answer(t, c, now, err);
+    if (rc == 0 && t->busy && clock_monotonic_ns() - t->sent_ns > ANSWER_LIMIT_NS)
         return err_set(err, ERR_TEMPORARY, "no answer from Postgres for 15 s");
-    return 0;
-}
-
-/* ---- rows ----------------------------------------------------------------------------------------------------------- */
-
-static void poison(struct relay_record *rec, enum park_reason reason, const char *detail)
-{
-    if (rec->poison)
-        return;
-    rec->poison = true;
-    rec->poison_reason = reason;
-    rec->poison_detail = detail;
-}
-
-static void check_record(const PGresult *res, int row, struct relay_record *rec)
-{
-    if (!relay_row_topic_legal(rec->topic))
-        poison(rec, PARK_BAD_TOPIC, "the topic is not 1 to 249 of a-z A-Z 0-9 . _ -");
-    if (truth(res, row, PAGE_TOO_LARGE))
-        poison(rec, PARK_TOO_LARGE, "key and payload are larger than max_record_bytes");
-    if (rec->type.len > ATTRIBUTE_BYTES_MAX || rec->source.len > ATTRIBUTE_BYTES_MAX ||
-        rec->content_type.len > ATTRIBUTE_BYTES_MAX || rec->traceparent.len > ATTRIBUTE_BYTES_MAX)
-        poison(rec, PARK_BAD_HEADERS, "type, source, content type or traceparent of more than 1024 bytes");
-    if (truth(res, row, PAGE_BAD_HEADERS))
-        poison(rec, PARK_BAD_HEADERS, "headers are no JSON object, or larger than 64 KiB");
+    return rc;
 }
 
 static void table_record(const struct relay_source *s, const void *page, int row,
                          struct relay_record *ret_rec)
 {
-    const PGresult *res = page;
-
     (void)s;
-    ret_rec->poison = false;
-    ret_rec->id = number(res, row, PAGE_ID);
-    ret_rec->event_id = column(res, row, PAGE_EVENT_ID);
-    ret_rec->topic = column(res, row, PAGE_TOPIC);
-    ret_rec->key = column(res, row, PAGE_KEY);
-    ret_rec->type = column(res, row, PAGE_TYPE);
-    ret_rec->source = column(res, row, PAGE_SOURCE);
-    ret_rec->content_type = column(res, row, PAGE_CONTENT_TYPE);
-    ret_rec->payload = column(res, row, PAGE_PAYLOAD);
-    ret_rec->payload_bytes = number(res, row, PAGE_PAYLOAD_BYTES);
-    ret_rec->traceparent = column(res, row, PAGE_TRACEPARENT);
-    ret_rec->created_us = relay_row_unix_us(column(res, row, PAGE_CREATED_AT));
-    relay_row_headers(column(res, row, PAGE_HEADER_NAMES), column(res, row, PAGE_HEADER_VALUES), ret_rec);
-    check_record(res, row, ret_rec);
+    relay_table_read_record(page, row, ret_rec);
 }
 
 static void table_free_page(void *page)

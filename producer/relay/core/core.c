@@ -1,58 +1,13 @@
-/* Decides what the relay does next: take the lease, look, read, publish, store what is settled. */
-#include "producer/relay/core/core.h"
-
+/* Takes the facts: what Postgres and Kafka answered changes what is held, settled and due. */
 #include <string.h>
 
-#include "common/clock.h"
-#include "producer/relay/core/keyset.h"
-#include "producer/relay/core/lease.h"
-#include "producer/relay/core/ledger.h"
+#include "producer/relay/core/core_state.h"
 
-#define PAGES_AHEAD 2                     /* pages held at once: one being published, the next prefetched */
-#define PAGES_MAX (PAGES_AHEAD + 2)       /* with dropped ones that wait for their FREE_PAGE */
-#define PARKS_MAX 256                     /* parked rows stored by one SAVE; the prefix waits at the limit */
 #define BUSY_HOLD_NS (500 * NS_PER_MS)    /* so long after the last row the relay looks at the busy rate */
 #define FAILED_PAUSE_NS (100 * NS_PER_MS) /* before what failed is published again */
 #define KEYS_RELOAD_NS (2 * NS_PER_S)     /* how soon an operator's clearing of parked rows is noticed */
 
-enum { DB_IDLE = -1 };
-
-struct held_page {
-    void *page;
-    uint64_t end; /* when the ledger's `next` is here, no row of it is needed */
-};
-
-struct relay_core {
-    struct relay_core_config cfg;
-    struct lease lease;
-    struct cursor cursor;
-    struct ledger ledger;
-    struct keyset keys;
-    struct relay_counts counts;
-
-    bool connected, draining, at_once, ended;
-    int db;        /* the statement under way: enum relay_action_kind, or DB_IDLE */
-    bool db_stale; /* its answer belongs to a state that was dropped */
-    bool purge;
-    bool keys_loaded;
-    uint64_t careful_left; /* reports still expected one at a time; 0: not careful */
-
-    int64_t acquire_at, look_at, keys_at, maintain_at, saved_at, publish_at;
-    int64_t row_seen_ns, look_delay_ns;
-
-    struct held_page pages[PAGES_MAX];
-    int page_count;
-
-    struct relay_park parks[PARKS_MAX]; /* left the ledger, not stored yet */
-    size_t park_count, parks_saving;
-    size_t parks_in_ledger;
-    uint64_t park_events, park_events_at_load;
-    struct position saving;
-};
-
-/* ---- birth
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- birth ----------------------------------------------------------------------------------------------------- */
 
 struct relay_core_config relay_core_config_default(void)
 {
@@ -127,8 +82,7 @@ void relay_core_free(struct relay_core *c)
     free(c);
 }
 
-/* ---- dropping
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- dropping -------------------------------------------------------------------------------------------------- */
 
 static void release_pages(struct relay_core *c)
 {
@@ -170,8 +124,7 @@ static void stop_working(struct relay_core *c)
     c->parks_saving = 0;
 }
 
-/* ---- database facts
- * ------------------------------------------------------------------------------------------------- */
+/* ---- database facts -------------------------------------------------------------------------------------------- */
 
 static void db_ended(struct relay_core *c, enum relay_action_kind kind)
 {
@@ -285,12 +238,11 @@ void relay_core_maintained(struct relay_core *c, int64_t now)
     c->maintain_at = now + c->cfg.maintain_ns;
 }
 
-/* ---- settling
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- settling -------------------------------------------------------------------------------------------------- */
 
 /* Rows leave the ledger in order; the position follows them. A parked one is stored with the position past
  * it. */
-static void settle_prefix(struct relay_core *c)
+void core_settle_prefix(struct relay_core *c)
 {
     for (;;) {
         struct ledger_entry *e = ledger_first_settled(&c->ledger);
@@ -307,7 +259,7 @@ static void settle_prefix(struct relay_core *c)
     }
 }
 
-static void park(struct relay_core *c, struct ledger_entry *e, enum park_reason reason, const char *detail)
+void core_park(struct relay_core *c, struct ledger_entry *e, enum park_reason reason, const char *detail)
 {
     e->parked = true;
     e->reason = reason;
@@ -351,9 +303,9 @@ void relay_core_report(struct relay_core *c, int64_t now, uint64_t seq, enum rel
         c->counts.acknowledged++;
         ledger_settle(&c->ledger, e);
     } else {
-        park(c, e, reason, detail);
+        core_park(c, e, reason, detail);
     }
-    settle_prefix(c);
+    core_settle_prefix(c);
 }
 
 void relay_core_put_back(struct relay_core *c, int64_t now, uint64_t seq, int64_t retry_ns)
@@ -387,7 +339,7 @@ void relay_core_saved(struct relay_core *c, int64_t now, bool held)
         if (c->db == RELAY_RELEASE)
             stop_working(c);
         else
-            settle_prefix(c);
+            core_settle_prefix(c);
     }
     c->db = DB_IDLE;
     c->saved_at = now;
@@ -405,237 +357,7 @@ void relay_core_stop(struct relay_core *c, int64_t now, bool at_once)
     }
 }
 
-/* ---- what the database is asked next
- * -------------------------------------------------------------------------------- */
-
-/* Each answers when its statement is due, CLOCK_NEVER: not while things are as they are. */
-
-static bool working(const struct relay_core *c)
-{
-    return c->lease.held && !c->draining;
-}
-
-static int64_t acquire_due(const struct relay_core *c)
-{
-    return c->lease.held || c->draining ? CLOCK_NEVER : c->acquire_at;
-}
-
-static int64_t release_due(const struct relay_core *c)
-{
-    bool quiet = c->ledger.outstanding == 0 || c->at_once;
-
-    return c->lease.held && c->draining && quiet && c->parks_in_ledger == 0 ? 0 : CLOCK_NEVER;
-}
-
-static int64_t save_due(const struct relay_core *c)
-{
-    int64_t at = lease_renew_at(&c->lease);
-
-    if (!c->lease.held)
-        return CLOCK_NEVER;
-    if (c->park_count > 0 && (!c->keys_loaded || c->park_count == PARKS_MAX))
-        return 0;
-    if ((c->cursor.changed || c->park_count > 0) && c->saved_at + c->cfg.save_ns < at)
-        at = c->saved_at + c->cfg.save_ns;
-    return at;
-}
-
-static int64_t keys_due(const struct relay_core *c)
-{
-    if (!working(c) || c->park_count > 0 || c->parks_in_ledger > 0)
-        return CLOCK_NEVER;
-    if (!c->keys_loaded)
-        return 0;
-    return c->keys.count > 0 ? c->keys_at : CLOCK_NEVER;
-}
-
-static int64_t maintain_due(const struct relay_core *c)
-{
-    return working(c) ? c->maintain_at : CLOCK_NEVER;
-}
-
-static int64_t read_due(const struct relay_core *c)
-{
-    bool room = c->page_count < PAGES_AHEAD && ledger_room(&c->ledger) >= (size_t)c->cfg.page_rows;
-
-    return working(c) && c->keys_loaded && room && cursor_reading(&c->cursor) ? 0 : CLOCK_NEVER;
-}
-
-static int64_t look_due(const struct relay_core *c)
-{
-    return working(c) && c->keys_loaded && cursor_can_look(&c->cursor) ? c->look_at : CLOCK_NEVER;
-}
-
-/* In the order of precedence: what is due and stands higher goes first. */
-static const struct {
-    enum relay_action_kind kind;
-    int64_t (*due)(const struct relay_core *c);
-} statements[] = {
-    {RELAY_ACQUIRE, acquire_due}, {RELAY_RELEASE, release_due},   {RELAY_SAVE, save_due},
-    {RELAY_LOAD_KEYS, keys_due},  {RELAY_MAINTAIN, maintain_due}, {RELAY_READ, read_due},
-    {RELAY_LOOK, look_due},
-};
-
-/* When the next statement is due; which one, when that is now. */
-static int64_t statement_due(const struct relay_core *c, int64_t now, enum relay_action_kind *ret_kind)
-{
-    int64_t soonest = CLOCK_NEVER;
-
-    if (!c->connected || c->db != DB_IDLE)
-        return CLOCK_NEVER;
-    for (size_t i = 0; i < ARRAY_LEN(statements); i++) {
-        int64_t at = statements[i].due(c);
-
-        if (at <= now) {
-            *ret_kind = statements[i].kind;
-            return now;
-        }
-        if (at < soonest)
-            soonest = at;
-    }
-    return soonest;
-}
-
-static bool fill_save(struct relay_core *c, struct relay_action *a)
-{
-    position_done(&c->saving);
-    if (cursor_position(&c->cursor, &c->saving, NULL) < 0)
-        return false;
-    c->cursor.changed = false;
-    c->parks_saving = c->park_count;
-    a->position = &c->saving;
-    a->parks = c->parks;
-    a->park_count = c->parks_saving;
-    c->counts.saves++;
-    return true;
-}
-
-static bool next_statement(struct relay_core *c, int64_t now, struct relay_action *a)
-{
-    enum relay_action_kind kind = RELAY_LOOK;
-
-    if (statement_due(c, now, &kind) > now)
-        return false;
-    *a = (struct relay_action){.kind = kind, .epoch = c->lease.epoch};
-    if (kind == RELAY_ACQUIRE || kind == RELAY_SAVE || kind == RELAY_RELEASE)
-        lease_asked(&c->lease, now);
-    if (kind == RELAY_SAVE || kind == RELAY_RELEASE) {
-        c->saved_at = now;
-        if (!fill_save(c, a))
-            return false; /* no memory: asked for again after save_ns */
-    } else if (kind == RELAY_READ) {
-        c->counts.pages++;
-        a->bounds = cursor_page_bounds(&c->cursor);
-        a->limit = c->cfg.page_rows;
-    } else if (kind == RELAY_LOOK) {
-        c->counts.looks++;
-    } else if (kind == RELAY_LOAD_KEYS) {
-        c->park_events_at_load = c->park_events;
-        a->limit = c->cfg.parked_keys_max + 1;
-    }
-    c->db = (int)kind;
-    return true;
-}
-
-/* ---- what Kafka gets next
- * ------------------------------------------------------------------------------------------- */
-
-static bool window_open(const struct relay_core *c, const struct ledger_entry *e)
-{
-    const struct ledger *l = &c->ledger;
-
-    if (l->outstanding == 0)
-        return true;
-    if (c->careful_left > 0)
-        return false;
-    return l->outstanding < (size_t)c->cfg.window_messages &&
-           l->outstanding_bytes + (int64_t)e->bytes <= c->cfg.window_bytes;
-}
-
-static struct ledger_entry *publishable(struct relay_core *c, int64_t now)
-{
-    struct ledger_entry *e = ledger_unsent(&c->ledger);
-
-    if (!e || !working(c) || !lease_valid(&c->lease, now) || !window_open(c, e) || now < c->publish_at)
-        return NULL;
-    return e;
-}
-
-static bool next_publish(struct relay_core *c, int64_t now, struct relay_action *a)
-{
-    struct ledger_entry *e;
-
-    while ((e = publishable(c, now)) != NULL) {
-        *a = (struct relay_action){
-            .kind = RELAY_PUBLISH, .seq = c->ledger.next, .page = e->page, .row = e->row};
-        ledger_send(&c->ledger);
-        if (c->cfg.park_key && keyset_has(&c->keys, e->key)) {
-            park(c, e, PARK_BEHIND, NULL);
-            settle_prefix(c);
-            continue;
-        }
-        c->counts.published++;
-#ifdef SIM_BUG_CONFIRM_EARLY
-        ledger_settle(&c->ledger, e);
-        settle_prefix(c);
-#endif
-        return true;
-    }
-    return false;
-}
-
-/* ---- actions
- * -------------------------------------------------------------------------------------------------------- */
-
-static bool next_free_page(struct relay_core *c, struct relay_action *a)
-{
-    if (c->page_count == 0 || c->pages[0].end > c->ledger.next)
-        return false;
-    *a = (struct relay_action){.kind = RELAY_FREE_PAGE, .page = c->pages[0].page};
-    c->page_count--;
-    memmove(c->pages, c->pages + 1, (size_t)c->page_count * sizeof(c->pages[0]));
-    return true;
-}
-
-static bool next_stopped(struct relay_core *c, struct relay_action *a)
-{
-    if (!c->draining || c->lease.held || c->db != DB_IDLE || c->ended)
-        return false;
-    c->ended = true;
-    *a = (struct relay_action){.kind = RELAY_STOPPED};
-    return true;
-}
-
-bool relay_core_next(struct relay_core *c, int64_t now, struct relay_action *ret_action)
-{
-    if (next_free_page(c, ret_action))
-        return true;
-    if (c->purge) {
-        c->purge = false;
-        *ret_action = (struct relay_action){.kind = RELAY_PURGE};
-        return true;
-    }
-    return next_statement(c, now, ret_action) || next_publish(c, now, ret_action) ||
-           next_stopped(c, ret_action);
-}
-
-int64_t relay_core_tick(struct relay_core *c, int64_t now)
-{
-    enum relay_action_kind kind;
-    int64_t at;
-
-    if (c->purge || publishable(c, now) || (c->page_count > 0 && c->pages[0].end <= c->ledger.next))
-        return 0;
-    at = statement_due(c, now, &kind);
-    if (ledger_unsent(&c->ledger) && c->publish_at > now && c->publish_at < at)
-        at = c->publish_at;
-    if (at == CLOCK_NEVER)
-        return CLOCK_NEVER;
-    return at > now ? at - now : 0;
-}
-
-/* ---- looking
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- looking --------------------------------------------------------------------------------------------------- */
 
 static enum relay_role role(const struct relay_core *c)
 {

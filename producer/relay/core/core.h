@@ -59,9 +59,7 @@ struct relay_core *relay_core_new(const struct relay_core_config *cfg,
 void relay_core_free(
     struct relay_core *c); /* pages still held are not freed: STOPPED first, or the door frees them itself */
 
-/* ---- facts
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- facts ----------------------------------------------------------------------------------------------------- */
 
 void relay_core_connected(struct relay_core *c, int64_t now);
 void relay_core_disconnected(struct relay_core *c, int64_t now);
@@ -113,8 +111,7 @@ void relay_core_stop(struct relay_core *c, int64_t now, bool at_once);
  * can change that. */
 int64_t relay_core_tick(struct relay_core *c, int64_t now);
 
-/* ---- actions
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- actions --------------------------------------------------------------------------------------------------- */
 
 enum relay_action_kind {
     RELAY_ACQUIRE,
@@ -152,8 +149,7 @@ struct relay_action {
 /* The next thing to do; false: nothing now. */
 bool relay_core_next(struct relay_core *c, int64_t now, struct relay_action *ret_action);
 
-/* ---- looking
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- looking --------------------------------------------------------------------------------------------------- */
 
 enum relay_role { RELAY_OFFLINE, RELAY_STANDBY, RELAY_ACTIVE, RELAY_DRAINING, RELAY_ENDED };
 
