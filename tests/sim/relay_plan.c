@@ -60,6 +60,7 @@ static void plan_core(struct scene *sc, struct relay_core_config *cfg)
     cfg->poll_busy_ns = pick(sc, 1, 5) * MS;
     cfg->poll_idle_ns = pick(sc, 5, 100) * MS;
     cfg->save_ns = pick(sc, 5, 80) * MS;
+    cfg->parked_keys_max = 16;
     cfg->maintain_ns = pick(sc, 50, 500) * MS;
     cfg->park_key = rng_chance(&sc->rng, 0.7);
 }
