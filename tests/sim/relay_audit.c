@@ -42,7 +42,8 @@ void audit_publish(struct scene *sc, struct door *d, int row)
         sim_broken(sc->sim, "G5", "n%d publishes row %lld, which is parked", d->index, (long long)r->id);
     bool parked_before =
         r->key >= 0 && sc->db.keys_parked[r->key] && sc->db.keys_parked_at[r->key] < d->acquired_at;
-    if (sc->plan.cfg.park_key && parked_before)
+    bool parked_now = r->key >= 0 && d->knows_parked[r->key];
+    if (sc->plan.cfg.park_key && (parked_before || parked_now))
         sim_broken(sc->sim, "G3", "n%d publishes row %lld though its key is parked", d->index,
                    (long long)r->id);
     if (r->stored > 0 && r->incident == sc->incidents)

@@ -159,10 +159,15 @@ void kafka_reported(struct scene *sc, struct request_to_kafka *rq)
         struct row *r = &sc->db.rows[rq->messages[i].row];
         if (rq->result[i] != RELAY_ACKED)
             audit_incident(sc);
+        if (rq->result[i] == RELAY_FAILED || rq->result[i] == RELAY_SUSPECT)
+            memset(d->knows_parked, 0, sizeof(d->knows_parked)); /* rows not stored yet are published again */
         if (r->poison && rq->result[i] == RELAY_REFUSED)
             r->refused = true;
+        int64_t parked = relay_core_counts(d->core).parked;
         relay_core_report(d->core, sc->sim->now, rq->messages[i].seq, rq->result[i], PARK_TOO_LARGE,
                           "too large");
+        if (r->key >= 0 && relay_core_counts(d->core).parked > parked)
+            d->knows_parked[r->key] = true;
     }
     door_turn(sc, d);
 }
@@ -172,6 +177,7 @@ void kafka_producer_lost(struct scene *sc, struct door *d)
     sim_trace(sc->sim, "n%d: its Kafka client must be made anew", d->index);
     audit_incident(sc);
     d->producer = ++sc->producers;
+    memset(d->knows_parked, 0, sizeof(d->knows_parked));
     memset(d->client, 0, sizeof(d->client));
     relay_core_producer_lost(d->core, sc->sim->now);
     door_turn(sc, d);

@@ -292,6 +292,8 @@ void db_clear_parked(struct scene *sc)
     }
     db_count_parked_keys(sc);
     db_flush(sc);
+    for (int i = 0; i < sc->plan.relays; i++)
+        memset(sc->doors[i].knows_parked, 0, sizeof(sc->doors[i].knows_parked));
     sim_trace(sc->sim, "operator: clears the parked rows");
 }
 

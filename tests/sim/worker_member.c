@@ -81,8 +81,8 @@ static void assign_stream(struct world *w, struct node *n, enum stream_kind kind
                           .partition = partition,
                           .number = number,
                           .serial = ++w->serials,
+                          .assigned_at = w->sim->now,
                           .position = log->committed,
-                          .first_committed = log->committed,
                           .last_commit = log->committed};
     bool readable = engine_assign(n->engine, w->sim->now, number, kind, partition, log->committed,
                                   log->committed < 0 && rng_chance(&w->rng, 0.5) ? NULL : metadata);
@@ -119,7 +119,6 @@ void member_loaded(struct world *w, struct node *n, struct happening h)
         return;
     assign_stream(w, n, STREAM_SOURCE, partition);
     assign_stream(w, n, STREAM_REPLAY, partition);
-    read_parked(w, n, partition);
     later(w, n, HAPPEN_OPENED, partition, 0, 30 * MS);
     node_turn(w, n);
     node_want(w, n, &n->streams[partition]);
@@ -130,6 +129,8 @@ void member_opened(struct world *w, struct node *n, struct happening h)
 {
     if (n->state != NODE_RUNNING || n->join != (uintptr_t)h.what)
         return;
+    read_parked(w, n, (int)h.number);
+    n->streams[h.number].open = n->streams[PARTITIONS_MAX + h.number].open = true;
     engine_open(n->engine, w->sim->now, (int)h.number);
     node_turn(w, n);
 }

@@ -74,13 +74,26 @@ static void counts_are_paid(struct world *w, const struct node *n, const struct 
                    n->index, counted, truth_of(w, en)->id, en->payable);
 }
 
+/* A restart in peace must not give an event its attempts back. */
+static void count_is_kept(struct world *w, const struct node *n, const struct stream *st, struct entry *en,
+                          int counted)
+{
+    bool heir = st->kind == STREAM_SOURCE && st->assigned_at > en->kept_at;
+    if (heir && counted < en->counted_kept)
+        sim_broken(w->sim, "G2", "n%d starts %s again with %d counted attempts, after %d", n->index,
+                   truth_of(w, en)->id, counted, en->counted_kept);
+    en->counted = counted;
+    en->counted_by = st->serial;
+}
+
 void oracle_sends(struct world *w, struct node *n, struct request *r)
 {
     struct delivery_view v = delivery_view(r->d);
     struct entry *en = r->entry;
     const struct stream *st = r->held->stream;
-    if (st->revoked)
-        sim_broken(w->sim, "contract", "n%d sends %s of a revoked stream", n->index, r->truth->id);
+    if (st->revoked || !st->open)
+        sim_broken(w->sim, "contract", "n%d sends %s of a stream that is revoked or not open", n->index,
+                   r->truth->id);
     if (r->truth->skip || r->truth->bad)
         sim_broken(w->sim, "contract", "n%d sends %s, which is no request", n->index, r->truth->id);
     if (en->ambiguous_by == st->serial && !v.ambiguous)
@@ -89,6 +102,7 @@ void oracle_sends(struct world *w, struct node *n, struct request *r)
         sim_broken(w->sim, "G5", "n%d sends %s again, which it knows to be delivered", n->index,
                    r->truth->id);
     counts_are_paid(w, n, en, v.attempts_counted);
+    count_is_kept(w, n, st, en, v.attempts_counted);
     nobody_overtakes(w, n, r);
     earlier_are_done(w, n, r);
     outage_is_respected(w, n, r);
@@ -295,8 +309,10 @@ void oracle_unread(struct world *w, struct log *log, int64_t from)
 {
     (void)w;
     for (int i = 0; i < log->visible; i++)
-        if (log->entries[i].offset >= from)
+        if (log->entries[i].offset >= from) {
             log->entries[i].excused = true;
+            log->entries[i].counted_kept = log->entries[i].counted = 0;
+        }
 }
 
 void oracle_leaves(struct world *w, struct node *n, struct stream *st, bool clean)
@@ -305,6 +321,10 @@ void oracle_leaves(struct world *w, struct node *n, struct stream *st, bool clea
     bool cut_off = w->sim->now - st->revoked_at >= w->plan.cfg.drain_ns;
     for (int i = 0; i < log->visible; i++) {
         struct entry *en = &log->entries[i];
+        if (clean && en->counted > en->counted_kept && en->counted_by == st->serial) {
+            en->counted_kept = en->counted;
+            en->kept_at = w->sim->now;
+        }
         bool parking =
             st->kind == STREAM_REPLAY && cut_off; /* executed, but its key was not yet free: not complete */
         if (en->known_by == n->life && !en->covered && (!clean || parking))

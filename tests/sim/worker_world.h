@@ -82,7 +82,11 @@ struct entry {
     uint64_t known_by; /* the life (node.life) that knows of its success */
     uint64_t ok_order; /* when, in world.ok_order */
     bool covered;      /* a commit that includes its success was applied */
-    int payable;       /* failures that an engine was allowed to count, all lives together */
+    int counted,
+        counted_kept;    /* attempts as the engine showed them last, and when a process gave it up in peace */
+    uint64_t counted_by; /* the assignment that showed `counted` */
+    int64_t kept_at;
+    int payable; /* failures that an engine was allowed to count, all lives together */
     struct {
         uint64_t life, successes;
     } mark[NODES_MAX];     /* by process: its successes at this record's dispatch, then at its last failure */
@@ -120,11 +124,11 @@ struct held {
 
 /* A partition as one process has it. */
 struct stream {
-    bool assigned, revoked, drained;
+    bool assigned, open, revoked, drained; /* open: the parked keys are read */
     enum stream_kind kind;
     int partition, number; /* number: what the engine calls it */
     uint64_t serial;       /* of this assignment; answers to an earlier one are dropped */
-    int64_t position, first_committed;
+    int64_t position, assigned_at;
     bool paused, fetching;
     int held;
     size_t held_bytes;
