@@ -64,6 +64,7 @@ static struct letter *letter_new(struct world *w, struct node *n, const char *te
     w->all_letters = l;
     l->node = n->index;
     l->life = n->life;
+    l->generation = n->generation;
     if (text != NULL) {
         l->text = strdup(text);
         ENSURE(l->text != NULL);
@@ -123,7 +124,7 @@ void broker_park(struct world *w, struct node *n, const struct action *a)
 static void store_parked(struct world *w, const struct letter *l)
 {
     struct parked_log *log = &w->parked[l->partition];
-    if (group_fences(w, l->node, l->life, l->partition))
+    if (group_fences(w, l->node, l->generation, l->partition))
         w->overwritten = true;
     if (log->count == log->room) {
         log->room = log->room == 0 ? 16 : 2 * log->room;
@@ -223,7 +224,7 @@ void broker_commit(struct world *w, struct node *n, struct stream *st, const str
 static bool commit_refused(struct world *w, const struct letter *l)
 {
     if (l->stream->kind == STREAM_SOURCE)
-        return group_fences(w, l->node, l->life, l->partition);
+        return group_fences(w, l->node, l->generation, l->partition);
     return w->nodes[l->node].life != l->life && w->nodes[l->node].life != 0;
 }
 

@@ -9,9 +9,9 @@ void group_begin(struct world *w)
         w->group.owner[p] = -1;
 }
 
-bool group_fences(const struct world *w, int node, uint64_t life, int partition)
+bool group_fences(const struct world *w, int node, uint64_t generation, int partition)
 {
-    return w->group.owner[partition] != node || w->group.owner_life[partition] != life;
+    return w->group.owner[partition] != node || w->group.generation[partition] != generation;
 }
 
 static void send_assignment(struct world *w, int node)
@@ -36,7 +36,7 @@ static void complete(struct world *w)
         int share = w->plan.partitions / members + (nth++ < w->plan.partitions % members);
         for (int p = taken; p < taken + share; p++) {
             g->owner[p] = i;
-            g->owner_life[p] = g->members[i].life;
+            g->generation[p] = g->members[i].join;
         }
         sim_trace(w->sim, "group: n%d gets partitions %d … %d", i, taken, taken + share - 1);
         taken += share;
@@ -100,7 +100,7 @@ static bool comes_back(struct world *w, struct node *n)
         return false;
     for (int p = 0; p < w->plan.partitions; p++)
         if (g->owner[p] == n->index)
-            g->owner_life[p] = n->life;
+            g->generation[p] = n->join;
     m->life = n->life;
     m->join = n->join;
     sim_trace(w->sim, "group: n%d is back", n->index);

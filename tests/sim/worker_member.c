@@ -41,8 +41,9 @@ void member_assigned(struct world *w, struct node *n, uint64_t join)
     if (n->state != NODE_JOINING || n->join != join)
         return;
     n->state = NODE_RUNNING;
+    n->generation = join;
     for (int p = 0; p < w->plan.partitions; p++)
-        if (!group_fences(w, n->index, n->life, p))
+        if (!group_fences(w, n->index, n->generation, p))
             later(w, n, HAPPEN_LOADED, p, MS, 40 * MS);
 }
 

@@ -49,10 +49,9 @@ static void plan_engine(struct world *w, struct engine_config *cfg)
     cfg->breaker_open_cap_ns = pick(w, 500, 3000) * NS_PER_MS;
     cfg->commit_interval_ns = pick(w, 5, 100) * NS_PER_MS;
     cfg->drain_ns = pick(w, 50, 1000) * NS_PER_MS;
-    /* In partition order what waits for a parked place stands before the replays that would free one: only an operator helps. */
-    bool few = world_has(w, FAULT_FEW_PARKED) && cfg->order == ENGINE_ORDER_KEY;
-    cfg->parked_keys_max = few ? 1 : KEYS_MAX;
-    if (few) /* nor may they fill what all streams share */
+    cfg->parked_keys_max = world_has(w, FAULT_FEW_PARKED) ? 1 : KEYS_MAX;
+    /* What waits for a parked place must not fill what all streams share, or the replay that would free one never comes in. */
+    if (world_has(w, FAULT_FEW_PARKED))
         cfg->total_bytes = 1 << 20;
     cfg->seed = rng_next(&w->rng);
     cfg->rules = w->plan.rules;

@@ -145,8 +145,9 @@ struct node {
     uint64_t life; /* of this process, unique in the world; 0: none */
     struct engine *engine;
     int64_t stalled_until;
-    uint64_t timer; /* the one timer that counts */
-    uint64_t join;  /* which of its joins an assignment answers */
+    uint64_t timer;      /* the one timer that counts */
+    uint64_t join;       /* which of its joins an assignment answers */
+    uint64_t generation; /* the join that its assignment answers; commits name it */
     int64_t next_due;
     struct stream streams[KINDS * PARTITIONS_MAX];
     struct held *held[HELD_MAX];
@@ -168,9 +169,9 @@ struct member {
 struct group {
     struct member members[NODES_MAX];
     bool preparing;
-    uint64_t rebalance;        /* number of the one under way */
-    int owner[PARTITIONS_MAX]; /* node, -1: nobody */
-    uint64_t owner_life[PARTITIONS_MAX];
+    uint64_t rebalance;                  /* number of the one under way */
+    int owner[PARTITIONS_MAX];           /* node, -1: nobody */
+    uint64_t generation[PARTITIONS_MAX]; /* node.generation of the owner */
 };
 
 struct request {
@@ -204,7 +205,7 @@ struct letter {
     int partition, key;
     char *text;            /* the parked value or the metadata */
     struct stream *stream; /* COMMIT */
-    uint64_t stream_serial, ok_order;
+    uint64_t stream_serial, ok_order, generation;
     int64_t offset;
 };
 
@@ -301,7 +302,7 @@ void group_arrived(struct world *w, struct happening h);
 void group_deadline(struct world *w, struct happening h);
 void group_session(struct world *w, struct happening h);
 void group_dead(struct world *w, struct node *n);
-bool group_fences(const struct world *w, int node, uint64_t life, int partition);
+bool group_fences(const struct world *w, int node, uint64_t generation, int partition);
 
 /* ---- worker_node ---- */
 /* The loop's one round after facts: time passes, actions are carried out, the next wake-up is set. */
