@@ -20,7 +20,7 @@ static int partition_of(const struct scene *sc, int row)
 static void mail(struct scene *sc, struct request_to_kafka *rq, enum scene_happening kind, int64_t delay)
 {
     sim_at(sc->sim, delay,
-           (struct happening){.kind = kind, .node = rq->door, .serial = rq->life, .what = rq});
+           (struct happening){.kind = (int)kind, .node = rq->door, .serial = rq->life, .what = rq});
 }
 
 static struct request_to_kafka *request_new(struct scene *sc, struct door *d, int partition)

@@ -16,7 +16,7 @@ static void copy_look(const struct look *from, struct look *to)
 static void mail(struct scene *sc, struct statement *st, enum scene_happening kind, int64_t delay)
 {
     sim_at(sc->sim, delay,
-           (struct happening){.kind = kind, .node = st->door, .serial = st->life, .what = st});
+           (struct happening){.kind = (int)kind, .node = st->door, .serial = st->life, .what = st});
 }
 
 static int64_t trip(struct scene *sc)

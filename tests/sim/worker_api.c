@@ -20,7 +20,7 @@ static enum mood mood_now(const struct world *w)
 static void mail(struct world *w, struct request *r, enum happening_kind kind, int64_t delay)
 {
     sim_at(w->sim, delay,
-           (struct happening){.kind = kind, .node = r->node->index, .serial = r->life, .what = r});
+           (struct happening){.kind = (int)kind, .node = r->node->index, .serial = r->life, .what = r});
 }
 
 static void answer_later(struct world *w, struct request *r, struct outcome answer)

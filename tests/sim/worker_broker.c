@@ -74,7 +74,8 @@ static struct letter *letter_new(struct world *w, struct node *n, const char *te
 
 static void letter_mail(struct world *w, struct letter *l, enum happening_kind kind, int64_t delay)
 {
-    sim_at(w->sim, delay, (struct happening){.kind = kind, .node = l->node, .serial = l->life, .what = l});
+    sim_at(w->sim, delay,
+           (struct happening){.kind = (int)kind, .node = l->node, .serial = l->life, .what = l});
 }
 
 /* One producer's records of one partition are stored in the order in which they were produced. */

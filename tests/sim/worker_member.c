@@ -29,7 +29,7 @@ static void later(struct world *w, struct node *n, enum happening_kind kind, int
                   int64_t high)
 {
     sim_at(w->sim, world_delay(w, low, high),
-           (struct happening){.kind = kind,
+           (struct happening){.kind = (int)kind,
                               .node = n->index,
                               .serial = n->life,
                               .number = partition,
