@@ -1,4 +1,5 @@
 /* Reads for the dead-letter tool: scans both topics, fetches single records, always read-committed. */
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -6,6 +7,7 @@
 #include "worker/dlq/dlq_store_room.h"
 
 #define FORWARD_MAX 10000 /* records to read over rather than to jump over */
+#define RETRY_MS 100
 
 int dlq_store_timeout_ms(const struct dlq_store *s)
 {
@@ -114,6 +116,39 @@ static int assign(struct dlq_store *s, const rd_kafka_topic_partition_list_t *li
     return code ? kafka_err(code, NULL, err, "assigning partitions") : 0;
 }
 
+/* Failures that pass: a leader or coordinator that is being elected, a topic so new that not every broker knows it. */
+static bool passes(rd_kafka_resp_err_t code)
+{
+    static const rd_kafka_resp_err_t CODES[] = {
+        RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
+        RD_KAFKA_RESP_ERR__TRANSPORT,
+        RD_KAFKA_RESP_ERR__TIMED_OUT,
+        RD_KAFKA_RESP_ERR__WAIT_COORD,
+        RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+        RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+        RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION,
+        RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
+        RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
+        RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+        RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
+    };
+    for (size_t i = 0; i < ARRAY_LEN(CODES); i++)
+        if (code == CODES[i])
+            return true;
+    return false;
+}
+
+/* Is it worth asking again? Waits a little when it is. */
+static bool ask_again(rd_kafka_resp_err_t code, int64_t deadline_ns)
+{
+    if (!passes(code) || clock_monotonic_ns() >= deadline_ns)
+        return false;
+    poll(NULL, 0, RETRY_MS);
+    return true;
+}
+
 /*
  * The next record or end of a partition. Returns 1 with *ret_msg, 0 when nothing came yet, -1 on an error. A lost connection is not
  * an error: librdkafka connects again, and *deadline_ns says for how long that may take.
@@ -123,8 +158,7 @@ static int next_message(struct dlq_store *s, int64_t *deadline_ns, rd_kafka_mess
 {
     rd_kafka_message_t *msg = rd_kafka_consumer_poll(s->consumer, POLL_MS);
     int64_t now = clock_monotonic_ns();
-    bool waiting = !msg || msg->err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN ||
-                   msg->err == RD_KAFKA_RESP_ERR__TRANSPORT || msg->err == RD_KAFKA_RESP_ERR__TIMED_OUT;
+    bool waiting = !msg || passes(msg->err);
     if (!waiting && msg->err && msg->err != RD_KAFKA_RESP_ERR__PARTITION_EOF) {
         kafka_err(msg->err, rd_kafka_message_errstr(msg), err, "reading dead letters");
         rd_kafka_message_destroy(msg);
@@ -153,14 +187,25 @@ struct pass {
     void *context;
 };
 
+static rd_kafka_resp_err_t watermarks(struct dlq_store *s, const char *topic, int partition, int64_t *low,
+                                      int64_t *high)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + s->cfg.timeout_ns;
+    rd_kafka_resp_err_t code;
+    do
+        code = rd_kafka_query_watermark_offsets(s->consumer, topic, partition, low, high,
+                                                dlq_store_timeout_ms(s));
+    while (code && ask_again(code, deadline_ns));
+    return code;
+}
+
 /* Assign every partition that holds anything, from its first record; ends are fixed now, so a busy topic is no endless pass. */
 static int pass_begin(struct dlq_store *s, struct pass *p, struct err *err)
 {
     PARTITIONS *list = rd_kafka_topic_partition_list_new(p->partitions);
     for (int i = 0; i < p->partitions; i++) {
         int64_t low = 0;
-        rd_kafka_resp_err_t code = rd_kafka_query_watermark_offsets(s->consumer, p->topic, i, &low,
-                                                                    &p->end[i], dlq_store_timeout_ms(s));
+        rd_kafka_resp_err_t code = watermarks(s, p->topic, i, &low, &p->end[i]);
         if (code)
             return kafka_err(code, p->topic, err, "asking for the ends of the topic");
         if (p->end[i] <= low) {
@@ -271,17 +316,28 @@ static bool take_dead_letter(void *context, const rd_kafka_message_t *msg)
     return dlq_index_dead_letter(scan->ix, &rec, key, msg->partition, msg->offset, message_time_ns(msg));
 }
 
+/* One answer for all partitions: the call's own code, or the first partition's that failed. */
+static rd_kafka_resp_err_t committed(struct dlq_store *s, rd_kafka_topic_partition_list_t *list)
+{
+    rd_kafka_resp_err_t code = rd_kafka_committed(s->consumer, list, dlq_store_timeout_ms(s));
+    for (int i = 0; i < list->cnt && !code; i++)
+        code = list->elems[i].err;
+    return code;
+}
+
 static int read_progress(struct dlq_store *s, struct dlq_replayed *done, struct err *err)
 {
     PARTITIONS *list = rd_kafka_topic_partition_list_new(s->replay_partitions);
     rd_kafka_topic_partition_list_add_range(list, s->replay_topic, 0, s->replay_partitions - 1);
-    rd_kafka_resp_err_t code = rd_kafka_committed(s->consumer, list, dlq_store_timeout_ms(s));
+    int64_t deadline_ns = clock_monotonic_ns() + s->cfg.timeout_ns;
+    rd_kafka_resp_err_t code;
+    do
+        code = committed(s, list);
+    while (code && ask_again(code, deadline_ns));
     if (code)
         return kafka_err(code, s->replay_topic, err, "reading how far the worker's replays are");
     for (int i = 0; i < list->cnt; i++) {
         const rd_kafka_topic_partition_t *p = &list->elems[i];
-        if (p->err)
-            return kafka_err(p->err, s->replay_topic, err, "reading how far the worker's replays are");
         dlq_replayed_read(&done[p->partition], p->offset, p->metadata);
     }
     return 0;
