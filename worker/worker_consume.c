@@ -54,6 +54,7 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         {"partition.assignment.strategy", "range",
          "cooperative-sticky repeats deliveries on older libraries"},
         {"enable.partition.eof", "false", "nothing here waits for an end"},
+        {"allow.auto.create.topics", "false", "the source topic is not ours to create"},
         {"heartbeat.interval.ms", "500", NULL},
         {"session.timeout.ms", "8000", NULL},
         {"fetch.max.bytes", "8388608", NULL},

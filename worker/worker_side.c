@@ -35,6 +35,8 @@ static rd_kafka_conf_t *side_conf(const struct worker *w, struct err *err)
         {"auto.offset.reset", "earliest", "a parked key or a replay must never be passed over"},
         {"isolation.level", "read_committed", "an aborted replay never happened"},
         {"enable.partition.eof", "true", "the end of the parked keys opens the partition"},
+        {"session.timeout.ms", "8000",
+         NULL}, /* joins no group; but the library wants it below max.poll.interval.ms */
         {"fetch.max.bytes", "4194304", NULL},
         {"queued.max.messages.kbytes", "4096", NULL},
         {"fetch.wait.max.ms", "100", NULL},

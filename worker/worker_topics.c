@@ -66,13 +66,18 @@ static int topics_check(struct worker *w, rd_kafka_t *rk, bool *ret_missing, str
 int worker_topics_check(struct worker *w, bool *ret_missing, struct err *err)
 {
     char why[512];
+    /* A consumer: a producer that asks for a topic makes the broker create it, with the broker's number of partitions. */
+    const struct kafka_setting settings[] = {
+        {"allow.auto.create.topics", "false", "topics are created with as many partitions as the source has"},
+        {"session.timeout.ms", "8000",
+         NULL}}; /* joins no group; but the library wants it below max.poll.interval.ms */
     *ret_missing = false;
-    rd_kafka_conf_t *conf =
-        kafka_conf_new(w->opt.kafka_brokers, w->target->program, NULL, 0, &w->opt.kafka, err);
+    rd_kafka_conf_t *conf = kafka_conf_new(w->opt.kafka_brokers, w->target->program, settings,
+                                           ARRAY_LEN(settings), &w->opt.kafka, err);
     if (!conf)
         return -1;
     kafka_conf_log(conf);
-    rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
     if (!rk) {
         rd_kafka_conf_destroy(conf);
         return err_set(err, ERR_PERMANENT, "making a Kafka client: %s", why);

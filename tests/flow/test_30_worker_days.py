@@ -5,6 +5,8 @@ import pytest
 from processes import free_port
 import programs
 from programs import http
+from rig_kafka import Kafka
+from topics import Topics
 from worker_world import Orders
 
 DLQ = "tandem.inventory.dlq"
@@ -212,3 +214,24 @@ def test_a_wrong_option_is_one_line_and_100(worker, topics, inventory_api, optio
     assert code == 100
     assert option.replace("_", "-") in error or option in error or value.partition("=")[0] in error
     assert topics.names() == ["tandem.orders"]
+
+
+def test_a_broker_that_creates_topics_by_itself_is_not_made_to(session_dir, worker, started):
+    """A producer's look at a missing topic would create it with the broker's own number of partitions."""
+    broker = Kafka(session_dir / "kafka-auto").start_new({"auto.create.topics.enable": "true", "num.partitions": "1"})
+    started.append(broker)
+    program = worker("inventory", ready=False, kafka_brokers=broker.brokers, url="http://127.0.0.1:9",
+                     startup_timeout="300ms")
+    assert program.wait_gone(timeout=30) == 100
+    assert "does not exist" in program.log()
+    topics = Topics(broker.brokers)
+    assert topics.names() == []
+    topics.create("tandem.orders", 3)
+    worker("inventory", kafka_brokers=broker.brokers, url="http://127.0.0.1:9")
+    assert {name: topics.partitions(name) for name in topics.names()} == {
+        "tandem.orders": 3, DLQ: 3, "tandem.inventory.replay": 3, "tandem.inventory.parked": 3}
+
+
+def test_a_short_max_poll_interval_reaches_both_consumers(topics, worker):
+    assert topics.partitions("tandem.orders") == 6
+    worker("inventory", url="http://127.0.0.1:9", kafka="max.poll.interval.ms=10000")
