@@ -35,7 +35,8 @@ static const char look_sql[] = "SELECT pg_current_snapshot()::text, last_value F
 /*
  * $1 after_id and floor, $2 ceiling, $3 prev's xmax, $4 cur, $5 after_id, $6 stragglers, $7 rows, $8 bytes, $9 largest record.
  * First arm: transactions younger than prev (their ids are above floor). Second arm: those in progress in prev and finished in cur.
- * The sum bounds what one page can hold in memory; a row that is too large is not fetched at all.
+ * The sum bounds what one page can hold in memory; a row that is too large is not fetched at all. The sum comes back with each row, so
+ * that the answer's reader knows whether this bound ended the page: rows that were not fetched hold less here than they count there.
  */
 #define TOO_LARGE "coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) > $9::bigint"
 static const char page_sql[] =
@@ -47,20 +48,20 @@ static const char page_sql[] =
     " CASE WHEN jsonb_typeof(headers) = 'object' AND pg_column_size(headers) <= 65536"
     "  THEN ARRAY(SELECT e.v FROM jsonb_each_text(headers) AS e(k, v)) END,"
     " headers IS NOT NULL AND (jsonb_typeof(headers) <> 'object' OR pg_column_size(headers) > 65536),"
-    " left(traceparent, 1100), created_at, " TOO_LARGE
-    " FROM (SELECT *, sum(256 + least(coalesce(octet_length(payload), 0)::bigint, $9::bigint)"
-    "   + least(coalesce(octet_length(key), 0)::bigint, $9::bigint) + coalesce(pg_column_size(headers), 0))"
-    "   OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS running,"
-    "   row_number() OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS n FROM ("
-    "  (SELECT * FROM tandem.outbox WHERE id > $1::bigint AND id <= $2::bigint AND txid >= $3::xid8"
-    "    AND pg_visible_in_snapshot(txid, $4::pg_snapshot) ORDER BY id LIMIT $7::int)"
-    "  UNION ALL"
-    "  (SELECT late.* FROM unnest($6::xid8[]) AS straggler(txid) CROSS JOIN LATERAL"
-    "    (SELECT * FROM tandem.outbox o WHERE o.txid = straggler.txid AND o.id > $5::bigint ORDER BY o.id "
+    " left(traceparent, 1100), created_at, " TOO_LARGE ", running"
+    " FROM (SELECT *, sum(bytes) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS running"
+    "  FROM (SELECT *, 256 + least(coalesce(octet_length(payload), 0), $9::int)"
+    "    + least(coalesce(octet_length(key), 0), $9::int)"
+    "    + least(coalesce(pg_column_size(headers), 0), 65536) AS bytes FROM ("
+    "   (SELECT * FROM tandem.outbox WHERE id > $1::bigint AND id <= $2::bigint AND txid >= $3::xid8"
+    "     AND pg_visible_in_snapshot(txid, $4::pg_snapshot) ORDER BY id LIMIT $7::int)"
+    "   UNION ALL"
+    "   (SELECT late.* FROM unnest($6::xid8[]) AS straggler(txid) CROSS JOIN LATERAL"
+    "     (SELECT * FROM tandem.outbox o WHERE o.txid = straggler.txid AND o.id > $5::bigint ORDER BY o.id "
     "LIMIT $7::int) AS late"
-    "    ORDER BY late.id LIMIT $7::int)"
-    "  ORDER BY id LIMIT $7::int) AS merged) AS page"
-    " WHERE running <= $8::bigint OR n = 1 ORDER BY id";
+    "     ORDER BY late.id LIMIT $7::int)"
+    "   ORDER BY id LIMIT $7::int) AS merged) AS sized) AS page"
+    " WHERE running <= $8::bigint OR running = bytes ORDER BY id";
 
 /* Only when nobody holds it, or we do (after a lost connection). Raises the epoch: whatever an older session still does is void. */
 static const char acquire_sql[] =

@@ -47,6 +47,7 @@ enum page_column {
     PAGE_TRACEPARENT,
     PAGE_CREATED_AT,
     PAGE_TOO_LARGE,
+    PAGE_RUNNING, /* bytes of the page up to and with this row, as the query counts them */
     PAGE_COLUMNS
 };
 

@@ -9,6 +9,7 @@
 #include "producer/relay/relay_row.h"
 
 #define ATTRIBUTE_BYTES_MAX 1024 /* of type, source, …: what a worker takes, EVENT_ATTRIBUTE_BYTES_MAX */
+#define HEADERS_BYTES_MAX 65536  /* as the page query counts and fetches them */
 #define ROW_OVERHEAD_BYTES 256   /* of a row beside its payload, for the bounds in bytes */
 
 void relay_table_drop_results(struct table *t)
@@ -138,26 +139,31 @@ static size_t row_bytes(const PGresult *res, int row)
     return bytes;
 }
 
-/* The page is the result itself: rows stay where libpq put them until the core frees the page. */
+/* Could the rest of the batch begin with a row that the page's bound in bytes had no room for? */
+static bool cut_by_bytes(const struct table *t, const PGresult *res, int count)
+{
+    int64_t row_max = ROW_OVERHEAD_BYTES + 2 * t->opt->max_record_bytes + HEADERS_BYTES_MAX;
+
+    return count > 0 && number(res, count - 1, PAGE_RUNNING) + row_max > t->page_bytes;
+}
+
+/*
+ * The page is the result itself: rows stay where libpq put them until the core frees the page. Cut by rows, or perhaps by bytes: then
+ * the next page may be empty, which costs one short statement.
+ */
 static int answer_page(struct table *t, struct relay_core *c, int64_t now)
 {
     PGresult *res = t->results[0];
     int count = PQntuples(res);
-    int64_t bytes = 0;
-    bool more;
+    bool more = count == (int)t->opt->page_rows || cut_by_bytes(t, res, count);
 
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < count; i++)
         t->rows[i] =
             (struct relay_row){.id = number(res, i, PAGE_ID),
                                .topic = column(res, i, PAGE_TOPIC),
                                .key = column(res, i, PAGE_KEY),
                                .bytes = row_bytes(res, i),
                                .created_ns = relay_row_unix_us(column(res, i, PAGE_CREATED_AT)) * NS_PER_US};
-        bytes += (int64_t)t->rows[i].bytes;
-    }
-    /* Cut by rows, or perhaps by bytes: then the next page may be empty, which costs one short statement. */
-    more = count == (int)t->opt->page_rows ||
-           (count > 0 && bytes + 2 * t->opt->max_record_bytes + 65536 > t->page_bytes);
     t->result_count = 0;
     relay_core_page(c, now, res, t->rows, count, more);
     return 0;
