@@ -88,7 +88,7 @@ def test_an_event_of_another_type_is_skipped_and_counted(orders, worker, invento
 def test_failures_are_retried_until_each_event_is_in(orders, worker, inventory_api, wait_until, topics):
     inventory_api.fault("status", status=500, share=0.3)
     inventory_api.fault("execute-then-500", share=0.1)
-    program = worker("inventory", attempts_max=100, **FAST)
+    program = worker("inventory", attempts_max=60, **FAST)
     orders.place_many(500, keys=20)
     wait_until(lambda: len(inventory_api.ids()) == 500 and delivered(program) == 500, message="all delivered")
     assert inventory_api.audit()["violations"] == 0
