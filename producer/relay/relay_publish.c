@@ -22,6 +22,7 @@
 #define PROBE_MS 200
 #define QUEUE_SPARE 1000 /* the core's window is the bound; librdkafka's queue must never be */
 #define SUBJECT_BYTES_MAX 1024
+#define LAST_REPORTS_NS (100 * NS_PER_MS) /* a failed producer's, before it is replaced */
 
 struct topic {
     char name[250];
@@ -47,6 +48,10 @@ struct relay_publish {
  * linger.ms 0: a record goes out at once, and while five requests are on the wire those that follow gather into the next one. So it
  * costs no latency when there is little to do and fills the requests when there is much. (Two producers, one with linger for draining,
  * would break the order of a key.)
+ *
+ * enable.gapless.guarantee: without it, when the broker refuses a request for one record of it, librdkafka numbers the requests behind
+ * it anew and sends them, and rows of the same key overtake those that the core publishes again. With it the producer fails as a whole
+ * and replace_producer goes on in order, after some milliseconds.
  */
 static rd_kafka_conf_t *make_conf(const struct relay_options *opt, struct err *err)
 {
@@ -57,6 +62,7 @@ static rd_kafka_conf_t *make_conf(const struct relay_options *opt, struct err *e
     const struct kafka_setting settings[] = {
         {"acks", "all", "an event counts as published when no broker's loss can lose it"},
         {"enable.idempotence", "true", "a retried request must neither double nor overtake"},
+        {"enable.gapless.guarantee", "true", "what follows a refused request must not go on without it"},
         {"partitioner", "murmur2_random", "Java producers must find the same partition"},
         {"message.timeout.ms", "0", "while Kafka is away nothing is given up"},
         {"queue.buffering.max.messages", messages, "the option window_messages is the bound"},
@@ -428,7 +434,7 @@ static bool note_error(struct relay_publish *p, rd_kafka_event_t *event, int64_t
         p->up = false;
         p->probe_at = now + PROBE_NS;
     }
-    return code == RD_KAFKA_RESP_ERR__FATAL;
+    return rd_kafka_event_error_is_fatal(event) != 0; /* the code is the reason's, not ERR__FATAL */
 }
 
 static void drain_wake(struct relay_publish *p)
@@ -441,10 +447,38 @@ static void drain_wake(struct relay_publish *p)
     while (n > 0);
 }
 
+/* true: a failed producer is to be replaced. */
+static bool hear_event(struct relay_publish *p, struct relay_core *c, int64_t now, rd_kafka_event_t *event)
+{
+    bool fatal = false;
+
+    if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR)
+        report_all(p, c, now, event);
+    else if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_ERROR)
+        fatal = note_error(p, event, now);
+    rd_kafka_event_destroy(event);
+    return fatal;
+}
+
+/* Which row it was that the broker refused comes just after the error: without that the next producer would meet it unwarned. */
+static void hear_last_reports(struct relay_publish *p, struct relay_core *c, int64_t now)
+{
+    int64_t until = clock_monotonic_ns() + LAST_REPORTS_NS;
+
+    relay_publish_purge(p);
+    while (rd_kafka_outq_len(p->rk) > 0 && clock_monotonic_ns() < until) {
+        rd_kafka_event_t *event = rd_kafka_queue_poll(p->queue, 10);
+
+        if (event)
+            (void)hear_event(p, c, now, event);
+    }
+}
+
 static int replace_producer(struct relay_publish *p, struct relay_core *c, int64_t now, struct err *err)
 {
-    LOG_ERR("the Kafka producer failed for good, a new one publishes again what was not acknowledged",
-            LOG_INT("outstanding", relay_core_counts(c).outstanding));
+    LOG_WARNING("the Kafka producer ended, a new one publishes again what was not acknowledged",
+                LOG_INT("outstanding", relay_core_counts(c).outstanding));
+    hear_last_reports(p, c, now);
     free_producer(p);
     if (make_producer(p, err) < 0)
         return -1;
@@ -458,19 +492,15 @@ int relay_publish_reports(struct relay_publish *p, struct relay_core *c, int64_t
     bool fatal = false;
 
     drain_wake(p); /* before the queue: a byte written later means there is more */
-    while ((event = rd_kafka_queue_poll(p->queue, 0)) != NULL) {
-        if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR)
-            report_all(p, c, now, event);
-        else if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_ERROR)
-            fatal = note_error(p, event, now) || fatal;
-        rd_kafka_event_destroy(event);
-    }
+    while ((event = rd_kafka_queue_poll(p->queue, 0)) != NULL)
+        fatal = hear_event(p, c, now, event) || fatal;
     return fatal ? replace_producer(p, c, now, err) : 0;
 }
 
+/* Also what is on the wire: the client would try that again on its own, behind rows that somebody has published meanwhile. */
 void relay_publish_purge(struct relay_publish *p)
 {
-    rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_NON_BLOCKING);
+    rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
 }
 
 /* ---- is Kafka there ------------------------------------------------------------------------------------------------- */

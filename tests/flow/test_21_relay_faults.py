@@ -1,6 +1,6 @@
 """tandem-relay and the faults that a review found in it: each test is named after what went wrong."""
 import pytest
-from test_20_relay import TOPIC, bare, parked, put, values
+from test_20_relay import TOPIC, bare, by_key, first_seen, parked, put, values
 
 NOT_YET = """SELECT count(*) FROM tandem.outbox o, tandem.relay_cursor c WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot)"""
 
@@ -34,3 +34,18 @@ def test_a_page_cut_by_huge_headers_is_not_taken_for_the_end_of_the_batch(databa
     settled()
     assert sorted(values(topics)) == ["after", "before"]
     assert parked(database) == [("huge", "bad-headers", False)]
+
+
+def test_what_follows_a_refused_request_does_not_overtake_it(database, topics, relay, settled):
+    topics.create("small.records", 1, max_message_bytes=20000)
+    connection = database.connect()
+    with connection.transaction():
+        for n in range(6000):
+            put(connection, str(n), key=f"k{n % 7}", topic="small.records")
+            if n % 300 == 100:  # refused by the broker together with nine rows of other keys, while more requests are on their way
+                put(connection, "x" * 50000, key=f"large-{n}", topic="small.records")
+    running = relay(window_messages=200, page_rows=100, kafka="batch.num.messages=10")
+    settled(120)
+    assert len(parked(database)) == 20 and running.metric("tandem_relay_rewinds_total") >= 20
+    for key, found in by_key(topics, "small.records").items():
+        assert first_seen(found) == sorted(set(found), key=int), key
