@@ -308,6 +308,14 @@ static rd_kafka_headers_t *make_headers(const struct relay_record *rec)
     return headers;
 }
 
+/* When it was written, but never in the future: a broker refuses that (KIP-937), and it only says that Postgres' clock is ahead. */
+static int64_t timestamp_ms(const struct relay_record *rec)
+{
+    int64_t created_ms = rec->created_us / 1000, now_ms = clock_wall_ns() / NS_PER_MS;
+
+    return created_ms > 0 && created_ms < now_ms ? created_ms : now_ms;
+}
+
 static rd_kafka_resp_err_t produce(struct relay_publish *p, const struct relay_record *rec,
                                    rd_kafka_topic_t *topic, uint64_t seq)
 {
@@ -316,7 +324,7 @@ static rd_kafka_resp_err_t produce(struct relay_publish *p, const struct relay_r
         rd_kafka_producev(p->rk, RD_KAFKA_V_RKT(topic), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
                           RD_KAFKA_V_KEY(rec->key.data, rec->key.len),
                           RD_KAFKA_V_VALUE((void *)(uintptr_t)rec->payload.data, rec->payload.len),
-                          RD_KAFKA_V_TIMESTAMP(rec->created_us / 1000), RD_KAFKA_V_HEADERS(headers),
+                          RD_KAFKA_V_TIMESTAMP(timestamp_ms(rec)), RD_KAFKA_V_HEADERS(headers),
                           RD_KAFKA_V_OPAQUE((void *)(uintptr_t)seq), RD_KAFKA_V_END);
 
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR)

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #define US_1970_TO_2000 INT64_C(946684800000000)
+#define UNIX_US_MAX (INT64_MAX / 1000) /* what fits in nanoseconds */
+#define UNIX_US_MIN (INT64_MIN / 2000) /* and so that the age of such a row fits too */
 #define US_PER_DAY INT64_C(86400000000)
 
 static uint32_t read_u32(const char *p)
@@ -22,7 +24,11 @@ int64_t relay_row_int64(struct slice value)
 
 int64_t relay_row_unix_us(struct slice timestamp)
 {
-    return relay_row_int64(timestamp) + US_1970_TO_2000;
+    int64_t us = relay_row_int64(timestamp);
+
+    if (us > UNIX_US_MAX - US_1970_TO_2000) /* the year 2262 and later, infinity */
+        return UNIX_US_MAX;
+    return us < UNIX_US_MIN ? UNIX_US_MIN : us + US_1970_TO_2000;
 }
 
 /* ---- headers -------------------------------------------------------------------------------------------------------- */

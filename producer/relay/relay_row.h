@@ -6,8 +6,9 @@
 #include "common/event.h"
 #include "producer/relay/relay_source.h"
 
-int64_t relay_row_int64(struct slice value);       /* 8 bytes, network order; 0 for any other length */
-int64_t relay_row_unix_us(struct slice timestamp); /* timestamptz: microseconds since 2000-01-01 UTC */
+int64_t relay_row_int64(struct slice value); /* 8 bytes, network order; 0 for any other length */
+int64_t relay_row_unix_us(
+    struct slice timestamp); /* timestamptz: microseconds since 2000-01-01 UTC; the result fits in ns */
 /*
  * Fill rec->headers from two text[] values of the same length (both without data: none). More or larger than the limits, a name that is
  * empty, reserved (ce_…, x-dlq-…, __dlq.…, content-type, traceparent) or has a NUL: the record is marked as poison.

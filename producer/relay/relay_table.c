@@ -63,13 +63,17 @@ static const char page_sql[] =
     "   ORDER BY id LIMIT $7::int) AS merged) AS sized) AS page"
     " WHERE running <= $8::bigint OR running = bytes ORDER BY id";
 
-/* Only when nobody holds it, or we do (after a lost connection). Raises the epoch: whatever an older session still does is void. */
+/*
+ * Only when nobody holds it, or we do (after a lost connection). A lease beyond the longest lease_ttl was given before the database's clock
+ * went back: nobody renews it any more, or it would not stand there. Raises the epoch: whatever an older session still does is void.
+ */
 static const char acquire_sql[] =
     "UPDATE tandem.relay_cursor SET epoch = epoch + 1, holder = $1::text, lease_until = clock_timestamp() + "
     "$2::interval,"
     " system_identifier = coalesce(system_identifier, (SELECT system_identifier FROM pg_control_system())),"
     " updated_at = clock_timestamp()"
-    " WHERE shard = '0' AND (lease_until < clock_timestamp() OR holder = $1::text)"
+    " WHERE shard = '0' AND (lease_until < clock_timestamp() OR holder = $1::text"
+    "  OR lease_until > clock_timestamp() + interval '2 minutes')"
     " RETURNING epoch, prev_snapshot::text, prev_floor, cur_snapshot::text, cur_floor, cur_ceiling, last_id, "
     "ctid::text,"
     " system_identifier = (SELECT system_identifier FROM pg_control_system()),"

@@ -49,3 +49,21 @@ def test_what_follows_a_refused_request_does_not_overtake_it(database, topics, r
     assert len(parked(database)) == 20 and running.metric("tandem_relay_rewinds_total") >= 20
     for key, found in by_key(topics, "small.records").items():
         assert first_seen(found) == sorted(set(found), key=int), key
+
+
+def test_a_clock_of_postgres_that_is_ahead_parks_nothing(database, topics, relay, settled):
+    connection = database.connect()
+    connection.execute("""INSERT INTO tandem.outbox (topic, key, type, payload, created_at)
+        VALUES (%s, 'a', 'order.changed', '3 days', now() + interval '3 days'), (%s, 'a', 'order.changed', 'for ever', 'infinity')""", (TOPIC, TOPIC))
+    relay()
+    settled()
+    assert parked(database) == []
+    assert values(topics) == ["3 days", "for ever"]
+
+
+def test_a_clock_of_postgres_that_went_back_does_not_keep_the_lease_of_a_dead_relay(database, topics, relay, settled):
+    database.query("UPDATE tandem.relay_cursor SET holder = 'dead', lease_until = clock_timestamp() + interval '1 hour'")
+    put(database.connect(), "1")
+    relay()
+    settled()
+    assert values(topics) == ["1"]

@@ -37,6 +37,19 @@ static void no_time_breaks_the_form(void **state)
     assert_int_equal(relay_row_time(INT64_MIN, out), 27);
 }
 
+static void no_time_of_postgres_overflows_in_nanoseconds(void **state)
+{
+    struct slice infinity = {"\x7f\xff\xff\xff\xff\xff\xff\xff", 8};
+    struct slice minus_infinity = {"\x80\0\0\0\0\0\0\0", 8};
+    struct slice year_2000 = {"\0\0\0\0\0\0\0\0", 8};
+
+    (void)state;
+    assert_true(relay_row_unix_us(year_2000) == INT64_C(946684800000000));
+    assert_true(relay_row_unix_us(infinity) == INT64_MAX / 1000);
+    assert_true(relay_row_unix_us(minus_infinity) < 0 &&
+                relay_row_unix_us(minus_infinity) > INT64_MIN / 1000);
+}
+
 static void ids_have_the_usual_form(void **state)
 {
     char out[RELAY_ROW_UUID_BYTES];
@@ -183,6 +196,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(times_are_rfc3339_with_microseconds),
         cmocka_unit_test(no_time_breaks_the_form),
+        cmocka_unit_test(no_time_of_postgres_overflows_in_nanoseconds),
         cmocka_unit_test(ids_have_the_usual_form),
         cmocka_unit_test(only_legal_topics_pass),
         cmocka_unit_test(headers_come_with_their_values_also_null_and_empty),
