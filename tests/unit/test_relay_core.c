@@ -101,11 +101,11 @@ static void saved(bool held)
 /* A look that finds a batch, and a page of rows id … with one key each ("k1" for id 1, …) or all with one key. */
 static void give_rows(int64_t first_id, int count, const char *key)
 {
-    struct relay_row rows[16];
-    char keys[16][24];
+    struct relay_row rows[20];
+    char keys[20][24];
     char text[64];
 
-    assert_true(count <= 16);
+    assert_true(count <= 20);
     xid++;
     snprintf(text, sizeof(text), "%d:%d:", (int)xid, (int)xid);
     struct look look = {snap(text), xid, first_id + count - 1, first_id + count - 1};
@@ -303,6 +303,31 @@ static void a_refused_row_is_stored_as_parked_with_the_position_past_it(void **s
     now += 300 * NS_PER_MS;
     a = expect(RELAY_SAVE);
     assert_int_equal(a.park_count, 0); /* stored once */
+    end();
+}
+
+static void no_save_copies_more_parked_rows_than_fit_in_its_time(void **state)
+{
+    uint64_t seqs[20];
+
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 20, NULL);
+    for (int i = 0; i < 20; i++)
+        seqs[i] = publish(i);
+    for (int i = 0; i < 20; i++)
+        relay_core_report(core, now, seqs[i], RELAY_REFUSED, PARK_TOO_LARGE, NULL);
+    struct relay_action a = expect(RELAY_SAVE); /* at once: the rest waits for it */
+    assert_int_equal(a.park_count, 16);
+    assert_int_equal(a.position->last_id, 16);
+    saved(true);
+    now += 60 * NS_PER_MS;
+    a = expect(RELAY_SAVE);
+    assert_int_equal(a.park_count, 4);
+    assert_int_equal(a.parks[0].id, 17);
+    saved(true);
     end();
 }
 
@@ -560,6 +585,7 @@ int main(void)
         cmocka_unit_test(a_lease_counts_from_the_sending_of_the_statement),
         cmocka_unit_test(a_lost_connection_forgets_what_was_not_stored),
         cmocka_unit_test(a_refused_row_is_stored_as_parked_with_the_position_past_it),
+        cmocka_unit_test(no_save_copies_more_parked_rows_than_fit_in_its_time),
         cmocka_unit_test(later_rows_of_a_parked_key_follow_it),
         cmocka_unit_test(other_keys_and_the_policy_continue_go_on),
         cmocka_unit_test(keys_of_stored_parked_rows_count_from_the_start),

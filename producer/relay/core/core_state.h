@@ -9,7 +9,11 @@
 
 #define PAGES_AHEAD 2               /* pages held at once: one being published, the next prefetched */
 #define PAGES_MAX (PAGES_AHEAD + 2) /* with dropped ones that wait for their FREE_PAGE */
-#define PARKS_MAX 256               /* parked rows stored by one SAVE; the prefix waits at the limit */
+/*
+ * Parked rows stored by one SAVE; the prefix waits at the limit. The server copies each whole, and the outbox takes payloads of 64 MiB: with
+ * many more of them the statement would run into its timeout, each time again.
+ */
+#define PARKS_MAX 16
 
 enum { DB_IDLE = -1 };
 
