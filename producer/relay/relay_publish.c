@@ -17,6 +17,7 @@
 #define TOPICS_MAX 512   /* handles kept; a relay with more topics asks for some of them again */
 #define TOPIC_ASK_MS 200 /* the loop stands still so long at most, below the lease's time */
 #define TOPIC_CREATE_MS 500
+#define TOPIC_QUICK_NS (20 * NS_PER_MS)
 #define TOPIC_MISSING_NS (2 * NS_PER_S) /* so long a topic that was not there is not asked for again */
 #define PROBE_NS NS_PER_S
 #define PROBE_MS 200
@@ -256,7 +257,8 @@ static enum publish_result need_topic(struct relay_publish *p, const char *name,
         return refuse_topic(t, why);
     t->handle = rd_kafka_topic_new(p->rk, name, NULL);
     ENSURE(t->handle); /* a legal name and the producer's own settings */
-    return PUBLISH_TAKEN;
+    /* The lease was looked at before the question: after a long answer it must be looked at again before the row goes out. */
+    return clock_monotonic_ns() - now < TOPIC_QUICK_NS ? PUBLISH_TAKEN : PUBLISH_LATER;
 }
 
 /* ---- records -------------------------------------------------------------------------------------------------------- */
