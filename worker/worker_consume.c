@@ -14,9 +14,23 @@
  */
 enum consume_state { CONSUME_IDLE, CONSUME_ASSIGNING, CONSUME_HELD, CONSUME_DRAINING };
 
-#define CONSUME_BATCH 256 /* events per turn of the loop */
+/* Taken from one queue in one turn of the loop: by so much a window is overrun before its pause comes. */
+#define CONSUME_BATCH 64
+#define CONSUME_BATCH_BYTES (1 << 20) /* and one record */
+#define CONSUME_PREFETCH_KB 8192      /* what librdkafka holds over all partitions before we ask for it */
 #define CONSUME_RETRY_NS NS_PER_S
 #define CONSUME_CLOSE_NS (5 * NS_PER_S)
+
+/*
+ * Each partition has a queue of its own, and a pause is not to look into it: librdkafka's own pause throws the prefetched records away,
+ * fetches them again at the resume (each record came two to five times), and stands still for a fetch each time.
+ */
+struct consume_partition {
+    struct worker_consume *c;
+    rd_kafka_queue_t *queue; /* NULL: not held */
+    bool paused;
+    atomic_bool stirred; /* set by librdkafka's threads: something came */
+};
 
 struct worker_consume {
     struct worker *w;
@@ -27,6 +41,8 @@ struct worker_consume {
     bool down; /* the brokers are away */
     int held[WORKER_PARTITIONS_MAX];
     int held_count, undrained;
+    size_t batch_bytes;                                         /* taken in from one queue in this turn */
+    struct consume_partition partitions[WORKER_PARTITIONS_MAX]; /* by number */
     bool drained[ENGINE_STREAMS_MAX];
     rd_kafka_topic_partition_list_t *wanted; /* ASSIGNING: the new set */
     int64_t retry_at;
@@ -41,8 +57,18 @@ static void consume_wake(rd_kafka_t *rk, void *opaque)
     worker_http_wake(((struct worker_consume *)opaque)->w->http);
 }
 
+static void consume_partition_wake(rd_kafka_t *rk, void *opaque)
+{
+    struct consume_partition *p = opaque;
+    atomic_store(&p->stirred, true);
+    consume_wake(rk, p->c);
+}
+
 static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
 {
+    char prefetch_kb[16];
+    int share = CONSUME_PREFETCH_KB / (w->partitions ? w->partitions : 1);
+    snprintf(prefetch_kb, sizeof prefetch_kb, "%d", share < 64 ? 64 : share);
     const char *explicit_why = "progress is committed by the engine, with its map";
     const struct kafka_setting settings[] = {
         {"group.id", w->opt.group, "it is the option group"},
@@ -57,8 +83,9 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         {"allow.auto.create.topics", "false", "the source topic is not ours to create"},
         {"heartbeat.interval.ms", "500", NULL},
         {"session.timeout.ms", "8000", NULL},
-        {"fetch.max.bytes", "8388608", NULL},
-        {"queued.max.messages.kbytes", "16384", NULL},
+        {"fetch.max.bytes", "2097152", NULL},
+        {"fetch.message.max.bytes", "262144", NULL},       /* of one partition; a larger record still comes */
+        {"queued.max.messages.kbytes", prefetch_kb, NULL}, /* of each partition, as each has a queue */
         {"fetch.wait.max.ms", "100", NULL},
         {"fetch.error.backoff.ms", "100", NULL},
         {"reconnect.backoff.max.ms", "2000", NULL},
@@ -142,6 +169,7 @@ void worker_consume_free(struct worker_consume *c)
 {
     if (!c)
         return;
+    ENSURE(c->held_count == 0); /* abandoned or given up */
     rd_kafka_queue_cb_event_enable(c->queue, NULL, NULL);
     consume_close(c);
     if (c->wanted)
@@ -161,6 +189,27 @@ static void consume_reached(struct worker_consume *c)
 }
 
 /* ---- taking partitions on ---------------------------------------------------------------------------------------------- */
+
+/* Before the assignment, so that no record goes another way and overtakes. */
+static void consume_open_queue(struct worker_consume *c, int partition)
+{
+    struct consume_partition *p = &c->partitions[partition];
+    p->c = c;
+    p->paused = false;
+    p->queue = rd_kafka_queue_get_partition(c->rk, c->w->opt.topic, partition);
+    ENSURE(p->queue);
+    rd_kafka_queue_forward(p->queue, NULL);
+    rd_kafka_queue_cb_event_enable(p->queue, consume_partition_wake, p);
+    atomic_store(&p->stirred, true);
+}
+
+static void consume_close_queue(struct worker_consume *c, int partition)
+{
+    struct consume_partition *p = &c->partitions[partition];
+    rd_kafka_queue_cb_event_enable(p->queue, NULL, NULL);
+    rd_kafka_queue_destroy(p->queue);
+    p->queue = NULL;
+}
 
 /* Our own log of it: the operator sees who works on what. */
 static void consume_log(const struct worker_consume *c, const char *what)
@@ -201,12 +250,14 @@ static void consume_assign(struct worker_consume *c, int64_t now)
     if (worker_side_assign(c->w->side, now, c->held, n, &err) < 0)
         goto again;
     consume_tell_engine(c, now, c->wanted);
+    for (int i = 0; i < n; i++)
+        consume_open_queue(c, c->held[i]);
+    c->held_count = n;
     rd_kafka_resp_err_t code = rd_kafka_assign(c->rk, c->wanted);
     if (code) {
         kafka_err(code, NULL, &c->w->failure, "taking the assignment");
         return;
     }
-    c->held_count = n;
     c->state = CONSUME_HELD;
     consume_reached(c);
     memset(c->drained, 0, sizeof c->drained);
@@ -249,6 +300,7 @@ static void consume_let_go(struct worker_consume *c, int64_t now)
     for (int i = 0; i < c->held_count; i++) {
         engine_lost(c->w->engine, now, worker_stream(c->held[i], STREAM_SOURCE));
         engine_lost(c->w->engine, now, worker_stream(c->held[i], STREAM_REPLAY));
+        consume_close_queue(c, c->held[i]);
     }
     commits_next_round(&c->commits);
     worker_side_unassign(c->w->side);
@@ -341,6 +393,7 @@ static void consume_record(struct worker_consume *c, int64_t now, rd_kafka_event
     consume_reached(c);
     if (c->state != CONSUME_HELD)
         return; /* being given up: whoever takes the partition reads it again */
+    c->batch_bytes += m->key_len + m->len;
     worker_take_message(c->w, now, STREAM_SOURCE, m);
 }
 
@@ -369,28 +422,57 @@ static void consume_event(struct worker_consume *c, int64_t now, rd_kafka_event_
     }
 }
 
-bool worker_consume_poll(struct worker_consume *c, int64_t now)
+/* true: there may be more. */
+static bool consume_poll_queue(struct worker_consume *c, int64_t now, rd_kafka_queue_t *queue)
 {
-    int n = 0;
-    for (; n < CONSUME_BATCH && !c->w->failure.kind; n++) {
-        rd_kafka_event_t *ev = rd_kafka_queue_poll(c->queue, 0);
+    c->batch_bytes = 0;
+    for (int n = 0; n < CONSUME_BATCH && c->batch_bytes < CONSUME_BATCH_BYTES && !c->w->failure.kind; n++) {
+        rd_kafka_event_t *ev = rd_kafka_queue_poll(queue, 0);
         if (!ev)
-            break;
+            return false;
         consume_event(c, now, ev);
         rd_kafka_event_destroy(ev);
     }
+    return true;
+}
+
+static bool consume_poll_partitions(struct worker_consume *c, int64_t now)
+{
+    bool more = false;
+    for (int i = 0; c->state == CONSUME_HELD && i < c->held_count; i++) {
+        struct consume_partition *p = &c->partitions[c->held[i]];
+        if (p->paused || !atomic_load_explicit(&p->stirred, memory_order_relaxed))
+            continue;
+        atomic_store(&p->stirred, false); /* before looking: what comes meanwhile sets it again */
+        if (consume_poll_queue(c, now, p->queue)) {
+            atomic_store(&p->stirred, true);
+            more = true;
+        }
+    }
+    return more;
+}
+
+bool worker_consume_poll(struct worker_consume *c, int64_t now)
+{
+    bool more = consume_poll_queue(c, now, c->queue);
+    more |= consume_poll_partitions(c, now);
     if (c->state == CONSUME_ASSIGNING && now >= c->retry_at)
         consume_assign(c, now);
     if (c->state == CONSUME_DRAINING && rd_kafka_assignment_lost(c->rk))
         consume_let_go(c, now);
-    return n == CONSUME_BATCH;
+    return more;
 }
 
 /* ---- actions and looks -------------------------------------------------------------------------------------------------- */
 
 void worker_consume_pause(struct worker_consume *c, int stream, bool pause)
 {
-    partition_pause(c->rk, c->w->opt.topic, stream / 2, pause);
+    struct consume_partition *p = &c->partitions[stream / 2];
+    p->paused = pause;
+    if (pause)
+        return;
+    atomic_store(&p->stirred, true);
+    worker_http_wake(c->w->http); /* the loop is past its look at the queues */
 }
 
 void worker_consume_commit(struct worker_consume *c, const struct action *a)

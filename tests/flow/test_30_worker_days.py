@@ -1,4 +1,5 @@
 """Stops, restarts, outages and wrong settings: nothing lost, nothing doubled that need not be, and said in words."""
+import re
 import signal
 
 import pytest
@@ -235,3 +236,16 @@ def test_a_broker_that_creates_topics_by_itself_is_not_made_to(session_dir, work
 def test_a_short_max_poll_interval_reaches_both_consumers(topics, worker):
     assert topics.partitions("tandem.orders") == 6
     worker("inventory", url="http://127.0.0.1:9", kafka="max.poll.interval.ms=10000")
+
+
+def test_a_full_window_does_not_make_kafka_send_records_again(orders, worker, inventory_api, wait_until):
+    """librdkafka's own pause drops what was prefetched; each record came several times, and a partition stood still meanwhile."""
+    orders.place_many(3000, keys=100)
+    program = worker("inventory", window_events=20, kafka="debug=fetch", log_level="debug")
+    wait_until(lambda: len(inventory_api.ids()) == 3000, message="all are delivered")
+    assert audit_of(inventory_api) == (3000, 0, 0)
+    fetches = re.findall(r"Fetch topic tandem.orders \[(\d+)\] at offset (\d+)", program.log())
+    for partition in {p for p, _ in fetches}:
+        offsets = [int(offset) for p, offset in fetches if p == partition]
+        assert offsets == sorted(offsets), f"partition {partition}"
+    assert fetches
