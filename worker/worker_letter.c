@@ -34,19 +34,10 @@ PRINTF_LIKE(3, 4) static void pen_printf(struct pen *p, const char *name, const 
     pen_text(p, name, text);
 }
 
-static bool is_ours(struct slice name)
-{
-    struct slice prefixes[] = {SLICE_LIT("__dlq."), SLICE_LIT("x-dlq-")};
-    for (size_t i = 0; i < ARRAY_LEN(prefixes); i++)
-        if (name.len >= prefixes[i].len && memcmp(name.data, prefixes[i].data, prefixes[i].len) == 0)
-            return true;
-    return false;
-}
-
 static void write_own_headers(struct pen *p, const struct record *rec)
 {
     for (size_t i = 0; i < rec->header_count && p->result == 0; i++)
-        if (!is_ours(rec->headers[i].name))
+        if (!record_header_is_ours(rec->headers[i].name))
             p->result = p->emit(p->context, rec->headers[i].name, rec->headers[i].value);
 }
 

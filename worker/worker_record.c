@@ -72,6 +72,15 @@ struct slice record_header(const struct record *rec, const char *name)
     return (struct slice){NULL, 0};
 }
 
+bool record_header_is_ours(struct slice name)
+{
+    struct slice prefixes[] = {SLICE_LIT("__dlq."), SLICE_LIT("x-dlq-")};
+    for (size_t i = 0; i < ARRAY_LEN(prefixes); i++)
+        if (name.len >= prefixes[i].len && memcmp(name.data, prefixes[i].data, prefixes[i].len) == 0)
+            return true;
+    return false;
+}
+
 /* A decimal number of at most 18 digits, or dflt. */
 static int64_t slice_number(struct slice s, int64_t dflt)
 {
@@ -132,11 +141,13 @@ static void record_poison(struct record *rec, enum reason reason, const char *wh
     rec->request.method = NULL;
 }
 
+/* What a replay has been given besides is no part of the event: it must not push it over the limits. */
 static int record_fill_event(const struct record *rec, struct event *ev, struct err *err)
 {
     event_begin(ev, rec->key, rec->value);
     for (size_t i = 0; i < rec->header_count; i++)
-        if (event_add_header(ev, rec->headers[i].name, rec->headers[i].value, err) < 0)
+        if (!(rec->kind == STREAM_REPLAY && record_header_is_ours(rec->headers[i].name)) &&
+            event_add_header(ev, rec->headers[i].name, rec->headers[i].value, err) < 0)
             return -1;
     return 0;
 }

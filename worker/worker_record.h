@@ -76,5 +76,7 @@ void record_admit(struct record *rec, const struct target *target, const char *t
 void record_event(const struct record *rec, struct event *ev);
 /* The value of the last header of that name, data NULL when there is none. */
 struct slice record_header(const struct record *rec, const char *name);
+/* Written by Tandem about the event: "__dlq." and "x-dlq-". */
+bool record_header_is_ours(struct slice name);
 /* The trace that the event belongs to, started on first use when it came without. */
 const struct trace *record_trace(struct record *rec);

@@ -109,6 +109,22 @@ static void a_replay_knows_where_the_event_first_stood(void **state)
     record_free(rec);
 }
 
+static void an_event_with_as_many_headers_as_allowed_can_be_replayed(void **state)
+{
+    (void)state;
+    struct header_text headers[ARRAY_LEN(replayed) + EVENT_HEADERS_MAX];
+    size_t own = EVENT_HEADERS_MAX - 4; /* beside the four of a CloudEvent */
+    memcpy(headers, replayed, sizeof replayed);
+    for (size_t i = 0; i < own; i++)
+        headers[ARRAY_LEN(replayed) - 1 + i] = (struct header_text){"mine", "v"};
+    headers[ARRAY_LEN(replayed) - 1 + own] = (struct header_text){NULL, NULL};
+    struct record *rec = record_of(STREAM_REPLAY, "o-17", "{\"customer\":\"c-9\"}", headers);
+    admit(rec);
+    assert_null(rec->poison);
+    assert_string_equal(rec->request.method, "PUT");
+    record_free(rec);
+}
+
 static void a_source_record_is_not_believed_to_be_a_replay(void **state)
 {
     (void)state;
@@ -144,6 +160,7 @@ int main(void)
         cmocka_unit_test(a_value_over_the_limit_is_too_large_and_one_at_the_limit_is_not),
         cmocka_unit_test(a_subject_over_the_limit_is_poison),
         cmocka_unit_test(a_replay_knows_where_the_event_first_stood),
+        cmocka_unit_test(an_event_with_as_many_headers_as_allowed_can_be_replayed),
         cmocka_unit_test(a_source_record_is_not_believed_to_be_a_replay),
         cmocka_unit_test(the_trace_is_the_events_own_or_one_that_stays_the_same),
     };
