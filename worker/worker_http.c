@@ -2,7 +2,9 @@
 #include "worker/worker_http.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -41,6 +43,23 @@ struct worker_http {
 
 /* ---- birth and death ----------------------------------------------------------------------------------------------------- */
 
+/* Credentials in the address would stand in logs and process lists; and a wrong address that has some must not be quoted. */
+static int http_refuse_credentials(const char *url, struct err *err)
+{
+    const char *authority = strstr(url, "://");
+    authority = authority ? authority + 3 : url;
+    if (!memchr(authority, '@', strcspn(authority, "/?#")))
+        return 0;
+    return err_set(err, ERR_PERMANENT, "url carries a user or password before \"@\": use api_key instead");
+}
+
+static int http_check_ca(const char *path, struct err *err)
+{
+    if (*path == '\0' || access(path, R_OK) == 0)
+        return 0;
+    return err_set(err, ERR_PERMANENT, "tls_ca_file \"%s\": %s", path, strerror(errno));
+}
+
 /* The address must be one that can be joined with a path; said at the start, not at the first event. */
 static int http_check_url(const char *url, struct err *err)
 {
@@ -66,7 +85,8 @@ static int http_check_url(const char *url, struct err *err)
 
 struct worker_http *worker_http_new(struct worker *w, struct err *err)
 {
-    if (http_check_url(w->opt.url, err) < 0)
+    if (http_refuse_credentials(w->opt.url, err) < 0 || http_check_url(w->opt.url, err) < 0 ||
+        http_check_ca(w->opt.tls_ca_file, err) < 0)
         return NULL;
     struct worker_http *h = calloc(1, sizeof *h);
     ENSURE(h && curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
@@ -141,6 +161,8 @@ static void exchange_setup(struct exchange *x, const struct worker_options *opt)
 {
     curl_easy_setopt(x->easy, CURLOPT_PRIVATE, x);
     curl_easy_setopt(x->easy, CURLOPT_NOSIGNAL, 1L);
+    /* A resolver that hangs is left to end by itself: without this the loop would wait for it at each timeout. */
+    curl_easy_setopt(x->easy, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(x->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(x->easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(x->easy, CURLOPT_PROTOCOLS_STR, "http,https");

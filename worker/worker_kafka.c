@@ -197,6 +197,9 @@ int committed_read(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct
         code = list_error(list);
     if (code)
         return kafka_err(code, NULL, err, "reading the committed offsets");
+    for (int i = 0; i < list->cnt;
+         i++) /* each copy of the list would read past the text, had somebody put a NUL in */
+        list->elems[i].metadata_size = list->elems[i].metadata ? strlen(list->elems[i].metadata) : 0;
 
     rd_kafka_topic_partition_list_t *ends = rd_kafka_topic_partition_list_copy(list);
     for (int i = 0; i < ends->cnt; i++)

@@ -1,6 +1,7 @@
 """Stops, restarts, outages and wrong settings: nothing lost, nothing doubled that need not be, and said in words."""
 import re
 import signal
+import subprocess
 
 import pytest
 from processes import free_port
@@ -207,12 +208,13 @@ def test_no_kafka_at_the_start_ends_with_111(worker, inventory_api):
 
 @pytest.mark.parametrize("option, value", [
     ("url", "ftp://x"), ("url", "http://x/?a=b"), ("in_flight_max", "0"), ("request_timeout", "10"), ("order", "keys"),
-    ("api_key_file", "/nowhere/key"), ("kafka", "enable.auto.commit=true"), ("kafka", "no.such.setting=1"),
+    ("api_key_file", "/nowhere/key"), ("tls_ca_file", "/nowhere/ca.pem"), ("url", "http://me:hidden@x/"), ("kafka", "enable.auto.commit=true"), ("kafka", "no.such.setting=1"),
     ("in_fligt_max", "3")])
 def test_a_wrong_option_is_one_line_and_100(worker, topics, inventory_api, option, value):
     program = worker("inventory", ready=False, **{option: value})
     code, error = ended(program)
     assert code == 100
+    assert "hidden" not in program.log()
     assert option.replace("_", "-") in error or option in error or value.partition("=")[0] in error
     assert topics.names() == ["tandem.orders"]
 
@@ -249,3 +251,31 @@ def test_a_full_window_does_not_make_kafka_send_records_again(orders, worker, in
         offsets = [int(offset) for p, offset in fetches if p == partition]
         assert offsets == sorted(offsets), f"partition {partition}"
     assert fetches
+
+
+HANGING_RESOLVER = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netdb.h>
+#include <string.h>
+#include <unistd.h>
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **found)
+{
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
+    if (node && strcmp(node, "hangs.invalid") == 0)
+        sleep(600);
+    return real(node, service, hints, found);
+}
+"""
+
+
+def test_a_resolver_that_hangs_does_not_stop_the_loop(orders, worker, wait_until, rig_dir, monkeypatch):
+    library, source = rig_dir / "hangs.so", rig_dir / "hangs.c"
+    source.write_text(HANGING_RESOLVER, encoding="utf-8")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    with monkeypatch.context() as m:
+        m.setenv("LD_PRELOAD", str(library))
+        program = worker("inventory", url="http://hangs.invalid", connect_timeout="100ms", **FAST)
+    orders.place("o-1")
+    wait_until(lambda: program.metric("tandem_worker_retried_total") >= 3, message="it goes on trying")
+    assert program.stop() == 0
