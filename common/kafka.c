@@ -83,9 +83,10 @@ rd_kafka_conf_t *kafka_conf_new(const char *brokers, const char *program,
 
 /* ---- log ------------------------------------------------------------------------------------------------------ */
 
+/* What librdkafka calls an error (a broker that does not answer) it tries again by itself: it is a warning of ours. */
 static enum log_level level_of_syslog(int level)
 {
-    if (level <= 3)
+    if (level <= 2)
         return LOG_ERROR;
     if (level <= 4)
         return LOG_WARN;
@@ -172,6 +173,17 @@ int kafka_err(rd_kafka_resp_err_t code, const char *detail, struct err *err, con
 
 /* ---- topics --------------------------------------------------------------------------------------------------- */
 
+/* Nobody answered: the address is what to look at. */
+static int no_answer(rd_kafka_t *rk, const char *doing, rd_kafka_resp_err_t code, struct err *err)
+{
+    char brokers[STRING_BYTES / 2] = "";
+    size_t size = sizeof(brokers);
+    if (rd_kafka_conf_get(rd_kafka_conf(rk), "bootstrap.servers", brokers, &size) != RD_KAFKA_CONF_OK)
+        snprintf(brokers, sizeof(brokers), "(a long list)");
+    return err_set(err, ERR_TEMPORARY, "%s: no answer from Kafka at \"%s\": %s (%s)", doing, brokers,
+                   rd_kafka_err2str(code), rd_kafka_err2name(code));
+}
+
 int kafka_partition_count(rd_kafka_t *rk, const char *topic, int timeout_ms, struct err *err)
 {
     const struct rd_kafka_metadata *metadata = NULL;
@@ -185,8 +197,7 @@ int kafka_partition_count(rd_kafka_t *rk, const char *topic, int timeout_ms, str
     rd_kafka_resp_err_t code = rd_kafka_metadata(rk, 0, handle, &metadata, timeout_ms);
     rd_kafka_topic_destroy(handle);
     if (code)
-        return err_set(err, ERR_TEMPORARY, "%s: %s (%s)", doing, rd_kafka_err2str(code),
-                       rd_kafka_err2name(code));
+        return no_answer(rk, doing, code, err);
 
     int count = 0;
     if (metadata->topic_cnt > 0) {

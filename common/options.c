@@ -140,6 +140,12 @@ static int take_pair_flag(struct loader *l, int section, const char *flag, const
     return put_pair(&l->flags.pairs[section], name, equals + 1, flag, err);
 }
 
+/* A program without words of its own can only mean the next one as the flag's value, right or wrong. */
+static bool is_meant_as_bool(const struct loader *l, const char *next)
+{
+    return next && (options_value_is_bool(next) || (!l->rest && *next != '-'));
+}
+
 /* value: what stands behind '=', or NULL. *used_next is set when `next` (may be NULL) is the value. */
 static int take_flag(struct loader *l, const char *flag, const char *value, const char *next, bool *used_next,
                      struct err *err)
@@ -165,12 +171,12 @@ static int take_flag(struct loader *l, const char *flag, const char *value, cons
     bool is_path = false;
     const struct option *o = options_find(l->set, name, &is_path);
     if (section < 0 && !is_config && !o)
-        return options_unknown(l->set, ON_COMMAND_LINE, l->set->program, flag, err);
+        return options_unknown(l->set, ON_COMMAND_LINE, NULL, flag, err);
     if (o && o->type == OPTION_SECRET && !is_path)
         return err_set(err, ERR_PERMANENT,
                        "%s: a secret is not given on the command line: write %s-file PATH", flag, flag);
 
-    if (!value && o && o->type == OPTION_BOOL && !(next && options_value_is_bool(next)))
+    if (!value && o && o->type == OPTION_BOOL && !is_meant_as_bool(l, next))
         value = "true";
     if (!value) {
         if (!next)
@@ -205,7 +211,7 @@ static int read_flags(struct loader *l, int argc, char **argv, struct err *err)
         if (strcmp(arg, "-V") == 0)
             arg = "--version";
         if (arg[1] != '-')
-            return options_unknown(l->set, ON_COMMAND_LINE, l->set->program, arg, err);
+            return options_unknown(l->set, ON_COMMAND_LINE, NULL, arg, err);
         char flag[OPTIONS_NAME_BYTES + 48];
         size_t len = strcspn(arg, "=");
         snprintf(flag, sizeof(flag), "%.*s", (int)(len < sizeof(flag) ? len : sizeof(flag) - 1), arg);
@@ -255,7 +261,10 @@ static int take_file_line(struct loader *l, const char *section, const char *nam
                            before->origin);
         return put_pair(pairs, name, value, where, err);
     }
-    return err_set(err, ERR_PERMANENT, "%s: %s has no section [%.64s]", where, l->set->program, section);
+    return err_set(err, ERR_PERMANENT,
+                   "%s: %s has no section [%.64s]: its own options stand above any section%s%s", where,
+                   l->set->program, section, l->set->kafka ? ", [kafka] holds those of librdkafka" : "",
+                   l->set->postgres ? ", [postgres] those of libpq" : "");
 }
 
 static int take_file_text(struct loader *l, const char *path, char *text, struct err *err)

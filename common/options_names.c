@@ -84,8 +84,11 @@ int options_unknown(const struct option_set *set, enum options_place place, cons
                     const char *word, struct err *err)
 {
     char nearest[OPTIONS_NAME_BYTES];
-    return err_set(err, ERR_PERMANENT, "%s: unknown option \"%.64s\"; the nearest is %s", origin, word,
-                   options_nearest(set, place, word, nearest));
+    err_set(err, ERR_PERMANENT, "unknown option \"%.64s\"; the nearest is %s, and %s --help lists all", word,
+            options_nearest(set, place, word, nearest), set->program);
+    if (origin)
+        err_prefix(err, "%s: ", origin);
+    return -1;
 }
 
 const struct option *options_find(const struct option_set *set, const char *name, bool *ret_is_path)

@@ -76,6 +76,38 @@ static void help_option(struct buf *out, const struct option *o)
     buf_done(&limits);
 }
 
+static void help_general(struct buf *out, const struct option_set *set)
+{
+    buf_puts(out, "\nGeneral:\n"
+                  "  --config FILE          Read options from this file first (also TANDEM_CONFIG).\n");
+    if (set->kafka)
+        buf_puts(out, "  --kafka NAME=VALUE     Hand a setting to librdkafka under its own name.\n");
+    if (set->postgres)
+        buf_puts(out, "  --postgres NAME=VALUE  Hand a setting to libpq under its own name.\n");
+    buf_puts(out, "  --print-config         Check the configuration, print the values in force, and end.\n"
+                  "  --sample-config        Print a commented file with all defaults, and end.\n"
+                  "  --mdoc                 Print the OPTIONS section of the manual page, and end.\n"
+                  "  --version, -V          Print the version, and end.\n"
+                  "  --help, -h             Print this, and end.\n");
+}
+
+static bool has_secret(const struct option_set *set)
+{
+    for (size_t i = 0; i < set->option_count; i++)
+        if (set->options[i].name && set->options[i].type == OPTION_SECRET)
+            return true;
+    return false;
+}
+
+static void help_places(struct buf *out, const struct option_set *set)
+{
+    buf_puts(out, "\nAn option --some-name is also the variable TANDEM_SOME_NAME and `some_name = VALUE`\n"
+                  "in the file. Flags win over variables, variables over the file.\n");
+    if (has_secret(set))
+        buf_puts(out, "A secret comes from a file: --some-name-file PATH, TANDEM_SOME_NAME_FILE, or\n"
+                      "`some_name_file = PATH`; or it stands in the variable TANDEM_SOME_NAME itself.\n");
+}
+
 void options_help(const struct option_set *set, struct buf *out)
 {
     bool titled = false;
@@ -89,20 +121,8 @@ void options_help(const struct option_set *set, struct buf *out)
         if (o->name)
             help_option(out, o);
     }
-    buf_puts(out, "\nGeneral:\n"
-                  "  --config FILE     Read options from this file first (also TANDEM_CONFIG).\n");
-    if (set->kafka)
-        buf_puts(out, "  --kafka NAME=VALUE     Hand a setting to librdkafka under its own name.\n");
-    if (set->postgres)
-        buf_puts(out, "  --postgres NAME=VALUE  Hand a setting to libpq under its own name.\n");
-    buf_puts(out, "  --print-config    Check the configuration, print the values in force, and end.\n"
-                  "  --sample-config   Print a commented file with all defaults, and end.\n"
-                  "  --mdoc            Print the OPTIONS section of the manual page, and end.\n"
-                  "  --version, -V     Print the version, and end.\n"
-                  "  --help, -h        Print this, and end.\n\n"
-                  "An option --some-name is also the variable TANDEM_SOME_NAME and `some_name = VALUE`\n"
-                  "in the file. Flags win over variables, variables over the file. Of a secret the file\n"
-                  "and the flag name a path; only the variable may hold the secret itself.\n");
+    help_general(out, set);
+    help_places(out, set);
     if (set->help_tail)
         buf_printf(out, "\n%s%s", set->help_tail,
                    set->help_tail[strlen(set->help_tail) - 1] == '\n' ? "" : "\n");

@@ -200,6 +200,8 @@ static int set_string(const struct option *o, const char *text, void *into, stru
     size_t min = plain ? (size_t)o->min : 1;
     size_t max = plain && o->max > 0 ? (size_t)o->max : OPTIONS_TEXT_BYTES_MAX;
 
+    if (len < min && min == 1)
+        return err_set(err, ERR_PERMANENT, "must not be empty");
     if (len < min)
         return err_set(err, ERR_PERMANENT, "must have at least %zu characters", min);
     if (len > max)

@@ -188,6 +188,16 @@ static void a_bool_flag_alone_means_true_and_takes_only_a_bool_word(void **state
     assert_string_equal(rest[0], "ls");
 }
 
+static void a_wrong_word_after_a_bool_flag_is_named_as_its_value(void **state)
+{
+    (void)state;
+    char program[] = "tandem-sample", flag[] = "--create-topics", word[] = "maybe";
+    char *argv[] = {program, flag, word, NULL};
+    enum options_result result;
+    assert_int_equal(options_load(&set, 3, argv, &got, &got.kafka, NULL, NULL, 0, NULL, &result, &err), -1);
+    assert_says("--create-topics: \"maybe\" is neither true nor false");
+}
+
 static void words_after_a_double_dash_are_no_flags(void **state)
 {
     (void)state;
@@ -425,6 +435,7 @@ int main(void)
         TEST(flags_win_over_variables_and_variables_over_the_file),
         TEST(an_empty_variable_counts_as_not_set),
         TEST(a_bool_flag_alone_means_true_and_takes_only_a_bool_word),
+        TEST(a_wrong_word_after_a_bool_flag_is_named_as_its_value),
         TEST(words_after_a_double_dash_are_no_flags),
         TEST(an_unknown_name_is_an_error_with_the_nearest_one),
         TEST(an_unknown_variable_is_not_an_error),
