@@ -299,6 +299,8 @@ static void worker_options_for(const struct target *target, struct option *table
 }
 
 static const char help_tail[] =
+    "Topics: tandem.DESTINATION.dlq, .replay and .parked, each with as many partitions as the source topic.\n"
+    "\n"
     "The first SIGTERM or SIGINT stops taking events, lets requests under way end and commits; the second "
     "stops at once.\n"
     "\n"
@@ -319,14 +321,16 @@ int worker_main(const struct target *target, int argc, char **argv)
 {
     static struct worker worker; /* 10 KiB of scratch memory: not for the stack */
     static struct option table[ARRAY_LEN(option_table)];
+    static char usage[64];
     struct worker *w = &worker;
     enum options_result result;
     int code;
 
     worker_options_for(target, table);
+    snprintf(usage, sizeof usage, "%s [options]", target->program);
     const struct option_set set = {.program = target->program,
                                    .summary = target->summary,
-                                   .usage = "[options]",
+                                   .usage = usage,
                                    .help_tail = help_tail,
                                    .options = table,
                                    .option_count = ARRAY_LEN(table),
@@ -335,7 +339,8 @@ int worker_main(const struct target *target, int argc, char **argv)
     log_init(target->program, LOG_INFO);
     if (options_load(&set, argc, argv, &w->opt, &w->opt.kafka, NULL, NULL, 0, NULL, &result, &w->failure) <
         0) {
-        code = worker_exit_code(w);
+        fprintf(stderr, "%s: %s\n", target->program, w->failure.message);
+        code = err_exit_code(&w->failure);
     } else if (result == OPTIONS_EXIT) {
         code = 0;
     } else {
