@@ -108,7 +108,7 @@ def test_stats_counts_by_reason_state_status_and_key(letters, tool):
 def test_an_empty_topic_is_no_error(letters, tool):
     assert tool.lines("stats")[0]["events"] == 0
     assert tool.run("ls").stdout == ""
-    assert "would replay 0 events" in tool.run("replay", "--all").stdout
+    assert tool.run("replay", "--all").stdout == "nothing to replay in tandem.inventory.dlq\n"
 
 
 def test_ls_filters_by_what_it_is_told(letters, tool):
@@ -172,7 +172,7 @@ def test_ten_thousand_headers_and_a_megabyte_are_read_and_replayed(letters, tool
 def test_a_dry_run_is_the_default_and_changes_nothing(letters, tool):
     letters.bury("e-1")
     done = tool.run("replay", "--all")
-    assert "would replay 1 events of 1 keys" in done.stdout and "--execute" in done.stderr
+    assert "would replay 1 event of 1 key from" in done.stdout and "--execute" in done.stderr
     assert letters.replays() == []
 
 
@@ -207,8 +207,7 @@ def test_a_state_follows_the_replay_through_its_life(letters, tool):
     tool.run("replay", "e-1", "--execute")
     assert tool.states() == {"e-1": "replaying"}
     again = tool.run("replay", "e-1", "--execute").stdout
-    assert "replayed 0 events" in again or "would replay 0 events" in again
-    assert "on its way already" in again
+    assert "nothing to replay" in again and "on its way already" in again
     assert len(letters.replays()) == 1
     letters.complete()
     assert tool.states() == {"e-1": "resolved"}
@@ -227,7 +226,7 @@ def test_a_key_goes_as_a_whole_and_in_order(letters, tool):
     letters.bury("e-3", key="a", offset=3, reason="parked-behind", parked_behind="e-1")
     letters.bury("e-4", key="a", offset=4, reason="parked-behind", parked_behind="e-1")
     done = tool.run("replay", "e-3", "--execute")
-    assert "replayed 3 events of 1 keys" in done.stdout and "2 of them were not asked for" in done.stdout
+    assert "replayed 3 events of 1 key from" in done.stdout and "2 of them were not asked for" in done.stdout
     assert letters.replayed_events() == ["e-1", "e-3", "e-4"]
 
 
@@ -356,6 +355,8 @@ def test_what_the_worker_buries_is_understood_replayed_in_order_and_resolved(too
     (["replay", "--execute"], "--all"),
     (["replay", "e-404"], "e-404"),
     (["show", "e-404"], "e-404"),
+    (["show", "0/404"], 'nothing lies at "0/404"'),
+    (["show", "99/0"], "partitions"),
     (["frobnicate"], "frobnicate"),
     (["ls", "--rate", "5/s"], "--rate"),
     (["ls", "--reason", "bogus"], "bogus"),
@@ -376,10 +377,10 @@ def test_a_destination_without_a_topic_is_named(topics, tool):
 
 def test_a_kafka_that_is_not_there_is_exit_111():
     done = Tool("127.0.0.1:1").run("stats", "--timeout", "1s", code=111)
-    assert "127.0.0.1:1" in done.stderr or "broker" in done.stderr.lower()
+    assert '"127.0.0.1:1"' in done.stderr and len(done.stderr.splitlines()) == 1, "one line, that names the address"
 
 
 @pytest.mark.parametrize("verb", ["stats", "ls", "show", "replay"])
 def test_help_teaches_each_verb_with_an_example(verb):
     done = subprocess.run([binary("tandem-dlq"), verb, "--help"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("usage: tandem-dlq") and "Examples:" in done.stdout and f"inventory {verb}" in done.stdout.replace("crm", "inventory")
+    assert done.stdout.startswith("Usage: tandem-dlq") and "Examples:" in done.stdout and f"inventory {verb}" in done.stdout.replace("crm", "inventory")

@@ -91,11 +91,11 @@ def test_a_dead_letter_is_looked_into_and_replayed_to_its_api_alone(readme, stac
     wait_until(lambda: topics.count("tandem.inventory.dlq") == 1, message="the refused order is dead-lettered")
     wait_until(lambda: executed(stack.crm_api, "o-4"), message="the CRM API has it")
     looked = run(stack, readme["look"])
-    for words in ("1 open", "what to do", "rejected", "would replay 1 events"):
+    for words in ("1 open", "what to do", "rejected", "would replay 1 event of 1 key"):
         assert words in looked
     assert executed(stack.inventory_api, "o-4") == []
     crm_requests = stack.crm_api.audit()["requests"]
-    assert "replayed 1 events" in run(stack, readme["replay"])
+    assert "replayed 1 event of 1 key" in run(stack, readme["replay"])
     wait_until(lambda: executed(stack.inventory_api, "o-4"), message="the replay is delivered")
     words = ["build/bin/tandem-dlq", "--kafka-brokers", stack.kafka.brokers, "--destination", "inventory"]
     wait_until(lambda: "o-4" in subprocess.run([*words, "ls", "--state", "resolved"], cwd=ROOT, capture_output=True, text=True,

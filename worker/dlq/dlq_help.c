@@ -60,7 +60,7 @@ void dlq_help_verb(enum dlq_verb verb, struct buf *out)
 {
     ENSURE(verb < DLQ_VERB_COUNT);
     const struct verb_help *help = &HELP[verb];
-    buf_printf(out, "usage: tandem-dlq --destination NAME %s\n\n%s\n\n", help->usage, help->prose);
+    buf_printf(out, "Usage: tandem-dlq --destination NAME %s\n\n%s\n\n", help->usage, help->prose);
     dlq_args_help(verb, out);
     buf_printf(out, "\nExamples:\n%s\nWhere to look (--kafka-brokers, --group, …): tandem-dlq --help\n",
                help->examples);

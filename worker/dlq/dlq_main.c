@@ -56,7 +56,8 @@ static int take_verb(struct dlq_args *args, const char **rest, size_t count, enu
                        "a verb is missing: stats, ls, show or replay; tandem-dlq --help tells more");
     int verb = dlq_verb_of(rest[0]);
     if (verb < 0)
-        return err_set(err, ERR_PERMANENT, "no verb \"%s\": stats, ls, show or replay", rest[0]);
+        return err_set(err, ERR_PERMANENT,
+                       "no verb \"%s\": stats, ls, show or replay; tandem-dlq --help tells more", rest[0]);
     memcpy(args->ids, rest + 1, (count - 1) * sizeof(*rest));
     args->id_count = count - 1;
     *ret_verb = (enum dlq_verb)verb;

@@ -128,8 +128,12 @@ static void print_plan(const struct run *run)
     FILE *out = run->dlq->out;
     const struct dlq_plan *plan = &run->plan;
     bool did = run->replay_id[0] != '\0';
-    fprintf(out, "%s %zu events of %zu keys from %s to %s\n", did ? "replayed" : "would replay", plan->count,
-            plan->keys, dlq_store_topic(run->dlq->store), dlq_store_replay_topic(run->dlq->store));
+    if (plan->count == 0)
+        fprintf(out, "nothing to replay in %s\n", dlq_store_topic(run->dlq->store));
+    else
+        fprintf(out, "%s %zu event%s of %zu key%s from %s to %s\n", did ? "replayed" : "would replay",
+                plan->count, plan->count == 1 ? "" : "s", plan->keys, plan->keys == 1 ? "" : "s",
+                dlq_store_topic(run->dlq->store), dlq_store_replay_topic(run->dlq->store));
     if (plan->count) {
         print_entry(out, "first", plan->entries[0]);
         print_entry(out, "last", plan->entries[plan->count - 1]);

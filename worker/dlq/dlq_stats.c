@@ -143,7 +143,7 @@ static void print_time(FILE *out, const char *what, int64_t ns)
 static void print_summary(const struct dlq *dlq, const struct summary *sum)
 {
     FILE *out = dlq->out;
-    fprintf(out, "%s: %zu events", dlq_store_topic(dlq->store), sum->events);
+    fprintf(out, "%s: %zu event%s", dlq_store_topic(dlq->store), sum->events, sum->events == 1 ? "" : "s");
     for (int s = 0; s < DLQ_STATE_COUNT; s++)
         fprintf(out, ", %zu %s", sum->states[s], dlq_state_name((enum dlq_state)s));
     fputc('\n', out);

@@ -423,7 +423,9 @@ static int take_wanted(struct dlq_store *s, int32_t partition, int64_t offset, r
         hold(s, msg);
         return 1;
     }
-    bool gone = here && msg->offset >= offset; /* a later record, or the end of the partition */
+    bool at_end =
+        msg->err == RD_KAFKA_RESP_ERR__PARTITION_EOF; /* the reset of an offset beyond it ends there too */
+    bool gone = here && (at_end || msg->offset >= offset);
     rd_kafka_message_destroy(msg);
     if (!gone)
         return 0;
@@ -438,6 +440,9 @@ int dlq_store_fetch(struct dlq_store *s, int32_t partition, int64_t offset,
     if (s->held)
         rd_kafka_message_destroy(s->held);
     s->held = NULL;
+    if (partition >= s->partitions)
+        return err_set(err, ERR_PERMANENT, "nothing lies at \"%d/%lld\": %s has %d partitions, from 0 on",
+                       partition, (long long)offset, s->topic, s->partitions);
     if (seek(s, partition, offset, err) < 0)
         return -1;
     int64_t deadline = clock_monotonic_ns() + s->cfg.timeout_ns;
