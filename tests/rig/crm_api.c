@@ -48,6 +48,7 @@ static int crm_execute(const struct sample_call *call, struct sample_order *orde
 static const struct sample_api crm_api = {
     .program = "crm-api",
     .summary = "The sample CRM API: PUT /v1/customers/{customer}/orders/{order}.",
+    .default_listen = "127.0.0.1:8082",
     .address = crm_address,
     .execute = crm_execute,
 };

@@ -329,10 +329,10 @@ static void usage(const struct sample_api *api, FILE *out)
 {
     fprintf(out,
             "%s [--listen HOST:PORT] [--api-key KEY]\n%s\n"
-            "  --listen HOST:PORT   default 127.0.0.1:8081; port 0: any free one, named on stdout\n"
+            "  --listen HOST:PORT   default %s; port 0: any free one, named on stdout\n"
             "  --api-key KEY        requests without X-API-Key: KEY get 401\n"
             "GET /audit, GET /audit/ids, POST /audit/reset; POST, GET, DELETE /faults.\n",
-            api->program, api->summary);
+            api->program, api->summary, api->default_listen);
 }
 
 /* 0: run; otherwise the exit code plus one. */
@@ -394,7 +394,7 @@ static int run(struct server *s, struct err *err)
 
 int sample_main(const struct sample_api *api, int argc, char **argv)
 {
-    struct server s = {.api = api, .listen = "127.0.0.1:8081"};
+    struct server s = {.api = api, .listen = api->default_listen};
     struct err err = {0};
 
     int code = read_flags(&s, argc, argv);

@@ -54,6 +54,7 @@ struct sample_call {
 /* One API: its name, and its two rules. */
 struct sample_api {
     const char *program, *summary;
+    const char *default_listen; /* where the worker of this API looks by default */
     /* Which order is meant: 0 with order and version filled, or an HTTP status (404, 405, 400). */
     int (*address)(struct sample_call *call);
     /* Do it: change the order, return the status. Called once per Idempotency-Key. */
