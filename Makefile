@@ -111,13 +111,14 @@ test-containers: deps ## the compose file for real: builds the images, three inv
 demo: deps ## orders through everything, an outage, dead letters, their replay; ends with a table that adds up
 	@$(MAKE) --no-print-directory -s all
 	@build/venv/bin/python tests/rig/demo.py
+STACK ?= build/stack
 up: deps ## start the demo's stack and leave it running; build/stack/env has its addresses
 	@$(MAKE) --no-print-directory -s all
-	@build/venv/bin/python tests/rig/stack.py up
+	@build/venv/bin/python tests/rig/stack.py up --dir $(STACK)
 down: ## stop what `make up` started, and remove its data
-	@python3 tests/rig/rig stop --dir build/stack --wipe
+	@python3 tests/rig/rig stop --dir $(STACK) --wipe
 
-bench: deps ## first honest figures, with CPU and memory of each part: [ONLY="producer relay worker chain"]
+bench: deps ## figures with CPU and memory of each part, into build/bench: [ONLY="producer relay worker chain"]
 	@$(MAKE) --no-print-directory -s all
 	@build/venv/bin/python tests/bench/bench --only '$(ONLY)'
 
@@ -158,6 +159,8 @@ install: all install-outbox ## everything into DESTDIR and PREFIX: programs, lib
 	install $(addprefix $(B)/bin/,$(PROGRAMS)) "$(DESTDIR)$(PREFIX)/bin"
 	install -m 644 migrations/[0-9]*.sql "$(DESTDIR)$(PREFIX)/share/tandem/migrations"
 	for m in $(MANUALS); do install -D -m 644 $$m "$(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}" || exit 1; done
+	cd "$(DESTDIR)$(PREFIX)/share/man" && for name in tandem-inventory tandem-crm; do ln -sf tandem-worker.8 man8/$$name.8 || exit 1; done && \
+	    for name in put send version; do ln -sf outbox.3 man3/outbox_$$name.3 || exit 1; done
 clean: ## take away everything that was built
 	rm -rf build
 help: ## this list
