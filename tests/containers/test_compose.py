@@ -1,12 +1,15 @@
 """docker compose runs the whole flow, and three inventory workers share the partitions."""
 import json
 import os
+import re
 import subprocess
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT = f"tandem-test-{os.getpid()}"
 
 
@@ -88,3 +91,17 @@ def test_three_inventory_workers_share_the_partitions_and_lose_and_double_nothin
     after = audit(stack, "inventory-api")
     assert after["violations"] == 0
     assert after["duplicates"] == before["duplicates"]
+
+
+def test_the_commands_of_the_page_run(stack):
+    """docs/containers.md as a reader types it; only the project's name and the ports differ."""
+    page = (ROOT / "docs" / "containers.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    (\S.*)$", page, re.M)
+    assert lines[0] == "docker compose up --build --wait" and lines[5] == "docker compose down -v"
+    ports = {"http://127.0.0.1:8080": stack["orders"], "http://127.0.0.1:8081": stack["inventory-api"]}
+    for line in lines[:5]:
+        line = re.sub("|".join(ports), lambda m: ports[m.group()], line)
+        done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+                              env={**os.environ, "COMPOSE_PROJECT_NAME": PROJECT})
+        assert done.returncode == 0 and "error" not in done.stdout, f"{line}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    assert "tandem.inventory.dlq: 0 events" in done.stdout
