@@ -67,6 +67,14 @@ static void admin_handler(void *context, const struct httpd_request *req, struct
     }
 }
 
+int admin_check(const char *listen, struct err *err)
+{
+    if (strcmp(listen, "off") == 0 || httpd_check(listen, err) == 0)
+        return 0;
+    err_prefix(err, "admin_listen: ");
+    return -1;
+}
+
 struct httpd *admin_start(const char *listen, const struct admin_hooks *hooks, struct err *err)
 {
     const struct httpd_config cfg = {
@@ -77,5 +85,8 @@ struct httpd *admin_start(const char *listen, const struct admin_hooks *hooks, s
     };
     if (strcmp(listen, "off") == 0)
         return NULL;
-    return httpd_start(&cfg, admin_handler, (void *)(uintptr_t)hooks, err);
+    struct httpd *httpd = httpd_start(&cfg, admin_handler, (void *)(uintptr_t)hooks, err);
+    if (!httpd)
+        err_prefix(err, "admin_listen: ");
+    return httpd;
 }

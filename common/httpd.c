@@ -60,6 +60,12 @@ static int split_listen(const char *listen_at, char host[256], char port[8], str
     return 0;
 }
 
+int httpd_check(const char *listen_at, struct err *err)
+{
+    char host[256], port[8];
+    return split_listen(listen_at, host, port, err);
+}
+
 static int open_socket(const struct addrinfo *address, bool all)
 {
     const int on = 1, off = 0;

@@ -36,6 +36,8 @@ struct httpd_config {
     bool thread_per_connection; /* when the handler may wait (a hanging sample API) */
 };
 
+/* Can httpd_start read this address? What needs no socket, asked before anything else starts. */
+NODISCARD int httpd_check(const char *listen, struct err *err);
 struct httpd *httpd_start(const struct httpd_config *cfg, httpd_handler handler, void *context,
                           struct err *err);
 void httpd_stop(struct httpd *h); /* finishes what is being answered; NULL-safe */
@@ -56,5 +58,7 @@ struct admin_hooks {
     void (*extra)(void *context, struct buf *metrics);
     void *context;
 };
+/* Is `listen` an address or "off"? Errors of both name the option, admin_listen. */
+NODISCARD int admin_check(const char *listen, struct err *err);
 /* hooks: borrowed until httpd_stop. listen "off" starts nothing and returns NULL with no error set. */
 struct httpd *admin_start(const char *listen, const struct admin_hooks *hooks, struct err *err);

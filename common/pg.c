@@ -192,7 +192,8 @@ static void put_without_quoted(struct buf *out, const char *message)
     }
 }
 
-static void set_refusal(struct err *err, const char *url, enum err_kind kind, const char *message)
+static void set_refusal(struct err *err, const char *url, enum err_kind kind, const char *doing,
+                        const char *message)
 {
     struct buf text;
     buf_init(&text, 65536);
@@ -200,7 +201,7 @@ static void set_refusal(struct err *err, const char *url, enum err_kind kind, co
         put_without_quoted(&text, message);
     else
         buf_puts(&text, message);
-    set_message(err, kind, "cannot connect to postgres", "", buf_str(&text));
+    set_message(err, kind, doing, "", buf_str(&text));
     buf_done(&text);
 }
 
@@ -212,7 +213,9 @@ static int check_url(const char *url, struct err *err)
         return 0;
     PQconninfoOption *parsed = PQconninfoParse(url, &message);
     if (!parsed)
-        set_refusal(err, url, message ? ERR_PERMANENT : ERR_TEMPORARY, message ? message : "no memory");
+        set_refusal(err, url, message ? ERR_PERMANENT : ERR_TEMPORARY,
+                    "database_url: libpq cannot read it (write postgresql://USER@HOST/DB or host=… dbname=…)",
+                    message ? message : "no memory");
     int rc = parsed ? 0 : -1;
     PQfreemem(message);
     PQconninfoFree(parsed);
@@ -226,11 +229,16 @@ static void drop_notice(void *context, const PGresult *res)
     (void)res;
 }
 
+int pg_check(const char *url, const struct option_pairs *pairs, struct err *err)
+{
+    return check_url(url, err) < 0 ? -1 : check_pairs(pairs, err);
+}
+
 PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char *program, struct err *err)
 {
     struct parameters parameters = {.count = 0};
 
-    if (check_url(url, err) < 0 || check_pairs(pairs, err) < 0)
+    if (pg_check(url, pairs, err) < 0)
         return NULL;
     fill(&parameters, url, pairs, program);
     PGconn *conn = PQconnectdbParams(parameters.names, parameters.values, 1);
@@ -239,7 +247,7 @@ PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char
         return conn;
     }
     const char *message = conn ? PQerrorMessage(conn) : "no memory";
-    set_refusal(err, url, kind_of_refusal(message), message);
+    set_refusal(err, url, kind_of_refusal(message), "cannot connect to postgres", message);
     PQfinish(conn);
     return NULL;
 }

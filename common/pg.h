@@ -15,6 +15,8 @@
  * (TEMPORARY: not there, starting up, too many clients; PERMANENT: bad password, no such database, bad option).
  * Passwords never appear in the message.
  */
+/* What pg_connect refuses without asking the server: a url that libpq cannot read, a setting that it does not have. */
+NODISCARD int pg_check(const char *url, const struct option_pairs *pairs, struct err *err);
 PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char *program, struct err *err);
 /* Fill err from a failed result or connection: kind by SQLSTATE (40001, 40P01, 55P03, 57P0x, 53xxx, 08xxx: TEMPORARY). Returns -1. */
 int pg_err(PGconn *conn, const PGresult *res, struct err *err, const char *doing);

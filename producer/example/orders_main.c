@@ -58,6 +58,10 @@ static int orders_await_database(const struct orders_options *o, struct err *err
 
 static int orders_serve_http(const struct orders_options *o, struct err *err)
 {
+    if (httpd_check(o->listen, err) < 0) {
+        err_prefix(err, "listen: ");
+        return -1;
+    }
     if (orders_await_database(o, err) < 0)
         return stop_state() == STOP_NO ? -1 : 0;
     struct orders_pool *pool = orders_pool_new(o, err);

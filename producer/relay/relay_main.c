@@ -3,6 +3,7 @@
 
 #include "common/httpd.h"
 #include "common/log.h"
+#include "common/pg.h"
 #include "common/stop.h"
 #include "producer/relay/relay.h"
 
@@ -41,6 +42,12 @@ static bool alive(void *context)
     return relay_alive(context);
 }
 
+/* What is wrong whatever Postgres and Kafka say: known before anything is started. */
+static int check(const struct relay_options *opt, struct err *err)
+{
+    return admin_check(opt->admin_listen, err) < 0 ? -1 : pg_check(opt->database_url, &opt->postgres, err);
+}
+
 static int run(const struct relay_options *opt, struct err *err)
 {
     struct relay *r = relay_new(opt, err);
@@ -70,7 +77,7 @@ int main(int argc, char **argv)
     rc = options_load(&options, argc, argv, &opt, &opt.kafka, &opt.postgres, NULL, 0, NULL, &result, &err);
     if (rc == 0 && result == OPTIONS_RUN) {
         log_init("tandem-relay", (enum log_level)opt.log_level);
-        rc = stop_init(&err) < 0 ? -1 : run(&opt, &err);
+        rc = check(&opt, &err) < 0 || stop_init(&err) < 0 ? -1 : run(&opt, &err);
     }
     options_done(&options, &opt, &opt.kafka, &opt.postgres);
     if (rc == 0)

@@ -263,6 +263,7 @@ def test_changes_have_their_share(database):
     (("--threads", "0"), 100, "--threads"),
     (("load", "--seconds", "0"), 100, "--seconds"),
     (("--database-url", "host=127.0.0.1 port=1", "--startup-limit", "0s"), 111, "cannot connect"),
+    (("--listen", "nonsense", "--database-url", "host=127.0.0.1 port=1"), 100, "listen: \"nonsense\""),
     (("load", "--database-url", "host=127.0.0.1 port=1"), 111, "cannot connect"),
 ])
 def test_wrong_use_is_100_and_a_missing_database_111(flags, code, words):

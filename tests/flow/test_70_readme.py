@@ -140,6 +140,25 @@ def test_help_names_the_program_and_what_each_option_takes(program):
     assert flags and all(re.fullmatch(r" \S+", takes) for _, takes in flags), flags
 
 
+@pytest.mark.parametrize("words, said", [
+    ("tandem-relay --bogus", 'unknown option "--bogus"'),
+    ("tandem-relay --admin-listen nonsense", 'admin_listen: "nonsense"'),
+    ("tandem-relay --database-url nonsense", "database_url: "),
+    ("tandem-relay --postgres nonsense=1", '--postgres: libpq has no setting "nonsense"'),
+    ("tandem-relay --create-topics maybe", '--create-topics: "maybe"'),
+    ("tandem-inventory --startup-timeout soon", '--startup-timeout: "soon"'),
+    ("tandem-crm --api-key-file /nonexistent", '--api-key-file: cannot read "/nonexistent"'),
+    ("tandem-dlq --destination inventory", "a verb is missing"),
+])
+def test_a_wrong_value_is_one_plain_line_and_nothing_is_started(words, said):
+    """What the README says of exit code 100."""
+    done = subprocess.run(["bash", "-c", f"build/bin/{words}"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=30, check=False)
+    assert done.returncode == 100 and done.stdout == ""
+    line, = done.stderr.splitlines()
+    assert line.startswith(words.split()[0] + ": ") and said in line
+
+
 def test_what_is_installed_takes_the_options_of_the_readme(readme, installed):
     for line in readme["programs"].strip().splitlines():
         line = line.replace("postgresql://…", "postgresql://db/shop")

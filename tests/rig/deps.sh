@@ -44,7 +44,7 @@ install_kafka() {
     say 'fetching Kafka (54 MB)'
     rm -rf build/kafka
     mkdir -p build/kafka
-    mvn -q -B -f tests/rig/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
+    mvn -q -B -Dstyle.color=never -f tests/rig/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
         -DoutputDirectory="$PWD/build/kafka" >&2
     touch "$stamp"
 }

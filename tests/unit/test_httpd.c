@@ -324,6 +324,20 @@ static void an_admin_port_that_is_off_is_no_error(void **state)
     err_clear(&err);
     assert_null(admin_start("off", &hooks, &err));
     assert_int_equal(err.kind, ERR_NONE);
+    assert_int_equal(admin_check("off", &err), 0);
+}
+
+static void a_wrong_admin_address_is_named_with_its_option(void **state)
+{
+    (void)state;
+    const struct admin_hooks hooks = {.ready = ready, .alive = alive};
+    err_clear(&err);
+    assert_int_equal(admin_check("nonsense", &err), -1);
+    assert_non_null(strstr(err.message, "admin_listen: \"nonsense\""));
+    err_clear(&err);
+    assert_null(admin_start(":99999", &hooks, &err));
+    assert_int_equal(err.kind, ERR_PERMANENT);
+    assert_non_null(strstr(err.message, "admin_listen: \":99999\""));
 }
 
 int main(void)
@@ -338,6 +352,7 @@ int main(void)
         cmocka_unit_test(stopping_finishes_what_is_being_answered),
         cmocka_unit_test(the_admin_port_tells_metrics_health_and_readiness),
         cmocka_unit_test(an_admin_port_that_is_off_is_no_error),
+        cmocka_unit_test(a_wrong_admin_address_is_named_with_its_option),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -196,8 +196,11 @@ static void a_malformed_url_is_permanent_and_does_not_tell_the_password(void **s
     for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
         err_clear(&err);
         assert_null(pg_connect(wrong[i], NULL, "tandem-test", &err));
-        assert_says(ERR_PERMANENT, "cannot connect to postgres");
+        assert_says(ERR_PERMANENT, "postgres");
     }
+    err_clear(&err);
+    assert_int_equal(pg_check(wrong[1], NULL, &err), -1);
+    assert_says(ERR_PERMANENT, "database_url: libpq cannot read it (write postgresql://");
 }
 
 static char pair_name[] = "sslmod", pair_value[] = "hushhush", pair_origin[] = "relay.ini:7";
