@@ -44,8 +44,9 @@ install_kafka() {
     say 'fetching Kafka (54 MB)'
     rm -rf build/kafka
     mkdir -p build/kafka
-    mvn -q -B -Dstyle.color=never -f tests/rig/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
-        -DoutputDirectory="$PWD/build/kafka" >&2
+    # Maven resets the terminal's colours four times, on a file too.
+    mvn -q -B -f tests/rig/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
+        -DoutputDirectory="$PWD/build/kafka" | sed 's/\x1b\[0m//g' >&2
     touch "$stamp"
 }
 
