@@ -46,7 +46,7 @@ install_kafka() {
     mkdir -p build/kafka
     # Maven resets the terminal's colours four times, on a file too.
     mvn -q -B -f tests/rig/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
-        -DoutputDirectory="$PWD/build/kafka" | sed 's/\x1b\[0m//g' >&2
+        -DoutputDirectory="$PWD/build/kafka" 2>&1 | sed 's/\x1b\[0m//g' >&2
     touch "$stamp"
 }
 
