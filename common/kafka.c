@@ -294,3 +294,26 @@ int kafka_topic_create_with(rd_kafka_t *rk, const char *topic, int partitions,
     rd_kafka_NewTopic_destroy(t);
     return rc < 0 ? -1 : wait_until_there(rk, topic, timeout_ms, err);
 }
+
+/* ---- committed offsets ---- */
+
+/* New text, or none, in place of what an element holds; librdkafka frees it with the list. */
+static void kafka_set_metadata(rd_kafka_topic_partition_t *p, char *text)
+{
+    free(p->metadata);
+    p->metadata = text;
+    p->metadata_size = text ? strlen(text) : 0;
+}
+
+rd_kafka_resp_err_t kafka_committed(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int timeout_ms)
+{
+    for (int i = 0; i < list->cnt; i++)
+        kafka_set_metadata(&list->elems[i], NULL);
+    rd_kafka_resp_err_t code = rd_kafka_committed(rk, list, timeout_ms);
+    for (int i = 0; i < list->cnt; i++) {
+        rd_kafka_topic_partition_t *p = &list->elems[i];
+        if (p->metadata)
+            kafka_set_metadata(p, strndup(p->metadata, p->metadata_size));
+    }
+    return code;
+}

@@ -30,5 +30,10 @@ NODISCARD int kafka_topic_create(rd_kafka_t *rk, const char *topic, int partitio
 NODISCARD int kafka_topic_create_with(rd_kafka_t *rk, const char *topic, int partitions,
                                       const struct kafka_setting *settings, size_t count, int timeout_ms,
                                       struct err *err);
+/*
+ * rd_kafka_committed, whose metadata can be read as a C string afterwards (NULL: none). librdkafka copies metadata without its NUL
+ * (rd_kafka_topic_partition_update, 2.0.2 to 2.8), and keeps what an earlier call put into the list where the new answer has none.
+ */
+rd_kafka_resp_err_t kafka_committed(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int timeout_ms);
 /* librdkafka's log lines and errors as our log lines; set on conf before the handle is made. */
 void kafka_conf_log(rd_kafka_conf_t *conf);

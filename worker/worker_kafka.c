@@ -166,8 +166,7 @@ void commits_next_round(struct commits *c)
 
 const char *committed_metadata(const rd_kafka_topic_partition_t *p)
 {
-    /* NUL-terminated; its size is not to be trusted when somebody wrote a NUL into it (librdkafka 2.0.2). */
-    return p->offset >= 0 && p->metadata && p->metadata_size ? p->metadata : "";
+    return p->offset >= 0 && p->metadata ? p->metadata : "";
 }
 
 static rd_kafka_resp_err_t list_error(const rd_kafka_topic_partition_list_t *list)
@@ -192,14 +191,11 @@ static void forget_past_end(rd_kafka_topic_partition_t *p, int64_t end)
 
 int committed_read(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct err *err)
 {
-    rd_kafka_resp_err_t code = rd_kafka_committed(rk, list, COMMITTED_MS);
+    rd_kafka_resp_err_t code = kafka_committed(rk, list, COMMITTED_MS);
     if (!code)
         code = list_error(list);
     if (code)
         return kafka_err(code, NULL, err, "reading the committed offsets");
-    for (int i = 0; i < list->cnt;
-         i++) /* each copy of the list would read past the text, had somebody put a NUL in */
-        list->elems[i].metadata_size = list->elems[i].metadata ? strlen(list->elems[i].metadata) : 0;
 
     rd_kafka_topic_partition_list_t *ends = rd_kafka_topic_partition_list_copy(list);
     for (int i = 0; i < ends->cnt; i++)

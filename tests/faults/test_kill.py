@@ -9,8 +9,11 @@ from load import Audit, Load, executed_more
 
 RATE = 200
 IN_FLIGHT = 16
-# G5: after a kill -9, what was in flight and what completed since the last commit (at most 100 ms apart; a commit takes its time too).
-DUPLICATES_PER_KILL = IN_FLIGHT + RATE // 2
+DELAY_MS = 20  # of the APIs, so that also a worker that catches up delivers at most IN_FLIGHT / DELAY_MS
+# G5: after a kill -9, what was in flight and what completed since the last acknowledged commit. Commits are 100 ms apart, and a worker
+# whose commits are not acknowledged for twice as long sends nothing. The relay's part is what it published since it last stored
+# its position, 50 ms apart, at the rate of the load.
+DUPLICATES_PER_KILL = 2 * IN_FLIGHT + IN_FLIGHT * 200 // DELAY_MS + RATE // 10
 PARTS = ["service", "relay", "inventory", "crm", "kafka", "postgres"]
 
 
@@ -33,6 +36,8 @@ def test_kill_9_of_any_part_loses_nothing_and_keeps_the_order(
     parts = {"service": orders(), "relay": relay(), "kafka": kafka, "postgres": postgres,
              "inventory": worker("inventory", in_flight_max=IN_FLIGHT, breaker_open_cap="1s"),
              "crm": worker("crm", in_flight_max=IN_FLIGHT, breaker_open_cap="1s")}
+    for api in (inventory_api, crm_api):
+        api.fault("delay", delay_ms=DELAY_MS)
     with Load(parts["service"].url, RATE) as load:
         for name in order:
             executed_more(inventory_api, dice.randrange(20, 200))

@@ -22,6 +22,60 @@ static void a_delivered_record_is_released_and_its_offset_committed(void **state
     rig_free(r);
 }
 
+/* Kafka was killed, the worker went on, and on a new assignment thousands were delivered again. */
+static void nothing_is_sent_while_progress_cannot_be_committed(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+    assert_true(engine_assign(r->e, r->now, 2, STREAM_SOURCE, 1, 0, NULL));
+    engine_open(r->e, r->now, 1);
+
+    rig_give(r, 0, 0, "a");
+    rig_sleep(r, cfg.commit_interval_ns);
+    rig_answer(r, 0, 0, 200); /* asks for a commit that is not answered */
+    assert_int_equal(r->commits_out[0], 1);
+    rig_give(r, 0, 1, "b");
+    assert_true(rig_is_sent(r, 0, 1)); /* not for long yet */
+    rig_sleep(r, 2 * cfg.commit_interval_ns);
+    rig_give(r, 0, 2, "c");
+    rig_give(r, 2, 0, "e"); /* streams that each used up their own time in turn would add up */
+    rig_give(r, 1, 0, "d");
+    assert_false(rig_is_sent(r, 0, 2));
+    assert_false(rig_is_sent(r, 2, 0));
+    assert_true(rig_is_sent(r, 1, 0)); /* replays have a consumer of their own */
+
+    r->commits_out[0] = 0;
+    engine_committed(r->e, r->now, 0, false);
+    rig_turn(r);
+    assert_false(rig_is_sent(r, 0, 2));
+    rig_sleep(r, cfg.commit_interval_ns);
+    rig_commit_answered(r, 0, true);
+    assert_true(rig_is_sent(r, 0, 2));
+    rig_free(r);
+}
+
+static void what_completes_during_a_commit_is_not_covered_by_it(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+
+    rig_give(r, 0, 0, "a");
+    rig_give(r, 0, 1, "b");
+    rig_sleep(r, cfg.commit_interval_ns);
+    rig_answer(r, 0, 0, 200);
+    rig_answer(r, 0, 1, 200); /* after the COMMIT */
+    rig_commit_answered(r, 0, true);
+    rig_sleep(r, 2 * cfg.commit_interval_ns); /* the next COMMIT is out and not answered */
+    assert_int_equal(r->commits_out[0], 1);
+    rig_give(r, 0, 2, "c");
+    assert_false(rig_is_sent(r, 0, 2));
+    rig_commit_answered(r, 0, true);
+    assert_true(rig_is_sent(r, 0, 2));
+    rig_free(r);
+}
+
 static void one_key_goes_one_at_a_time_and_in_order(void **state)
 {
     (void)state;
@@ -391,6 +445,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_delivered_record_is_released_and_its_offset_committed),
+        cmocka_unit_test(nothing_is_sent_while_progress_cannot_be_committed),
+        cmocka_unit_test(what_completes_during_a_commit_is_not_covered_by_it),
         cmocka_unit_test(one_key_goes_one_at_a_time_and_in_order),
         cmocka_unit_test(a_waiting_retry_blocks_its_key_only),
         cmocka_unit_test(order_partition_lets_one_event_of_the_partition_go),

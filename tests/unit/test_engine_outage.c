@@ -45,6 +45,7 @@ static void an_event_that_always_fails_is_spent_by_the_success_of_others(void **
     cfg.attempts_max = 4;
     cfg.breaker_share_min = 1000;
     struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
 
     rig_give(r, 0, 0, "bad");
     for (int i = 0; i < 4; i++) {
@@ -68,6 +69,7 @@ static void without_a_success_of_others_no_failure_is_counted(void **state)
     cfg.breaker_failures = 1000;
     cfg.breaker_share_min = 1000;
     struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
 
     somebody_else_succeeds(r); /* before its dispatch: proves nothing for it */
     rig_give(r, 0, 0, "a");
@@ -369,6 +371,7 @@ static void age_is_measured_without_the_time_of_an_outage_or_a_pause(void **stat
     cfg.retry_after_cap_ns = 3600 * NS_PER_S;
     cfg.breaker_share_min = 1000;
     struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
     struct outcome wait = rig_status(429);
     wait.retry_after_ns = 3000 * NS_PER_S;
 

@@ -86,7 +86,8 @@ static void a_retry_of_a_revoked_stream_is_given_back_with_its_counted_attempt(v
     rig_free(r);
 }
 
-static void a_failed_last_commit_is_tried_once_more_and_then_let_be(void **state)
+/* The coordinator moved during a rolling restart: at once a second time was too soon, and what was delivered came again. */
+static void a_failed_last_commit_is_tried_for_a_second_and_then_let_be(void **state)
 {
     (void)state;
     struct engine_config cfg = rig_config();
@@ -96,11 +97,13 @@ static void a_failed_last_commit_is_tried_once_more_and_then_let_be(void **state
     engine_revoke(r->e, r->now, 0);
     rig_turn(r);
     rig_answer(r, 0, 0, 200);
-    rig_commit_answered(r, 0, false);
-    assert_int_equal(r->commits[0], 2);
-    assert_int_equal(r->drained[0], 0);
-    rig_commit_answered(r, 0, false);
-    assert_int_equal(r->commits[0], 2);
+    for (int tries = 1; tries <= 10; tries++) {
+        assert_int_equal(r->commits[0], tries);
+        assert_int_equal(r->drained[0], 0);
+        rig_commit_answered(r, 0, false);
+        rig_sleep(r, cfg.commit_interval_ns);
+    }
+    assert_int_equal(r->commits[0], 10);
     assert_int_equal(r->drained[0], 1);
     rig_free(r);
 }
@@ -287,7 +290,7 @@ int main(void)
         cmocka_unit_test(what_is_in_flight_ends_is_committed_and_then_drained),
         cmocka_unit_test(the_last_commit_does_not_wait_for_the_interval),
         cmocka_unit_test(a_retry_of_a_revoked_stream_is_given_back_with_its_counted_attempt),
-        cmocka_unit_test(a_failed_last_commit_is_tried_once_more_and_then_let_be),
+        cmocka_unit_test(a_failed_last_commit_is_tried_for_a_second_and_then_let_be),
         cmocka_unit_test(after_the_drain_time_what_is_in_flight_is_cancelled),
         cmocka_unit_test(a_dead_letter_under_way_may_end_within_the_drain),
         cmocka_unit_test(an_event_rejected_while_draining_is_buried_before_the_stream_goes),

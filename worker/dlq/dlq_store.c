@@ -319,7 +319,7 @@ static bool take_dead_letter(void *context, const rd_kafka_message_t *msg)
 /* One answer for all partitions: the call's own code, or the first partition's that failed. */
 static rd_kafka_resp_err_t committed(struct dlq_store *s, rd_kafka_topic_partition_list_t *list)
 {
-    rd_kafka_resp_err_t code = rd_kafka_committed(s->consumer, list, dlq_store_timeout_ms(s));
+    rd_kafka_resp_err_t code = kafka_committed(s->consumer, list, dlq_store_timeout_ms(s));
     for (int i = 0; i < list->cnt && !code; i++)
         code = list->elems[i].err;
     return code;

@@ -223,6 +223,7 @@ static enum step enter_done(struct engine *e, struct delivery *d)
 
     look_at(e, lanes_leave(&e->lanes, &d->place));
     offsets_complete(&s->offsets, &d->entry);
+    uncommitted_completed(e, s);
     link_remove(&d->in_stream);
     d->stream = NULL;
     stream_unhold(e, s, d->rec.bytes);

@@ -54,7 +54,7 @@ struct delivery {
     struct offset_entry entry;
     struct link in_stream; /* in stream.deliveries until it is complete or the stream is lost */
     struct link
-        queue; /* in the one list that wants it next: turns, stalled, burials, a key's waiters, cancels, releases */
+        queue; /* in the one list that wants it next: turns, stalled, held_back, burials, a key's waiters, cancels, releases */
     struct heap_node ready;
     struct timer timer;
 

@@ -29,9 +29,19 @@ static void count_probe(struct engine *e, struct delivery *d)
     breaker_probe_sent(&e->breaker);
 }
 
-struct delivery *dispatch_next(struct engine *e)
+/* The first that is ready and may go; those that wait for a commit are put aside until it comes. */
+static struct heap_node *first_to_go(struct engine *e)
 {
     struct heap_node *first = heap_first(&e->ready);
+
+    while (first != NULL && uncommitted_holds_back(e, OWNER_OF(first, struct delivery, ready)))
+        first = heap_first(&e->ready);
+    return first;
+}
+
+struct delivery *dispatch_next(struct engine *e)
+{
+    struct heap_node *first = first_to_go(e);
 
     if (first == NULL || e->in_step[STEP_IN_FLIGHT] >= e->cfg.in_flight_max || e->now < e->paused_until_ns ||
         !breaker_allows(&e->breaker))

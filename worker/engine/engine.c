@@ -82,6 +82,8 @@ struct engine *engine_new(const struct engine_config *cfg, struct err *err)
     e->hash_seed = backoff_random(&e->random);
     list_init(&e->streams_held);
     list_init(&e->groups);
+    list_init(&e->held_back[STREAM_SOURCE]);
+    list_init(&e->held_back[STREAM_REPLAY]);
     list_init(&e->turns);
     list_init(&e->cancels);
     list_init(&e->releases);
@@ -407,6 +409,8 @@ void engine_free(struct engine *e)
     lanes_done(&e->lanes);
     heap_done(&e->timers);
     heap_done(&e->ready);
+    heap_done(&e->unsafe[STREAM_SOURCE]);
+    heap_done(&e->unsafe[STREAM_REPLAY]);
     pool_done(&e->deliveries);
     free(e->park_slots);
     buf_done(&e->value);

@@ -33,6 +33,9 @@ struct stream {
     bool commit_out; /* a COMMIT is not answered yet */
     bool commit_due, drained_due;
     int64_t commit_after_ns; /* not before */
+    struct heap_node unsafe; /* in engine.unsafe by the first completion that no acknowledged commit covers */
+    int64_t
+        unsafe_after_commit_ns; /* the first completion that the commit under way does not cover; 0: none */
     int drain_commits_failed;
     struct timer commit_timer, drain_timer;
     struct link action; /* in engine.stream_actions while there is something to tell about it */
@@ -77,7 +80,9 @@ struct engine {
     struct breaker breaker;
 
     struct heap timers, ready;
-    struct list turns;                      /* first in their lane, to be looked at, by queue link */
+    struct heap unsafe[2];    /* streams by kind: see uncommitted.c */
+    struct list held_back[2]; /* deliveries that are ready, but wait for a commit, by queue link */
+    struct list turns;        /* first in their lane, to be looked at, by queue link */
     struct list cancels, releases, burials; /* deliveries, by queue link */
     struct list stream_actions;
     struct list park_queue; /* parked_key */
@@ -110,6 +115,14 @@ void stream_drain_over(struct engine *e, struct stream *s);
 void stream_committed(struct engine *e, struct stream *s, bool ok);
 /* The next COMMIT, PAUSE, RESUME or DRAINED of any stream. */
 bool stream_next_action(struct engine *e, struct action *ret_action);
+
+/* ---- uncommitted.c: what a crash would repeat ---- */
+void uncommitted_completed(struct engine *e, struct stream *s);
+void uncommitted_commit_made(struct stream *s);
+void uncommitted_commit_safe(struct engine *e, struct stream *s);
+void uncommitted_forget(struct engine *e, struct stream *s);
+/* May d not go now? Then it comes back to the ready ones with the commit. */
+bool uncommitted_holds_back(struct engine *e, struct delivery *d);
 
 /* ---- dispatch.c: which request goes next ---- */
 void dispatch_ready(struct engine *e, struct delivery *d);

@@ -1,8 +1,8 @@
 /* One stream: how much it may hold, when it commits, and how it drains. */
 #include "worker/engine/engine_state.h"
 
-#define DRAIN_COMMITS_MAX                                                                                    \
-    2 /* the last commit of a drain is tried again once; then the partition goes without it */
+/* The last commit of a drain is tried so often, commit_interval apart (its coordinator may be moving); then the partition goes without. */
+#define DRAIN_COMMITS_MAX 10
 
 struct stream *stream_new(struct engine *e, int number, enum stream_kind kind, struct group *group)
 {
@@ -26,6 +26,7 @@ void stream_free(struct engine *e, struct stream *s)
     timer_stop(e, &s->drain_timer);
     link_remove(&s->all);
     link_remove(&s->action);
+    uncommitted_forget(e, s);
     offsets_done(&s->offsets);
     e->streams[s->number] = NULL;
     e->counts.streams--;
@@ -98,8 +99,14 @@ static bool drain_is_over(const struct stream *s)
 
 static void progress_drained(struct engine *e, struct stream *s)
 {
-    s->commit_due = s->offsets.changed && s->drain_commits_failed < DRAIN_COMMITS_MAX;
-    s->drained_due = !s->commit_due;
+    bool commit = s->offsets.changed && s->drain_commits_failed < DRAIN_COMMITS_MAX;
+
+    if (commit && s->drain_commits_failed > 0 && e->now < s->commit_after_ns) {
+        timer_set(e, &s->commit_timer, s->commit_after_ns);
+        return;
+    }
+    s->commit_due = commit;
+    s->drained_due = !commit;
     want_action(e, s);
 }
 
@@ -127,6 +134,8 @@ void stream_committed(struct engine *e, struct stream *s, bool ok)
     if (!s->commit_out)
         return;
     s->commit_out = false;
+    if (ok)
+        uncommitted_commit_safe(e, s);
     e->counts.commits += ok;
     e->counts.commits_failed += !ok;
     if (!ok) {
@@ -168,6 +177,7 @@ static void make_commit(struct engine *e, struct stream *s, struct action *ret_a
 {
     s->commit_due = false;
     s->commit_out = true;
+    uncommitted_commit_made(s);
     s->commit_after_ns = e->now + e->cfg.commit_interval_ns;
     offsets_map(&s->offsets, e->metadata);
     *ret_action = (struct action){.kind = ACTION_COMMIT,
