@@ -78,11 +78,19 @@ class Audit:
     def missing(self, committed):
         return {name: committed - set(api.ids()) for name, api in self.apis.items()}
 
+    def where(self, ids):
+        """How far a missing event came: its row, whether it is in Kafka, and what the relay believes."""
+        rows = self.database.query("SELECT event_id::text, id, txid::text, created_at FROM tandem.outbox WHERE event_id = ANY(%s::uuid[])", [ids])
+        records = [(headers_of(r)["ce_id"], r.partition(), r.offset()) for r in self.topics.read("tandem.orders")]
+        return {"rows": rows, "in Kafka": [r for r in records if r[0] in ids],
+                "cursor": self.database.query("SELECT prev_snapshot::text, cur_snapshot::text, prev_floor, last_id FROM tandem.relay_cursor"),
+                "records in Kafka": len(records)}
+
     def settle(self, timeout=180):
         """Wait until each API has every committed event."""
         committed = self.committed()
         wait_until(lambda: not any(self.missing(committed).values()), timeout, lambda: "no event is lost; missing: " + str(
-            {name: (len(ids), sorted(ids)[:5]) for name, ids in self.missing(committed).items()}))
+            {name: (len(ids), self.where(sorted(ids)[:5])) for name, ids in self.missing(committed).items() if ids}))
         return committed
 
     def duplicates_in_kafka(self):
