@@ -49,12 +49,19 @@ static int set_pair(rd_kafka_conf_t *conf, const struct option_pair *pair,
     return set_one(conf, pair->name, pair->value, pair->origin, err);
 }
 
+/*
+ * A partition whose leader was away when librdkafka last looked is not asked again before this (its default: 5 minutes): after a
+ * broker's crash one partition of six stood still for minutes.
+ */
+#define METADATA_REFRESH_MS "10000"
+
 static int fill(rd_kafka_conf_t *conf, const char *brokers, const char *program,
                 const struct kafka_setting *settings, size_t count, const struct option_pairs *pairs,
                 struct err *err)
 {
     if (set_one(conf, "bootstrap.servers", brokers, "kafka_brokers", err) < 0 ||
-        set_one(conf, "client.id", program, program, err) < 0)
+        set_one(conf, "client.id", program, program, err) < 0 ||
+        set_one(conf, "topic.metadata.refresh.interval.ms", METADATA_REFRESH_MS, program, err) < 0)
         return -1;
     for (size_t i = 0; i < count; i++)
         if (set_one(conf, settings[i].name, settings[i].value, program, err) < 0)

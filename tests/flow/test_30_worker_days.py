@@ -212,8 +212,10 @@ def test_no_kafka_at_the_start_ends_with_111(worker, inventory_api):
     ("in_fligt_max", "3")])
 def test_a_wrong_option_is_one_line_and_100(worker, topics, inventory_api, option, value):
     program = worker("inventory", ready=False, **{option: value})
-    code, error = ended(program)
-    assert code == 100
+    assert program.wait_gone(timeout=60) == 100
+    lines = [line for line in program.log().splitlines() if line.strip()]
+    error = lines[-1]  # of the options themselves a plain line; of what they lead to, the log's
+    assert sum("error" in line or line.startswith("tandem-inventory:") for line in lines) == 1
     assert "hidden" not in program.log()
     assert option.replace("_", "-") in error or option in error or value.partition("=")[0] in error
     assert topics.names() == ["tandem.orders"]
