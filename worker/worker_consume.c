@@ -444,7 +444,9 @@ static bool consume_poll_partitions(struct worker_consume *c, int64_t now)
         if (p->paused || !atomic_load_explicit(&p->stirred, memory_order_relaxed))
             continue;
         atomic_store(&p->stirred, false); /* before looking: what comes meanwhile sets it again */
-        if (consume_poll_queue(c, now, p->queue)) {
+        /* librdkafka answers "nothing" after an operation of its own or an outdated record, also with records behind it, and tells of
+         * a queue only when it was empty: after a rebalance a partition stood still with its records waiting. */
+        if (consume_poll_queue(c, now, p->queue) || rd_kafka_queue_length(p->queue) > 0) {
             atomic_store(&p->stirred, true);
             more = true;
         }
