@@ -25,8 +25,13 @@ static const char session_sql[] =
     /* A cursor stored without waiting for the disk goes back a little when Postgres crashes, never forward: duplicates, no loss. */
     "SET synchronous_commit = off; SET statement_timeout = '10s'; SET lock_timeout = '5s'";
 
-/* The sequence's row is read before age() asks for the next xid to be given out; see struct look for why in this order. */
-static const char floor_sql[] = "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END, "
+/*
+ * The sequence's row is read before age() asks for the next xid to be given out; see struct look for why in this order.
+ *
+ * Less 64: every 32 values nextval() writes ahead, and while it does the row holds a last_value of up to 33 more than was drawn
+ * (nextval_internal, SEQ_LOG_VALS), which a reader sees, as it reads the row without its lock. A floor that high lost the next rows.
+ */
+static const char floor_sql[] = "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END - 64, "
                                 "age('3'::xid) FROM tandem.outbox_id_seq";
 
 /* Its snapshot is taken before the sequence is read (and after floor_sql has ended): floor ≤ snapshot ≤ ceiling in time. */
