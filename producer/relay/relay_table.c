@@ -26,13 +26,13 @@ static const char session_sql[] =
     "SET synchronous_commit = off; SET statement_timeout = '10s'; SET lock_timeout = '5s'";
 
 /*
- * The sequence's row is read before age() asks for the next xid to be given out; see struct look for why in this order.
- *
- * Less 64: every 32 values nextval() writes ahead, and while it does the row holds a last_value of up to 33 more than was drawn
- * (nextval_internal, SEQ_LOG_VALS), which a reader sees, as it reads the row without its lock. A floor that high lost the next rows.
+ * The sequence is read before age() asks for the next xid to be given out (a target list is evaluated from left to right); see struct
+ * look for why in this order. Read by a function that takes the row's lock: every 32 values nextval() writes ahead, and while it does
+ * `SELECT last_value` shows up to 32 more than was drawn (nextval_internal, SEQ_LOG_VALS). A floor that high lost the next rows. For
+ * the ceiling too much does no harm.
  */
-static const char floor_sql[] = "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END - 64, "
-                                "age('3'::xid) FROM tandem.outbox_id_seq";
+static const char floor_sql[] =
+    "SELECT coalesce(pg_sequence_last_value('tandem.outbox_id_seq'), 0), age('3'::xid)";
 
 /* Its snapshot is taken before the sequence is read (and after floor_sql has ended): floor ≤ snapshot ≤ ceiling in time. */
 static const char look_sql[] = "SELECT pg_current_snapshot()::text, last_value FROM tandem.outbox_id_seq";
