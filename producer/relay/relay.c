@@ -179,6 +179,7 @@ static int act(struct relay *r, int64_t now, const struct relay_action *a, struc
     case RELAY_READ:
     case RELAY_SAVE:
     case RELAY_LOAD_KEYS:
+    case RELAY_READ_PARKED:
     case RELAY_MAINTAIN:
     case RELAY_RELEASE:
         return r->ops->start(r->source, a, &problem) < 0 ? judge_database(r, now, &problem, err) : 0;
@@ -190,6 +191,14 @@ static int act(struct relay *r, int64_t now, const struct relay_action *a, struc
         return 0;
     case RELAY_FREE_PAGE:
         r->ops->free_page(a->page);
+        return 0;
+    case RELAY_STREAM:
+    case RELAY_UNSTREAM:
+    case RELAY_STATUS:
+    case RELAY_OPEN:
+    case RELAY_COMMIT:
+    case RELAY_ABORT:
+        ENSURE(!"of another source or delivery than there is");
         return 0;
     case RELAY_STOPPED:
         r->stopped = true;

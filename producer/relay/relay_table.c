@@ -400,6 +400,13 @@ static int send_action(struct table *t, const struct relay_action *a, struct err
     case RELAY_PUBLISH:
     case RELAY_PURGE:
     case RELAY_FREE_PAGE:
+    case RELAY_READ_PARKED:
+    case RELAY_STREAM:
+    case RELAY_UNSTREAM:
+    case RELAY_STATUS:
+    case RELAY_OPEN:
+    case RELAY_COMMIT:
+    case RELAY_ABORT:
     case RELAY_STOPPED:
         break;
     }

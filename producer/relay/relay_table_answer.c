@@ -96,7 +96,7 @@ static int answer_acquire(struct table *t, struct relay_core *c, int64_t now, st
     struct position p;
 
     if (PQntuples(res) == 0) {
-        relay_core_acquired(c, now, 0, NULL);
+        relay_core_acquired(c, now, 0, NULL, false);
         return 0;
     }
     keep_address(t, res, 7);
@@ -104,7 +104,7 @@ static int answer_acquire(struct table *t, struct relay_core *c, int64_t now, st
         err->kind = err->kind == ERR_TEMPORARY ? ERR_TEMPORARY : ERR_FATAL;
         return -1;
     }
-    relay_core_acquired(c, now, number(res, 0, 0), &p);
+    relay_core_acquired(c, now, number(res, 0, 0), &p, false);
     return 0;
 }
 
@@ -187,7 +187,7 @@ static int answer_keys(struct table *t, struct relay_core *c, int64_t now)
     ENSURE(count <= t->opt->parked_keys_max + 1);
     for (int i = 0; i < count; i++)
         t->hashes[i] = keyset_hash(column(res, i, 0), column(res, i, 1));
-    relay_core_keys(c, now, t->hashes, (size_t)count);
+    relay_core_keys(c, now, t->hashes, (size_t)count, 0);
     return 0;
 }
 
@@ -224,6 +224,13 @@ static int dispatch(struct table *t, struct relay_core *c, int64_t now, struct e
     case RELAY_PUBLISH:
     case RELAY_PURGE:
     case RELAY_FREE_PAGE:
+    case RELAY_READ_PARKED:
+    case RELAY_STREAM:
+    case RELAY_UNSTREAM:
+    case RELAY_STATUS:
+    case RELAY_OPEN:
+    case RELAY_COMMIT:
+    case RELAY_ABORT:
     case RELAY_STOPPED:
         break;
     }

@@ -114,7 +114,7 @@ static void acquired(struct scene *sc, struct door *d, struct statement *st)
         memset(d->knows_parked, 0, sizeof(d->knows_parked));
         sim_trace(sc->sim, "n%d: holds the lease, epoch %lld", d->index, (long long)d->epoch);
     }
-    relay_core_acquired(d->core, sc->sim->now, st->epoch, st->held ? &st->loaded : NULL);
+    relay_core_acquired(d->core, sc->sim->now, st->epoch, st->held ? &st->loaded : NULL, false);
 }
 
 static void page_came(struct scene *sc, struct door *d, struct statement *st)
@@ -166,7 +166,7 @@ void door_answered(struct scene *sc, struct door *d, struct statement *st)
         saved(sc, d, st);
         break;
     case RELAY_LOAD_KEYS:
-        relay_core_keys(d->core, sc->sim->now, st->hashes, st->hash_count);
+        relay_core_keys(d->core, sc->sim->now, st->hashes, st->hash_count, 0);
         break;
     case RELAY_MAINTAIN:
         relay_core_maintained(d->core, sc->sim->now);
@@ -174,6 +174,13 @@ void door_answered(struct scene *sc, struct door *d, struct statement *st)
     case RELAY_PUBLISH:
     case RELAY_PURGE:
     case RELAY_FREE_PAGE:
+    case RELAY_READ_PARKED:
+    case RELAY_STREAM:
+    case RELAY_UNSTREAM:
+    case RELAY_STATUS:
+    case RELAY_OPEN:
+    case RELAY_COMMIT:
+    case RELAY_ABORT:
     case RELAY_STOPPED:
         ENSURE(false);
     }

@@ -206,6 +206,13 @@ void db_executed(struct scene *sc, struct statement *st)
     case RELAY_PUBLISH:
     case RELAY_PURGE:
     case RELAY_FREE_PAGE:
+    case RELAY_READ_PARKED:
+    case RELAY_STREAM:
+    case RELAY_UNSTREAM:
+    case RELAY_STATUS:
+    case RELAY_OPEN:
+    case RELAY_COMMIT:
+    case RELAY_ABORT:
     case RELAY_STOPPED:
         ENSURE(false);
     }

@@ -88,9 +88,9 @@ static void take_lease(int64_t epoch)
 
     relay_core_connected(core, now);
     expect(RELAY_ACQUIRE);
-    relay_core_acquired(core, now, epoch, &p);
+    relay_core_acquired(core, now, epoch, &p, false);
     expect(RELAY_LOAD_KEYS);
-    relay_core_keys(core, now, NULL, 0);
+    relay_core_keys(core, now, NULL, 0, 0);
 }
 
 static void saved(bool held)
@@ -108,7 +108,7 @@ static void give_rows(int64_t first_id, int count, const char *key)
     assert_true(count <= 20);
     xid++;
     snprintf(text, sizeof(text), "%d:%d:", (int)xid, (int)xid);
-    struct look look = {snap(text), xid, first_id + count - 1, first_id + count - 1};
+    struct look look = {snap(text), xid, first_id + count - 1, first_id + count - 1, 0};
     relay_core_looked(core, now, &look);
     expect(RELAY_READ);
     for (int i = 0; i < count; i++) {
@@ -150,7 +150,7 @@ static void a_position_never_passes_an_unacknowledged_row(void **state)
     acked(seq[2]);
     acked(seq[0]); /* 2 is missing */
     struct relay_action a = wait_for(RELAY_LOOK);
-    struct look nothing = {snap("101:101:"), 101, 3, 3};
+    struct look nothing = {snap("101:101:"), 101, 3, 3, 0};
     relay_core_looked(core, now, &nothing);
     now += 60 * NS_PER_MS;
     a = expect(RELAY_SAVE);
@@ -185,7 +185,7 @@ static void settled_rows_are_stored_within_the_save_interval(void **state)
         now += relay_core_tick(core, now);
         assert_true(next(&a));
         if (a.kind == RELAY_LOOK) {
-            struct look same = {snap("101:101:"), 101, 1, 1};
+            struct look same = {snap("101:101:"), 101, 1, 1, 0};
             relay_core_looked(core, now, &same);
         }
     } while (a.kind != RELAY_SAVE);
@@ -212,7 +212,7 @@ static void a_fenced_relay_drops_all_and_waits_as_standby(void **state)
     acked(seq); /* of a row that was dropped */
     assert_int_equal(relay_core_counts(core).acknowledged, 0);
     wait_for(RELAY_ACQUIRE);
-    relay_core_acquired(core, now, 0, NULL);
+    relay_core_acquired(core, now, 0, NULL, false);
     wait_for(RELAY_ACQUIRE);
     end();
 }
@@ -243,7 +243,7 @@ static void a_lease_counts_from_the_sending_of_the_statement(void **state)
     relay_core_connected(core, now);
     expect(RELAY_ACQUIRE);
     now += 900 * NS_PER_MS; /* a slow answer */
-    relay_core_acquired(core, now, 1, &p);
+    relay_core_acquired(core, now, 1, &p, false);
     expect(RELAY_SAVE); /* renewed at once */
     now += 200 * NS_PER_MS;
     saved(true);
@@ -269,9 +269,9 @@ static void a_lost_connection_forgets_what_was_not_stored(void **state)
     struct position p = {.prev = snap("100:100:")};
     relay_core_connected(core, now);
     expect(RELAY_ACQUIRE);
-    relay_core_acquired(core, now, 2, &p);
+    relay_core_acquired(core, now, 2, &p, false);
     expect(RELAY_LOAD_KEYS);
-    relay_core_keys(core, now, NULL, 0);
+    relay_core_keys(core, now, NULL, 0, 0);
     expect(RELAY_LOOK);
     give_rows(1, 2, NULL);
     a = expect(RELAY_PUBLISH);
@@ -290,7 +290,7 @@ static void a_refused_row_is_stored_as_parked_with_the_position_past_it(void **s
     relay_core_report(core, now, second, RELAY_REFUSED, PARK_TOO_LARGE, "2 MB");
     now += 60 * NS_PER_MS;
     assert_int_equal(expect(RELAY_LOOK).kind, RELAY_LOOK); /* nothing to store: the first row is still out */
-    struct look same = {snap("101:101:"), 101, 2, 2};
+    struct look same = {snap("101:101:"), 101, 2, 2, 0};
     relay_core_looked(core, now, &same);
     acked(first);
     struct relay_action a = expect(RELAY_SAVE);
@@ -352,7 +352,7 @@ static void later_rows_of_a_parked_key_follow_it(void **state)
     assert_int_equal(a.park_count, 1);
     saved(true);
     expect(RELAY_LOOK); /* no PUBLISH of the two others */
-    struct look same = {snap("101:101:"), 101, 3, 3};
+    struct look same = {snap("101:101:"), 101, 3, 3, 0};
     expect_nothing();
     relay_core_looked(core, now, &same);
     now += 60 * NS_PER_MS;
@@ -387,10 +387,10 @@ static void keys_of_stored_parked_rows_count_from_the_start(void **state)
     begin_with(relay_core_config_default());
     relay_core_connected(core, now);
     expect(RELAY_ACQUIRE);
-    relay_core_acquired(core, now, 1, &p);
+    relay_core_acquired(core, now, 1, &p, false);
     expect(RELAY_LOAD_KEYS);
     expect_nothing(); /* nothing is read before they are known */
-    relay_core_keys(core, now, &hash, 1);
+    relay_core_keys(core, now, &hash, 1, 0);
     expect(RELAY_LOOK);
     give_rows(1, 3, NULL);
     publish(0);
@@ -558,7 +558,7 @@ static void looks_slow_down_when_nothing_comes(void **state)
         struct relay_action a;
 
         while (next(&a)) {
-            struct look same = {snap("100:100:"), 100, 0, 0};
+            struct look same = {snap("100:100:"), 100, 0, 0, 0};
             if (a.kind == RELAY_LOOK) {
                 looks++;
                 relay_core_looked(core, now, &same);

@@ -21,6 +21,12 @@ struct relay_core_config relay_core_config_default(void)
         .poll_idle_ns = 100 * NS_PER_MS,
         .save_ns = 50 * NS_PER_MS,
         .maintain_ns = 5 * NS_PER_S,
+        .refresh_ns = NS_PER_S,
+        .stream_retry_ns = 3 * NS_PER_S,
+        .status_ns = 250 * NS_PER_MS,
+        .status_bytes = INT64_C(1) << 20,
+        .transaction_ns = 50 * NS_PER_MS,
+        .transaction_idle_ns = 15 * NS_PER_MS,
         .park_key = true,
         .parked_keys_max = 100000,
     };
@@ -148,8 +154,10 @@ void relay_core_disconnected(struct relay_core *c, int64_t now)
     c->db_stale = false;
 }
 
-void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struct position *p)
+void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struct position *p,
+                         bool kafka_rules)
 {
+    (void)kafka_rules;
     db_ended(c, RELAY_ACQUIRE);
     if (!p) {
         c->acquire_at = now + c->cfg.standby_poll_ns;
@@ -219,8 +227,9 @@ void relay_core_page(struct relay_core *c, int64_t now, void *page, const struct
     }
 }
 
-void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, size_t count)
+void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, size_t count, int64_t retries)
 {
+    (void)retries;
     db_ended(c, RELAY_LOAD_KEYS);
     c->keys_at = now + KEYS_RELOAD_NS;
     if (c->park_events != c->park_events_at_load)
@@ -250,7 +259,8 @@ void core_settle_prefix(struct relay_core *c)
         if (!e || (e->parked && c->park_count == PARKS_MAX))
             return;
         if (e->parked) {
-            c->parks[c->park_count++] = (struct relay_park){e->id, e->reason, e->detail};
+            c->parks[c->park_count++] =
+                (struct relay_park){.id = e->id, .reason = e->reason, .detail = e->detail};
             e->detail = NULL;
             c->parks_in_ledger--;
         }

@@ -1,28 +1,32 @@
 /*
  * The relay's core: told facts and the time, it answers with actions. No I/O, no clock, no foreign library.
  *
- *      facts in                                              actions out (relay_core_next until it returns
- * false) relay_core_connected     the database is there    ┌────┐   ACQUIRE    take the lease, load the
- * position relay_core_disconnected  and gone                 │    │   LOOK       read sequence, snapshot,
- * sequence relay_core_acquired      answer to ACQUIRE        │    │   READ       read one page of rows
- *   relay_core_looked        answer to LOOK           │    │   SAVE       store the position and parked rows,
- * renew the lease relay_core_page          answer to READ      ───▶ │core│──▶ LOAD_KEYS read which keys have
- * parked rows relay_core_saved         answer to SAVE, RELEASE  │    │   MAINTAIN   rotate and truncate what
- * is due relay_core_keys          answer to LOAD_KEYS      │    │   RELEASE    a last SAVE that gives the
- * lease back relay_core_maintained    answer to MAINTAIN       │    │   PUBLISH    hand this row to Kafka
- *   relay_core_report        how a PUBLISH ended      │    │   PURGE      what Kafka's client has not sent
- * yet: drop it relay_core_producer_lost Kafka's client is new    │    │   FREE_PAGE  no row of it is needed
- * any more relay_core_stop          drain, or stop now       └────┘   STOPPED    nothing is left to do
+ *   facts in                                                     actions out (relay_core_next until it returns false)
  *
- * At most one of ACQUIRE LOOK READ SAVE LOAD_KEYS MAINTAIN RELEASE is under way (one connection, one
- * statement). When it fails, the door tells relay_core_disconnected and opens a new connection: a statement
- * whose end is unknown is settled by ACQUIRE, which raises the epoch (so the old statement can no longer
- * change anything) and loads what is stored. What this process remembers beyond the stored position is
- * dropped then, because a crashed database may hand out the same transaction ids again.
+ *   connected, disconnected   the database                ┌────┐   ACQUIRE      take the lease, load the position
+ *   acquired    answer to     ACQUIRE                     │    │   LOOK         read sequence, snapshot, sequence
+ *   looked                    LOOK                        │    │   READ         read one page of rows
+ *   page                      READ                        │    │   SAVE         store position and parked rows, renew the lease
+ *   saved                     SAVE, RELEASE               │    │   RELEASE      a last SAVE that gives the lease back
+ *   keys                      LOAD_KEYS                   │core│   LOAD_KEYS    read which keys have parked rows
+ *   parked_page               READ_PARKED            ───▶ │    │──▶ READ_PARKED  read a parked row that is to be published again
+ *   maintained                MAINTAIN                    │    │   MAINTAIN     rotate and truncate what is due
+ *   stream_up, stream_down    STREAM, or by itself        │    │   STREAM, UNSTREAM, STATUS     the feed of the write-ahead log
+ *   streamed, stream_alive    rows, keepalives            │    │   OPEN, COMMIT, ABORT          Kafka transactions
+ *   opened, committed         OPEN; COMMIT, ABORT         │    │   PUBLISH      hand this row to Kafka
+ *   report                    how a PUBLISH ended         │    │   PURGE        what Kafka's client has not sent yet: drop it
+ *   producer_lost             Kafka's client is new       │    │   FREE_PAGE    no row of it is needed any more
+ *   stop                      drain, or stop now          └────┘   STOPPED      nothing is left to do
  *
- * Promises kept here: a position never moves past a row that is neither acknowledged nor parked (G2); rows
- * are published in batch order (G3, see cursor.h); what is held is bounded by the configuration (G6); without
- * a valid lease nothing is published and with a lost one nothing is stored.
+ * At most one of ACQUIRE LOOK READ SAVE LOAD_KEYS READ_PARKED MAINTAIN RELEASE is under way (one connection, one statement). When it
+ * fails, the door tells relay_core_disconnected and opens a new connection: a statement whose end is unknown is settled by ACQUIRE,
+ * which raises the epoch (so the old statement can no longer change anything) and loads what is stored. What this process remembers
+ * beyond the stored position is dropped then, because a crashed database may hand out the same transaction ids again.
+ *
+ * Promises kept here: a position never moves past a row that is neither acknowledged nor parked (G2); rows are published in batch order
+ * (G3, see cursor.h), those of the stream behind those of the table (see stream.h); nothing is confirmed to the slot that a stored
+ * position does not cover; what is held is bounded by the configuration (G6); without a valid lease nothing is published and with a
+ * lost one nothing is stored.
  */
 #pragma once
 
@@ -38,19 +42,34 @@
 
 struct relay_core;
 
+/* Where rows come from. */
+enum relay_kind {
+    RELAY_KIND_TABLE, /* the outbox, by looks and pages */
+    RELAY_KIND_WAL, /* the same until it is caught up with, then the stream; the table again whenever the stream is lost */
+    RELAY_KIND_MESSAGE /* the stream alone: there is no table */
+};
+
 /* Every number is > 0. Times in ns. */
 struct relay_core_config {
+    enum relay_kind kind;
+    bool exactly_once;    /* rows and the position that covers them go to Kafka in one transaction */
     int window_messages;  /* rows handed to Kafka and not acknowledged */
     int64_t window_bytes; /* the same in bytes; one row is always allowed */
     int page_rows;        /* rows asked for at once; at most two pages are held */
     int64_t lease_ttl_ns;
-    int64_t standby_poll_ns; /* between attempts to take the lease */
-    int64_t poll_busy_ns;    /* between looks while rows come */
-    int64_t poll_idle_ns;    /* between looks after a while without rows */
-    int64_t save_ns;         /* settled rows are stored after at most this */
-    int64_t maintain_ns;     /* between MAINTAINs */
-    bool park_key;           /* later rows of a parked row's key follow it; false: they are published */
-    int parked_keys_max;     /* beyond it later rows of a parked key are published */
+    int64_t standby_poll_ns;     /* between attempts to take the lease */
+    int64_t poll_busy_ns;        /* between looks while rows come */
+    int64_t poll_idle_ns;        /* between looks after a while without rows */
+    int64_t save_ns;             /* settled rows are stored after at most this */
+    int64_t maintain_ns;         /* between MAINTAINs */
+    int64_t refresh_ns;          /* between looks while rows come by the stream */
+    int64_t stream_retry_ns;     /* between attempts to have the stream */
+    int64_t status_ns;           /* between STATUSes */
+    int64_t status_bytes;        /* of the log: so much more to confirm makes a STATUS due at once */
+    int64_t transaction_ns;      /* exactly-once: between the first row of a transaction and its COMMIT */
+    int64_t transaction_idle_ns; /* the same when nothing is left to publish */
+    bool park_key;               /* later rows of a parked row's key follow it; false: they are published */
+    int parked_keys_max;         /* beyond it later rows of a parked key are published */
 };
 struct relay_core_config relay_core_config_default(void);
 
@@ -64,9 +83,12 @@ void relay_core_free(
 void relay_core_connected(struct relay_core *c, int64_t now);
 void relay_core_disconnected(struct relay_core *c, int64_t now);
 
-/* The lease is ours under this epoch, and this is the stored position (taken, emptied); or p NULL: another
- * relay holds it. */
-void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struct position *p);
+/*
+ * The lease is ours under this epoch, and this is the stored position (taken, emptied); or p NULL: another relay holds it.
+ * kafka_rules: an exactly-once relay saved it last, so the position in Kafka is the one that counts.
+ */
+void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struct position *p,
+                         bool kafka_rules);
 void relay_core_looked(struct relay_core *c, int64_t now, struct look *look); /* takes the snapshot */
 
 struct relay_row {
@@ -99,9 +121,50 @@ void relay_core_producer_lost(struct relay_core *c, int64_t now);
 
 /* SAVE or RELEASE ended; held false: the epoch is not ours any more, nothing was stored. */
 void relay_core_saved(struct relay_core *c, int64_t now, bool held);
-/* All keys that have parked rows, as keyset_hash values. */
-void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, size_t count);
+/* All keys that have parked rows, as keyset_hash values; retries: how many parked rows are to be published again. */
+void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, size_t count,
+                     int64_t retries);
+/* Answer to READ_PARKED: the oldest row that is to be published again, or none. row.id is its outbox_id. page as in relay_core_page. */
+void relay_core_parked_page(struct relay_core *c, int64_t now, void *page, const struct relay_row *rows,
+                            int count);
 void relay_core_maintained(struct relay_core *c, int64_t now);
+
+/* ---- facts of the stream ---- */
+
+void relay_core_stream_up(struct relay_core *c, int64_t now); /* START_REPLICATION was accepted */
+/* It ended, or could not be had. What came by it and is not settled is forgotten: the table, or the next stream, brings it again. */
+void relay_core_stream_down(struct relay_core *c, int64_t now);
+
+struct relay_stream_row {
+    struct relay_row row;
+    uint32_t xid;        /* of Begin; the core widens it near the newest snapshot it knows */
+    uint64_t commit_lsn; /* of Begin (final LSN) */
+    int64_t index;       /* of the row in its transaction, from 0 */
+    uint64_t end_lsn;    /* of Commit, on the last row of the transaction; 0: more rows follow */
+};
+/* Rows in stream order, of one or many transactions; at most relay_core_stream_room. page as in relay_core_page (its FREE_PAGE comes
+ * also when every row was skipped). */
+void relay_core_streamed(struct relay_core *c, int64_t now, void *page, const struct relay_stream_row *rows,
+                         int count);
+/* A keepalive, or the end of a transaction without rows for us: the server has sent everything up to lsn. wanted: it asks for an
+ * answer now. */
+void relay_core_stream_alive(struct relay_core *c, int64_t now, uint64_t lsn, bool wanted);
+/* Rows that may be handed over now; 0: do not read the stream, its statuses go on. */
+int relay_core_stream_room(const struct relay_core *c);
+
+/* ---- facts of Kafka's transactions ---- */
+
+/* The producer is ready, and p (taken, emptied) is the position its topic of cursors holds; NULL: none. */
+void relay_core_opened(struct relay_core *c, int64_t now, struct position *p);
+enum relay_commit {
+    RELAY_COMMITTED,
+    RELAY_ABORTED,
+    RELAY_COMMIT_FENCED /* another producer has our transactional.id: the lease counts as lost */
+};
+/* The end of COMMIT or ABORT. An end that is not known is not told: the door makes a new producer and tells relay_core_producer_lost. */
+void relay_core_committed(struct relay_core *c, int64_t now, enum relay_commit how);
+
+/* ---- facts of the process ---- */
 
 /* Publish nothing new, wait for what is outstanding, store, release, STOPPED. at_once: do not wait (what is
  * outstanding may be published again by the next relay). */
@@ -119,8 +182,15 @@ enum relay_action_kind {
     RELAY_READ,
     RELAY_SAVE,
     RELAY_LOAD_KEYS,
+    RELAY_READ_PARKED,
     RELAY_MAINTAIN,
     RELAY_RELEASE,
+    RELAY_STREAM, /* connect and START_REPLICATION; answered by stream_up or stream_down; beside the statements */
+    RELAY_UNSTREAM, /* close the stream, or stop trying; no stream_down follows */
+    RELAY_STATUS,   /* a standby status update */
+    RELAY_OPEN, /* make the transactional producer, read its topic of cursors; one of OPEN COMMIT ABORT is under way at most */
+    RELAY_COMMIT, /* end the Kafka transaction together with a record of the position */
+    RELAY_ABORT,
     RELAY_PUBLISH,
     RELAY_PURGE,
     RELAY_FREE_PAGE,
@@ -132,19 +202,32 @@ struct relay_park {
     int64_t id;
     enum park_reason reason;
     char *detail; /* may be NULL */
+    void *
+        page; /* message source: there is no row in the outbox to copy, its content is here; NULL: copy it by its id */
+    int row;
 };
 
 struct relay_action {
     enum relay_action_kind kind;
-    int64_t epoch;                   /* SAVE, RELEASE, MAINTAIN: store only under this epoch */
-    struct page_bounds bounds;       /* READ; borrowed until the next fact */
-    int limit;                       /* READ: rows at most; LOAD_KEYS: keys at most */
-    const struct position *position; /* SAVE, RELEASE; borrowed until relay_core_saved or _disconnected */
-    const struct relay_park *parks;  /* SAVE, RELEASE; the same */
+    int64_t epoch;             /* SAVE, RELEASE, MAINTAIN, COMMIT: store only under this epoch */
+    struct page_bounds bounds; /* READ; borrowed until the next fact */
+    int limit;                 /* READ, READ_PARKED: rows at most; LOAD_KEYS: keys at most */
+    const struct position *
+        position; /* SAVE, RELEASE, COMMIT; borrowed until their answer, or relay_core_disconnected, or _producer_lost */
+    const struct relay_park *parks; /* SAVE, RELEASE; the same */
     size_t park_count;
-    uint64_t seq; /* PUBLISH: name it in relay_core_report */
-    void *page;   /* PUBLISH, FREE_PAGE */
-    int row;      /* PUBLISH: index in the page */
+    const int64_t *
+        unparks; /* SAVE, RELEASE: outbox_ids published after all, to be deleted from the parked rows; the same */
+    size_t unpark_count;
+    const struct relay_park *
+        reparks; /* SAVE, RELEASE: ids refused once more: their keys' rows wait for the operator again; the same */
+    size_t repark_count;
+    bool idle;            /* SAVE: the lease is to last until its stream ends (lease_until infinity) */
+    bool authority_kafka; /* SAVE, RELEASE: the position in Kafka is the one that counts */
+    uint64_t lsn;         /* STREAM: where to start, 0: where the slot is; STATUS: confirmed */
+    uint64_t seq;         /* PUBLISH: name it in relay_core_report */
+    void *page;           /* PUBLISH, FREE_PAGE */
+    int row;              /* PUBLISH: index in the page */
 };
 /* The next thing to do; false: nothing now. */
 bool relay_core_next(struct relay_core *c, int64_t now, struct relay_action *ret_action);
@@ -162,5 +245,12 @@ struct relay_counts {
     int64_t looks, batches, pages, saves, leases_taken, leases_lost, rewinds;
     int64_t oldest_created_ns; /* of the oldest row read and not settled; 0: none */
     bool careful;              /* one row at a time, to find the refused one */
+    bool streaming;            /* the stream is up */
+    bool stream_wanted;        /* and should be */
+    int64_t streamed, skipped; /* rows of the stream; of these, read through the table before */
+    int64_t streams, statuses, transactions, aborts, unparked;
+    int64_t streams_lost;   /* ended, or could not be had */
+    uint64_t confirmed_lsn; /* of the STATUS sent last */
+    uint64_t received_lsn;  /* up to here the stream was heard */
 };
 struct relay_counts relay_core_counts(const struct relay_core *c);

@@ -10,6 +10,20 @@ void position_done(struct position *p)
     *p = (struct position){0};
 }
 
+int position_copy(const struct position *p, struct position *ret_p, struct err *err)
+{
+    struct position copy = *p;
+
+    if (snapshot_copy(&p->prev, &copy.prev, err) < 0)
+        return -1;
+    if (snapshot_copy(&p->cur.snapshot, &copy.cur.snapshot, err) < 0) {
+        snapshot_done(&copy.prev);
+        return -1;
+    }
+    *ret_p = copy;
+    return 0;
+}
+
 static unsigned slot(const struct cursor *c, unsigned i)
 {
     return (c->first + i) % CURSOR_BATCHES_MAX;

@@ -35,6 +35,7 @@ struct look {
     struct snapshot snapshot;
     uint64_t next_xid; /* used by cursor_look only */
     int64_t floor, ceiling;
+    uint64_t lsn; /* where the log was written up to, read after the snapshot; 0: not asked */
 };
 
 /* What is stored: enough to go on elsewhere without losing a row. */
@@ -44,8 +45,16 @@ struct position {
     bool partial; /* last_id, and cur_ are in use: batch `cur` is settled up to last_id */
     struct look cur;
     int64_t last_id;
+    uint64_t
+        lsn; /* stream: every transaction whose commit record ends up to here is settled; 0: never streamed */
+    uint64_t
+        txn_lsn; /* of the transaction with this commit LSN the first txn_index rows are settled; 0: none is half done */
+    int64_t txn_index;
+    int64_t unparked; /* exactly-once: outbox_id of the parked row published again last; 0: none */
 };
 void position_done(struct position *p);
+NODISCARD int position_copy(const struct position *p, struct position *ret_p,
+                            struct err *err); /* TEMPORARY: no memory */
 
 struct cursor {
     struct look prev; /* its ceiling is not used */

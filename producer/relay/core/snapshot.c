@@ -179,6 +179,84 @@ int snapshot_raise(struct snapshot *s, uint64_t xmax, struct err *err)
     return 0;
 }
 
+/* The same set with the lowest possible list. */
+static void tighten(struct snapshot *s)
+{
+    s->xmin = s->xip_count > 0 ? s->xip[0] : s->xmax;
+}
+
+static void remove_open(struct snapshot *s, uint64_t xid)
+{
+    size_t i = 0;
+
+    while (s->xip[i] != xid)
+        i++;
+    s->xip_count--;
+    memmove(s->xip + i, s->xip + i + 1, (s->xip_count - i) * sizeof(*s->xip));
+    tighten(s);
+}
+
+int snapshot_add(struct snapshot *s, uint64_t xid, struct err *err)
+{
+    size_t more;
+
+    if (snapshot_visible(s, xid))
+        return 0;
+    if (xid < s->xmax) {
+        remove_open(s, xid);
+        return 0;
+    }
+    if (xid - s->xmax > SNAPSHOT_XIP_MAX - s->xip_count)
+        return err_set(err, ERR_TEMPORARY, "a snapshot of more than %d open transactions", SNAPSHOT_XIP_MAX);
+    more = (size_t)(xid - s->xmax);
+    if (more > 0) {
+        uint64_t *xip = realloc(s->xip, (s->xip_count + more) * sizeof(*xip));
+
+        if (!xip)
+            return err_set(err, ERR_TEMPORARY, "no memory for a snapshot of %zu transactions",
+                           s->xip_count + more);
+        s->xip = xip;
+        while (s->xmax < xid)
+            s->xip[s->xip_count++] = s->xmax++;
+    }
+    s->xmax = xid + 1;
+    tighten(s);
+    return 0;
+}
+
+/* What is open in both is open in the list of the one that reaches higher. */
+int snapshot_merge(struct snapshot *s, const struct snapshot *other, struct err *err)
+{
+    struct snapshot higher;
+    const struct snapshot *lower = other;
+    size_t left = 0;
+
+    if (s->xmax >= other->xmax)
+        higher = *s;
+    else if (snapshot_copy(other, &higher, err) < 0)
+        return -1;
+    else
+        lower = s;
+    for (size_t i = 0; i < higher.xip_count; i++)
+        if (!snapshot_visible(lower, higher.xip[i]))
+            higher.xip[left++] = higher.xip[i];
+    higher.xip_count = left;
+    tighten(&higher);
+    if (lower == s)
+        free(s->xip);
+    *s = higher;
+    return 0;
+}
+
+uint64_t snapshot_expand(uint32_t xid, uint64_t near)
+{
+    int64_t away = (int32_t)(xid - (uint32_t)near);
+
+    if (away < 0 && (uint64_t)-away > near)
+        return xid; /* a young cluster: nothing is below 0 */
+    return near + (uint64_t)away;
+}
+
 bool snapshot_equal(const struct snapshot *a, const struct snapshot *b)
 {
     if (a->xmin != b->xmin || a->xmax != b->xmax || a->xip_count != b->xip_count)

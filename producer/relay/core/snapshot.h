@@ -42,6 +42,15 @@ bool snapshot_visible(const struct snapshot *s, uint64_t xid);
  */
 #define SNAPSHOT_RAISE_MAX 4096
 NODISCARD int snapshot_raise(struct snapshot *s, uint64_t xmax, struct err *err);
+/*
+ * Add one finished transaction to the set. Past xmax: xmax becomes xid + 1, and those between are listed as in progress. -1: TEMPORARY, no
+ * memory, or the list would grow past SNAPSHOT_XIP_MAX; *s untouched.
+ */
+NODISCARD int snapshot_add(struct snapshot *s, uint64_t xid, struct err *err);
+/* Add every transaction that is finished in other. -1: TEMPORARY; *s untouched. */
+NODISCARD int snapshot_merge(struct snapshot *s, const struct snapshot *other, struct err *err);
+/* The full id of a transaction known by its lower 32 bits, less than 2^31 transactions away from near. */
+uint64_t snapshot_expand(uint32_t xid, uint64_t near);
 bool snapshot_equal(const struct snapshot *a, const struct snapshot *b);
 /*
  * The stragglers: transactions in progress in prev that are finished in cur. Writes at most prev->xip_count
