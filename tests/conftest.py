@@ -99,6 +99,12 @@ class Database:
             connection.close()
 
 
+def end_walsenders(admin, name):
+    """A database with a slot in use cannot be dropped, not even with FORCE; unused slots go with it."""
+    end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = %s AND active"
+    processes.wait_until(lambda: not admin.execute(end, [name]).fetchall(), message=f"the walsenders of {name} end")
+
+
 @pytest.fixture
 def empty_database(postgres):
     """A database of its own without the schema."""
@@ -110,6 +116,7 @@ def empty_database(postgres):
     database.close()
     if postgres.alive():
         with psycopg.connect(postgres.url("postgres"), autocommit=True) as admin:
+            end_walsenders(admin, name)
             admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 

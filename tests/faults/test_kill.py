@@ -1,6 +1,7 @@
 """kill -9 of any part at any moment under load: nothing lost, order kept, duplicates within G5.
 
-KILLS=n kills (default 8); ONLY=relay (or service, inventory, crm, kafka, postgres; several by comma) kills just these; SEED=n.
+KILLS=n kills (default 8); ONLY=inventory (or service, crm, kafka, postgres; several by comma) kills just these; SEED=n. The relay alone
+has tests of its own: ONLY=relay.
 """
 import os
 import random

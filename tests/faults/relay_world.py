@@ -1,0 +1,78 @@
+"""A relay with its standby, as a kind of source and delivery, the parts of its world, and how each of them dies."""
+import os
+from collections import namedtuple
+
+from processes import wait_until
+
+Case = namedtuple("Case", "source delivery")
+CASES = [Case("table", "at-least-once")]
+
+
+def cases(*sources, deliveries=("at-least-once", "exactly-once")):
+    """Those of the program that are asked for by SOURCE and DELIVERY, if the test is for such ones; for parametrize."""
+    source, delivery = os.environ.get("SOURCE"), os.environ.get("DELIVERY")
+    assert not source or source in {c.source for c in CASES}, f"SOURCE={source}: there are {sorted({c.source for c in CASES})}"
+    return [c for c in CASES if c.source in (sources or [c.source]) and c.delivery in deliveries
+            and source in (None, "", c.source) and delivery in (None, "", c.delivery)]
+
+
+def case_id(case):
+    return f"{case.source}-{case.delivery}"
+
+
+class World:
+    """Relays of one case on one database; the fixture `relay` stops them."""
+
+    def __init__(self, case, database, relay, **options):
+        self.case = case
+        self.database = database
+        self.start_relay = relay
+        self.options = {"retention": "1d", **options}
+        self.relays = []
+
+    @property
+    def exactly_once(self):
+        return self.case.delivery == "exactly-once"
+
+    @property
+    def emit(self):
+        return self.case.source == "message"
+
+    def start(self, **options):
+        running = self.start_relay(**{**self.options, **options})
+        self.relays.append(running)
+        return running
+
+    def pair(self):
+        """One that works and one that waits."""
+        first = self.start()
+        wait_until(lambda: first.metric("tandem_relay_active") == 1, message="the first relay works")
+        return first, self.start()
+
+    def active(self):
+        """The one that works, or None while nobody does."""
+        for one in self.relays:
+            try:
+                if one.alive() and one.metric("tandem_relay_active") == 1:
+                    return one
+            except OSError:  # it ends while it is asked
+                continue
+        return None
+
+    def wait_active(self, timeout=60):
+        return wait_until(self.active, timeout, "one of the relays works")
+
+    def stop_all(self):
+        """As at a deployment: each ends by itself, with what it had on its way acknowledged."""
+        for one in self.relays:
+            if one.alive():
+                assert one.stop() == 0, one.log_tail()
+
+    def end_sessions(self):
+        """A stranger, or a proxy, ends the relay's connections to Postgres."""
+        self.database.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                            " AND application_name LIKE 'tandem-relay%'")
+
+    def end_walsender(self):
+        self.database.query("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+                            " WHERE database = current_database() AND active")

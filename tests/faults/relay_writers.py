@@ -1,0 +1,137 @@
+"""Services that write events straight into Postgres, in every shape of transaction that has made other relays lose or turn round events."""
+import random
+import threading
+
+import psycopg
+
+TOPIC = "tandem.orders"
+SCHEMA = """CREATE TABLE aggregate (key text PRIMARY KEY, version int NOT NULL) WITH (fillfactor = 50);
+            CREATE TABLE elsewhere (n int)"""
+NEXT = "UPDATE aggregate SET version = version + %s WHERE key = %s RETURNING version"
+CALL = "SELECT tandem.outbox_{}(topic => %s, key => %s::text, type => 'order.changed', payload => %s::text)"
+COPY = "COPY tandem.outbox (topic, key, type, payload) FROM STDIN"
+
+
+class Undone(Exception):
+    """Thrown by a transaction that is to be rolled back."""
+
+
+class Writers:
+    """Threads that change aggregates and put an event for each change, its version as the payload, in one transaction.
+
+    The row lock of the aggregate orders the transactions of a key, so its committed events are exactly 1..version in this order:
+    Postgres itself knows the truth, also of a commit whose answer was lost. emit: for the source without a table.
+    """
+
+    def __init__(self, url, rate=100, threads=4, keys=40, emit=False, seed=0):
+        self.url = url
+        self.interval = threads / rate
+        self.emit = emit
+        self.keys = [f"k{n:02}" for n in range(keys)]
+        self.stopping = threading.Event()
+        self.lock = threading.Lock()
+        self.transactions = self.failed = 0
+        self.trouble = []
+        self.threads = [threading.Thread(target=self._write, args=(random.Random(f"{seed}/{n}"),), daemon=True)
+                        for n in range(threads)]
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(SCHEMA)
+            connection.cursor().executemany("INSERT INTO aggregate VALUES (%s, 0)", [(key,) for key in self.keys])
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        """Every transaction has ended when this returns."""
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+        assert not self.trouble, self.trouble
+
+    def truth(self, url=None):
+        """{key: its last version} of what is committed."""
+        with psycopg.connect(url or self.url, autocommit=True) as connection:
+            return dict(connection.execute("SELECT key, version FROM aggregate").fetchall())
+
+    def _write(self, dice):
+        connection = None
+        shapes = [self.one, self.one, self.several, self.one, self.burst, self.one, self.undo, self.undo_a_part, self.early_id,
+                  self.late_commit]
+        while not self.stopping.wait(self.interval):  # the pace of the load, not a wait for something
+            try:
+                if not connection:
+                    connection = psycopg.connect(self.url, connect_timeout=5, options="-c statement_timeout=20s")
+                with connection.transaction():
+                    dice.choice(shapes)(connection, dice)
+                self._count("transactions")
+            except Undone:
+                pass
+            except psycopg.OperationalError:  # Postgres is away; whether the transaction is committed, `aggregate` knows
+                self._count("failed")
+                if connection and connection.closed:
+                    connection = None
+            except Exception as error:  # pylint: disable=broad-exception-caught
+                self.trouble.append(repr(error))
+                return
+
+    def _count(self, what):
+        with self.lock:
+            setattr(self, what, getattr(self, what) + 1)
+
+    def change(self, connection, key, count=1):
+        """The aggregate's row first: its lock is what orders the events of the key."""
+        last = connection.execute(NEXT, (count, key)).fetchone()[0]
+        for version in range(last - count + 1, last + 1):
+            connection.execute(CALL.format("emit" if self.emit else "put"), (TOPIC, key, str(version)))
+
+    # ---- the shapes ----------------------------------------------------------------------------------------------------
+
+    def one(self, connection, dice):
+        self.change(connection, dice.choice(self.keys))
+
+    def several(self, connection, dice):
+        for key in sorted(dice.sample(self.keys, 4)):  # sorted: no deadlock
+            self.change(connection, key, dice.randrange(1, 4))
+
+    def burst(self, connection, dice):
+        """One COPY: its rows share their position in the WAL."""
+        key, count = dice.choice(self.keys), dice.randrange(2, 60)
+        if self.emit:
+            return self.change(connection, key, count)
+        last = connection.execute(NEXT, (count, key)).fetchone()[0]
+        with connection.cursor().copy(COPY) as copy:
+            for version in range(last - count + 1, last + 1):
+                copy.write_row((TOPIC, key.encode(), "order.changed", str(version).encode()))
+        return None
+
+    def undo(self, connection, dice):
+        self.change(connection, dice.choice(self.keys), 2)
+        raise Undone
+
+    def undo_a_part(self, connection, dice):
+        first, second = sorted(dice.sample(self.keys, 2))
+        self.change(connection, first)
+        try:
+            with connection.transaction():
+                self.change(connection, first)
+                self.change(connection, second)
+                raise Undone
+        except Undone:
+            pass
+        with connection.transaction():
+            self.change(connection, second)
+
+    def early_id(self, connection, dice):
+        """Takes its transaction id before others that commit before it touch the same key."""
+        connection.execute("INSERT INTO elsewhere VALUES (1)")
+        connection.execute("SELECT pg_sleep(%s)", (dice.random() / 20,))
+        self.change(connection, dice.choice(self.keys))
+
+    def late_commit(self, connection, dice):
+        self.change(connection, dice.choice(self.keys))
+        connection.execute("SELECT pg_sleep(%s)", (dice.random() / 5,))
