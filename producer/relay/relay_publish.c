@@ -13,23 +13,13 @@
 #include "common/utf8.h"
 #include "producer/relay/relay.h"
 #include "producer/relay/relay_row.h"
+#include "producer/relay/relay_topics.h"
 
-#define TOPICS_MAX 512   /* handles kept; a relay with more topics asks for some of them again */
-#define TOPIC_ASK_MS 200 /* the loop stands still so long at most, below the lease's time */
-#define TOPIC_CREATE_MS 500
-#define TOPIC_QUICK_NS (20 * NS_PER_MS)
-#define TOPIC_MISSING_NS (2 * NS_PER_S) /* so long a topic that was not there is not asked for again */
 #define PROBE_NS NS_PER_S
 #define PROBE_MS 200
 #define QUEUE_SPARE 1000 /* the core's window is the bound; librdkafka's queue must never be */
 #define SUBJECT_BYTES_MAX 1024
 #define LAST_REPORTS_NS (100 * NS_PER_MS) /* a failed producer's, before it is replaced */
-
-struct topic {
-    char name[250];
-    rd_kafka_topic_t *handle; /* NULL: missing when last asked */
-    int64_t asked_ns;
-};
 
 struct relay_publish {
     const struct relay_options *opt;
@@ -37,8 +27,9 @@ struct relay_publish {
     rd_kafka_t *rk;
     rd_kafka_queue_t *queue; /* reports and errors */
     int wake[2];             /* librdkafka writes a byte when the queue is no longer empty */
-    struct topic *topics;    /* TOPICS_MAX of them, in the order they were met */
-    int topic_count, last_topic;
+    struct relay_topics *topics;
+    int64_t *created_us; /* of the rows on their way, a ring by sequence number */
+    size_t created_mask;
     bool up;
     int64_t probe_at;
 };
@@ -100,7 +91,21 @@ static int make_producer(struct relay_publish *p, struct err *err)
     }
     p->queue = rd_kafka_queue_get_main(p->rk);
     rd_kafka_queue_io_event_enable(p->queue, p->wake[1], "1", 1);
+    relay_topics_use(p->topics, p->rk);
     return 0;
+}
+
+/* The core has no more rows on their way than these. */
+static int make_ring(struct relay_publish *p)
+{
+    int64_t rows = p->opt->window_messages + 2 * p->opt->page_rows;
+    size_t size = 1;
+
+    while ((int64_t)size < rows)
+        size *= 2;
+    p->created_us = calloc(size, sizeof(*p->created_us));
+    p->created_mask = size - 1;
+    return p->created_us ? 0 : -1;
 }
 
 struct relay_publish *relay_publish_new(const struct relay_options *opt, struct stats *stats, struct err *err)
@@ -114,32 +119,22 @@ struct relay_publish *relay_publish_new(const struct relay_options *opt, struct 
     p->opt = opt;
     p->stats = stats;
     p->wake[0] = p->wake[1] = -1;
-    p->topics = calloc(TOPICS_MAX, sizeof(*p->topics));
-    if (!p->topics || pipe2(p->wake, O_NONBLOCK | O_CLOEXEC) < 0) {
+    if (make_ring(p) < 0 || pipe2(p->wake, O_NONBLOCK | O_CLOEXEC) < 0)
         err_set(err, ERR_TEMPORARY, "no memory or no file descriptor for the publisher");
-        relay_publish_free(p);
-        return NULL;
-    }
-    if (make_producer(p, err) < 0) {
+    else
+        p->topics = relay_topics_new(opt, err);
+    if (!p->topics || make_producer(p, err) < 0) {
         relay_publish_free(p);
         return NULL;
     }
     return p;
 }
 
-static void forget_topics(struct relay_publish *p)
-{
-    for (int i = 0; i < p->topic_count; i++)
-        if (p->topics[i].handle)
-            rd_kafka_topic_destroy(p->topics[i].handle);
-    p->topic_count = p->last_topic = 0;
-}
-
 static void free_producer(struct relay_publish *p)
 {
     if (!p->rk)
         return;
-    forget_topics(p);
+    relay_topics_use(p->topics, NULL);
     rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
     rd_kafka_queue_io_event_enable(p->queue, -1, NULL, 0);
     rd_kafka_queue_destroy(p->queue);
@@ -155,7 +150,8 @@ void relay_publish_free(struct relay_publish *p)
     for (int i = 0; i < 2; i++)
         if (p->wake[i] >= 0)
             close(p->wake[i]);
-    free(p->topics);
+    relay_topics_free(p->topics);
+    free(p->created_us);
     free(p);
 }
 
@@ -167,98 +163,6 @@ int relay_publish_fd(const struct relay_publish *p)
 bool relay_publish_up(const struct relay_publish *p)
 {
     return p->up;
-}
-
-/* ---- topics --------------------------------------------------------------------------------------------------------- */
-
-static struct topic *find_topic(struct relay_publish *p, const char *name)
-{
-    if (p->last_topic < p->topic_count && strcmp(p->topics[p->last_topic].name, name) == 0)
-        return &p->topics[p->last_topic];
-    for (int i = 0; i < p->topic_count; i++) {
-        if (strcmp(p->topics[i].name, name) == 0) {
-            p->last_topic = i;
-            return &p->topics[i];
-        }
-    }
-    return NULL;
-}
-
-static struct topic *add_topic(struct relay_publish *p, const char *name)
-{
-    struct topic *t;
-
-    if (p->topic_count == TOPICS_MAX)
-        forget_topics(p); /* records on their way hold their own references */
-    t = &p->topics[p->topic_count];
-    p->last_topic = p->topic_count++;
-    *t = (struct topic){.handle = NULL};
-    snprintf(t->name, sizeof(t->name), "%s", name);
-    return t;
-}
-
-/* 1: it is there now; 0: it is not and may not be made; -1: cannot be said now, or (PERMANENT) never. */
-static int ask_topic(struct relay_publish *p, const char *name, struct err *err)
-{
-    int partitions = kafka_partition_count(p->rk, name, TOPIC_ASK_MS, err);
-
-    if (partitions != 0)
-        return partitions < 0 ? -1 : 1;
-    if (!p->opt->create_topics)
-        return 0;
-    if (kafka_topic_create(p->rk, name, (int)p->opt->topic_partitions, false, TOPIC_CREATE_MS, err) < 0)
-        return -1;
-    LOG("topic created", LOG_STR("topic", name), LOG_INT("partitions", p->opt->topic_partitions));
-    return 1;
-}
-
-static enum publish_result refuse(struct publish_refusal *why, enum park_reason reason, const char *detail)
-{
-    why->reason = reason;
-    snprintf(why->detail, sizeof(why->detail), "%.255s", detail);
-    return PUBLISH_REFUSED;
-}
-
-static enum publish_result refuse_topic(struct topic *t, struct publish_refusal *why)
-{
-    char detail[sizeof(why->detail)];
-
-    snprintf(detail, sizeof(detail), "topic \"%.200s\" does not exist", t->name);
-    return refuse(why, PARK_UNKNOWN_TOPIC, detail);
-}
-
-/* The topic's handle in *ret_topic, when Kafka has it. */
-static enum publish_result need_topic(struct relay_publish *p, const char *name, int64_t now,
-                                      struct topic **ret_topic, struct publish_refusal *why)
-{
-    struct topic *t = find_topic(p, name);
-    struct err err = {0};
-    int rc;
-
-    *ret_topic = t;
-    if (t && t->handle)
-        return PUBLISH_TAKEN;
-    if (t && now - t->asked_ns < TOPIC_MISSING_NS)
-        return refuse_topic(t, why);
-    if (!p->up)
-        return PUBLISH_LATER; /* relay_publish_tick finds out when asking makes sense */
-    rc = ask_topic(p, name, &err);
-    if (rc < 0 && err.kind == ERR_PERMANENT)
-        return refuse(why, PARK_UNKNOWN_TOPIC, err.message);
-    if (rc < 0) {
-        LOG_WARNING("waiting for the topic", LOG_STR("topic", name), LOG_STR("why", err.message));
-        p->up = false;
-        p->probe_at = now + PROBE_NS;
-        return PUBLISH_LATER;
-    }
-    *ret_topic = t = t ? t : add_topic(p, name);
-    t->asked_ns = now;
-    if (rc == 0)
-        return refuse_topic(t, why);
-    t->handle = rd_kafka_topic_new(p->rk, name, NULL);
-    ENSURE(t->handle); /* a legal name and the producer's own settings */
-    /* The lease was looked at before the question: after a long answer it must be looked at again before the row goes out. */
-    return clock_monotonic_ns() - now < TOPIC_QUICK_NS ? PUBLISH_TAKEN : PUBLISH_LATER;
 }
 
 /* ---- records -------------------------------------------------------------------------------------------------------- */
@@ -310,59 +214,99 @@ static rd_kafka_headers_t *make_headers(const struct relay_record *rec)
     return headers;
 }
 
-/* When it was written, but never in the future: a broker refuses that (KIP-937), and it only says that Postgres' clock is ahead. */
+/*
+ * When it was written, or what the row asks for, but never in the future: a broker refuses that (KIP-937), and it only says that
+ * somebody's clock is ahead.
+ */
 static int64_t timestamp_ms(const struct relay_record *rec)
 {
-    int64_t created_ms = rec->created_us / 1000, now_ms = clock_wall_ns() / NS_PER_MS;
+    int64_t ms = rec->timestamp_ms > 0 ? rec->timestamp_ms : rec->created_us / 1000;
+    int64_t now_ms = clock_wall_ns() / NS_PER_MS;
 
-    return created_ms > 0 && created_ms < now_ms ? created_ms : now_ms;
+    return ms > 0 && ms < now_ms ? ms : now_ms;
 }
 
 static rd_kafka_resp_err_t produce(struct relay_publish *p, const struct relay_record *rec,
-                                   rd_kafka_topic_t *topic, uint64_t seq)
+                                   const struct relay_topic *topic, uint64_t seq)
 {
     rd_kafka_headers_t *headers = make_headers(rec);
-    rd_kafka_resp_err_t code =
-        rd_kafka_producev(p->rk, RD_KAFKA_V_RKT(topic), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-                          RD_KAFKA_V_KEY(rec->key.data, rec->key.len),
-                          RD_KAFKA_V_VALUE((void *)(uintptr_t)rec->payload.data, rec->payload.len),
-                          RD_KAFKA_V_TIMESTAMP(timestamp_ms(rec)), RD_KAFKA_V_HEADERS(headers),
-                          RD_KAFKA_V_OPAQUE((void *)(uintptr_t)seq), RD_KAFKA_V_END);
+    rd_kafka_resp_err_t code = rd_kafka_producev(
+        p->rk, RD_KAFKA_V_RKT(topic->handle), RD_KAFKA_V_PARTITION(rec->partition),
+        RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(rec->key.data, rec->key.len),
+        RD_KAFKA_V_VALUE((void *)(uintptr_t)rec->payload.data, rec->payload.len),
+        RD_KAFKA_V_TIMESTAMP(timestamp_ms(rec)), RD_KAFKA_V_HEADERS(headers),
+        RD_KAFKA_V_OPAQUE((void *)(uintptr_t)seq), RD_KAFKA_V_END);
 
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
         rd_kafka_headers_destroy(headers); /* only on success they belong to the message */
     return code;
 }
 
-enum publish_result relay_publish_row(struct relay_publish *p, const struct relay_record *rec, uint64_t seq,
-                                      int64_t now, struct publish_refusal *ret_why)
+static enum publish_result refuse(struct publish_refusal *why, enum park_reason reason, const char *detail)
 {
-    char name[250];
-    struct topic *t;
-    enum publish_result found;
-    rd_kafka_resp_err_t code;
+    why->reason = reason;
+    snprintf(why->detail, sizeof(why->detail), "%.255s", detail);
+    return PUBLISH_REFUSED;
+}
 
-    if (rec->poison)
-        return refuse(ret_why, rec->poison_reason, rec->poison_detail);
-    snprintf(name, sizeof(name), "%.*s", (int)rec->topic.len, rec->topic.data);
-    found = need_topic(p, name, now, &t, ret_why);
-    if (found != PUBLISH_TAKEN)
-        return found;
-    code = produce(p, rec, t->handle, seq);
-    switch ((int)code) {
+/* What Kafka says about a topic that is not known yet, or not as large as the row wants it. */
+static enum publish_result ask_topic(struct relay_publish *p, const struct relay_record *rec, int64_t now,
+                                     struct publish_refusal *why)
+{
+    if (!p->up)
+        return PUBLISH_LATER; /* relay_publish_tick finds out when asking makes sense */
+    switch (relay_topics_ask(p->topics, rec, now, why)) {
+    case TOPIC_THERE:
+        return PUBLISH_TAKEN;
+    case TOPIC_REFUSED:
+        return PUBLISH_REFUSED;
+    case TOPIC_AWAY:
+        p->up = false;
+        p->probe_at = now + PROBE_NS;
+        return PUBLISH_LATER;
+    case TOPIC_LATER:
+        return PUBLISH_LATER;
+    }
+    return PUBLISH_LATER;
+}
+
+static enum publish_result hand_over(struct relay_publish *p, const struct relay_record *rec, uint64_t seq,
+                                     const struct relay_topic *topic, struct publish_refusal *why)
+{
+    switch ((int)produce(p, rec, topic, seq)) {
     case RD_KAFKA_RESP_ERR_NO_ERROR:
+        p->created_us[seq & p->created_mask] = rec->created_us;
         return PUBLISH_TAKEN;
     case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
-        return refuse(ret_why, PARK_TOO_LARGE, "key, payload and headers are larger than max_record_bytes");
+        return refuse(why, PARK_TOO_LARGE, "key, payload and headers are larger than max_record_bytes");
     case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
     case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION: /* deleted since we asked: ask again */
-        rd_kafka_topic_destroy(t->handle);
-        t->handle = NULL;
-        t->asked_ns = now - TOPIC_MISSING_NS;
+        relay_topics_doubt(p->topics, topic);
         return PUBLISH_LATER;
     default: /* a full queue; a fatal state, which also comes as an event */
         return PUBLISH_LATER;
     }
+}
+
+enum publish_result relay_publish_row(struct relay_publish *p, const struct relay_record *rec, uint64_t seq,
+                                      int64_t now, struct publish_refusal *ret_why)
+{
+    const struct relay_topic *topic;
+
+    if (rec->poison)
+        return refuse(ret_why, rec->poison_reason, rec->poison_detail);
+    if (rec->partition < -1)
+        return refuse(ret_why, PARK_BAD_PARTITION, "the partition is below 0");
+    topic = relay_topics_find(p->topics, rec);
+    if (!topic) {
+        enum publish_result found = ask_topic(p, rec, now, ret_why);
+
+        if (found != PUBLISH_TAKEN)
+            return found;
+        topic = relay_topics_find(p->topics, rec);
+        ENSURE(topic);
+    }
+    return hand_over(p, rec, seq, topic, ret_why);
 }
 
 /* ---- reports -------------------------------------------------------------------------------------------------------- */
@@ -411,7 +355,7 @@ static void report(struct relay_publish *p, struct relay_core *c, int64_t now, i
     uint64_t seq = (uint64_t)(uintptr_t)m->_private;
 
     if (result == RELAY_ACKED) {
-        int64_t created_ns = rd_kafka_message_timestamp(m, NULL) * NS_PER_MS;
+        int64_t created_ns = p->created_us[seq & p->created_mask] * 1000;
 
         note_up(p);
         stats_observe(p->stats, RELAY_STAT_COMMIT_TO_ACK, wall_ns > created_ns ? wall_ns - created_ns : 0);

@@ -26,6 +26,8 @@ struct relay_record {
     struct slice topic, key, type, source, content_type, payload, traceparent; /* data NULL: SQL null */
     struct event_header headers[RELAY_ROW_HEADERS_MAX];
     int header_count;
+    int32_t partition;     /* that the row asks for; -1: the key decides */
+    int64_t timestamp_ms;  /* the same, since 1970; 0: when it was created */
     int64_t payload_bytes; /* as stored, also when payload was not fetched */
     bool poison;           /* it cannot travel: poison_reason and poison_detail say why */
     enum park_reason poison_reason;

@@ -302,6 +302,8 @@ void relay_table_read_record(const PGresult *page, int row, struct relay_record 
     const PGresult *res = page;
 
     ret_rec->poison = false;
+    ret_rec->partition = -1;
+    ret_rec->timestamp_ms = 0;
     ret_rec->id = number(res, row, PAGE_ID);
     ret_rec->event_id = column(res, row, PAGE_EVENT_ID);
     ret_rec->topic = column(res, row, PAGE_TOPIC);

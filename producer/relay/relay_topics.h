@@ -1,0 +1,42 @@
+/* The topics that rows go to: what a row's topic is called in Kafka, whether it is there, and how many partitions it has. */
+#pragma once
+
+#include <librdkafka/rdkafka.h>
+#include <stdint.h>
+
+#include "common/compiler.h"
+#include "common/err.h"
+#include "producer/relay/relay_publish.h"
+
+/* One topic as rows name it. */
+struct relay_topic {
+    char name[250]; /* in the outbox */
+    size_t name_len;
+    char kafka_name[250];     /* by topic_map or topic_prefix; "": the prefix makes it too long */
+    rd_kafka_topic_t *handle; /* NULL: missing when last asked */
+    int partitions;
+    int64_t asked_ns;
+};
+
+struct relay_topics;
+
+/* opt is borrowed. NULL: PERMANENT, topic_map or topic_prefix cannot be read. */
+struct relay_topics *relay_topics_new(const struct relay_options *opt, struct err *err);
+void relay_topics_free(struct relay_topics *t); /* NULL-safe */
+/* Ask with this producer from now on (borrowed, NULL: there is none); handles of an earlier one are given back. */
+void relay_topics_use(struct relay_topics *t, rd_kafka_t *rk);
+
+/* The topic of rec when it is known to take it; NULL: ask. */
+const struct relay_topic *relay_topics_find(struct relay_topics *t, const struct relay_record *rec);
+
+enum topic_answer {
+    TOPIC_THERE,
+    TOPIC_REFUSED, /* the row can never be published there: why is filled */
+    TOPIC_LATER,   /* it is there, but asking took long: look at the lease again, then find it */
+    TOPIC_AWAY     /* Kafka does not answer */
+};
+/* Ask Kafka (at most some tenths of a second), and make the topic where that is allowed. */
+enum topic_answer relay_topics_ask(struct relay_topics *t, const struct relay_record *rec, int64_t now,
+                                   struct publish_refusal *ret_why);
+/* Forget what is known about a topic: it was deleted, or has become smaller. */
+void relay_topics_doubt(struct relay_topics *t, const struct relay_topic *topic);
