@@ -358,6 +358,7 @@ static void a_service_needs_only_the_documented_rights(void **state)
         "GRANT USAGE ON SEQUENCE tandem.outbox_id_seq TO tandem_test_service",
         "GRANT INSERT (event_id, topic, key, type, source, content_type, payload, headers, traceparent) "
         "ON tandem.outbox TO tandem_test_service",
+        "GRANT INSERT (partition, \"timestamp\") ON tandem.outbox TO tandem_test_service",
         "GRANT SELECT (event_id) ON tandem.outbox TO tandem_test_service",
         "SET LOCAL ROLE tandem_test_service",
     };

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "migrations").glob("[0-9]*.sql"))
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -33,7 +34,7 @@ def test_migrations_apply_to_an_empty_database_and_again_without_a_word(empty_da
     for _ in range(2):
         done = migrate(empty_database.url)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert empty_database.query("SELECT version FROM tandem.schema_version") == [(1,)]
+    assert empty_database.query("SELECT version FROM tandem.schema_version ORDER BY version") == [(1,), (2,)]
     assert empty_database.query("SELECT shard FROM tandem.relay_cursor") == [("0",)]
 
 
@@ -190,8 +191,8 @@ def test_values_at_their_limits_are_taken(database):
 
 
 def documented_rights(who):
-    """The GRANT lines at the head of the migration, as an administrator would paste them."""
-    head = (ROOT / "migrations" / "0001_tandem.sql").read_text(encoding="utf-8").partition("\nBEGIN;")[0]
+    """The GRANT lines at the heads of the migrations, as an administrator would paste them."""
+    head = "".join(file.read_text(encoding="utf-8").partition("\nBEGIN;")[0] for file in FILES)
     return re.findall(rf"^--\s+(GRANT .* TO {who};)", head, re.MULTILINE)
 
 
