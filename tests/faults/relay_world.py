@@ -76,3 +76,22 @@ class World:
     def end_walsender(self):
         self.database.query("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
                             " WHERE database = current_database() AND active")
+
+
+class CursorLog:
+    """Every write to the relays' row of Postgres, with the session that made it: a zombie's would be among them."""
+
+    def __init__(self, database):
+        self.database = database
+        database.query("""CREATE TABLE public.cursor_log (n bigint GENERATED ALWAYS AS IDENTITY, epoch bigint, session int, done pg_snapshot);
+            CREATE FUNCTION public.log_cursor() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN INSERT INTO public.cursor_log (epoch, session, done) VALUES (NEW.epoch, pg_backend_pid(), NEW.prev_snapshot); RETURN NULL; END$$;
+            CREATE TRIGGER log_cursor AFTER UPDATE ON tandem.relay_cursor FOR EACH ROW EXECUTE FUNCTION public.log_cursor()""")
+
+    def check(self):
+        """Each epoch has one writer; no epoch and no position ever goes back."""
+        assert self.database.query("SELECT epoch FROM public.cursor_log GROUP BY epoch HAVING count(DISTINCT session) > 1") == []
+        backwards = """SELECT * FROM (SELECT n, epoch - lag(epoch) OVER w AS epochs,
+                pg_snapshot_xmin(done)::text::bigint - lag(pg_snapshot_xmin(done)::text::bigint) OVER w AS position
+            FROM public.cursor_log WINDOW w AS (ORDER BY n)) AS step WHERE epochs < 0 OR position < 0"""
+        assert self.database.query(backwards) == []

@@ -5,9 +5,9 @@ import threading
 import psycopg
 
 TOPIC = "tandem.orders"
-SCHEMA = """CREATE TABLE aggregate (key text PRIMARY KEY, version int NOT NULL) WITH (fillfactor = 50);
-            CREATE TABLE elsewhere (n int)"""
-NEXT = "UPDATE aggregate SET version = version + %s WHERE key = %s RETURNING version"
+SCHEMA = """CREATE TABLE public.aggregate (key text PRIMARY KEY, version int NOT NULL) WITH (fillfactor = 50);
+            CREATE TABLE public.elsewhere (n int)"""
+NEXT = "UPDATE public.aggregate SET version = version + %s WHERE key = %s RETURNING version"
 CALL = "SELECT tandem.outbox_{}(topic => %s, key => %s::text, type => 'order.changed', payload => %s::text)"
 COPY = "COPY tandem.outbox (topic, key, type, payload) FROM STDIN"
 
@@ -36,7 +36,7 @@ class Writers:
                         for n in range(threads)]
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(SCHEMA)
-            connection.cursor().executemany("INSERT INTO aggregate VALUES (%s, 0)", [(key,) for key in self.keys])
+            connection.cursor().executemany("INSERT INTO public.aggregate VALUES (%s, 0)", [(key,) for key in self.keys])
 
     def __enter__(self):
         for thread in self.threads:
@@ -56,7 +56,7 @@ class Writers:
     def truth(self, url=None):
         """{key: its last version} of what is committed."""
         with psycopg.connect(url or self.url, autocommit=True) as connection:
-            return dict(connection.execute("SELECT key, version FROM aggregate").fetchall())
+            return dict(connection.execute("SELECT key, version FROM public.aggregate").fetchall())
 
     def _write(self, dice):
         connection = None
@@ -128,7 +128,7 @@ class Writers:
 
     def early_id(self, connection, dice):
         """Takes its transaction id before others that commit before it touch the same key."""
-        connection.execute("INSERT INTO elsewhere VALUES (1)")
+        connection.execute("INSERT INTO public.elsewhere VALUES (1)")
         connection.execute("SELECT pg_sleep(%s)", (dice.random() / 20,))
         self.change(connection, dice.choice(self.keys))
 

@@ -1,0 +1,69 @@
+"""A relay that others took for dead and that is not: it wakes up, or its network heals, and must do no harm."""
+import pytest
+
+from cutter import Cutter
+from processes import wait_until
+from relay_records import Follower, verdict
+from relay_world import CursorLog, World, case_id, cases
+from relay_writers import Writers
+
+RATE = 100
+CONFLICTS = 3
+
+
+def lease_taken_by(one):
+    wait_until(lambda: one.metric("tandem_relay_active") == 1, message=f"{one.name} takes over")
+
+
+def fenced(zombie):
+    wait_until(lambda: zombie.metric("tandem_relay_active") == 0, message=f"{zombie.name} sees that it is fenced")
+
+
+def finish(world, topics, writers, follower, log):
+    writers.stop()
+    truth = writers.truth()
+    follower.has_all(truth)
+    world.stop_all()
+    print(f"{sum(truth.values())} events, {verdict(topics, truth, world.exactly_once, zombies=True)} repeated")
+    log.check()
+
+
+@pytest.mark.parametrize("case", cases(), ids=case_id)
+def test_a_zombie_that_wakes_up_changes_no_cursor_and_nothing_that_was_read(case, database, topics, relay):
+    world, log = World(case, database, relay, kafka="linger.ms=20"), CursorLog(database)  # so that it stops with rows on their way
+    working, waiting = world.pair()
+    with Follower(topics) as follower, Writers(database.url, RATE, emit=world.emit) as writers:
+        for _ in range(CONFLICTS):
+            follower.more(200)
+            working.pause()
+            lease_taken_by(waiting)
+            follower.more(200)
+            working.cont()
+            fenced(working)
+            assert waiting.metric("tandem_relay_active") == 1
+            working, waiting = waiting, working
+        finish(world, topics, writers, follower, log)
+
+
+@pytest.mark.parametrize("how", ["cut", "stall"])
+@pytest.mark.parametrize("case", cases(), ids=case_id)
+def test_a_network_that_heals_finds_its_relay_fenced(case, how, postgres, database, topics, relay):
+    """cut: connections are reset; stall: no byte moves, so what the relay sent arrives after others have taken over."""
+    world, log = World(case, database, relay), CursorLog(database)
+    with Cutter("127.0.0.1", postgres.port) as network, Follower(topics) as follower, \
+            Writers(database.url, RATE, emit=world.emit) as writers:
+        behind = world.start(database_url=database.url.replace(str(postgres.port), str(network.port)))
+        lease_taken_by(behind)
+        for _ in range(CONFLICTS):
+            other = world.start()
+            follower.more(200)
+            getattr(network, how)()
+            lease_taken_by(other)
+            follower.more(200)
+            network.heal()
+            fenced(behind)
+            follower.more(200)
+            assert other.metric("tandem_relay_active") == 1
+            assert other.stop() == 0
+            lease_taken_by(behind)
+        finish(world, topics, writers, follower, log)
