@@ -22,13 +22,18 @@ int64_t relay_row_int64(struct slice value)
     return (int64_t)((uint64_t)read_u32(value.data) << 32 | read_u32(value.data + 4));
 }
 
+int64_t relay_row_clamp_us(int64_t unix_us)
+{
+    if (unix_us > UNIX_US_MAX) /* the year 2262 and later, infinity */
+        return UNIX_US_MAX;
+    return unix_us < UNIX_US_MIN ? UNIX_US_MIN : unix_us;
+}
+
 int64_t relay_row_unix_us(struct slice timestamp)
 {
     int64_t us = relay_row_int64(timestamp);
 
-    if (us > UNIX_US_MAX - US_1970_TO_2000) /* the year 2262 and later, infinity */
-        return UNIX_US_MAX;
-    return us < UNIX_US_MIN ? UNIX_US_MIN : us + US_1970_TO_2000;
+    return us > UNIX_US_MAX - US_1970_TO_2000 ? UNIX_US_MAX : relay_row_clamp_us(us + US_1970_TO_2000);
 }
 
 /* ---- headers -------------------------------------------------------------------------------------------------------- */
@@ -104,6 +109,25 @@ static void bad_headers(struct relay_record *rec, const char *detail)
     rec->header_count = 0;
 }
 
+bool relay_row_add_header(struct relay_record *rec, struct slice name, struct slice value, size_t *bytes)
+{
+    if (rec->header_count == RELAY_ROW_HEADERS_MAX) {
+        bad_headers(rec, "more than 200 headers");
+        return false;
+    }
+    *bytes += name.len + value.len;
+    if (name.len == 0 || reserved(name) || memchr(name.data, '\0', name.len)) {
+        bad_headers(rec, "a header has an empty or reserved name");
+        return false;
+    }
+    if (*bytes > RELAY_ROW_HEADER_BYTES_MAX) {
+        bad_headers(rec, "headers of more than 56 KiB");
+        return false;
+    }
+    rec->headers[rec->header_count++] = (struct event_header){name, value};
+    return true;
+}
+
 void relay_row_headers(struct slice names, struct slice values, struct relay_record *rec)
 {
     struct array n, v;
@@ -119,22 +143,14 @@ void relay_row_headers(struct slice names, struct slice values, struct relay_rec
         return;
     }
     while (n.left > 0) {
-        struct event_header *h = &rec->headers[rec->header_count];
+        struct slice name, value;
 
-        if (array_next(&n, &h->name) < 0 || array_next(&v, &h->value) < 0 || !h->name.data) {
+        if (array_next(&n, &name) < 0 || array_next(&v, &value) < 0 || !name.data) {
             bad_headers(rec, "headers are not readable");
             return;
         }
-        bytes += h->name.len + h->value.len;
-        if (h->name.len == 0 || reserved(h->name)) {
-            bad_headers(rec, "a header has an empty or reserved name");
+        if (!relay_row_add_header(rec, name, value, &bytes))
             return;
-        }
-        if (bytes > RELAY_ROW_HEADER_BYTES_MAX) {
-            bad_headers(rec, "headers of more than 56 KiB");
-            return;
-        }
-        rec->header_count++;
     }
 }
 
@@ -150,6 +166,28 @@ bool relay_row_topic_legal(struct slice topic)
             return false;
     }
     return true;
+}
+
+static void poison(struct relay_record *rec, enum park_reason reason, const char *detail)
+{
+    if (rec->poison)
+        return;
+    rec->poison = true;
+    rec->poison_reason = reason;
+    rec->poison_detail = detail;
+}
+
+void relay_row_check(struct relay_record *rec, bool too_large, bool bad_headers_found)
+{
+    if (!relay_row_topic_legal(rec->topic))
+        poison(rec, PARK_BAD_TOPIC, "the topic is not 1 to 249 of a-z A-Z 0-9 . _ -");
+    if (too_large)
+        poison(rec, PARK_TOO_LARGE, "key and payload are larger than max_record_bytes");
+    if (rec->type.len > EVENT_ATTRIBUTE_BYTES_MAX || rec->source.len > EVENT_ATTRIBUTE_BYTES_MAX ||
+        rec->content_type.len > EVENT_ATTRIBUTE_BYTES_MAX || rec->traceparent.len > EVENT_ATTRIBUTE_BYTES_MAX)
+        poison(rec, PARK_BAD_HEADERS, "type, source, content type or traceparent of more than 1024 bytes");
+    if (bad_headers_found)
+        poison(rec, PARK_BAD_HEADERS, "headers are no JSON object, or larger than 64 KiB");
 }
 
 /* ---- text ----------------------------------------------------------------------------------------------------------- */

@@ -8,9 +8,8 @@
 #include "producer/relay/core/keyset.h"
 #include "producer/relay/relay_row.h"
 
-#define ATTRIBUTE_BYTES_MAX 1024 /* of type, source, …: what a worker takes, EVENT_ATTRIBUTE_BYTES_MAX */
-#define HEADERS_BYTES_MAX 65536  /* as the page query counts and fetches them */
-#define ROW_OVERHEAD_BYTES 256   /* of a row beside its payload, for the bounds in bytes */
+#define HEADERS_BYTES_MAX 65536 /* as the page query counts and fetches them */
+#define ROW_OVERHEAD_BYTES 256  /* of a row beside its payload, for the bounds in bytes */
 
 void relay_table_drop_results(struct table *t)
 {
@@ -275,28 +274,6 @@ int relay_table_take_answer(struct table *t, struct relay_core *c, int64_t now, 
 
 /* ---- rows ----------------------------------------------------------------------------------------------------------- */
 
-static void poison(struct relay_record *rec, enum park_reason reason, const char *detail)
-{
-    if (rec->poison)
-        return;
-    rec->poison = true;
-    rec->poison_reason = reason;
-    rec->poison_detail = detail;
-}
-
-static void check_record(const PGresult *res, int row, struct relay_record *rec)
-{
-    if (!relay_row_topic_legal(rec->topic))
-        poison(rec, PARK_BAD_TOPIC, "the topic is not 1 to 249 of a-z A-Z 0-9 . _ -");
-    if (truth(res, row, PAGE_TOO_LARGE))
-        poison(rec, PARK_TOO_LARGE, "key and payload are larger than max_record_bytes");
-    if (rec->type.len > ATTRIBUTE_BYTES_MAX || rec->source.len > ATTRIBUTE_BYTES_MAX ||
-        rec->content_type.len > ATTRIBUTE_BYTES_MAX || rec->traceparent.len > ATTRIBUTE_BYTES_MAX)
-        poison(rec, PARK_BAD_HEADERS, "type, source, content type or traceparent of more than 1024 bytes");
-    if (truth(res, row, PAGE_BAD_HEADERS))
-        poison(rec, PARK_BAD_HEADERS, "headers are no JSON object, or larger than 64 KiB");
-}
-
 void relay_table_read_record(const PGresult *page, int row, struct relay_record *ret_rec)
 {
     const PGresult *res = page;
@@ -316,5 +293,5 @@ void relay_table_read_record(const PGresult *page, int row, struct relay_record 
     ret_rec->traceparent = column(res, row, PAGE_TRACEPARENT);
     ret_rec->created_us = relay_row_unix_us(column(res, row, PAGE_CREATED_AT));
     relay_row_headers(column(res, row, PAGE_HEADER_NAMES), column(res, row, PAGE_HEADER_VALUES), ret_rec);
-    check_record(res, row, ret_rec);
+    relay_row_check(ret_rec, truth(res, row, PAGE_TOO_LARGE), truth(res, row, PAGE_BAD_HEADERS));
 }
