@@ -80,7 +80,7 @@ $(B)/flow/%: $(B)/obj/tests/flow/%.o $(B)/lib/libtandem-outbox.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs cmocka)
 unit: $(patsubst tests/unit/%.c,$(B)/unit/%,$(UNIT))
-FLOW := outbox_client outbox_pipeline outbox_memory
+FLOW := outbox_client outbox_pipeline outbox_emit outbox_memory
 flow: $(addprefix $(B)/flow/,$(FLOW)) $(LIB) ## build the C programs of the flow tests
 
 # A file older than the schema is left out: it would bring back what a newer one has replaced.
@@ -164,7 +164,7 @@ install: all install-outbox ## everything into DESTDIR and PREFIX: programs, lib
 	install -m 644 migrations/[0-9]*.sql "$(DESTDIR)$(PREFIX)/share/tandem/migrations"
 	for m in $(MANUALS); do install -D -m 644 $$m "$(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}" || exit 1; done
 	cd "$(DESTDIR)$(PREFIX)/share/man" && for name in tandem-inventory tandem-crm; do ln -sf tandem-worker.8 man8/$$name.8 || exit 1; done && \
-	    for name in put send version; do ln -sf outbox.3 man3/outbox_$$name.3 || exit 1; done
+	    for name in put send emit emit_send version; do ln -sf outbox.3 man3/outbox_$$name.3 || exit 1; done
 clean: ## take away everything that was built
 	rm -rf build
 help: ## this list

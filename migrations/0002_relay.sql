@@ -7,7 +7,7 @@
 --
 -- tandem.outbox, besides what 0001 says:
 --   partition     explicit Kafka partition; null: by the key, as every other producer of the topic does it
---   "timestamp"   explicit timestamp of the Kafka record; null: the time at which it is published
+--   "timestamp"   explicit timestamp of the Kafka record; null: created_at
 --
 -- tandem.relay_cursor, besides what 0001 says:
 --   lease_until   'infinity': the holder is idle and holds its stream; somebody else takes over only when that slot is not active
@@ -126,8 +126,8 @@ BEGIN
                                             to_json(left(traceparent, 100))));
     ELSIF partition < 0 THEN
         PERFORM tandem.outbox_refuse(format('partition %s is negative: give NULL for the one that the key chooses', partition));
-    ELSIF NOT isfinite("timestamp") OR "timestamp" < 'epoch' THEN
-        PERFORM tandem.outbox_refuse(format('timestamp %s is not a time since 1970', to_json("timestamp")));
+    ELSIF "timestamp" < 'epoch' OR "timestamp" >= '10000-01-01 00:00:00+00' THEN
+        PERFORM tandem.outbox_refuse(format('timestamp %s is not in the years 1970 to 9999', to_json("timestamp")));
     END IF;
     PERFORM tandem.outbox_check_text('type', type);
     PERFORM tandem.outbox_check_text('source', source);
@@ -181,7 +181,20 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT int8send(round(extract(epoch FROM value) * 1000000)::bigint)
 $$;
 
--- The same event as a message in the write-ahead log, without a row. Refused where it could never come out again.
+-- A laid out event into the write-ahead log; the time of its creation, by the server's clock, is put behind it. What
+-- libtandem-outbox calls. Refused where it could never come out again.
+CREATE OR REPLACE FUNCTION tandem.outbox_emit_content(content bytea) RETURNS pg_lsn
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('wal_level') <> 'logical' THEN
+        RAISE EXCEPTION 'outbox_emit needs wal_level = logical: with % the event would be lost', current_setting('wal_level')
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    RETURN pg_logical_emit_message(true, 'tandem', content || '\x00000008'::bytea || tandem.outbox_instant(clock_timestamp()));
+END
+$$;
+
+-- The same event as a message in the write-ahead log, without a row.
 CREATE OR REPLACE FUNCTION tandem.outbox_emit(
     topic text, key bytea, type text, payload bytea,
     content_type text DEFAULT NULL, source text DEFAULT NULL, event_id uuid DEFAULT NULL, traceparent text DEFAULT NULL,
@@ -196,16 +209,12 @@ DECLARE
     content bytea;
 BEGIN
     PERFORM tandem.outbox_check(topic, key, type, payload, mime, origin, trace, headers, partition, "timestamp");
-    IF current_setting('wal_level') <> 'logical' THEN
-        RAISE EXCEPTION 'outbox_emit needs wal_level = logical: with % the event would be lost', current_setting('wal_level')
-            USING ERRCODE = 'object_not_in_prerequisite_state';
-    END IF;
     SELECT '\x5431'::bytea || string_agg(int4send(coalesce(length(field), -1)) || coalesce(field, ''), '' ORDER BY n) INTO content
     FROM unnest(ARRAY[uuid_send(ret), convert_to(topic, 'UTF8'), key, convert_to(type, 'UTF8'), convert_to(origin, 'UTF8'),
                       convert_to(mime, 'UTF8'), payload, convert_to(headers::text, 'UTF8'), convert_to(trace, 'UTF8'),
-                      int4send(partition), tandem.outbox_instant("timestamp"), tandem.outbox_instant(clock_timestamp())])
+                      int4send(partition), tandem.outbox_instant("timestamp")])
          WITH ORDINALITY AS fields (field, n);
-    PERFORM pg_logical_emit_message(true, 'tandem', content);
+    PERFORM tandem.outbox_emit_content(content);
     RETURN ret;
 END
 $$;

@@ -18,6 +18,7 @@
 
 #include <libpq-fe.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -59,6 +60,9 @@ struct outbox_event {
     */
     const struct outbox_header *headers;
     size_t header_count;
+    const int *partition; /* explicit Kafka partition, not negative: &(int){3}; NULL: the key chooses */
+    int64_t
+        timestamp_ms; /* explicit timestamp of the record, since 1970, up to the year 9999; 0: when it was created */
 };
 
 struct outbox_err {
@@ -93,6 +97,19 @@ int outbox_put(PGconn *conn, const struct outbox_event *ev, char *ret_event_id, 
  */
 int outbox_send(PGconn *conn, const struct outbox_event *ev, int in_transaction, char *ret_event_id,
                 int *ret_results, struct outbox_err *err);
+
+/*
+ * The same event without a row, for a relay with source = message: it goes into the write-ahead log with the commit of the transaction
+ * (pg_logical_emit_message), and nowhere else. The fastest way, without a safety net: there is nothing to read again, so an event is lost
+ * when no replication slot of the relay existed at that moment or the slot is lost before the relay has read it, and it can neither be
+ * republished nor looked at. Never mix both ways for one key: there is no order between them.
+ *
+ * Rules, limits and results are those of outbox_put and outbox_send. Refused by the server with SQLSTATE 55000 where wal_level is not
+ * logical. In pipeline mode the one result is PGRES_TUPLES_OK with the position of the message in the log.
+ */
+int outbox_emit(PGconn *conn, const struct outbox_event *ev, char *ret_event_id, struct outbox_err *err);
+int outbox_emit_send(PGconn *conn, const struct outbox_event *ev, int in_transaction, char *ret_event_id,
+                     int *ret_results, struct outbox_err *err);
 
 /* The library's version, "0.1.0". Static. */
 const char *outbox_version(void);

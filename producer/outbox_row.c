@@ -11,6 +11,9 @@
 #include <sys/random.h>
 #include <time.h>
 
+#define OUTBOX_TIMESTAMP_MS_MAX 253402300799999  /* the end of the year 9999 */
+#define OUTBOX_POSTGRES_EPOCH_US 946684800000000 /* Postgres counts from 2000-01-01 */
+
 int outbox_fail(struct outbox_err *err, int retriable, const char *fmt, ...)
 {
     if (!err)
@@ -187,6 +190,12 @@ static int outbox_check_event(const struct outbox_event *ev, struct outbox_err *
         return outbox_fail(err, 0, "key is empty: give NULL for an event without key and order");
     if (ev->traceparent && outbox_check_traceparent(ev->traceparent, err) < 0)
         return -1;
+    if (ev->partition && *ev->partition < 0)
+        return outbox_fail(err, 0, "partition %d is negative: give NULL for the one that the key chooses",
+                           *ev->partition);
+    if (ev->timestamp_ms < 0 || ev->timestamp_ms > OUTBOX_TIMESTAMP_MS_MAX)
+        return outbox_fail(err, 0, "timestamp_ms %lld is not in the years 1970 to 9999",
+                           (long long)ev->timestamp_ms);
     return outbox_check_headers(ev, err);
 }
 
@@ -313,15 +322,38 @@ static int outbox_row_headers(struct outbox_row *row, const struct outbox_event 
     return 0;
 }
 
+/* value in network order, as Postgres has its integers. */
+static void outbox_big_endian(uint64_t value, unsigned char *out, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        out[i] = (unsigned char)(value >> (8 * (bytes - 1 - i)));
+}
+
 static void outbox_row_set(struct outbox_row *row, int at, const void *data, size_t len)
 {
     row->values[at] = data;
     row->lengths[at] = (int)(data && len == 0 ? strlen(data) : len);
 }
 
+/* What the caller wishes of the Kafka record; most events have neither. */
+static void outbox_row_wishes(struct outbox_row *row, const struct outbox_event *ev)
+{
+    if (ev->partition) {
+        outbox_big_endian((uint64_t)*ev->partition, row->partition, sizeof(row->partition));
+        outbox_row_set(row, 9, row->partition, sizeof(row->partition));
+    }
+    if (ev->timestamp_ms > 0) {
+        row->unix_us = ev->timestamp_ms * 1000;
+        outbox_big_endian((uint64_t)(row->unix_us - OUTBOX_POSTGRES_EPOCH_US), row->timestamp,
+                          sizeof(row->timestamp));
+        outbox_row_set(row, 10, row->timestamp, sizeof(row->timestamp));
+    }
+}
+
 int outbox_row_init(struct outbox_row *row, const struct outbox_event *ev, struct outbox_err *err)
 {
     memset(row, 0, sizeof(*row));
+    row->params = OUTBOX_PARAMS;
     if (outbox_check_event(ev, err) < 0 || outbox_row_ids(row, ev, err) < 0 ||
         outbox_row_headers(row, ev, err) < 0)
         return -1;
@@ -334,11 +366,40 @@ int outbox_row_init(struct outbox_row *row, const struct outbox_event *ev, struc
     outbox_row_set(row, 6, ev->payload, ev->payload_len);
     outbox_row_set(row, 7, row->headers, 0);
     outbox_row_set(row, 8, row->traceparent, 0);
+    outbox_row_wishes(row, ev);
+    return 0;
+}
+
+int outbox_row_to_message(struct outbox_row *row, struct outbox_err *err)
+{
+    size_t bytes = 2;
+    if (row->unix_us > 0) /* a message counts from 1970 */
+        outbox_big_endian((uint64_t)row->unix_us, row->timestamp, sizeof(row->timestamp));
+    for (int i = 0; i < OUTBOX_PARAMS; i++)
+        bytes += 4 + (row->values[i] ? (size_t)row->lengths[i] : 0);
+    row->content = malloc(bytes);
+    if (!row->content) {
+        outbox_row_done(row);
+        return outbox_fail(err, 1, "no memory for a message of %zu bytes", bytes);
+    }
+    char *out = row->content;
+    *out++ = 'T';
+    *out++ = '1';
+    for (int i = 0; i < OUTBOX_PARAMS; i++, out += 4) {
+        outbox_big_endian(row->values[i] ? (uint64_t)row->lengths[i] : UINT64_MAX, (unsigned char *)out, 4);
+        if (row->values[i]) {
+            memcpy(out + 4, row->values[i], (size_t)row->lengths[i]);
+            out += row->lengths[i];
+        }
+    }
+    row->params = 1;
+    outbox_row_set(row, 0, row->content, bytes);
     return 0;
 }
 
 void outbox_row_done(struct outbox_row *row)
 {
     free(row->headers);
-    row->headers = NULL;
+    free(row->content);
+    row->headers = row->content = NULL;
 }

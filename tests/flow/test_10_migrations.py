@@ -1,7 +1,9 @@
 """The schema, and tandem.outbox_put as a service in any language calls it."""
 import json
 import re
+import struct
 import subprocess
+import time
 import uuid
 from pathlib import Path
 
@@ -142,6 +144,91 @@ def test_the_event_goes_with_its_transaction(database):
 GOOD = {"topic": "'t'", "key": "'k'", "type": "'x'", "payload": "''"}
 
 
+def test_partition_and_timestamp_are_kept_as_given(database):
+    put(database, "topic => 't', key => 'k', type => 'x', payload => '', partition => 7, \"timestamp\" => '2026-01-02 03:04:05.678Z'")
+    put(database, "topic => 't', key => 'k', type => 'x', payload => ''")
+    given, plain = database.query('SELECT partition, "timestamp" FROM tandem.outbox ORDER BY id')
+    assert (given[0], given[1].timestamp()) == (7, 1767323045.678)
+    assert plain == (None, None)
+
+
+def fields_of(content):
+    """The fields of a message as 0002's header lays them out; null is None."""
+    assert content[:2] == b"T1"
+    at, ret = 2, []
+    while at < len(content):
+        (length,) = struct.unpack_from(">i", content, at)
+        ret.append(content[at + 4:at + 4 + length] if length >= 0 else None)
+        at += 4 + max(length, 0)
+    assert at == len(content)
+    return ret
+
+
+@pytest.fixture
+def messages(database):
+    """What the log has under the prefix of Tandem since this fixture, by a slot of its own."""
+    connection = database.connect()
+    connection.execute("SELECT pg_create_logical_replication_slot('messages', 'pgoutput', true)")
+
+    def read():
+        rows = connection.execute("SELECT data FROM pg_logical_slot_get_binary_changes('messages', NULL, NULL, 'proto_version', '1', "
+                                  "'publication_names', 'none', 'messages', 'true')").fetchall()
+        found = [data for (data,) in rows if data[:1] == b"M"]
+        assert all(data[1] == 1 and data[10:17] == b"tandem\0" for data in found), "transactional, prefix tandem"
+        return [fields_of(data[21:]) for data in found]
+    return read
+
+
+def test_emit_writes_the_event_into_the_log_and_into_no_table(database, messages):
+    given = uuid.uuid4()
+    connection = database.connect(autocommit=False)
+    emit = ("SELECT tandem.outbox_emit(topic => 't', key => 'k', type => 'x', payload => %s, content_type => 'text/plain', source => '/s', "
+            "event_id => %s, traceparent => %s, headers => '{\"h\":\"v\"}', partition => 7, \"timestamp\" => '2026-01-02 03:04:05.678Z')")
+    connection.execute(emit, (b"\x00\xff", uuid.uuid4(), TRACE))
+    connection.rollback()
+    assert connection.execute(emit, (b"\x00\xff", given, TRACE)).fetchone() == (given,)
+    before = time.time()
+    connection.commit()
+    (fields,) = messages()
+    assert fields[:9] == [given.bytes, b"t", b"k", b"x", b"/s", b"text/plain", b"\x00\xff", b'{"h": "v"}', TRACE.encode()]
+    assert (struct.unpack(">i", fields[9]), struct.unpack(">q", fields[10])) == ((7,), (1767323045678000,))
+    assert abs(struct.unpack(">q", fields[11])[0] / 1e6 - before) < 60
+    assert len(fields) == 12
+    assert database.value("SELECT count(*) FROM tandem.outbox") == 0
+
+
+def test_emit_takes_what_put_takes_and_refuses_what_it_refuses(database, messages):
+    made = database.value("SELECT tandem.outbox_emit(topic => 't', key => NULL, type => 'x', payload => NULL)")
+    database.value("SELECT tandem.outbox_emit(topic => 't', key => '\\x00'::bytea, type => 'x', payload => '{}'::jsonb)")
+    for wrong in ("topic => 'a/b', key => 'k', type => 'x', payload => ''", "topic => 't', key => '', type => 'x', payload => ''",
+                  "topic => 't', key => 'k', type => 'x', payload => '', partition => -1"):
+        with pytest.raises(psycopg.Error) as caught:
+            database.query(f"SELECT tandem.outbox_emit({wrong})")
+        assert caught.value.sqlstate == "22023"
+    plain, other = messages()
+    assert (plain[0], plain[2], plain[6], plain[7], plain[9], plain[10]) == (made.bytes, None, None, None, None, None)
+    assert (plain[4], plain[5], len(plain[8])) == (b"tandem", b"application/json", len(TRACE))
+    assert (other[2], other[6]) == (b"\0", b"{}")
+
+
+def test_a_role_that_could_insert_before_the_upgrade_can_after_it(empty_database):
+    role = f"tandem_test_{uuid.uuid4().hex[:8]}"
+    connection = empty_database.connect(autocommit=False)  # never committed: the role vanishes with it
+    first, second = (strip_transaction(file) for file in FILES[:2])
+    connection.execute(first)
+    connection.execute(f"CREATE ROLE {role}")
+    for right in documented_rights("service", FILES[:1]):
+        connection.execute(right.replace("TO service;", f"TO {role}"))
+    connection.execute(second)
+    connection.execute(f"SET LOCAL ROLE {role}")
+    connection.execute("SELECT tandem.outbox_put(topic => 't', key => 'k', type => 'x', payload => '', partition => 1)")
+    connection.rollback()
+
+
+def strip_transaction(file):
+    return file.read_text(encoding="utf-8").replace("\nBEGIN;\n", "\n").replace("\nCOMMIT;\n", "\n")
+
+
 @pytest.mark.parametrize("change, words", [
     ({"topic": "NULL"}, "topic NULL is not a Kafka topic name"),
     ({"topic": "''"}, "is not a Kafka topic name"),
@@ -161,6 +248,9 @@ GOOD = {"topic": "'t'", "key": "'k'", "type": "'x'", "payload": "''"}
     ({"traceparent": f"'{TRACE}-'"}, "is not of the W3C form"),
     ({"traceparent": "'00-00000000000000000000000000000000-b7ad6b7169203331-01'"}, "is not of the W3C form"),
     ({"traceparent": "'ff" + TRACE[2:] + "'"}, "is not of the W3C form"),
+    ({"partition": "-1"}, "partition -1 is negative"),
+    ({'"timestamp"': "'1969-12-31 23:59:59Z'"}, "is not in the years 1970 to 9999"),
+    ({'"timestamp"': "'infinity'"}, 'timestamp "infinity" is not in the years 1970 to 9999'),
     ({"headers": "'[1]'"}, "headers is not a JSON object but of type array"),
     ({"headers": "'null'"}, "of type null"),
     ({"headers": "'{\"n\":1}'"}, 'header "n" is of type number: give it as text'),
@@ -190,9 +280,9 @@ def test_values_at_their_limits_are_taken(database):
     assert database.query("SELECT headers FROM tandem.outbox") == [(headers,)]
 
 
-def documented_rights(who):
+def documented_rights(who, files=FILES):
     """The GRANT lines at the heads of the migrations, as an administrator would paste them."""
-    head = "".join(file.read_text(encoding="utf-8").partition("\nBEGIN;")[0] for file in FILES)
+    head = "".join(file.read_text(encoding="utf-8").partition("\nBEGIN;")[0] for file in files)
     return re.findall(rf"^--\s+(GRANT .* TO {who};)", head, re.MULTILINE)
 
 
@@ -204,8 +294,14 @@ def documented_rights(who):
                "UPDATE tandem.relay_cursor SET rotated_at = '-infinity'",
                "SELECT * FROM tandem.relay_maintain(0, '1s', '1s', 1000, '0s')",
                "INSERT INTO tandem.parked (outbox_id, event_id, topic, type, source, content_type, created_at, reason, detail) "
-               "VALUES (1, gen_random_uuid(), 't', 'x', 's', 'c', now(), 'r', 'd')", "DELETE FROM tandem.parked"],
+               "VALUES (1, gen_random_uuid(), 't', 'x', 's', 'c', now(), 'r', 'd')",
+               "UPDATE tandem.parked SET retry_at = NULL, reason = 'r', detail = 'd'", "DELETE FROM tandem.parked"],
      ["UPDATE tandem.outbox SET topic = 'x'", "DELETE FROM tandem.outbox", "INSERT INTO tandem.outbox (topic, type) VALUES ('t', 'x')"]),
+    ("operator", ["SELECT * FROM tandem.outbox", "SELECT * FROM tandem.parked", "SELECT * FROM tandem.relay_cursor",
+                  "UPDATE tandem.parked SET retry_at = now()", "DELETE FROM tandem.parked",
+                  "INSERT INTO tandem.outbox (event_id, topic, type, partition) VALUES (gen_random_uuid(), 't', 'x', 1)"],
+     ["UPDATE tandem.parked SET topic = 'x'", "UPDATE tandem.relay_cursor SET epoch = 0", "DELETE FROM tandem.outbox",
+      "INSERT INTO tandem.outbox (txid, topic, type) VALUES ('1', 't', 'x')"]),
 ])
 def test_the_documented_rights_are_enough_and_no_more(database, who, work, forbidden):
     role = f"tandem_test_{uuid.uuid4().hex[:8]}"

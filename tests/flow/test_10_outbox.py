@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("TANDEM_BIN") or ROOT / "build" / "bin").parent
-PROGRAMS = ("outbox_client", "outbox_pipeline", "outbox_memory")
+PROGRAMS = ("outbox_client", "outbox_pipeline", "outbox_emit", "outbox_memory")
 
 
 def cases():
@@ -37,11 +37,11 @@ def test_c_client(outbox_database, program, name):
     assert "1 test(s) run" in done.stdout + done.stderr
 
 
-def test_the_shared_library_shows_its_three_functions_and_nothing_else():
+def test_the_shared_library_shows_its_functions_and_nothing_else():
     shown = subprocess.run(["nm", "-D", "--defined-only", BUILD / "lib" / "libtandem-outbox.so.0"], capture_output=True,
                            text=True, check=True).stdout
     names = {line.split()[-1] for line in shown.splitlines()}
-    assert {"outbox_put", "outbox_send", "outbox_version"} == {n for n in names if not n.startswith("__")}
+    assert {"outbox_put", "outbox_send", "outbox_emit", "outbox_emit_send", "outbox_version"} == {n for n in names if not n.startswith("__")}
 
 
 def test_the_library_needs_libpq_and_nothing_else():

@@ -48,6 +48,21 @@ static char *letters(size_t count)
     return text;
 }
 
+static void partition_and_timestamp_have_their_range(void **state)
+{
+    (void)state;
+    struct outbox_event ev = plain;
+    ev.partition = &(int){-1};
+    refused(&ev, "partition -1 is negative");
+    ev.partition = &(int){0};
+    ev.timestamp_ms = -1;
+    refused(&ev, "timestamp_ms -1 is not in the years 1970 to 9999");
+    ev.timestamp_ms = 253402300800000;
+    refused(&ev, "is not in the years 1970 to 9999");
+    ev.timestamp_ms = 253402300799999;
+    accepted(&ev);
+}
+
 static void a_topic_is_a_kafka_topic_name(void **state)
 {
     (void)state;
@@ -310,6 +325,7 @@ static void the_version_is_the_tree_s(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(partition_and_timestamp_have_their_range),
         cmocka_unit_test(a_topic_is_a_kafka_topic_name),
         cmocka_unit_test(each_text_is_utf8_within_its_limit),
         cmocka_unit_test(key_and_payload_have_limits_and_lengths),
