@@ -120,12 +120,39 @@ def empty_database(postgres):
             admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
-@pytest.fixture
-def database(empty_database):
-    done = subprocess.run(["make", "-s", "-C", str(ROOT), "migrate", f"DATABASE_URL={empty_database.url}"],
+def migrate(url):
+    done = subprocess.run(["make", "-s", "-C", str(ROOT), "migrate", f"DATABASE_URL={url}"],
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def database(empty_database):
+    migrate(empty_database.url)
     return empty_database
+
+
+@pytest.fixture
+def own_postgres(rig_dir):
+    """own_postgres(**settings) starts a server for this test alone; its database `tandem` is migrated: (server, database)."""
+    servers, databases = [], []
+
+    def start(**settings):
+        server = Postgres(rig_dir / f"own-{len(servers) + 1}").start_new(settings)
+        servers.append(server)
+        migrate(server.url())
+        databases.append(Database(server.url()))
+        return server, databases[-1]
+
+    start.standby_of = lambda primary, **settings: servers.append(
+        Postgres(rig_dir / f"own-{len(servers) + 1}").start_standby(primary, settings)) or servers[-1]
+    yield start
+    for database in databases:
+        database.close()
+    for server in servers:
+        server.cont()
+        server.kill()
+        server.wipe()
 
 
 @pytest.fixture

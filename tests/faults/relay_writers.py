@@ -1,8 +1,11 @@
 """Services that write events straight into Postgres, in every shape of transaction that has made other relays lose or turn round events."""
+import contextlib
 import random
 import threading
 
 import psycopg
+
+from processes import wait_until
 
 TOPIC = "tandem.orders"
 SCHEMA = """CREATE TABLE public.aggregate (key text PRIMARY KEY, version int NOT NULL) WITH (fillfactor = 50);
@@ -29,6 +32,9 @@ class Writers:
         self.emit = emit
         self.keys = [f"k{n:02}" for n in range(keys)]
         self.stopping = threading.Event()
+        self.going = threading.Event()
+        self.going.set()
+        self.busy = 0
         self.lock = threading.Lock()
         self.transactions = self.failed = 0
         self.trouble = []
@@ -53,6 +59,14 @@ class Writers:
             thread.join()
         assert not self.trouble, self.trouble
 
+    @contextlib.contextmanager
+    def held(self):
+        """No transaction is open while this lasts."""
+        self.going.clear()
+        wait_until(lambda: self.busy == 0, message="the open transactions end")
+        yield
+        self.going.set()
+
     def truth(self, url=None):
         """{key: its last version} of what is committed."""
         with psycopg.connect(url or self.url, autocommit=True) as connection:
@@ -63,25 +77,32 @@ class Writers:
         shapes = [self.one, self.one, self.several, self.one, self.burst, self.one, self.undo, self.undo_a_part, self.early_id,
                   self.late_commit]
         while not self.stopping.wait(self.interval):  # the pace of the load, not a wait for something
+            self._count("busy")
             try:
-                if not connection:
-                    connection = psycopg.connect(self.url, connect_timeout=5, options="-c statement_timeout=20s")
-                with connection.transaction():
-                    dice.choice(shapes)(connection, dice)
-                self._count("transactions")
-            except Undone:
-                pass
-            except psycopg.OperationalError:  # Postgres is away; whether the transaction is committed, `aggregate` knows
-                self._count("failed")
-                if connection and connection.closed:
-                    connection = None
+                if self.going.is_set():
+                    connection = self._transaction(connection, dice.choice(shapes), dice)
             except Exception as error:  # pylint: disable=broad-exception-caught
                 self.trouble.append(repr(error))
                 return
+            finally:
+                self._count("busy", -1)
 
-    def _count(self, what):
+    def _transaction(self, connection, shape, dice):
+        """Returns the connection for the next one."""
+        try:
+            connection = connection or psycopg.connect(self.url, connect_timeout=5, options="-c statement_timeout=20s")
+            with connection.transaction():
+                shape(connection, dice)
+            self._count("transactions")
+        except Undone:
+            pass
+        except psycopg.OperationalError:  # Postgres is away; whether the transaction is committed, `aggregate` knows
+            self._count("failed")
+        return None if connection is None or connection.closed else connection
+
+    def _count(self, what, difference=1):
         with self.lock:
-            setattr(self, what, getattr(self, what) + 1)
+            setattr(self, what, getattr(self, what) + difference)
 
     def change(self, connection, key, count=1):
         """The aggregate's row first: its lock is what orders the events of the key."""

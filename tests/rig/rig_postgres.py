@@ -72,6 +72,16 @@ class Postgres(Process):
             self._run("createdb", "-h", "127.0.0.1", "-p", self.port, "-U", "tandem", "tandem")
         return self
 
+    def start_standby(self, primary, settings=None):
+        """A physical standby of a running server, under the application name `standby`."""
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self._own(self._data_dir(run_user()), run_user())
+        conninfo = f"host=127.0.0.1 port={primary.port} user=tandem application_name=standby"
+        self._run("pg_basebackup", "-d", conninfo, "-D", self.link.resolve(), "-R", "-X", "stream", "-c", "fast", "--no-sync",
+                  user=run_user())
+        start_and_wait(self, lambda: self._launch(settings or {}, fresh=True), self.answers)
+        return self
+
     def _data_dir(self, user):
         """A checkout below root's home cannot be entered by user postgres: then the data lives below the system's
         directory for temporary files, and the link in DIR says where."""
@@ -84,12 +94,15 @@ class Postgres(Process):
         self.link.symlink_to(data)
         return data
 
-    def _init(self):
-        user = run_user()
-        data = self._data_dir(user)
+    def _own(self, data, user):
         if user:
             shutil.chown(data, user, pwd.getpwnam(user).pw_gid)
         data.chmod(0o700)
+
+    def _init(self):
+        user = run_user()
+        data = self._data_dir(user)
+        self._own(data, user)
         self._run("initdb", "-D", data.resolve(), "-U", "tandem", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8",
                   "--no-sync", "--no-instructions", user=user)
 
