@@ -23,6 +23,11 @@ const struct stat_row relay_stat_table[RELAY_STAT_COUNT] = {
 #undef STAT
 };
 
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* ---- birth ---------------------------------------------------------------------------------------------------------- */
 
 static struct relay_core_config core_config(const struct relay_options *opt)
@@ -37,6 +42,9 @@ static struct relay_core_config core_config(const struct relay_options *opt)
     cfg.poll_idle_ns = opt->poll_idle;
     cfg.park_key = opt->on_poison == 0;
     cfg.parked_keys_max = (int)opt->parked_keys_max;
+    cfg.exactly_once = opt->delivery == DELIVERY_EXACTLY_ONCE;
+    cfg.transaction_ns = opt->transaction_interval;
+    cfg.transaction_idle_ns = least(cfg.transaction_idle_ns, opt->transaction_interval);
     return cfg;
 }
 
@@ -169,6 +177,15 @@ static void publish_row(struct relay *r, int64_t now, const struct relay_action 
     }
 }
 
+static int open_transactions(struct relay *r, const struct relay_action *a, struct err *err)
+{
+    const struct relay_identity *id = r->ops->identity(r->source);
+    struct relay_opening o = {.timeline = id->timeline, .kafka_rules = a->authority_kafka};
+
+    snprintf(o.id, sizeof(o.id), "tandem-relay-%" PRIu64 "-%s-%s", id->system, id->database, id->shard);
+    return relay_publish_open(r->publish, &o, err);
+}
+
 static int act(struct relay *r, int64_t now, const struct relay_action *a, struct err *err)
 {
     struct err problem = {0};
@@ -195,10 +212,15 @@ static int act(struct relay *r, int64_t now, const struct relay_action *a, struc
     case RELAY_STREAM:
     case RELAY_UNSTREAM:
     case RELAY_STATUS:
+        ENSURE(!"of another source than there is");
+        return 0;
     case RELAY_OPEN:
+        return open_transactions(r, a, err);
     case RELAY_COMMIT:
+        relay_publish_commit(r->publish, a->position, a->epoch);
+        return 0;
     case RELAY_ABORT:
-        ENSURE(!"of another source or delivery than there is");
+        relay_publish_abort(r->publish);
         return 0;
     case RELAY_STOPPED:
         r->stopped = true;
@@ -274,6 +296,8 @@ static void set_stats(struct relay *r, const struct relay_counts *n)
     stats_set(s, RELAY_STAT_BATCHES, n->batches);
     stats_set(s, RELAY_STAT_PAGES, n->pages);
     stats_set(s, RELAY_STAT_SAVES, n->saves);
+    stats_set(s, RELAY_STAT_TRANSACTIONS, n->transactions);
+    stats_set(s, RELAY_STAT_ABORTS, n->aborts);
     stats_set(s, RELAY_STAT_ACTIVE, n->role == RELAY_ACTIVE);
     stats_set(s, RELAY_STAT_EPOCH, n->epoch);
     stats_set(s, RELAY_STAT_LEASES_TAKEN, n->leases_taken);
@@ -345,11 +369,6 @@ static void check_stop(struct relay *r, int64_t now, int64_t *stop_by)
     }
     if (state == STOP_NOW || now >= *stop_by)
         relay_core_stop(r->core, now, true);
-}
-
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
 }
 
 static int64_t sleep_ns(struct relay *r, int64_t stop_by)

@@ -32,6 +32,11 @@ struct relay_options {
     struct option_pairs kafka, postgres;
 };
 
+enum relay_delivery {
+    DELIVERY_AT_LEAST_ONCE,
+    DELIVERY_EXACTLY_ONCE
+}; /* as relay_options.delivery counts them */
+
 enum relay_stat {
 #define STAT(id, kind, name, labels, help) RELAY_STAT_##id,
 #include "producer/relay/relay_stats.def"

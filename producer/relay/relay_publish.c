@@ -12,12 +12,13 @@
 #include "common/log.h"
 #include "common/utf8.h"
 #include "producer/relay/relay.h"
+#include "producer/relay/relay_producer.h"
 #include "producer/relay/relay_row.h"
 #include "producer/relay/relay_topics.h"
+#include "producer/relay/relay_transact.h"
 
 #define PROBE_NS NS_PER_S
 #define PROBE_MS 200
-#define QUEUE_SPARE 1000 /* the core's window is the bound; librdkafka's queue must never be */
 #define SUBJECT_BYTES_MAX 1024
 #define LAST_REPORTS_NS (100 * NS_PER_MS) /* a failed producer's, before it is replaced */
 
@@ -28,7 +29,9 @@ struct relay_publish {
     rd_kafka_queue_t *queue; /* reports and errors */
     int wake[2];             /* librdkafka writes a byte when the queue is no longer empty */
     struct relay_topics *topics;
-    int64_t *created_us; /* of the rows on their way, a ring by sequence number */
+    struct relay_transact *transact; /* NULL: at-least-once delivery */
+    bool lost;                       /* the transactional producer is of no use any more */
+    int64_t *created_us;             /* of the rows on their way, a ring by sequence number */
     size_t created_mask;
     bool up;
     int64_t probe_at;
@@ -36,59 +39,12 @@ struct relay_publish {
 
 /* ---- birth ---------------------------------------------------------------------------------------------------------- */
 
-/*
- * linger.ms 0: a record goes out at once, and while five requests are on the wire those that follow gather into the next one. So it
- * costs no latency when there is little to do and fills the requests when there is much. (Two producers, one with linger for draining,
- * would break the order of a key.)
- *
- * enable.gapless.guarantee: without it, when the broker refuses a request for one record of it, librdkafka numbers the requests behind
- * it anew and sends them, and rows of the same key overtake those that the core publishes again. With it the producer fails as a whole
- * and replace_producer goes on in order, after some milliseconds.
- */
-static rd_kafka_conf_t *make_conf(const struct relay_options *opt, struct err *err)
+/* id: its transactional.id, NULL: it has none. */
+static int make_producer(struct relay_publish *p, const char *id, struct err *err)
 {
-    static const char *const codecs[] = {"none", "gzip", "snappy", "lz4", "zstd"};
-    char messages[24], kbytes[24], record[24], batch[24];
-    int64_t spare = 2 * opt->max_record_bytes + 1048576;
-    int64_t batch_bytes = opt->max_record_bytes < 1000000 ? opt->max_record_bytes : 1000000;
-    const struct kafka_setting settings[] = {
-        {"acks", "all", "an event counts as published when no broker's loss can lose it"},
-        {"enable.idempotence", "true", "a retried request must neither double nor overtake"},
-        {"enable.gapless.guarantee", "true", "what follows a refused request must not go on without it"},
-        {"partitioner", "murmur2_random", "Java producers must find the same partition"},
-        {"message.timeout.ms", "0", "while Kafka is away nothing is given up"},
-        {"queue.buffering.max.messages", messages, "the option window_messages is the bound"},
-        {"queue.buffering.max.kbytes", kbytes, "the option window_bytes is the bound"},
-        {"message.max.bytes", record, "the option max_record_bytes is the bound"},
-        {"batch.size", batch, NULL},
-        {"compression.codec", codecs[opt->compression], "the option compression says it"},
-        {"linger.ms", "0", NULL},
-        {"reconnect.backoff.ms", "50", NULL},
-        {"reconnect.backoff.max.ms", "1000", NULL},
-        {"topic.metadata.propagation.max.ms", "5000", NULL},
-    };
-
-    snprintf(messages, sizeof(messages), "%" PRId64, opt->window_messages + QUEUE_SPARE);
-    snprintf(kbytes, sizeof(kbytes), "%" PRId64, (opt->window_bytes + spare) / 1024);
-    snprintf(record, sizeof(record), "%" PRId64, opt->max_record_bytes + 65536); /* and its headers */
-    snprintf(batch, sizeof(batch), "%" PRId64, batch_bytes);
-    return kafka_conf_new(opt->kafka_brokers, "tandem-relay", settings, ARRAY_LEN(settings), &opt->kafka,
-                          err);
-}
-
-static int make_producer(struct relay_publish *p, struct err *err)
-{
-    char text[256] = "";
-    rd_kafka_conf_t *conf = make_conf(p->opt, err);
-
-    if (!conf)
+    p->rk = relay_producer_new(p->opt, id, err);
+    if (!p->rk)
         return -1;
-    rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
-    p->rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof(text));
-    if (!p->rk) {
-        rd_kafka_conf_destroy(conf);
-        return err_set(err, ERR_PERMANENT, "cannot make a Kafka producer: %s", text);
-    }
     p->queue = rd_kafka_queue_get_main(p->rk);
     rd_kafka_queue_io_event_enable(p->queue, p->wake[1], "1", 1);
     relay_topics_use(p->topics, p->rk);
@@ -123,7 +79,11 @@ struct relay_publish *relay_publish_new(const struct relay_options *opt, struct 
         err_set(err, ERR_TEMPORARY, "no memory or no file descriptor for the publisher");
     else
         p->topics = relay_topics_new(opt, err);
-    if (!p->topics || make_producer(p, err) < 0) {
+    if (p->topics && opt->delivery == DELIVERY_EXACTLY_ONCE)
+        p->transact = relay_transact_new(opt, p->wake[1], err);
+    /* In exactly-once delivery this one only finds out whether Kafka is there. */
+    if (!p->topics || (opt->delivery == DELIVERY_EXACTLY_ONCE && !p->transact) ||
+        make_producer(p, NULL, err) < 0) {
         relay_publish_free(p);
         return NULL;
     }
@@ -146,6 +106,7 @@ void relay_publish_free(struct relay_publish *p)
 {
     if (!p)
         return;
+    relay_transact_free(p->transact); /* before the producer: it is using it */
     free_producer(p);
     for (int i = 0; i < 2; i++)
         if (p->wake[i] >= 0)
@@ -295,6 +256,8 @@ enum publish_result relay_publish_row(struct relay_publish *p, const struct rela
 
     if (rec->poison)
         return refuse(ret_why, rec->poison_reason, rec->poison_detail);
+    if (rec->key.len + rec->payload.len > (size_t)p->opt->max_record_bytes)
+        return refuse(ret_why, PARK_TOO_LARGE, "key and payload are larger than max_record_bytes");
     if (rec->partition < -1)
         return refuse(ret_why, PARK_BAD_PARTITION, "the partition is below 0");
     topic = relay_topics_find(p->topics, rec);
@@ -347,6 +310,11 @@ static void note_up(struct relay_publish *p)
     p->up = true;
 }
 
+static bool is_purged(rd_kafka_resp_err_t code)
+{
+    return code == RD_KAFKA_RESP_ERR__PURGE_QUEUE || code == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT;
+}
+
 static void report(struct relay_publish *p, struct relay_core *c, int64_t now, int64_t wall_ns,
                    const rd_kafka_message_t *m)
 {
@@ -354,6 +322,11 @@ static void report(struct relay_publish *p, struct relay_core *c, int64_t now, i
     enum relay_result result = judge(m->err, &reason);
     uint64_t seq = (uint64_t)(uintptr_t)m->_private;
 
+    if (seq == RELAY_TRANSACT_SEQ) {
+        p->lost = p->lost ||
+                  m->err != RD_KAFKA_RESP_ERR_NO_ERROR; /* a new one finds, or makes, the topic of cursors */
+        return;
+    }
     if (result == RELAY_ACKED) {
         int64_t created_ns = p->created_us[seq & p->created_mask] * 1000;
 
@@ -362,10 +335,11 @@ static void report(struct relay_publish *p, struct relay_core *c, int64_t now, i
         relay_core_report(c, now, seq, result, reason, NULL);
         return;
     }
-    if (m->err != RD_KAFKA_RESP_ERR__PURGE_QUEUE && m->err != RD_KAFKA_RESP_ERR__PURGE_INFLIGHT)
+    if (!is_purged(m->err))
         LOG_WARNING("record not taken", LOG_STR("topic", rd_kafka_topic_name(m->rkt)),
                     LOG_STR("why", rd_kafka_err2str(m->err)));
-    relay_core_report(c, now, seq, result, reason, rd_kafka_err2str(m->err));
+    if (!p->transact || !is_purged(m->err)) /* an aborted transaction's rows are not news to the core */
+        relay_core_report(c, now, seq, result, reason, rd_kafka_err2str(m->err));
 }
 
 static void report_all(struct relay_publish *p, struct relay_core *c, int64_t now, rd_kafka_event_t *event)
@@ -434,8 +408,26 @@ static int replace_producer(struct relay_publish *p, struct relay_core *c, int64
                 LOG_INT("outstanding", relay_core_counts(c).outstanding));
     hear_last_reports(p, c, now);
     free_producer(p);
-    if (make_producer(p, err) < 0)
+    if (make_producer(p, NULL, err) < 0)
         return -1;
+    relay_core_producer_lost(c, now);
+    return 0;
+}
+
+/* A transactional producer that failed, or of which it is not known what it did, is replaced when the core says OPEN. */
+static int hear_transactions(struct relay_publish *p, struct relay_core *c, int64_t now, bool fatal,
+                             struct err *err)
+{
+    enum transact_end end = TRANSACT_NOTHING;
+
+    if (relay_transact_hear(p->transact, c, now, &end, err) < 0)
+        return -1;
+    p->lost = p->lost || fatal || end == TRANSACT_BROKEN;
+    if (!p->lost || relay_transact_busy(p->transact))
+        return 0;
+    LOG_WARNING("the transactional producer ended, a new one goes on from the position that Kafka has",
+                LOG_INT("outstanding", relay_core_counts(c).outstanding));
+    p->lost = false;
     relay_core_producer_lost(c, now);
     return 0;
 }
@@ -448,13 +440,44 @@ int relay_publish_reports(struct relay_publish *p, struct relay_core *c, int64_t
     drain_wake(p); /* before the queue: a byte written later means there is more */
     while ((event = rd_kafka_queue_poll(p->queue, 0)) != NULL)
         fatal = hear_event(p, c, now, event) || fatal;
+    if (p->transact)
+        return hear_transactions(p, c, now, fatal, err);
     return fatal ? replace_producer(p, c, now, err) : 0;
 }
 
 /* Also what is on the wire: the client would try that again on its own, behind rows that somebody has published meanwhile. */
 void relay_publish_purge(struct relay_publish *p)
 {
-    rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
+    if (!p->transact)
+        rd_kafka_purge(p->rk,
+                       RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
+}
+
+/* ---- transactions --------------------------------------------------------------------------------------------------- */
+
+int relay_publish_open(struct relay_publish *p, const struct relay_opening *o, struct err *err)
+{
+    free_producer(p);
+    p->lost = false;
+    if (make_producer(p, o->id, err) < 0)
+        return -1;
+    relay_transact_open(p->transact, p->rk, o);
+    return 0;
+}
+
+void relay_publish_commit(struct relay_publish *p, const struct position *position, int64_t epoch)
+{
+    struct err problem = {0};
+
+    if (relay_transact_commit(p->transact, position, epoch, &problem) == 0)
+        return;
+    LOG_WARNING("the position cannot be committed", LOG_STR("why", problem.message));
+    p->lost = true; /* told with the next reports: the core goes on from what is committed */
+}
+
+void relay_publish_abort(struct relay_publish *p)
+{
+    relay_transact_abort(p->transact);
 }
 
 /* ---- is Kafka there ------------------------------------------------------------------------------------------------- */

@@ -15,7 +15,19 @@ struct relay_publish;
 /* opt and stats are borrowed. NULL: PERMANENT, a setting that librdkafka refuses. No connection is waited for. */
 struct relay_publish *relay_publish_new(const struct relay_options *opt, struct stats *stats,
                                         struct err *err);
-void relay_publish_free(struct relay_publish *p);    /* drops what is not sent; NULL-safe */
+void relay_publish_free(struct relay_publish *p); /* drops what is not sent; NULL-safe */
+
+/* Exactly-once delivery: one of these at a time; how it ended comes by relay_publish_reports. */
+struct relay_opening {
+    char id[160];      /* transactional.id, and key of the position's record */
+    uint32_t timeline; /* of the database's log now */
+    bool kafka_rules;  /* read the position */
+};
+/* A new transactional producer in place of the one there was. -1: PERMANENT, a setting that librdkafka refuses. */
+NODISCARD int relay_publish_open(struct relay_publish *p, const struct relay_opening *o, struct err *err);
+void relay_publish_commit(struct relay_publish *p, const struct position *position, int64_t epoch);
+void relay_publish_abort(struct relay_publish *p);
+
 int relay_publish_fd(const struct relay_publish *p); /* readable when there are reports */
 
 enum publish_result {
@@ -30,10 +42,10 @@ struct publish_refusal {
 /* Waits for Kafka (at most a second) only for a topic that was not asked for yet. Copies what it needs of rec. */
 enum publish_result relay_publish_row(struct relay_publish *p, const struct relay_record *rec, uint64_t seq,
                                       int64_t now, struct publish_refusal *ret_why);
-/* Tell the core of every report that is there. -1: the producer failed for good and could not be made anew. */
+/* Tell the core of every report that is there, and of a transaction that ended. -1: the producer failed for good. */
 NODISCARD int relay_publish_reports(struct relay_publish *p, struct relay_core *c, int64_t now,
                                     struct err *err);
-void relay_publish_purge(struct relay_publish *p);    /* drop what is queued and not on the wire */
+void relay_publish_purge(struct relay_publish *p);    /* drop what is on its way; no matter in transactions */
 bool relay_publish_up(const struct relay_publish *p); /* Kafka answered last time */
 /* While Kafka is not up: ask it, at most once a second. Returns ns until the next question, CLOCK_NEVER when it is up. */
 int64_t relay_publish_tick(struct relay_publish *p, int64_t now);

@@ -39,6 +39,13 @@ struct relay_source_news {
     int64_t connects, rotations, truncates;
 };
 
+/* Which outbox this is, and how its database came to be: another timeline is another history. */
+struct relay_identity {
+    uint64_t system;
+    uint32_t timeline;
+    char database[64], shard[16];
+};
+
 struct relay_source;
 struct relay_options;
 
@@ -57,6 +64,7 @@ struct relay_source_ops {
     void (*record)(const struct relay_source *s, const void *page, int row, struct relay_record *ret_rec);
     void (*free_page)(void *page);
     struct relay_source_news (*news)(struct relay_source *s);
+    const struct relay_identity *(*identity)(const struct relay_source *s); /* as of the last connect */
 };
 
 extern const struct relay_source_ops relay_table;

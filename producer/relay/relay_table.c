@@ -199,10 +199,33 @@ static int check_cursor_row(struct table *t, struct err *err)
     return 0;
 }
 
+/*
+ * The timeline of the log as it is written now; that of the control file lags behind a promotion. Only a server that is not a standby
+ * can be asked for it, and no other gives a lease.
+ */
+static int read_identity(struct table *t, struct err *err)
+{
+    CLEANUP(pg_clearp)
+    PGresult *res = PQexec(
+        t->conn,
+        "SELECT (SELECT system_identifier FROM pg_control_system()), current_database(), CASE WHEN NOT "
+        "pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_insert_lsn()) END");
+    char timeline[9] = "";
+
+    if (PQresultStatus(res) != PGRES_TUPLES_OK || PQntuples(res) != 1)
+        return pg_err(t->conn, res, err, "asking which database this is");
+    snprintf(timeline, sizeof(timeline), "%.8s", PQgetvalue(res, 0, 2));
+    t->identity.system = strtoull(PQgetvalue(res, 0, 0), NULL, 10);
+    t->identity.timeline = (uint32_t)strtoul(timeline, NULL, 16);
+    snprintf(t->identity.database, sizeof(t->identity.database), "%s", PQgetvalue(res, 0, 1));
+    snprintf(t->identity.shard, sizeof(t->identity.shard), "0");
+    return 0;
+}
+
 static int set_up(struct table *t, struct err *err)
 {
     if (pg_check_schema(t->conn, err) < 0 || check_cursor_row(t, err) < 0 ||
-        pg_exec(t->conn, session_sql, err) < 0)
+        pg_exec(t->conn, session_sql, err) < 0 || read_identity(t, err) < 0)
         return -1;
     if (prepare_all(t, err) < 0)
         return -1;
@@ -486,6 +509,11 @@ static struct relay_source_news table_news(struct relay_source *s)
     return news;
 }
 
+static const struct relay_identity *table_identity(const struct relay_source *s)
+{
+    return &table_of_const(s)->identity;
+}
+
 const struct relay_source_ops relay_table = {
     .name = "table",
     .open = table_open,
@@ -499,4 +527,5 @@ const struct relay_source_ops relay_table = {
     .record = table_record,
     .free_page = table_free_page,
     .news = table_news,
+    .identity = table_identity,
 };

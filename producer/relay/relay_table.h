@@ -28,6 +28,7 @@ struct table {
     struct buf prev, cur, stragglers;
     struct relay_park_arrays parks;
     struct relay_source_news news;
+    struct relay_identity identity;
 };
 
 /* Columns of the page query, in its order. */

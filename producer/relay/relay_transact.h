@@ -1,0 +1,46 @@
+/*
+ * Kafka's transactions in a thread of their own: librdkafka's calls for them wait for the coordinator, and the loop must not.
+ *
+ * One command at a time, carried out in this order with one producer: open, then commit or abort as often as it takes. After open, and
+ * after each commit and abort, a transaction is begun, so the loop may hand rows to the producer whenever no command is under way. The
+ * thread writes a byte to wake_fd when a command has ended.
+ */
+#pragma once
+
+#include <librdkafka/rdkafka.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/compiler.h"
+#include "common/err.h"
+#include "producer/relay/core/core.h"
+#include "producer/relay/relay_publish.h"
+#include "producer/relay/relay_stored.h"
+
+struct relay_options;
+struct relay_transact;
+
+/* opt is borrowed. */
+struct relay_transact *relay_transact_new(const struct relay_options *opt, int wake_fd, struct err *err);
+/* Gives up what is under way: how it ended, the next relay finds out. Waits less than a second. NULL-safe. */
+void relay_transact_free(struct relay_transact *t);
+bool relay_transact_busy(const struct relay_transact *t);
+
+/* rk stays the caller's, and must live until another one is opened or t is freed. */
+void relay_transact_open(struct relay_transact *t, rd_kafka_t *rk, const struct relay_opening *o);
+/* p is borrowed for the call. -1: TEMPORARY, no memory; nothing was begun. */
+NODISCARD int relay_transact_commit(struct relay_transact *t, const struct position *p, int64_t epoch,
+                                    struct err *err);
+void relay_transact_abort(struct relay_transact *t);
+
+enum transact_end {
+    TRANSACT_NOTHING, /* nothing has ended */
+    TRANSACT_TOLD,    /* the core was told */
+    TRANSACT_BROKEN   /* how it ended is not known, or the producer failed: a new one is needed */
+};
+/* -1: the program must not go on (FATAL: the position in Kafka cannot be read; PERMANENT: the broker refuses transactions). */
+NODISCARD int relay_transact_hear(struct relay_transact *t, struct relay_core *c, int64_t now,
+                                  enum transact_end *ret_end, struct err *err);
+
+/* The opaque of the position's record: no row has it. */
+#define RELAY_TRANSACT_SEQ UINT64_MAX
