@@ -131,7 +131,12 @@ void relay_core_maintained(struct relay_core *c, int64_t now);
 
 /* ---- facts of the stream ---- */
 
-void relay_core_stream_up(struct relay_core *c, int64_t now); /* START_REPLICATION was accepted */
+/*
+ * START_REPLICATION was accepted; start_lsn: what committed before it will not come (the later of the lsn asked for and the slot's
+ * confirmed_flush_lsn, for a new slot its consistent point). The relay is still a table source then: looks and pages go on, and a
+ * streamed row that they bring is skipped. The first one that they do not bring ends that: from then on rows come by the stream.
+ */
+void relay_core_stream_up(struct relay_core *c, int64_t now, uint64_t start_lsn);
 /* It ended, or could not be had. What came by it and is not settled is forgotten: the table, or the next stream, brings it again. */
 void relay_core_stream_down(struct relay_core *c, int64_t now);
 
@@ -140,14 +145,15 @@ struct relay_stream_row {
     uint32_t xid;        /* of Begin; the core widens it near the newest snapshot it knows */
     uint64_t commit_lsn; /* of Begin (final LSN) */
     int64_t index;       /* of the row in its transaction, from 0 */
-    uint64_t end_lsn;    /* of Commit, on the last row of the transaction; 0: more rows follow */
+    uint64_t
+        end_lsn; /* of Commit, on the last row of the transaction; 0: more follow, or relay_core_stream_alive tells its end */
 };
 /* Rows in stream order, of one or many transactions; at most relay_core_stream_room. page as in relay_core_page (its FREE_PAGE comes
  * also when every row was skipped). */
 void relay_core_streamed(struct relay_core *c, int64_t now, void *page, const struct relay_stream_row *rows,
                          int count);
-/* A keepalive, or the end of a transaction without rows for us: the server has sent everything up to lsn. wanted: it asks for an
- * answer now. */
+/* A keepalive, or the end (of the Commit message) of a transaction: the server has sent everything up to lsn. wanted: it asks for
+ * an answer now. */
 void relay_core_stream_alive(struct relay_core *c, int64_t now, uint64_t lsn, bool wanted);
 /* Rows that may be handed over now; 0: do not read the stream, its statuses go on. */
 int relay_core_stream_room(const struct relay_core *c);
@@ -224,10 +230,12 @@ struct relay_action {
     size_t repark_count;
     bool idle;            /* SAVE: the lease is to last until its stream ends (lease_until infinity) */
     bool authority_kafka; /* SAVE, RELEASE: the position in Kafka is the one that counts */
-    uint64_t lsn;         /* STREAM: where to start, 0: where the slot is; STATUS: confirmed */
-    uint64_t seq;         /* PUBLISH: name it in relay_core_report */
-    void *page;           /* PUBLISH, FREE_PAGE */
-    int row;              /* PUBLISH: index in the page */
+    bool
+        flush; /* SAVE, RELEASE: all of the log up to it is on disk when it is answered (synchronous_commit on or local) */
+    uint64_t lsn; /* STREAM: where to start, 0: where the slot is; STATUS: confirmed */
+    uint64_t seq; /* PUBLISH: name it in relay_core_report */
+    void *page;   /* PUBLISH, FREE_PAGE */
+    int row;      /* PUBLISH: index in the page */
 };
 /* The next thing to do; false: nothing now. */
 bool relay_core_next(struct relay_core *c, int64_t now, struct relay_action *ret_action);

@@ -1,8 +1,9 @@
 /* Takes the facts of the stream: rows behind those of the table, keepalives, and that it came or went. */
 #include "producer/relay/core/core_state.h"
 
-void relay_core_stream_up(struct relay_core *c, int64_t now)
+void relay_core_stream_up(struct relay_core *c, int64_t now, uint64_t start_lsn)
 {
+    (void)start_lsn;
     (void)now;
     ENSURE(c->cfg.kind != RELAY_KIND_TABLE);
 }
