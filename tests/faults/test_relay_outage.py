@@ -1,0 +1,36 @@
+"""Kafka is away under load: the relay holds a bounded number of rows, Postgres holds the rest, and nothing of it is lost.
+
+OUTAGE=seconds (default 8; the promise is shown with 60).
+"""
+import os
+
+import pytest
+
+from load import seconds_pass
+from processes import wait_until
+from relay_records import Follower, verdict
+from relay_world import World, case_id, cases
+from relay_writers import Writers
+
+OUTAGE_S = float(os.environ.get("OUTAGE") or 8)
+WINDOW = 50
+
+
+@pytest.mark.parametrize("case", cases(), ids=case_id)
+def test_kafka_away_under_load_is_caught_up_and_bounded(case, database, topics, kafka, relay):
+    world = World(case, database, relay, window_messages=WINDOW)
+    working, waiting = world.pair()
+    with Follower(topics) as follower, Writers(database.url, emit=world.emit) as writers:
+        follower.more(300)
+        kafka.kill()
+        wait_until(lambda: working.metric("tandem_relay_outstanding") == WINDOW, message="no more than the window is on its way")
+        seconds_pass(OUTAGE_S)
+        assert working.metric("tandem_relay_outstanding") <= WINDOW
+        assert working.metric("tandem_relay_active") == 1 and waiting.metric("tandem_relay_active") == 0  # Kafka away is no reason to swap
+        kafka.start_again()
+        follower.more(300)
+        writers.stop()
+        truth = writers.truth()
+        follower.has_all(truth)
+    world.stop_all()
+    print(f"{sum(truth.values())} events, {verdict(topics, truth, world.exactly_once)} repeated")
