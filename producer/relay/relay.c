@@ -41,6 +41,7 @@ static struct relay_core_config core_config(const struct relay_options *opt)
     cfg.poll_busy_ns = opt->poll_busy;
     cfg.poll_idle_ns = opt->poll_idle;
     cfg.park_key = opt->on_poison == 0;
+    cfg.kind = (enum relay_kind)opt->source; /* the words of the option stand in this order */
     cfg.parked_keys_max = (int)opt->parked_keys_max;
     cfg.exactly_once = opt->delivery == DELIVERY_EXACTLY_ONCE;
     cfg.transaction_ns = opt->transaction_interval;
@@ -63,7 +64,8 @@ struct relay *relay_new(const struct relay_options *opt, struct err *err)
     r->core = relay_core_new(&cfg, err);
     r->stats = stats_new(relay_stat_table, RELAY_STAT_COUNT);
     r->source = r->core ? r->ops->open(opt, err) : NULL;
-    r->publish = r->source ? relay_publish_new(opt, r->stats, err) : NULL;
+    r->feed = r->source ? relay_feed_new(opt, err) : NULL;
+    r->publish = r->feed ? relay_publish_new(opt, r->stats, err) : NULL;
     if (!r->publish || !r->stats) {
         err_set(err, ERR_TEMPORARY, "no memory for the relay");
         relay_free(r);
@@ -92,6 +94,7 @@ void relay_free(struct relay *r)
     if (r->core && r->source)
         free_pages(r);
     relay_publish_free(r->publish);
+    relay_feed_free(r->feed);
     if (r->source)
         r->ops->close(r->source);
     relay_core_free(r->core);
@@ -212,7 +215,7 @@ static int act(struct relay *r, int64_t now, const struct relay_action *a, struc
     case RELAY_STREAM:
     case RELAY_UNSTREAM:
     case RELAY_STATUS:
-        ENSURE(!"of another source than there is");
+        relay_feed_act(r->feed, r->core, now, a, relay_publish_up(r->publish));
         return 0;
     case RELAY_OPEN:
         return open_transactions(r, a, err);
@@ -311,6 +314,7 @@ static void tell(struct relay *r, int64_t now)
     tell_role(r, &n);
     tell_news(r);
     set_stats(r, &n);
+    relay_feed_stats(r->feed, r->stats, &n);
     r->told = n;
     r->health.database_up = r->connected;
     r->health.kafka_up = relay_publish_up(r->publish);
@@ -377,6 +381,7 @@ static int64_t sleep_ns(struct relay *r, int64_t stop_by)
     int64_t ns = least(relay_core_tick(r->core, now), TURN_MAX_NS);
 
     ns = least(ns, relay_publish_tick(r->publish, now));
+    ns = least(ns, relay_feed_tick(r->feed, r->core, now));
     if (!r->connected && !r->stopping)
         ns = least(ns, r->connect_at - now);
     if (r->stopping)
@@ -391,6 +396,7 @@ static void wait_for_facts(struct relay *r, int64_t ns)
     struct pollfd fds[] = {
         {relay_publish_fd(r->publish), POLLIN, 0},
         {r->ops->fd(r->source), database, 0},
+        relay_feed_poll(r->feed, r->core, clock_monotonic_ns()),
         {r->stopping ? -1 : stop_fd(), POLLIN, 0}, /* readable for good after the first signal */
     };
     int rc = ppoll(fds, ARRAY_LEN(fds), &limit, NULL);
@@ -409,6 +415,7 @@ int relay_run(struct relay *r, struct err *err)
         check_stop(r, now, &stop_by);
         if (connect_database(r, now, err) < 0 || hear_database(r, now, err) < 0)
             return -1;
+        relay_feed_turn(r->feed, r->core, clock_monotonic_ns(), r->connected);
         if (relay_publish_reports(r->publish, r->core, clock_monotonic_ns(), err) < 0)
             return -1;
         if (act_all(r, err) < 0 || check_startup(r, now, err) < 0)

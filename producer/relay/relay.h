@@ -20,6 +20,7 @@
 #include "common/options.h"
 #include "common/stats.h"
 #include "producer/relay/core/core.h"
+#include "producer/relay/relay_feed.h"
 #include "producer/relay/relay_publish.h"
 #include "producer/relay/relay_source.h"
 
@@ -56,6 +57,7 @@ struct relay {
     const struct relay_options *opt;
     const struct relay_source_ops *ops;
     struct relay_source *source;
+    struct relay_feed *feed;
     struct relay_publish *publish;
     struct relay_core *core;
     struct stats *stats;

@@ -34,6 +34,12 @@ struct relay_record {
     const char *poison_detail; /* static */
 };
 
+/* The first member of every page, so that whoever holds one knows whose it is. */
+enum relay_page_kind { RELAY_PAGE_TABLE, RELAY_PAGE_WAL };
+struct relay_page {
+    enum relay_page_kind kind;
+};
+
 /* What the source has seen beside rows, for logs and metrics; reset by whoever reads it. */
 struct relay_source_news {
     int64_t connects, rotations, truncates;

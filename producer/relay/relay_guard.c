@@ -1,0 +1,190 @@
+/* Asks about the slot every few seconds, and drops it when it is told to. */
+#include "producer/relay/relay_guard.h"
+
+#include <inttypes.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "producer/relay/relay.h"
+
+#define ASK_NS (5 * NS_PER_S)
+#define ASK_IDLE_NS (60 * NS_PER_S)
+#define ASK_DROPPING_NS (100 * NS_PER_MS)
+#define ANSWER_LIMIT_NS (15 * NS_PER_S)
+#define WARN_NS (60 * NS_PER_S)
+
+enum { POLICY_WARN, POLICY_DROP_SLOT }; /* the words of option wal_guard */
+
+struct relay_guard {
+    const struct relay_options *opt;
+    PGconn *conn;
+    bool busy, asking, dropping;
+    int64_t asked_at, sent_at, warn_at;
+    struct slot slot;
+};
+
+struct relay_guard *relay_guard_new(const struct relay_options *opt, struct err *err)
+{
+    struct relay_guard *g = calloc(1, sizeof(*g));
+
+    if (!g) {
+        err_set(err, ERR_TEMPORARY, "no memory for the guard of the log");
+        return NULL;
+    }
+    g->opt = opt;
+    g->asked_at = INT64_MIN / 2;
+    return g;
+}
+
+static void hang_up(struct relay_guard *g)
+{
+    PQfinish(g->conn);
+    g->conn = NULL;
+    g->busy = false;
+}
+
+void relay_guard_free(struct relay_guard *g)
+{
+    if (!g)
+        return;
+    hang_up(g);
+    free(g);
+}
+
+const struct slot *relay_guard_slot(const struct relay_guard *g)
+{
+    return &g->slot;
+}
+
+void relay_guard_drop(struct relay_guard *g)
+{
+    g->dropping = true;
+}
+
+bool relay_guard_dropping(const struct relay_guard *g)
+{
+    return g->dropping;
+}
+
+/* ---- asking ---------------------------------------------------------------------------------------------------- */
+
+static int connect_guard(struct relay_guard *g, struct err *err)
+{
+    if (g->conn)
+        return 0;
+    g->conn = pg_connect(g->opt->database_url, &g->opt->postgres, "tandem-relay", err);
+    if (!g->conn)
+        return -1;
+    if (pg_exec(g->conn, "SET search_path = pg_catalog", err) < 0)
+        return -1;
+    return PQsetnonblocking(g->conn, 1) == 0 ? 0
+                                             : err_set(err, ERR_TEMPORARY, "cannot use it without waiting");
+}
+
+/* The slot is dropped once its walsender, whose stream has been closed, is gone. */
+static int send_question(struct relay_guard *g, struct err *err)
+{
+    bool drop = g->dropping && g->slot.there && g->slot.active_pid == 0;
+    struct buf sql;
+    int rc;
+
+    buf_init(&sql, 4096);
+    rc = drop ? relay_slot_drop_sql(&sql, g->conn, g->opt) : relay_slot_ask_sql(&sql, g->conn, g->opt);
+    rc = rc == 0 && PQsendQuery(g->conn, buf_str(&sql)) == 1 && PQflush(g->conn) >= 0
+             ? 0
+             : pg_err(g->conn, NULL, err, "asking");
+    buf_done(&sql);
+    g->asking = !drop;
+    g->busy = rc == 0;
+    return rc;
+}
+
+static int ask(struct relay_guard *g, int64_t now, struct err *err)
+{
+    g->asked_at = now;
+    if (connect_guard(g, err) < 0)
+        return -1;
+    g->sent_at = clock_monotonic_ns();
+    return send_question(g, err);
+}
+
+/* ---- answers --------------------------------------------------------------------------------------------------- */
+
+static enum guard_verdict judge(struct relay_guard *g, int64_t now)
+{
+    int64_t retained = g->slot.retained_bytes;
+
+    if (g->dropping && !g->slot.there)
+        g->dropping = false;
+    if (g->dropping || retained <= g->opt->wal_guard_bytes) {
+        g->warn_at = 0;
+        return GUARD_TOLD;
+    }
+    if (g->opt->wal_guard == POLICY_DROP_SLOT) {
+        LOG_ERR("the slot keeps more of the log than wal_guard_bytes: dropping it",
+                LOG_STR("slot", g->opt->slot), LOG_INT("retained_bytes", retained),
+                LOG_INT("wal_guard_bytes", g->opt->wal_guard_bytes));
+        return GUARD_OVER;
+    }
+    if (now >= g->warn_at) {
+        LOG_WARNING("the slot keeps more of the log than wal_guard_bytes", LOG_STR("slot", g->opt->slot),
+                    LOG_INT("retained_bytes", retained), LOG_INT("wal_guard_bytes", g->opt->wal_guard_bytes));
+        g->warn_at = now + WARN_NS;
+    }
+    return GUARD_TOLD;
+}
+
+static int take_result(struct relay_guard *g, const PGresult *res, struct err *err)
+{
+    if (PQresultStatus(res) != PGRES_TUPLES_OK)
+        return pg_err(g->conn, res, err, g->asking ? "asking" : "dropping the slot");
+    if (g->asking)
+        return relay_slot_read(res, &g->slot, err);
+    g->slot.there = false;
+    LOG_WARNING("replication slot dropped", LOG_STR("slot", g->opt->slot));
+    return 0;
+}
+
+/* 1: the statement has ended. */
+static int hear(struct relay_guard *g, struct err *err)
+{
+    if (PQflush(g->conn) < 0 || PQconsumeInput(g->conn) != 1)
+        return pg_err(g->conn, NULL, err, "hearing");
+    while (!PQisBusy(g->conn)) {
+        CLEANUP(pg_clearp) PGresult *res = PQgetResult(g->conn);
+
+        if (!res)
+            return 1;
+        if (take_result(g, res, err) < 0)
+            return -1;
+    }
+    return clock_monotonic_ns() - g->sent_at > ANSWER_LIMIT_NS
+               ? err_set(err, ERR_TEMPORARY, "no answer for 15 s")
+               : 0;
+}
+
+/* ---- turning --------------------------------------------------------------------------------------------------- */
+
+static int64_t due(const struct relay_guard *g, bool idle)
+{
+    return g->asked_at + (g->dropping ? ASK_DROPPING_NS : idle ? ASK_IDLE_NS : ASK_NS);
+}
+
+enum guard_verdict relay_guard_turn(struct relay_guard *g, int64_t now, bool idle)
+{
+    struct err err = {0};
+    int rc = 0;
+
+    if (g->busy)
+        rc = hear(g, &err);
+    else if (now >= due(g, idle))
+        rc = ask(g, now, &err);
+    if (rc < 0) {
+        LOG_WARNING("the guard of the log cannot look", LOG_STR("why", err.message));
+        hang_up(g);
+    }
+    if (rc <= 0)
+        return GUARD_QUIET;
+    g->busy = false;
+    return judge(g, now);
+}

@@ -1,0 +1,140 @@
+/* What is asked of Postgres about the slot and its publication, and what the answers mean. */
+#include "producer/relay/relay_slot.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "producer/relay/relay.h"
+
+#define FAILOVER_VERSION 170000
+#define NAME_BYTES_MAX 63 /* NAMEDATALEN - 1 */
+
+static const char replication[] = "replication", database[] = "database", ours_origin[] = "tandem-relay";
+
+/* ReplicationSlotValidateName (src/backend/replication/slot.c). */
+int relay_slot_check(const struct relay_options *opt, struct err *err)
+{
+    size_t len = strlen(opt->slot);
+
+    if (len == 0 || len > NAME_BYTES_MAX || strspn(opt->slot, "abcdefghijklmnopqrstuvwxyz0123456789_") != len)
+        return err_set(err, ERR_PERMANENT, "slot \"%.80s\" is not 1 to 63 of a-z 0-9 _", opt->slot);
+    if (strlen(opt->publication) > NAME_BYTES_MAX)
+        return err_set(err, ERR_PERMANENT, "publication \"%.80s\" is longer than 63 bytes", opt->publication);
+    return 0;
+}
+
+PGconn *relay_slot_connect(const struct relay_options *opt, struct err *err)
+{
+    struct option_pairs pairs = opt->postgres;
+    char name[sizeof(replication)], value[sizeof(database)], origin[sizeof(ours_origin)];
+    PGconn *conn;
+
+    if (pairs.count == OPTION_PAIRS_MAX) {
+        err_set(err, ERR_PERMANENT, "no room for a further setting of libpq beside %d", OPTION_PAIRS_MAX);
+        return NULL;
+    }
+    memcpy(name, replication, sizeof(name));
+    memcpy(value, database, sizeof(value));
+    memcpy(origin, ours_origin, sizeof(origin));
+    pairs.items[pairs.count++] = (struct option_pair){name, value, origin};
+    conn = pg_connect(opt->database_url, &pairs, "tandem-relay", err);
+    /* Making a slot waits for other people's transactions, however long; a walsender that hears nothing for 2 s has lost its relay. */
+    if (conn && pg_exec(conn, "SET statement_timeout = 0", err) == 0 &&
+        pg_exec(conn, "SET lock_timeout = 0", err) == 0 &&
+        pg_exec(conn, "SET wal_sender_timeout = '2s'", err) == 0 &&
+        pg_exec(conn, "SET search_path = pg_catalog", err) == 0)
+        return conn;
+    PQfinish(conn);
+    return NULL;
+}
+
+int relay_slot_ask_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt)
+{
+    char *publication = PQescapeLiteral(conn, opt->publication, strlen(opt->publication));
+    int rc = -1;
+
+    if (publication)
+        rc = buf_printf(
+            sql,
+            "SELECT s.slot_name IS NOT NULL,"
+            " coalesce(s.plugin = 'pgoutput' AND s.database = current_database() AND NOT s.temporary, false),"
+            " coalesce(s.wal_status = 'lost', false),"
+            " EXISTS (SELECT FROM pg_publication WHERE pubname = %s),"
+            " current_setting('wal_level') = 'logical', pg_is_in_recovery(), coalesce(s.active_pid, 0),"
+            " coalesce(pg_wal_lsn_diff(s.confirmed_flush_lsn, '0/0'), 0),"
+            " CASE WHEN pg_is_in_recovery() THEN 0"
+            "  ELSE coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.restart_lsn), 0) END"
+            " FROM (VALUES (1)) AS one LEFT JOIN pg_replication_slots s ON s.slot_name = '%s'",
+            publication, opt->slot);
+    PQfreemem(publication);
+    return rc;
+}
+
+int relay_slot_create_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt)
+{
+    (void)conn;
+    return buf_printf(
+        sql, "SELECT pg_wal_lsn_diff(lsn, '0/0') FROM pg_create_logical_replication_slot('%s', 'pgoutput'%s)",
+        opt->slot, opt->failover_slot ? ", false, false, true" : "");
+}
+
+int relay_slot_drop_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt)
+{
+    (void)conn;
+    return buf_printf(
+        sql, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '%s'",
+        opt->slot);
+}
+
+static bool truth(const PGresult *res, int col)
+{
+    return PQgetvalue(res, 0, col)[0] == 't';
+}
+
+int relay_slot_read(const PGresult *res, struct slot *ret_slot, struct err *err)
+{
+    if (PQntuples(res) != 1 || PQnfields(res) != 9)
+        return err_set(err, ERR_TEMPORARY, "asking about the replication slot: an answer of another shape");
+    *ret_slot = (struct slot){
+        .there = truth(res, 0),
+        .ours = truth(res, 1),
+        .lost = truth(res, 2),
+        .publication = truth(res, 3),
+        .wal_level_logical = truth(res, 4),
+        .in_recovery = truth(res, 5),
+        .active_pid = (int)strtol(PQgetvalue(res, 0, 6), NULL, 10),
+        .confirmed_lsn = strtoull(PQgetvalue(res, 0, 7), NULL, 10),
+        .retained_bytes = strtoll(PQgetvalue(res, 0, 8), NULL, 10),
+    };
+    return 0;
+}
+
+int relay_slot_made(const PGresult *res, struct slot *slot, struct err *err)
+{
+    if (PQntuples(res) != 1 || PQnfields(res) != 1)
+        return err_set(err, ERR_TEMPORARY, "making the replication slot: an answer of another shape");
+    slot->there = slot->ours = true;
+    slot->confirmed_lsn = strtoull(PQgetvalue(res, 0, 0), NULL, 10);
+    return 0;
+}
+
+int relay_slot_judge(const struct slot *s, PGconn *conn, const struct relay_options *opt, struct err *err)
+{
+    if (s->in_recovery)
+        return err_set(err, ERR_TEMPORARY, "this server is a standby");
+    if (!s->wal_level_logical)
+        return err_set(err, ERR_PERMANENT,
+                       "wal_level is not logical: set it in postgresql.conf and start Postgres again, or use "
+                       "source = table");
+    if (opt->failover_slot && PQserverVersion(conn) < FAILOVER_VERSION)
+        return err_set(err, ERR_PERMANENT, "failover_slot needs Postgres 17 or later, this is %d",
+                       PQserverVersion(conn) / 10000);
+    if (!s->publication)
+        return err_set(err, ERR_PERMANENT, "there is no publication \"%s\": run tandem-relay setup",
+                       opt->publication);
+    if (s->there && !s->ours)
+        return err_set(err, ERR_PERMANENT,
+                       "replication slot \"%s\" is of another plugin or database: give another name",
+                       opt->slot);
+    return 0;
+}

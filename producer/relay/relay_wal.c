@@ -1,0 +1,506 @@
+/* The replication connection: from the question about the slot to the stream, one step after the other, without waiting. */
+#include "producer/relay/relay_wal.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/pg.h"
+#include "producer/relay/relay.h"
+#include "producer/relay/relay_pgoutput.h"
+#include "producer/relay/relay_slot.h"
+#include "producer/relay/relay_wal_page.h"
+
+#define ANSWER_LIMIT_NS                                                                                      \
+    (15 * NS_PER_S) /* for one step; CREATE has none, it waits for other people's transactions */
+#define STALE_LIMIT_NS (2 * NS_PER_S) /* for a walsender to end */
+#define STALE_RETRY_NS (20 * NS_PER_MS)
+#define PROTOCOL_VERSION_MIN 140000 /* the first server that sends pgoutput's rows as binary */
+#define READS_MAX 8                 /* of the socket in one call: Kafka's reports are due as well */
+/*
+ * The server sends each message by itself, and would wake the relay for each. When so many rows came at once that it is a backlog, the
+ * socket is left alone for a moment to fill: that costs a tenth of the wakings and no rate.
+ */
+#define BACKLOG_ROWS 24
+#define BACKLOG_PAUSE_NS NS_PER_MS
+
+enum wal_step { WAL_OFF, WAL_ASK, WAL_END_STALE, WAL_PAUSE, WAL_DROP, WAL_CREATE, WAL_BEGIN, WAL_STREAMING };
+
+struct relay_wal {
+    const struct relay_options *opt;
+    PGconn *conn;
+    enum wal_step step;
+    int64_t step_by, stale_by, ask_at, read_at;
+    struct slot slot;
+    uint64_t start_lsn;
+    bool slot_unusable;     /* the stream failed in a way that only a new slot mends */
+    bool wants_write, more; /* more: libpq may hold messages that there was no room for */
+    struct pgoutput decoder;
+    struct wal_stage *stage;
+    struct wal_place at; /* of the next row */
+    uint64_t heard_lsn, told_lsn;
+    bool wanted;
+    struct relay_wal_news news;
+};
+
+/* ---- birth ----------------------------------------------------------------------------------------------------- */
+
+struct relay_wal *relay_wal_new(const struct relay_options *opt, struct err *err)
+{
+    struct relay_wal *w;
+
+    if (relay_slot_check(opt, err) < 0)
+        return NULL;
+    w = calloc(1, sizeof(*w));
+    if (!w) {
+        err_set(err, ERR_TEMPORARY, "no memory for the stream");
+        return NULL;
+    }
+    w->opt = opt;
+    w->stage = wal_stage_new(opt->max_record_bytes, err);
+    if (!w->stage) {
+        relay_wal_free(w);
+        return NULL;
+    }
+    return w;
+}
+
+void relay_wal_stop(struct relay_wal *w)
+{
+    PQfinish(w->conn);
+    w->conn = NULL;
+    w->step = WAL_OFF;
+    w->wants_write = w->more = w->wanted = false;
+    w->heard_lsn = w->told_lsn = 0;
+    w->read_at = 0;
+    wal_stage_reset(w->stage);
+}
+
+void relay_wal_free(struct relay_wal *w)
+{
+    if (!w)
+        return;
+    if (w->stage)
+        relay_wal_stop(w);
+    wal_stage_free(w->stage);
+    free(w);
+}
+
+struct relay_wal_news relay_wal_news(struct relay_wal *w)
+{
+    struct relay_wal_news news = w->news;
+
+    w->news = (struct relay_wal_news){0};
+    return news;
+}
+
+/* ---- steps ----------------------------------------------------------------------------------------------------- */
+
+static int flush(struct relay_wal *w, struct err *err)
+{
+    int rc = PQflush(w->conn);
+
+    if (rc < 0)
+        return pg_err(w->conn, NULL, err, "sending to the replication connection");
+    w->wants_write = rc > 0;
+    return 0;
+}
+
+static int send(struct relay_wal *w, enum wal_step step, const char *sql, struct err *err)
+{
+    w->step = step;
+    w->step_by = step == WAL_CREATE ? CLOCK_NEVER : clock_monotonic_ns() + ANSWER_LIMIT_NS;
+    if (PQsendQuery(w->conn, sql) != 1)
+        return pg_err(w->conn, NULL, err, "sending to the replication connection");
+    return flush(w, err);
+}
+
+static int send_sql(struct relay_wal *w, enum wal_step step,
+                    int (*write)(struct buf *, PGconn *, const struct relay_wal *), struct err *err)
+{
+    struct buf sql;
+    int rc;
+
+    buf_init(&sql, 4096);
+    rc = write(&sql, w->conn, w);
+    rc = rc < 0 || sql.failed ? err_set(err, ERR_TEMPORARY, "no memory for a statement")
+                              : send(w, step, buf_str(&sql), err);
+    buf_done(&sql);
+    return rc;
+}
+
+static int write_ask(struct buf *sql, PGconn *conn, const struct relay_wal *w)
+{
+    return relay_slot_ask_sql(sql, conn, w->opt);
+}
+
+static int write_end_stale(struct buf *sql, PGconn *conn, const struct relay_wal *w)
+{
+    (void)conn;
+    return buf_printf(sql, "SELECT pg_terminate_backend(%d)", w->slot.active_pid);
+}
+
+static int write_drop(struct buf *sql, PGconn *conn, const struct relay_wal *w)
+{
+    return relay_slot_drop_sql(sql, conn, w->opt);
+}
+
+static int write_create(struct buf *sql, PGconn *conn, const struct relay_wal *w)
+{
+    return relay_slot_create_sql(sql, conn, w->opt);
+}
+
+static int write_begin(struct buf *sql, PGconn *conn, const struct relay_wal *w)
+{
+    char *name = PQescapeIdentifier(conn, w->opt->publication, strlen(w->opt->publication));
+    char *list = name ? PQescapeLiteral(conn, name, strlen(name)) : NULL;
+    int rc = -1;
+
+    if (list)
+        rc = buf_printf(
+            sql,
+            "START_REPLICATION SLOT \"%s\" LOGICAL %X/%X (proto_version '1', publication_names %s, binary "
+            "'true'%s)",
+            w->opt->slot, (unsigned)(w->start_lsn >> 32), (unsigned)w->start_lsn, list,
+            w->decoder.emitted ? ", messages 'true'" : "");
+    PQfreemem(list);
+    PQfreemem(name);
+    return rc;
+}
+
+int relay_wal_start(struct relay_wal *w, uint64_t lsn, struct err *err)
+{
+    ENSURE(!w->conn);
+    w->conn = relay_slot_connect(w->opt, err);
+    if (!w->conn)
+        return -1;
+    if (PQserverVersion(w->conn) < PROTOCOL_VERSION_MIN) {
+        err_set(err, ERR_PERMANENT, "source = wal and source = message need Postgres 14 or later, this is %d",
+                PQserverVersion(w->conn) / 10000);
+    } else if (PQsetnonblocking(w->conn, 1) == 0) {
+        w->decoder = (struct pgoutput){.emitted = w->opt->source == RELAY_KIND_MESSAGE};
+        w->start_lsn = lsn;
+        w->stale_by = 0;
+        if (send_sql(w, WAL_ASK, write_ask, err) == 0)
+            return 0;
+    }
+    err_set(err, ERR_TEMPORARY, "cannot use the replication connection without waiting");
+    relay_wal_stop(w);
+    return -1;
+}
+
+/* What an emitted event has no other copy of is lost with the slot; rows of the table are read from there. */
+static void tell_lost(struct relay_wal *w, const char *what)
+{
+    bool emitted = w->decoder.emitted;
+
+    w->news.slots_lost++;
+    LOG_ERR("replication slot lost", LOG_STR("slot", w->opt->slot), LOG_STR("what", what),
+            LOG_STR("then", emitted ? "events that were emitted and not published yet are lost"
+                                    : "rows are read through the table meanwhile"));
+}
+
+/* The last relay's walsender lives on until a timeout: this one holds the lease, so it may end it. */
+static int end_stale(struct relay_wal *w, struct err *err)
+{
+    int64_t now = clock_monotonic_ns();
+
+    if (w->stale_by == 0) {
+        w->stale_by = now + STALE_LIMIT_NS;
+        w->news.walsenders_ended++;
+        LOG_WARNING("ending the walsender that holds the slot", LOG_STR("slot", w->opt->slot),
+                    LOG_INT("pid", w->slot.active_pid));
+    } else if (now > w->stale_by) {
+        return err_set(err, ERR_TEMPORARY, "replication slot \"%s\" is still held by process %d after 2 s",
+                       w->opt->slot, w->slot.active_pid);
+    }
+    return send_sql(w, WAL_END_STALE, write_end_stale, err);
+}
+
+static int create(struct relay_wal *w, struct err *err)
+{
+    LOG_WARNING("making the replication slot: waits for every transaction that is writing now",
+                LOG_STR("slot", w->opt->slot));
+    return send_sql(w, WAL_CREATE, write_create, err);
+}
+
+/* The slot as it stands decides what is next. */
+static int go_on(struct relay_wal *w, struct err *err)
+{
+    const struct slot *s = &w->slot;
+
+    if (relay_slot_judge(s, w->conn, w->opt, err) < 0)
+        return -1;
+    if (!s->there) {
+        if (w->start_lsn != 0)
+            tell_lost(w, "it is not there");
+        return create(w, err);
+    }
+    if (s->active_pid != 0)
+        return end_stale(w, err);
+    if (s->lost || w->slot_unusable) {
+        tell_lost(w, s->lost ? "the server has invalidated it" : "the publication is younger than the slot");
+        w->slot_unusable = false;
+        return send_sql(w, WAL_DROP, write_drop, err);
+    }
+    if (w->start_lsn != 0 && s->confirmed_lsn > w->start_lsn)
+        tell_lost(w, "somebody made it again, or moved it on");
+    return send_sql(w, WAL_BEGIN, write_begin, err);
+}
+
+/* A statement has ended well. */
+static int step_done(struct relay_wal *w, struct err *err)
+{
+    switch (w->step) {
+    case WAL_ASK:
+        return go_on(w, err);
+    case WAL_END_STALE:
+        w->step = WAL_PAUSE;
+        w->ask_at = clock_monotonic_ns() + STALE_RETRY_NS;
+        return 0;
+    case WAL_DROP:
+        return create(w, err);
+    case WAL_CREATE:
+        w->news.slots_made++;
+        LOG("replication slot made", LOG_STR("slot", w->opt->slot));
+        return send_sql(w, WAL_BEGIN, write_begin, err);
+    case WAL_OFF:
+    case WAL_PAUSE:
+    case WAL_BEGIN:
+    case WAL_STREAMING:
+        break;
+    }
+    ENSURE(!"a step with a statement");
+    return -1;
+}
+
+static int begin_refused(struct relay_wal *w, const PGresult *res, struct err *err)
+{
+    const char *state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+
+    /* Somebody was quicker: the question about the slot says who. */
+    if (w->step == WAL_BEGIN && state && strcmp(state, "55006") == 0) {
+        w->step = WAL_PAUSE;
+        w->ask_at = clock_monotonic_ns() + STALE_RETRY_NS;
+        return 0;
+    }
+    return pg_err(w->conn, res, err, "preparing the stream");
+}
+
+/* One result of the statement under way. */
+static int take_result(struct relay_wal *w, const PGresult *res, struct relay_core *c, int64_t now,
+                       struct err *err)
+{
+    switch ((int)PQresultStatus(res)) {
+    case PGRES_COPY_BOTH:
+        w->step = WAL_STREAMING;
+        LOG("stream begins", LOG_STR("slot", w->opt->slot));
+        relay_core_stream_up(c, now,
+                             w->start_lsn > w->slot.confirmed_lsn ? w->start_lsn : w->slot.confirmed_lsn);
+        return 0;
+    case PGRES_COMMAND_OK:
+        return 0;
+    case PGRES_TUPLES_OK:
+        if (w->step == WAL_ASK)
+            return relay_slot_read(res, &w->slot, err);
+        return w->step == WAL_CREATE ? relay_slot_made(res, &w->slot, err) : 0;
+    default:
+        return begin_refused(w, res, err);
+    }
+}
+
+static int hear_steps(struct relay_wal *w, struct relay_core *c, int64_t now, struct err *err)
+{
+    if (w->step == WAL_PAUSE)
+        return now < w->ask_at ? 0 : send_sql(w, WAL_ASK, write_ask, err);
+    if (PQconsumeInput(w->conn) != 1)
+        return pg_err(w->conn, NULL, err, "preparing the stream");
+    while (w->step != WAL_STREAMING && w->step != WAL_PAUSE && !PQisBusy(w->conn)) {
+        CLEANUP(pg_clearp) PGresult *res = PQgetResult(w->conn);
+
+        if ((res ? take_result(w, res, c, now, err) : step_done(w, err)) < 0)
+            return -1;
+    }
+    if (w->step != WAL_STREAMING && now > w->step_by)
+        return err_set(err, ERR_TEMPORARY, "no answer on the replication connection for 15 s");
+    return 0;
+}
+
+/* ---- the stream ------------------------------------------------------------------------------------------------ */
+
+static int take_event(struct relay_wal *w, const struct pgoutput_event *ev, struct err *err)
+{
+    switch (ev->kind) {
+    case PGOUTPUT_BEGIN:
+        w->at = (struct wal_place){.xid = ev->xid, .commit_lsn = ev->lsn};
+        return 0;
+    case PGOUTPUT_ROW:
+        if (wal_stage_add(w->stage, &ev->row, &w->at, err) < 0)
+            return -1;
+        w->at.index++;
+        return 0;
+    case PGOUTPUT_COMMIT:
+        w->heard_lsn = ev->end_lsn;
+        if (w->at.index > 0) {
+            wal_stage_end(w->stage, ev->end_lsn);
+            w->told_lsn = ev->end_lsn; /* by its last row */
+        }
+        return 0;
+    case PGOUTPUT_KEEPALIVE:
+        w->wanted = w->wanted || ev->wanted;
+        if (!w->decoder.open && ev->end_lsn > w->heard_lsn)
+            w->heard_lsn = ev->end_lsn;
+        return 0;
+    case PGOUTPUT_NOTHING:
+        return 0;
+    }
+    return 0;
+}
+
+static void row_id_of_message(struct pgoutput_event *ev)
+{
+    if (ev->kind == PGOUTPUT_ROW && ev->row.id == 0)
+        ev->row.id = (int64_t)ev->lsn; /* as unique as a row's id, for logs and the table of parked rows */
+}
+
+/* Why the copying ended. */
+static int stream_ended(struct relay_wal *w, struct err *err)
+{
+    CLEANUP(pg_clearp) PGresult *res = PQgetResult(w->conn);
+    const char *state = res ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : NULL;
+
+    /* "publication … does not exist" although it does: the log is decoded as the catalogue was then. */
+    if (state && strcmp(state, "42704") == 0 && w->slot.publication)
+        w->slot_unusable = true;
+    if (res && PQresultStatus(res) != PGRES_COMMAND_OK)
+        return pg_err(w->conn, res, err, "stream");
+    return err_set(err, ERR_TEMPORARY, "stream: the server has ended it");
+}
+
+/* 1: a message was taken; 0: no whole one is there. */
+static int take_message(struct relay_wal *w, struct err *err)
+{
+    char *bytes = NULL;
+    int len = PQgetCopyData(w->conn, &bytes, 1);
+    struct pgoutput_event ev;
+    int rc;
+
+    if (len == 0)
+        return 0;
+    if (len == -1)
+        return stream_ended(w, err);
+    if (len < 0)
+        return pg_err(w->conn, NULL, err, "stream");
+    rc = pgoutput_read(&w->decoder, bytes, (size_t)len, &ev, err);
+    row_id_of_message(&ev);
+    rc = rc < 0 ? -1 : take_event(w, &ev, err);
+    PQfreemem(bytes);
+    return rc < 0 ? -1 : 1;
+}
+
+/* Everything that libpq has and the core has room for; 1: all of it, 0: there may be more. */
+static int take_messages(struct relay_wal *w, struct relay_core *c, int64_t now, int64_t *rows,
+                         struct err *err)
+{
+    while (wal_stage_rows(w->stage) < relay_core_stream_room(c)) {
+        int before = wal_stage_rows(w->stage), rc = take_message(w, err);
+
+        if (rc <= 0)
+            return rc < 0 ? -1 : 1;
+        *rows += wal_stage_rows(w->stage) - before;
+        if (wal_stage_full(w->stage) && wal_stage_hand_over(w->stage, c, now, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* How far the server is counts for the core only when it has every row before that. */
+static void tell_alive(struct relay_wal *w, struct relay_core *c, int64_t now)
+{
+    bool whole = wal_stage_empty(w->stage) && !w->decoder.open;
+    uint64_t lsn = whole ? w->heard_lsn : w->told_lsn;
+
+    if (lsn > w->told_lsn || w->wanted)
+        relay_core_stream_alive(c, now, lsn, w->wanted);
+    w->told_lsn = lsn;
+    w->wanted = false;
+}
+
+static int hear_stream(struct relay_wal *w, struct relay_core *c, int64_t now, struct err *err)
+{
+    int64_t rows = 0;
+    int rc = 1;
+
+    if (now < w->read_at || (relay_core_stream_room(c) == 0))
+        return 0;
+    rc = w->more ? take_messages(w, c, now, &rows, err) : 1;
+    for (int i = 0; i < READS_MAX && rc > 0; i++) {
+        int64_t before = rows;
+
+        if (PQconsumeInput(w->conn) != 1)
+            return pg_err(w->conn, NULL, err, "stream");
+        rc = take_messages(w, c, now, &rows, err);
+        if (rows - before < BACKLOG_ROWS) /* it was not a whole buffer: there is hardly more */
+            break;
+    }
+    if (rc < 0 || wal_stage_hand_over(w->stage, c, now, err) < 0)
+        return -1;
+    w->more = rc == 0;
+    tell_alive(w, c, now);
+    w->read_at = rows >= BACKLOG_ROWS && !w->more ? now + BACKLOG_PAUSE_NS : 0;
+    return 0;
+}
+
+int relay_wal_hear(struct relay_wal *w, struct relay_core *c, int64_t now, struct err *err)
+{
+    if (w->step == WAL_OFF)
+        return 0;
+    if (w->wants_write && flush(w, err) < 0)
+        return -1;
+    if (w->step != WAL_STREAMING && hear_steps(w, c, now, err) < 0)
+        return -1;
+    return w->step == WAL_STREAMING ? hear_stream(w, c, now, err) : 0;
+}
+
+int relay_wal_status(struct relay_wal *w, uint64_t lsn, struct err *err)
+{
+    char status[PGOUTPUT_STATUS_BYTES];
+
+    if (w->step != WAL_STREAMING)
+        return 0;
+    pgoutput_status(lsn, clock_wall_ns() / NS_PER_US, status);
+    if (PQputCopyData(w->conn, status, sizeof(status)) < 0)
+        return pg_err(w->conn, NULL, err, "answering the server");
+    return flush(w, err);
+}
+
+/* ---- waiting --------------------------------------------------------------------------------------------------- */
+
+int relay_wal_fd(const struct relay_wal *w)
+{
+    return w->conn ? PQsocket(w->conn) : -1;
+}
+
+bool relay_wal_wants_read(const struct relay_wal *w, const struct relay_core *c, int64_t now)
+{
+    return w->step != WAL_STREAMING || (now >= w->read_at && relay_core_stream_room(c) > 0);
+}
+
+bool relay_wal_wants_write(const struct relay_wal *w)
+{
+    return w->wants_write;
+}
+
+int64_t relay_wal_tick(const struct relay_wal *w, const struct relay_core *c, int64_t now)
+{
+    int64_t at = CLOCK_NEVER;
+
+    if (w->step == WAL_STREAMING && relay_core_stream_room(c) > 0 && (w->more || w->read_at > now))
+        at = w->more ? now : w->read_at;
+    else if (w->step == WAL_PAUSE)
+        at = w->ask_at;
+    if (at == CLOCK_NEVER)
+        return CLOCK_NEVER;
+    return at > now ? at - now : 0;
+}
