@@ -9,36 +9,78 @@ void audit_incident(struct scene *sc)
 /* Is there nothing left to do for this row? */
 static bool settled(const struct row *r)
 {
-    return r->stored > 0 || r->parked || r->cleared;
+    return r->stored > 0 || r->park.parked || r->park.cleared || r->excused;
 }
 
-/* Does a stored position say that this row is confirmed? */
+/* Its place among the surviving rows of its transaction. */
+static int64_t index_of(const struct scene *sc, const struct row *r)
+{
+    const struct txn *t = &sc->db.txns[r->txn];
+    int64_t index = 0;
+    for (int i = 0; &sc->db.rows[t->rows[i]] != r; i++)
+        index += !sc->db.rows[t->rows[i]].gone;
+    return index;
+}
+
+/* What a position says of the log alone: whole transactions, and the first rows of one. */
+static bool covered_by_log(const struct scene *sc, const struct position *p, const struct row *r)
+{
+    const struct txn *t = &sc->db.txns[r->txn];
+    return t->end_lsn <= p->lsn || (t->commit_lsn == p->txn_lsn && index_of(sc, r) < p->txn_index);
+}
+
+/* Does a position say that this row is confirmed? */
 static bool covered(const struct scene *sc, const struct position *p, const struct row *r)
 {
     const struct txn *t = &sc->db.txns[r->txn];
+    if (sc->plan.kind == RELAY_KIND_MESSAGE)
+        return covered_by_log(sc, p, r);
     return db_txn_visible(&p->prev, t) ||
            (p->partial && r->id <= p->last_id && db_txn_visible(&p->cur.snapshot, t));
 }
 
+/* The position from which a relay would go on now. */
+static const struct position *ruling(const struct scene *sc)
+{
+    return sc->db.cursor.kafka_rules && sc->coordinator.has_record ? &sc->coordinator.record
+                                                                   : &sc->db.cursor.position;
+}
+
 /* ---- G1, G3, G5: what is published ------------------------------------------------------------------------------------------- */
 
-void audit_publish(struct scene *sc, struct door *d, int row)
+/* When the database's clock jumps ahead a lease ends early, and two relays work until the older one notices: rows come twice then. */
+static bool lease_cut_short(const struct scene *sc, const struct door *d)
 {
-    const struct row *r = &sc->db.rows[row];
+    return sc->sim->now <= sc->lease_doubtful_until && d->epoch != 0;
+}
+
+static void audit_lease(struct scene *sc, const struct door *d, const struct row *r)
+{
     const struct cursor_row *cursor = &sc->db.cursor;
     bool sleepwalks =
         d->stalled_until > 0; /* it woke up; the lease is checked again before anything new is sent */
-    if (!r->committed || r->gone)
-        sim_broken(sc->sim, "G1", "n%d publishes row %lld, which was never committed", d->index,
-                   (long long)r->id);
     /* The epoch may be past ours when our own older ACQUIRE came late: nobody else works then. */
-    if (d->epoch == 0 || cursor->holder != d->life || cursor->lease_until < sc->sim->now)
+    if (d->epoch == 0 || cursor->holder != d->life || cursor->lease_until < db_now(sc))
         sim_broken(sc->sim, "lease", "n%d publishes row %lld without a valid lease%s", d->index,
                    (long long)r->id, sleepwalks ? " after a stall" : "");
-    if (covered(sc, &cursor->position, r))
+}
+
+/* A parked row is published again when the operator says so, the rows of its key in their order. */
+static void audit_publish_parked(struct scene *sc, const struct door *d, const struct row *r)
+{
+    for (int before = r->before; before >= 0 && sc->plan.cfg.park_key; before = sc->db.rows[before].before)
+        if (sc->db.rows[before].park.parked && sc->db.rows[before].stored == 0)
+            sim_broken(sc->sim, "G3", "n%d publishes parked row %lld before row %lld of its key", d->index,
+                       (long long)r->id, (long long)sc->db.rows[before].id);
+}
+
+static void audit_publish_new(struct scene *sc, const struct door *d, const struct row *r)
+{
+    bool fenced = d->exactly_once && d->transact.epoch != sc->coordinator.epoch;
+    if (covered(sc, &sc->db.cursor.position, r) || (d->exactly_once && covered(sc, ruling(sc), r) && !fenced))
         sim_broken(sc->sim, "G5", "n%d publishes row %lld, which its stored position confirms", d->index,
                    (long long)r->id);
-    if (r->parked)
+    if (r->park.parked)
         sim_broken(sc->sim, "G5", "n%d publishes row %lld, which is parked", d->index, (long long)r->id);
     bool parked_before =
         r->key >= 0 && sc->db.keys_parked[r->key] && sc->db.keys_parked_at[r->key] < d->acquired_at;
@@ -46,24 +88,46 @@ void audit_publish(struct scene *sc, struct door *d, int row)
     if (sc->plan.cfg.park_key && (parked_before || parked_now))
         sim_broken(sc->sim, "G3", "n%d publishes row %lld though its key is parked", d->index,
                    (long long)r->id);
+}
+
+void audit_publish(struct scene *sc, struct door *d, const struct page *page, int row)
+{
+    struct row *r = &sc->db.rows[row];
+    if (!r->committed || r->gone)
+        sim_broken(sc->sim, "G1", "n%d publishes row %lld, which was never committed", d->index,
+                   (long long)r->id);
+    if (lease_cut_short(sc, d)) {
+        r->incident = sc->incidents;
+        audit_incident(sc);
+        return;
+    }
+    audit_lease(sc, d, r);
+    if (page->parked)
+        audit_publish_parked(sc, d, r);
+    else
+        audit_publish_new(sc, d, r);
     if (r->stored > 0 && r->incident == sc->incidents)
         sim_broken(sc->sim, "G5", "n%d publishes row %lld again without a reason", d->index,
                    (long long)r->id);
-    sc->db.rows[row].incident = sc->incidents;
+    r->incident = sc->incidents;
 }
 
-void audit_stored(struct scene *sc, int row)
+/* As a read_committed consumer sees it: the first appearances of a key in the order of their commits; between relays that deliver
+ * exactly once nothing twice. */
+void audit_seen(struct scene *sc, const struct record *record)
 {
-    struct row *r = &sc->db.rows[row];
-    sim_trace(sc->sim, "kafka: row %lld key k%d", (long long)r->id, r->key);
-    for (int before = r->before; r->stored == 0 && before >= 0; before = sc->db.rows[before].before) {
+    struct row *r = &sc->db.rows[record->row];
+    for (int before = r->before; r->seen == 0 && before >= 0; before = sc->db.rows[before].before) {
         const struct row *b = &sc->db.rows[before];
-        if (!settled(b) && !b->refused &&
+        if (b->seen == 0 && !b->park.parked && !b->park.cleared && !b->excused && !b->refused &&
             !b->poison) /* what was under way with a poison one cannot be called back */
             sim_broken(sc->sim, "G3", "row %lld reaches Kafka before row %lld of the same key",
                        (long long)r->id, (long long)b->id);
     }
-    r->stored++;
+    if (record->txn != 0 && r->seen > 0 && r->seen_era == record->era)
+        sim_broken(sc->sim, "exactly-once", "row %lld (key k%d) is in Kafka twice", (long long)r->id, r->key);
+    r->seen++;
+    r->seen_era = record->era;
 }
 
 /* ---- G2: what is confirmed ----------------------------------------------------------------------------------------------------- */
@@ -77,16 +141,49 @@ void audit_committed(struct scene *sc, int row)
         sc->db.last_of_key[r->key] = row;
     if (covered(sc, &sc->db.cursor.position, r))
         sim_broken(sc->sim, "G2", "row %lld is committed behind the stored position", (long long)r->id);
+    if (sc->coordinator.has_record && covered(sc, &sc->coordinator.record, r))
+        sim_broken(sc->sim, "G2", "row %lld is committed behind the position in Kafka", (long long)r->id);
 }
 
-void audit_saved(struct scene *sc, const struct position *p)
+void audit_position(struct scene *sc, const struct position *p, const char *where)
 {
     for (int i = 0; i < sc->db.row_count; i++) {
         const struct row *r = &sc->db.rows[i];
-        if (r->committed && covered(sc, p, r) && !settled(r))
-            sim_broken(sc->sim, "G2",
-                       "the stored position confirms row %lld, which is neither in Kafka nor parked",
+        if (r->committed && !settled(r) && (covered(sc, p, r) || covered_by_log(sc, p, r)))
+            sim_broken(sc->sim, "G2", "%s confirms row %lld, which is neither in Kafka nor parked", where,
                        (long long)r->id);
+    }
+}
+
+/* A slot that is told so keeps nothing older, so a position must have it. */
+void audit_confirmed(struct scene *sc, struct door *d, uint64_t lsn)
+{
+    if (lsn > sc->db.flushed_lsn)
+        sim_broken(sc->sim, "G2", "n%d confirms %llu to the slot, which was not even sent", d->index,
+                   (unsigned long long)lsn);
+    for (int i = 0; i < sc->db.row_count; i++) {
+        const struct row *r = &sc->db.rows[i];
+        if (!r->committed || r->excused || sc->db.txns[r->txn].commit_lsn >= lsn)
+            continue;
+        if (!settled(r))
+            sim_broken(sc->sim, "G2",
+                       "n%d confirms %llu to the slot, and row %lld is neither in Kafka nor parked", d->index,
+                       (unsigned long long)lsn, (long long)r->id);
+        if (!covered(sc, &sc->db.cursor.position, r))
+            sim_broken(sc->sim, "G2", "n%d confirms %llu to the slot, and the stored position lacks row %lld",
+                       d->index, (unsigned long long)lsn, (long long)r->id);
+    }
+}
+
+/* What a slot does not have any more is lost where there is no table: that is the price of that source. */
+void audit_slot_made(struct scene *sc)
+{
+    if (sc->plan.kind != RELAY_KIND_MESSAGE)
+        return;
+    for (int i = 0; i < sc->db.row_count; i++) {
+        struct row *r = &sc->db.rows[i];
+        if (r->committed && sc->db.txns[r->txn].commit_lsn < sc->db.slot.confirmed)
+            r->excused = true;
     }
 }
 
@@ -110,27 +207,54 @@ void audit_bounds(struct scene *sc, struct door *d)
 
 /* ---- the end ---------------------------------------------------------------------------------------------------------------------- */
 
+/* Is the relay that works now to confirm to a slot what it has done? */
+static bool streams(const struct scene *sc)
+{
+    for (int i = 0; i < sc->plan.relays; i++)
+        if (sc->doors[i].state == DOOR_UP && sc->doors[i].life == sc->db.cursor.holder)
+            return sc->doors[i].kind != RELAY_KIND_TABLE;
+    return false;
+}
+
+static bool row_done(const struct scene *sc, const struct row *r)
+{
+    if (!r->committed)
+        return true;
+    if (r->park.parked && r->park.retry)
+        return false;
+    if (streams(sc) && sc->db.slot.confirmed <= sc->db.txns[r->txn].commit_lsn)
+        return false;
+    return settled(r) && (r->excused || covered(sc, &sc->db.cursor.position, r));
+}
+
 bool audit_all_done(const struct scene *sc)
 {
-    for (int i = 0; i < sc->db.row_count; i++) {
-        const struct row *r = &sc->db.rows[i];
-        if (r->committed && (!settled(r) || !covered(sc, &sc->db.cursor.position, r)))
+    for (int i = 0; i < sc->db.row_count; i++)
+        if (!row_done(sc, &sc->db.rows[i]))
             return false;
-    }
     return db_writers_done(sc);
+}
+
+static void audit_row_at_end(struct scene *sc, const struct row *r)
+{
+    if (!settled(r))
+        sim_broken(sc->sim, "liveness", "row %lld (key k%d) is neither in Kafka nor parked", (long long)r->id,
+                   r->key);
+    if (r->park.parked && r->park.retry)
+        sim_broken(sc->sim, "liveness", "row %lld (key k%d) is to be published again, and is not",
+                   (long long)r->id, r->key);
+    if (!r->excused && !covered(sc, &sc->db.cursor.position, r))
+        sim_broken(sc->sim, "liveness", "row %lld (key k%d) is never confirmed", (long long)r->id, r->key);
+    if (streams(sc) && sc->db.slot.confirmed <= sc->db.txns[r->txn].commit_lsn)
+        sim_broken(sc->sim, "liveness", "row %lld (key k%d) is never confirmed to the slot", (long long)r->id,
+                   r->key);
 }
 
 void audit_end(struct scene *sc)
 {
-    for (int i = 0; i < sc->db.row_count; i++) {
-        const struct row *r = &sc->db.rows[i];
-        if (r->committed && !settled(r))
-            sim_broken(sc->sim, "liveness", "row %lld (key k%d) is neither in Kafka nor parked",
-                       (long long)r->id, r->key);
-        if (r->committed && !covered(sc, &sc->db.cursor.position, r))
-            sim_broken(sc->sim, "liveness", "row %lld (key k%d) is never confirmed", (long long)r->id,
-                       r->key);
-    }
     if (!db_writers_done(sc))
         sim_broken(sc->sim, "liveness", "the writers do not end");
+    for (int i = 0; i < sc->db.row_count; i++)
+        if (sc->db.rows[i].committed)
+            audit_row_at_end(sc, &sc->db.rows[i]);
 }

@@ -6,6 +6,8 @@
 
 #define MS NS_PER_MS
 
+static const char *const KINDS[] = {"table", "wal", "message"};
+
 /* ---- pages ------------------------------------------------------------------------------------------------------------------- */
 
 struct page *page_new(int capacity)
@@ -35,6 +37,13 @@ static void pages_drop_all(struct door *d)
     d->page_count = 0;
 }
 
+void page_hold(struct door *d, struct page *p)
+{
+    p->next = d->pages;
+    d->pages = p;
+    d->page_count++;
+}
+
 static struct page **page_find(struct scene *sc, struct door *d, const void *page)
 {
     struct page **at = &d->pages;
@@ -43,6 +52,15 @@ static struct page **page_find(struct scene *sc, struct door *d, const void *pag
     if (*at == NULL)
         sim_broken(sc->sim, "contract", "n%d: an action names a page that is not held", d->index);
     return at;
+}
+
+int page_row(struct scene *sc, struct door *d, const void *page, int row)
+{
+    const struct page *p = *page_find(sc, d, page);
+    if (row < 0 || row >= p->count)
+        sim_broken(sc->sim, "contract", "n%d: an action names row %d of a page of %d", d->index, row,
+                   p->count);
+    return p->rows[row];
 }
 
 /* ---- connection ---------------------------------------------------------------------------------------------------------------- */
@@ -61,7 +79,10 @@ void door_start(struct scene *sc, struct door *d)
     struct err err = {0};
     if (d->state != DOOR_DOWN)
         return;
-    d->core = relay_core_new(&sc->plan.cfg, &err);
+    struct relay_core_config cfg = scene_life(sc);
+    d->kind = cfg.kind;
+    d->exactly_once = cfg.exactly_once;
+    d->core = relay_core_new(&cfg, &err);
     if (d->core == NULL)
         sim_broken(sc->sim, "contract", "relay_core_new refuses: %s", err.message);
     d->state = DOOR_UP;
@@ -72,7 +93,10 @@ void door_start(struct scene *sc, struct door *d)
     d->epoch = 0;
     d->waiting = NULL;
     memset(d->client, 0, sizeof(d->client));
-    sim_trace(sc->sim, "n%d: starts", d->index);
+    d->reports_due = 0;
+    d->feed.state = FEED_NONE;
+    sim_trace(sc->sim, "n%d: starts, source %s%s", d->index, KINDS[d->kind],
+              d->exactly_once ? ", exactly once" : "");
     connect_later(sc, d, MS, 50 * MS);
 }
 
@@ -111,29 +135,36 @@ static void acquired(struct scene *sc, struct door *d, struct statement *st)
     if (st->held) {
         d->epoch = st->epoch;
         d->acquired_at = sc->sim->now;
+        d->era = st->era;
         memset(d->knows_parked, 0, sizeof(d->knows_parked));
         sim_trace(sc->sim, "n%d: holds the lease, epoch %lld", d->index, (long long)d->epoch);
     }
-    relay_core_acquired(d->core, sc->sim->now, st->epoch, st->held ? &st->loaded : NULL, false);
+    relay_core_acquired(d->core, sc->sim->now, st->epoch, st->held ? &st->loaded : NULL, st->kafka_rules);
+}
+
+struct relay_row door_row(const struct scene *sc, int row, char (*text)[16])
+{
+    const struct row *r = &sc->db.rows[row];
+    struct relay_row told = {.id = r->id, .topic = SLICE_LIT(TOPIC), .bytes = r->bytes};
+    snprintf(*text, sizeof(*text), "k%d", r->key);
+    if (r->key >= 0)
+        told.key = (struct slice){*text, strlen(*text)};
+    return told;
 }
 
 static void page_came(struct scene *sc, struct door *d, struct statement *st)
 {
     struct page *page = st->page;
-    struct relay_row rows[64];
-    char keys[64][16];
+    struct relay_row rows[PAGE_ROWS_MAX];
+    char keys[PAGE_ROWS_MAX][16];
     st->page = NULL;
-    page->next = d->pages;
-    d->pages = page;
-    d->page_count++;
-    for (int i = 0; i < page->count; i++) {
-        const struct row *r = &sc->db.rows[page->rows[i]];
-        snprintf(keys[i], sizeof(keys[i]), "k%d", r->key);
-        rows[i] = (struct relay_row){.id = r->id, .topic = SLICE_LIT(TOPIC), .bytes = r->bytes};
-        if (r->key >= 0)
-            rows[i].key = (struct slice){keys[i], strlen(keys[i])};
-    }
-    relay_core_page(d->core, sc->sim->now, page, rows, page->count, st->more);
+    page_hold(d, page);
+    for (int i = 0; i < page->count; i++)
+        rows[i] = door_row(sc, page->rows[i], &keys[i]);
+    if (st->kind == RELAY_READ_PARKED)
+        relay_core_parked_page(d->core, sc->sim->now, page, rows, page->count);
+    else
+        relay_core_page(d->core, sc->sim->now, page, rows, page->count, st->more);
 }
 
 static void saved(struct scene *sc, struct door *d, struct statement *st)
@@ -159,6 +190,7 @@ void door_answered(struct scene *sc, struct door *d, struct statement *st)
         relay_core_looked(d->core, sc->sim->now, &st->look);
         break;
     case RELAY_READ:
+    case RELAY_READ_PARKED:
         page_came(sc, d, st);
         break;
     case RELAY_SAVE:
@@ -166,7 +198,7 @@ void door_answered(struct scene *sc, struct door *d, struct statement *st)
         saved(sc, d, st);
         break;
     case RELAY_LOAD_KEYS:
-        relay_core_keys(d->core, sc->sim->now, st->hashes, st->hash_count, 0);
+        relay_core_keys(d->core, sc->sim->now, st->hashes, st->hash_count, st->retries);
         break;
     case RELAY_MAINTAIN:
         relay_core_maintained(d->core, sc->sim->now);
@@ -174,7 +206,6 @@ void door_answered(struct scene *sc, struct door *d, struct statement *st)
     case RELAY_PUBLISH:
     case RELAY_PURGE:
     case RELAY_FREE_PAGE:
-    case RELAY_READ_PARKED:
     case RELAY_STREAM:
     case RELAY_UNSTREAM:
     case RELAY_STATUS:
@@ -189,53 +220,86 @@ void door_answered(struct scene *sc, struct door *d, struct statement *st)
 
 /* ---- actions -------------------------------------------------------------------------------------------------------------------- */
 
-static void down(struct scene *sc, struct door *d, int64_t low, int64_t high)
+static void down(struct scene *sc, struct door *d, bool host_dies, int64_t high)
 {
     if (d->waiting != NULL)
         d->waiting->lost = true;
     d->waiting = NULL;
+    feed_close(sc, d, host_dies);
+    transact_reset(d);
     relay_core_free(d->core);
     d->core = NULL;
     pages_drop_all(d);
     d->state = DOOR_DOWN;
     d->life = 0;
     d->stalled_until = 0;
-    sim_at(sc->sim, scene_delay(sc, low, high), (struct happening){.kind = SCENE_START, .node = d->index});
+    sim_at(sc->sim, scene_delay(sc, 10 * MS, high),
+           (struct happening){.kind = SCENE_START, .node = d->index});
 }
 
 static void publish(struct scene *sc, struct door *d, const struct relay_action *a)
 {
-    const struct page *page = *page_find(sc, d, a->page);
-    if (a->row < 0 || a->row >= page->count)
-        sim_broken(sc->sim, "contract", "n%d: PUBLISH names row %d of a page of %d", d->index, a->row,
-                   page->count);
+    int row = page_row(sc, d, a->page, a->row);
     if (scene_strikes(sc, RFAULT_QUEUE_FULL, 0.1)) {
         sim_trace(sc->sim, "n%d: no room to publish", d->index);
         relay_core_put_back(d->core, sc->sim->now, a->seq,
                             rng_between(&sc->fault_rng[RFAULT_QUEUE_FULL], MS, 50 * MS));
         return;
     }
-    sim_trace(sc->sim, "n%d: PUBLISH row %lld", d->index, (long long)sc->db.rows[page->rows[a->row]].id);
-    audit_publish(sc, d, page->rows[a->row]);
-    kafka_produce(sc, d, a->seq, page->rows[a->row]);
+    sim_trace(sc->sim, "n%d: PUBLISH row %lld", d->index, (long long)sc->db.rows[row].id);
+    audit_publish(sc, d, a->page, row);
+    kafka_produce(sc, d, a->seq, row);
+}
+
+static void free_page(struct scene *sc, struct door *d, const void *which)
+{
+    struct page **at = page_find(sc, d, which), *page = *at;
+    *at = page->next;
+    d->page_count--;
+    page_free(page);
 }
 
 static void act(struct scene *sc, struct door *d, const struct relay_action *a)
 {
-    if (a->kind == RELAY_PUBLISH) {
+    switch (a->kind) {
+    case RELAY_PUBLISH:
         publish(sc, d, a);
-    } else if (a->kind == RELAY_PURGE) {
+        break;
+    case RELAY_PURGE:
         kafka_purge(sc, d);
-    } else if (a->kind == RELAY_FREE_PAGE) {
-        struct page **at = page_find(sc, d, a->page), *page = *at;
-        *at = page->next;
-        d->page_count--;
-        page_free(page);
-    } else {
+        break;
+    case RELAY_FREE_PAGE:
+        free_page(sc, d, a->page);
+        break;
+    case RELAY_STREAM:
+        feed_ask(sc, d, a->lsn);
+        break;
+    case RELAY_UNSTREAM:
+        feed_close(sc, d, false);
+        break;
+    case RELAY_STATUS:
+        feed_status(sc, d, a->lsn);
+        break;
+    case RELAY_OPEN:
+    case RELAY_COMMIT:
+    case RELAY_ABORT:
+        transact_act(sc, d, a);
+        break;
+    case RELAY_ACQUIRE:
+    case RELAY_LOOK:
+    case RELAY_READ:
+    case RELAY_SAVE:
+    case RELAY_RELEASE:
+    case RELAY_LOAD_KEYS:
+    case RELAY_READ_PARKED:
+    case RELAY_MAINTAIN:
         if (d->waiting != NULL || !d->connected)
             sim_broken(sc->sim, "contract",
                        "n%d: a statement while another is under way or without a connection", d->index);
         db_statement(sc, d, a);
+        break;
+    case RELAY_STOPPED:
+        ENSURE(false);
     }
 }
 
@@ -262,7 +326,7 @@ static void stopped(struct scene *sc, struct door *d)
     if (d->pages != NULL)
         sim_broken(sc->sim, "contract", "n%d stops and keeps %d pages", d->index, d->page_count);
     sim_trace(sc->sim, "n%d: stopped", d->index);
-    down(sc, d, 10 * MS, 1500 * MS);
+    down(sc, d, false, 1500 * MS);
 }
 
 void door_turn(struct scene *sc, struct door *d)
@@ -302,7 +366,7 @@ void door_kill(struct scene *sc, struct door *d)
         return;
     sim_trace(sc->sim, "n%d: kill -9", d->index);
     audit_incident(sc);
-    down(sc, d, 10 * MS, 3000 * MS);
+    down(sc, d, rng_chance(&sc->fault_rng[RFAULT_KILL], 0.3), 3000 * MS);
 }
 
 void door_stall(struct scene *sc, struct door *d)

@@ -11,6 +11,46 @@
 
 #define MS NS_PER_MS
 
+bool kafka_idle(const struct scene *sc, const struct door *d)
+{
+    for (int i = 0; i < sc->plan.partitions; i++)
+        if (d->client[i].out || (d->client[i].count > 0 && !d->client[i].stuck))
+            return false;
+    return d->reports_due == 0;
+}
+
+/* ---- the topic ------------------------------------------------------------------------------------------------------------------- */
+
+void kafka_consume(struct scene *sc)
+{
+    for (int i = 0; i < sc->plan.partitions; i++) {
+        struct topic_partition *t = &sc->topic[i];
+        while (t->read < t->count && t->records[t->read].state != RECORD_UNDECIDED) {
+            const struct record *r = &t->records[t->read++];
+            if (r->state == RECORD_COMMITTED)
+                audit_seen(sc, r);
+        }
+    }
+}
+
+static void append(struct scene *sc, const struct request_to_kafka *rq, int row)
+{
+    struct topic_partition *t = &sc->topic[rq->partition];
+    if (t->count == t->room) {
+        t->room = t->room == 0 ? 64 : 2 * t->room;
+        t->records = realloc(t->records, (size_t)t->room * sizeof(*t->records));
+        ENSURE(t->records != NULL);
+    }
+    t->records[t->count++] = (struct record){
+        .row = row, .txn = rq->txn, .era = rq->era, .state = rq->txn ? RECORD_UNDECIDED : RECORD_COMMITTED};
+    sim_trace(sc->sim, "kafka: row %lld key k%d%s", (long long)sc->db.rows[row].id, sc->db.rows[row].key,
+              rq->txn ? ", not decided yet" : "");
+    if (rq->txn == 0)
+        sc->db.rows[row].stored++;
+}
+
+/* ---- a client ---------------------------------------------------------------------------------------------------------------------- */
+
 static int partition_of(const struct scene *sc, int row)
 {
     int key = sc->db.rows[row].key;
@@ -19,6 +59,8 @@ static int partition_of(const struct scene *sc, int row)
 
 static void mail(struct scene *sc, struct request_to_kafka *rq, enum scene_happening kind, int64_t delay)
 {
+    if (kind == SCENE_REPORTED)
+        sc->doors[rq->door].reports_due++;
     sim_at(sc->sim, delay,
            (struct happening){.kind = (int)kind, .node = rq->door, .serial = rq->life, .what = rq});
 }
@@ -33,6 +75,9 @@ static struct request_to_kafka *request_new(struct scene *sc, struct door *d, in
     rq->life = d->life;
     rq->producer = d->producer;
     rq->purges = d->purges;
+    rq->epoch = d->transact.epoch;
+    rq->txn = d->transact.txn;
+    rq->era = d->era;
     rq->partition = partition;
     return rq;
 }
@@ -70,6 +115,10 @@ void kafka_produce(struct scene *sc, struct door *d, uint64_t seq, int row)
     int partition = partition_of(sc, row);
     struct client_partition *p = &d->client[partition];
     struct message m = {seq, row};
+    if (d->exactly_once && (d->transact.epoch == 0 || d->transact.busy != TRANSACT_NONE))
+        sim_broken(sc->sim, "contract", "n%d publishes outside of a transaction", d->index);
+    if (d->exactly_once && d->transact.txn == 0)
+        d->transact.txn = ++sc->txns;
     if (sc->db.rows[row].poison && sc->plan.poison_known_early) {
         report_alone(sc, d, m, RELAY_REFUSED);
         return;
@@ -98,8 +147,9 @@ static void store_all(struct scene *sc, struct request_to_kafka *rq)
 {
     for (int i = 0; i < rq->count; i++) {
         rq->result[i] = RELAY_ACKED;
-        audit_stored(sc, rq->messages[i].row);
+        append(sc, rq, rq->messages[i].row);
     }
+    kafka_consume(sc);
 }
 
 static void fail_all(struct request_to_kafka *rq, enum relay_result result)
@@ -119,6 +169,12 @@ static bool has_poison(const struct scene *sc, const struct request_to_kafka *rq
 /* A refused request says which record it was, when there is but one. */
 static void take_request(struct scene *sc, struct door *d, struct request_to_kafka *rq, bool ours)
 {
+    if (rq->epoch != 0 && !transact_takes(sc, rq)) {
+        fail_all(rq, RELAY_FAILED);
+        if (ours && rq->txn == d->transact.txn)
+            d->transact.failed = true;
+        return;
+    }
     bool refused = has_poison(sc, rq) || (rq->count > 1 && scene_strikes(sc, RFAULT_BATCH_REFUSED, 0.1));
     bool fails = scene_strikes(sc, RFAULT_KAFKA_FAILS, 0.1);
     bool stored_all_the_same = fails && rng_chance(&sc->fault_rng[RFAULT_KAFKA_FAILS], 0.5) && !refused;
@@ -130,6 +186,8 @@ static void take_request(struct scene *sc, struct door *d, struct request_to_kaf
         fail_all(rq, RELAY_FAILED);
     if (ours && d->purges == rq->purges && (refused || fails))
         d->client[rq->partition].stuck = rq->count > 1 || fails;
+    if (ours && rq->txn != 0 && rq->txn == d->transact.txn && (refused || fails))
+        d->transact.failed = true;
 }
 
 void kafka_stored(struct scene *sc, struct request_to_kafka *rq)
@@ -150,25 +208,30 @@ void kafka_stored(struct scene *sc, struct request_to_kafka *rq)
 
 /* ---- reports ---------------------------------------------------------------------------------------------------------------- */
 
+static void report(struct scene *sc, struct door *d, const struct request_to_kafka *rq, int i)
+{
+    struct row *r = &sc->db.rows[rq->messages[i].row];
+    if (rq->result[i] != RELAY_ACKED)
+        audit_incident(sc);
+    if (rq->result[i] == RELAY_FAILED || rq->result[i] == RELAY_SUSPECT || d->exactly_once)
+        memset(d->knows_parked, 0, sizeof(d->knows_parked)); /* rows not stored yet are published again */
+    if (r->poison && rq->result[i] == RELAY_REFUSED)
+        r->refused = true;
+    int64_t parked = relay_core_counts(d->core).parked;
+    relay_core_report(d->core, sc->sim->now, rq->messages[i].seq, rq->result[i], PARK_TOO_LARGE, "too large");
+    if (r->key >= 0 && !d->exactly_once && relay_core_counts(d->core).parked > parked)
+        d->knows_parked[r->key] = true;
+}
+
 void kafka_reported(struct scene *sc, struct request_to_kafka *rq)
 {
     struct door *d = &sc->doors[rq->door];
     if (d->producer != rq->producer)
         return;
-    for (int i = 0; i < rq->count; i++) {
-        struct row *r = &sc->db.rows[rq->messages[i].row];
-        if (rq->result[i] != RELAY_ACKED)
-            audit_incident(sc);
-        if (rq->result[i] == RELAY_FAILED || rq->result[i] == RELAY_SUSPECT)
-            memset(d->knows_parked, 0, sizeof(d->knows_parked)); /* rows not stored yet are published again */
-        if (r->poison && rq->result[i] == RELAY_REFUSED)
-            r->refused = true;
-        int64_t parked = relay_core_counts(d->core).parked;
-        relay_core_report(d->core, sc->sim->now, rq->messages[i].seq, rq->result[i], PARK_TOO_LARGE,
-                          "too large");
-        if (r->key >= 0 && relay_core_counts(d->core).parked > parked)
-            d->knows_parked[r->key] = true;
-    }
+    d->reports_due--;
+    for (int i = 0; i < rq->count; i++)
+        report(sc, d, rq, i);
+    transact_push(sc, d);
     door_turn(sc, d);
 }
 
@@ -179,6 +242,8 @@ void kafka_producer_lost(struct scene *sc, struct door *d)
     d->producer = ++sc->producers;
     memset(d->knows_parked, 0, sizeof(d->knows_parked));
     memset(d->client, 0, sizeof(d->client));
+    d->reports_due = 0;
+    transact_reset(d);
     relay_core_producer_lost(d->core, sc->sim->now);
     door_turn(sc, d);
 }
@@ -190,4 +255,6 @@ void kafka_forget(struct scene *sc)
         sc->all_requests = rq->all;
         free(rq);
     }
+    for (int i = 0; i < TOPIC_PARTITIONS_MAX; i++)
+        free(sc->topic[i].records);
 }

@@ -45,8 +45,11 @@ static void plan_sizes(struct scene *sc)
     int share = pick(sc, 5, 60);
     for (int f = 0; f < RFAULT_COUNT; f++)
         if (rng_chance(&sc->rng, share / 100.0))
-            p->faults |= UINT32_C(1) << f;
+            p->faults |= UINT64_C(1) << f;
     p->faults &= limits->faults;
+    p->kind = RELAY_KIND_TABLE;
+    p->faults &= ~(UINT64_C(1) << RFAULT_RETRIED | UINT64_C(1) << RFAULT_SOURCE_SWITCHED |
+                   UINT64_C(1) << RFAULT_DELIVERY_SWITCHED);
 }
 
 static void plan_core(struct scene *sc, struct relay_core_config *cfg)
@@ -63,13 +66,32 @@ static void plan_core(struct scene *sc, struct relay_core_config *cfg)
     cfg->parked_keys_max = 16;
     cfg->maintain_ns = pick(sc, 50, 500) * MS;
     cfg->park_key = rng_chance(&sc->rng, 0.7);
+    cfg->refresh_ns = pick(sc, 20, 400) * MS;
+    cfg->stream_retry_ns = pick(sc, 50, 600) * MS;
+    cfg->status_ns = pick(sc, 10, 250) * MS;
+    cfg->status_bytes = pick(sc, 100, 5000);
+    cfg->transaction_ns = pick(sc, 5, 60) * MS;
+    cfg->transaction_idle_ns = pick(sc, 1, 20) * MS;
+}
+
+struct relay_core_config scene_life(struct scene *sc)
+{
+    struct relay_core_config cfg = sc->plan.cfg;
+    cfg.kind = sc->plan.kind;
+    cfg.exactly_once = sc->plan.exactly_once;
+    if (cfg.kind != RELAY_KIND_MESSAGE && scene_strikes(sc, RFAULT_SOURCE_SWITCHED, 0.5))
+        cfg.kind = cfg.kind == RELAY_KIND_WAL ? RELAY_KIND_TABLE : RELAY_KIND_WAL;
+    if (scene_strikes(sc, RFAULT_DELIVERY_SWITCHED, 0.4))
+        cfg.exactly_once = !cfg.exactly_once;
+    return cfg;
 }
 
 static void plan_faults(struct scene *sc)
 {
-    static const enum relay_fault TIMED[] = {RFAULT_KILL,     RFAULT_STOP,          RFAULT_STALL,
-                                             RFAULT_DB_CRASH, RFAULT_PRODUCER_LOST, RFAULT_DISCONNECT,
-                                             RFAULT_CLEARED,  RFAULT_KAFKA_SLOW};
+    static const enum relay_fault TIMED[] = {
+        RFAULT_KILL,        RFAULT_STOP,      RFAULT_STALL,      RFAULT_DB_CRASH,   RFAULT_PRODUCER_LOST,
+        RFAULT_DISCONNECT,  RFAULT_CLEARED,   RFAULT_KAFKA_SLOW, RFAULT_RETRIED,    RFAULT_CLOCK,
+        RFAULT_STREAM_ENDS, RFAULT_SLOT_LOST, RFAULT_SLOT_MOVED, RFAULT_STREAM_AWAY};
     int64_t until = sc->plan.calm_at - sc->sim->now;
     for (size_t i = 0; i < ARRAY_LEN(TIMED); i++) {
         struct rng *rng = &sc->fault_rng[TIMED[i]];

@@ -19,6 +19,8 @@ static void plan_writer(struct scene *sc, int i)
     struct txn *t = &sc->db.txns[i];
     t->service = !scene_strikes(sc, RFAULT_IDLE_WRITER, 0.1);
     t->steps_left = (int)scene_delay(sc, 1, 3);
+    if (scene_strikes(sc, RFAULT_BIG_TXN, 0.1))
+        t->steps_left = (int)rng_between(&sc->fault_rng[RFAULT_BIG_TXN], 4, TXN_ROWS_MAX);
     t->early_xid = scene_strikes(sc, RFAULT_EARLY_XID, 0.4);
     t->rolls_back = scene_strikes(sc, RFAULT_ROLLBACK, 0.3);
     t->key = -1;
@@ -51,6 +53,7 @@ static void copy_cursor(const struct cursor_row *from, struct cursor_row *to)
     to->epoch = from->epoch;
     to->lease_until = from->lease_until;
     to->holder = from->holder;
+    to->kafka_rules = from->kafka_rules;
     db_copy_position(&from->position, &to->position);
 }
 
@@ -61,11 +64,10 @@ void db_flush(struct scene *sc)
     db->flushed_xid = db->next_xid;
     if (db->sequence > db->flushed_sequence)
         db->flushed_sequence = db->sequence + scene_delay(sc, 0, 32);
+    db->flushed_lsn = db->lsn;
     copy_cursor(&db->cursor, &db->flushed_cursor);
-    for (int i = 0; i < db->row_count; i++) {
-        db->rows[i].parked_flushed = db->rows[i].parked;
-        db->rows[i].cleared_flushed = db->rows[i].cleared;
-    }
+    for (int i = 0; i < db->row_count; i++)
+        db->rows[i].park_flushed = db->rows[i].park;
 }
 
 void db_begin(struct scene *sc)
@@ -78,11 +80,14 @@ void db_begin(struct scene *sc)
         db->lock_holder[k] = db->last_of_key[k] = -1;
     db->cursor.position.prev = (struct snapshot){.xmin = 3, .xmax = 3}; /* as the migration writes it */
     db->cursor.lease_until = -1;
+    db->clock_ahead = 3600 * NS_PER_S;
+    log_begin(sc);
     copy_cursor(&db->cursor, &db->flushed_cursor);
     for (int i = 0; i < sc->plan.writers; i++)
         plan_writer(sc, i);
 }
 
+/* It is no longer running, and gives its locks back. */
 static void txn_end(struct scene *sc, struct txn *t, bool commits)
 {
     struct postgres *db = &sc->db;
@@ -92,19 +97,41 @@ static void txn_end(struct scene *sc, struct txn *t, bool commits)
     for (int k = 0; k < KEYS_MAX; k++)
         if (db->lock_holder[k] == t - db->txns)
             db->lock_holder[k] = -1;
-    if (!commits)
-        return;
-    db_flush(sc);
+}
+
+/* From the moment its commit record is on disk it is committed, whatever happens. Others see it only afterwards: much later
+ * where a standby has to have it first (trap A2.5). */
+static void txn_log(struct scene *sc, struct txn *t)
+{
+    struct postgres *db = &sc->db;
+    int64_t lag = 0;
+    t->state = TXN_LOGGED;
+    log_commit(sc, (int)(t - db->txns));
     for (int i = 0; i < t->row_count; i++)
         if (!db->rows[t->rows[i]].gone)
             audit_committed(sc, t->rows[i]);
+    if (scene_strikes(sc, RFAULT_VISIBLE_LATE, 0.4))
+        lag = rng_between(&sc->fault_rng[RFAULT_VISIBLE_LATE], MS / 10, 400 * MS);
+    if (lag > 0)
+        sim_at(sc->sim, lag, (struct happening){.kind = SCENE_VISIBLE, .number = t - db->txns});
+    else
+        txn_end(sc, t, true);
+}
+
+void db_visible(struct scene *sc, int writer)
+{
+    struct txn *t = &sc->db.txns[writer];
+    if (t->state != TXN_LOGGED)
+        return;
+    sim_trace(sc->sim, "pg: xid %llu becomes visible", (unsigned long long)t->xid);
+    txn_end(sc, t, true);
 }
 
 static void insert_row(struct scene *sc, int writer)
 {
     struct postgres *db = &sc->db;
     struct txn *t = &db->txns[writer];
-    if (db->row_count == ROWS_MAX)
+    if (db->row_count == ROWS_MAX || t->row_count == TXN_ROWS_MAX)
         return;
     ensure_xid(sc, t); /* the id's default asks for the xid first */
     if (scene_strikes(sc, RFAULT_GAPS, 0.3))
@@ -168,7 +195,12 @@ static void txn_finish(struct scene *sc, int writer)
     struct txn *t = &sc->db.txns[writer];
     sim_trace(sc->sim, "pg: xid %llu %s", (unsigned long long)t->xid,
               t->rolls_back ? "rolls back" : "commits");
-    txn_end(sc, t, !t->rolls_back);
+    if (!t->rolls_back && t->xid != 0) {
+        txn_log(sc, t);
+        return;
+    }
+    log_grow(sc, 0, 60);
+    txn_end(sc, t, false);
 }
 
 void db_writer_step(struct scene *sc, int writer)
@@ -191,16 +223,29 @@ void db_writer_step(struct scene *sc, int writer)
     insert_row(sc, writer);
     if (--t->steps_left > 0)
         choose_key(sc, t);
+    if (scene_strikes(sc, RFAULT_OTHERS, 0.2))
+        log_commit(sc, -1);
     bool lingers = t->steps_left == 0 && scene_strikes(sc, RFAULT_LONG_WRITER, 0.3);
-    step_later(sc, writer, 0, lingers ? 1500 * MS : 15 * MS);
+    step_later(sc, writer, 0, lingers ? 1500 * MS : t->row_count > 3 ? 2 * MS : 15 * MS);
+}
+
+bool db_running(const struct txn *t)
+{
+    return (t->state == TXN_OPEN || t->state == TXN_LOGGED) && t->xid != 0;
 }
 
 bool db_writers_done(const struct scene *sc)
 {
     for (int i = 0; i < sc->plan.writers; i++)
-        if (sc->db.txns[i].state == TXN_NEW || sc->db.txns[i].state == TXN_OPEN)
+        if (sc->db.txns[i].state == TXN_NEW || sc->db.txns[i].state == TXN_OPEN ||
+            sc->db.txns[i].state == TXN_LOGGED)
             return false;
     return true;
+}
+
+int64_t db_now(const struct scene *sc)
+{
+    return sc->sim->now + sc->db.clock_ahead;
 }
 
 /* ---- snapshots --------------------------------------------------------------------------------------------------------------- */
@@ -225,7 +270,7 @@ struct snapshot db_snapshot(const struct scene *sc)
     ENSURE(s.xip != NULL);
     for (int i = 0; i < sc->plan.writers; i++) {
         const struct txn *t = &db->txns[i];
-        if (t->state != TXN_OPEN || t->xid == 0)
+        if (!db_running(t))
             continue;
         if (t->xid < s.xmax)
             s.xip[s.xip_count++] = t->xid;
@@ -236,27 +281,14 @@ struct snapshot db_snapshot(const struct scene *sc)
     return s;
 }
 
-void db_write_at_once(struct scene *sc)
+void db_write_at_once(struct scene *sc, bool waits)
 {
     uint64_t xid = sc->db.next_xid++;
     if (xid > sc->db.latest_completed)
         sc->db.latest_completed = xid;
-    if (rng_chance(&sc->rng, 0.5))
+    log_grow(sc, 20, 200);
+    if (waits || rng_chance(&sc->rng, 0.5))
         db_flush(sc);
-}
-
-void db_count_parked_keys(struct scene *sc)
-{
-    struct postgres *db = &sc->db;
-    bool parked[KEYS_MAX] = {0};
-    for (int i = 0; i < db->row_count; i++)
-        if (db->rows[i].parked && db->rows[i].key >= 0)
-            parked[db->rows[i].key] = true;
-    for (int k = 0; k < KEYS_MAX; k++) {
-        if (parked[k] && !db->keys_parked[k])
-            db->keys_parked_at[k] = sc->sim->now;
-        db->keys_parked[k] = parked[k];
-    }
 }
 
 /* ---- bad days -------------------------------------------------------------------------------------------------------------- */
@@ -267,50 +299,24 @@ void db_crash(struct scene *sc)
     sim_trace(sc->sim, "pg: crashes; next xid %llu is %llu again", (unsigned long long)db->next_xid,
               (unsigned long long)db->flushed_xid);
     for (int i = 0; i < sc->plan.writers; i++)
-        if (db->txns[i].state == TXN_OPEN)
-            txn_end(sc, &db->txns[i], false);
+        if (db->txns[i].state == TXN_OPEN || db->txns[i].state == TXN_LOGGED)
+            txn_end(sc, &db->txns[i], db->txns[i].state == TXN_LOGGED);
     sc->crashes++;
     audit_incident(sc); /* what the relay stored last may be gone */
     db->next_xid = db->flushed_xid;
     db->latest_completed = db->flushed_xid - 1;
     db->sequence = db->flushed_sequence;
+    log_crash(sc);
     copy_cursor(&db->flushed_cursor, &db->cursor);
-    for (int i = 0; i < db->row_count; i++) {
-        db->rows[i].parked = db->rows[i].parked_flushed;
-        db->rows[i].cleared = db->rows[i].cleared_flushed;
-    }
-    db_count_parked_keys(sc);
+    for (int i = 0; i < db->row_count; i++)
+        db->rows[i].park = db->rows[i].park_flushed;
+    parked_count_keys(sc);
     sc->db_back_at = sc->sim->now + scene_delay(sc, MS, 300 * MS);
-}
-
-void db_clear_parked(struct scene *sc)
-{
-    for (int i = 0; i < sc->db.row_count; i++) {
-        struct row *r = &sc->db.rows[i];
-        r->cleared = r->cleared || r->parked;
-        r->parked = false;
-    }
-    db_count_parked_keys(sc);
-    db_flush(sc);
-    for (int i = 0; i < sc->plan.relays; i++)
-        memset(sc->doors[i].knows_parked, 0, sizeof(sc->doors[i].knows_parked));
-    sim_trace(sc->sim, "operator: clears the parked rows");
 }
 
 void db_forget(struct scene *sc)
 {
-    while (sc->all_statements != NULL) {
-        struct statement *st = sc->all_statements;
-        sc->all_statements = st->all;
-        snapshot_done(&st->prev.snapshot);
-        snapshot_done(&st->cur.snapshot);
-        snapshot_done(&st->look.snapshot);
-        position_done(&st->position);
-        position_done(&st->loaded);
-        page_free(st->page);
-        free(st->parks);
-        free(st);
-    }
+    statements_forget(sc);
     position_done(&sc->db.cursor.position);
     position_done(&sc->db.flushed_cursor.position);
 }

@@ -27,7 +27,30 @@ static int64_t trip(struct scene *sc)
     return delay;
 }
 
-static void copy_action(struct statement *st, const struct relay_action *a)
+/* The rows that are to be parked. A message has no row in the outbox to copy: its page must still be held. */
+static int *park_rows(struct scene *sc, struct door *d, const struct relay_action *a)
+{
+    int *rows = calloc(a->park_count, sizeof(*rows));
+    ENSURE(rows != NULL);
+    for (size_t i = 0; i < a->park_count; i++) {
+        if (d->kind == RELAY_KIND_MESSAGE && a->parks[i].page == NULL)
+            sim_broken(sc->sim, "contract", "n%d parks a message without its content", d->index);
+        rows[i] = d->kind == RELAY_KIND_MESSAGE ? page_row(sc, d, a->parks[i].page, a->parks[i].row)
+                                                : parked_row_of_id(sc, a->parks[i].id);
+    }
+    return rows;
+}
+
+static void *copied(const void *from, size_t count, size_t size)
+{
+    void *copy = count > 0 ? calloc(count, size) : NULL;
+    ENSURE(copy != NULL || count == 0);
+    if (count > 0)
+        memcpy(copy, from, count * size);
+    return copy;
+}
+
+static void copy_action(struct scene *sc, struct door *d, struct statement *st, const struct relay_action *a)
 {
     st->kind = a->kind;
     st->epoch = a->epoch;
@@ -37,14 +60,18 @@ static void copy_action(struct statement *st, const struct relay_action *a)
         copy_look(a->bounds.cur, &st->cur);
         st->bounds = (struct page_bounds){&st->prev, &st->cur, a->bounds.after_id};
     }
-    if (a->position != NULL)
-        db_copy_position(a->position, &st->position);
-    if (a->park_count > 0) {
-        st->parks = calloc(a->park_count, sizeof(*st->parks));
-        ENSURE(st->parks != NULL);
-        memcpy(st->parks, a->parks, a->park_count * sizeof(*st->parks));
-        st->park_count = a->park_count;
-    }
+    if (a->kind != RELAY_SAVE && a->kind != RELAY_RELEASE)
+        return;
+    db_copy_position(a->position, &st->position);
+    st->idle = a->idle;
+    st->authority_kafka = a->authority_kafka;
+    st->parks = copied(a->parks, a->park_count, sizeof(*st->parks));
+    st->park_count = a->park_count;
+    st->park_rows = a->park_count > 0 ? park_rows(sc, d, a) : NULL;
+    st->reparks = copied(a->reparks, a->repark_count, sizeof(*st->reparks));
+    st->repark_count = a->repark_count;
+    st->unparks = copied(a->unparks, a->unpark_count, sizeof(*st->unparks));
+    st->unpark_count = a->unpark_count;
 }
 
 void db_statement(struct scene *sc, struct door *d, const struct relay_action *a)
@@ -56,7 +83,7 @@ void db_statement(struct scene *sc, struct door *d, const struct relay_action *a
     st->door = d->index;
     st->life = d->life;
     st->crashes = sc->crashes;
-    copy_action(st, a);
+    copy_action(sc, d, st, a);
     d->waiting = st;
     mail(sc, st, a->kind == RELAY_LOOK ? SCENE_LOOK_FLOOR : SCENE_EXECUTED, trip(sc));
 }
@@ -76,54 +103,65 @@ void db_look_snapshot(struct scene *sc, struct statement *st)
     mail(sc, st, SCENE_EXECUTED, scene_delay(sc, 0, 2 * MS));
 }
 
+/* A lease that was left to last as long as the stream of its holder ends with that stream. */
+static bool lease_is_free(const struct scene *sc, const struct statement *st)
+{
+    const struct cursor_row *cursor = &sc->db.cursor;
+    if (cursor->holder == st->life)
+        return true;
+    if (cursor->lease_until == LEASE_FOR_EVER)
+        return sc->db.slot.active == 0;
+    return cursor->lease_until < db_now(sc);
+}
+
 static void execute_acquire(struct scene *sc, struct statement *st)
 {
     struct cursor_row *cursor = &sc->db.cursor;
-    if (cursor->lease_until >= sc->sim->now && cursor->holder != st->life)
+    if (!lease_is_free(sc, st))
         return;
     if (cursor->lease_until >= 0)
         audit_incident(sc); /* it was not given back */
+    if (!sc->doors[st->door].exactly_once)
+        sc->eras++;
     cursor->epoch++;
-    cursor->lease_until = sc->sim->now + sc->plan.cfg.lease_ttl_ns;
+    cursor->lease_until = db_now(sc) + sc->plan.cfg.lease_ttl_ns;
     cursor->holder = st->life;
-    db_write_at_once(sc);
+    db_write_at_once(sc, false);
     st->held = true;
+    st->era = sc->eras;
     st->epoch = cursor->epoch;
+    st->kafka_rules = cursor->kafka_rules;
     db_copy_position(&cursor->position, &st->loaded);
 }
 
-static void store_parked(struct scene *sc, const struct relay_park *park)
-{
-    struct postgres *db = &sc->db;
-    for (int i = 0; i < db->row_count; i++) {
-        struct row *r = &db->rows[i];
-        if (r->id != park->id || !r->committed)
-            continue;
-        r->parked = true;
-        sim_trace(sc->sim, "pg: row %lld is parked: %s", (long long)r->id, park_reason_name(park->reason));
-        return;
-    }
-    sim_broken(sc->sim, "G1", "a row %lld is parked that was never committed", (long long)park->id);
-}
-
+/* The Kafka transaction that follows a SAVE outlives a crash of the database, so that SAVE waits for the disk. */
 static void execute_save(struct scene *sc, struct statement *st)
 {
     struct cursor_row *cursor = &sc->db.cursor;
+#ifdef SIM_BUG_FORGET_EPOCH
+    st->held = true;
+#else
     st->held = cursor->epoch == st->epoch;
+#endif
     if (!st->held)
         return;
+    if (cursor->holder != st->life)
+        sim_broken(sc->sim, "lease", "n%d stores a position, and another relay holds the lease", st->door);
     position_done(&cursor->position);
     db_copy_position(&st->position, &cursor->position);
-    cursor->lease_until = st->kind == RELAY_RELEASE ? -1 : sc->sim->now + sc->plan.cfg.lease_ttl_ns;
-    for (size_t i = 0; i < st->park_count; i++)
-        store_parked(sc, &st->parks[i]);
-    db_count_parked_keys(sc);
-    db_write_at_once(sc);
-    sim_trace(sc->sim, "pg: n%d stores its position (xmax %llu, last id %lld)%s", st->door,
+    cursor->kafka_rules = st->authority_kafka;
+    cursor->lease_until = st->kind == RELAY_RELEASE ? -1
+                          : st->idle                ? LEASE_FOR_EVER
+                                                    : db_now(sc) + sc->plan.cfg.lease_ttl_ns;
+    parked_store(sc, st);
+    bool moved = st->park_count + st->unpark_count + st->repark_count > 0;
+    db_write_at_once(sc, st->authority_kafka || (moved && sc->plan.kind == RELAY_KIND_MESSAGE));
+    sim_trace(sc->sim, "pg: n%d stores its position (xmax %llu, last id %lld, lsn %llu)%s%s", st->door,
               (unsigned long long)cursor->position.prev.xmax,
               cursor->position.partial ? (long long)cursor->position.last_id : 0,
-              st->kind == RELAY_RELEASE ? " and releases" : "");
-    audit_saved(sc, &cursor->position);
+              (unsigned long long)cursor->position.lsn, st->kind == RELAY_RELEASE ? " and releases" : "",
+              st->idle ? " and idles" : "");
+    audit_position(sc, &cursor->position, "the stored position");
 }
 
 /* The page query: ids above the floor of transactions past prev, merged with the rows of the stragglers. */
@@ -166,6 +204,22 @@ static void execute_keys(struct scene *sc, struct statement *st)
             snprintf(key, sizeof(key), "k%d", k);
             st->hashes[st->hash_count++] = keyset_hash(SLICE_LIT(TOPIC), (struct slice){key, strlen(key)});
         }
+    st->retries = parked_retries(sc);
+}
+
+static void execute_read_parked(struct scene *sc, struct statement *st)
+{
+    int row = parked_next(sc);
+    st->page = page_new(1);
+    st->page->parked = true;
+    if (row >= 0)
+        st->page->rows[st->page->count++] = row;
+}
+
+static void execute_look(struct scene *sc, struct statement *st)
+{
+    st->look.ceiling = sc->db.sequence;
+    st->look.lsn = sc->doors[st->door].kind == RELAY_KIND_TABLE ? 0 : sc->db.lsn;
 }
 
 static void execute_maintain(struct scene *sc)
@@ -173,7 +227,7 @@ static void execute_maintain(struct scene *sc)
     if (!scene_strikes(sc, RFAULT_ROTATION, 0.5))
         return;
     sc->db.sequence = ((sc->db.sequence >> 32) + 1) << 32;
-    db_write_at_once(sc);
+    db_write_at_once(sc, false);
     sim_trace(sc->sim, "pg: ids rotate to %lld", (long long)sc->db.sequence);
 }
 
@@ -188,7 +242,7 @@ void db_executed(struct scene *sc, struct statement *st)
         execute_acquire(sc, st);
         break;
     case RELAY_LOOK:
-        st->look.ceiling = sc->db.sequence;
+        execute_look(sc, st);
         break;
     case RELAY_READ:
         execute_read(sc, st);
@@ -200,13 +254,15 @@ void db_executed(struct scene *sc, struct statement *st)
     case RELAY_LOAD_KEYS:
         execute_keys(sc, st);
         break;
+    case RELAY_READ_PARKED:
+        execute_read_parked(sc, st);
+        break;
     case RELAY_MAINTAIN:
         execute_maintain(sc);
         break;
     case RELAY_PUBLISH:
     case RELAY_PURGE:
     case RELAY_FREE_PAGE:
-    case RELAY_READ_PARKED:
     case RELAY_STREAM:
     case RELAY_UNSTREAM:
     case RELAY_STATUS:
@@ -217,4 +273,23 @@ void db_executed(struct scene *sc, struct statement *st)
         ENSURE(false);
     }
     mail(sc, st, SCENE_ANSWERED, trip(sc));
+}
+
+void statements_forget(struct scene *sc)
+{
+    while (sc->all_statements != NULL) {
+        struct statement *st = sc->all_statements;
+        sc->all_statements = st->all;
+        snapshot_done(&st->prev.snapshot);
+        snapshot_done(&st->cur.snapshot);
+        snapshot_done(&st->look.snapshot);
+        position_done(&st->position);
+        position_done(&st->loaded);
+        page_free(st->page);
+        free(st->parks);
+        free(st->park_rows);
+        free(st->reparks);
+        free(st->unparks);
+        free(st);
+    }
 }

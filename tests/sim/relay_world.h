@@ -1,9 +1,12 @@
 /*
  * The relay's world: a Postgres, a Kafka and some relay processes, all simulated, around real relay cores.
  *
- *   relay_plan      what a seed's world contains        relay_postgres  transactions, snapshots, the cursor row, parked rows
- *   relay_world     runs it, calms it, ends it          relay_kafka     each process's Kafka client, and the topic
- *   relay_audit     knows the truth, checks G1 … G6     relay_door      a process: carries out its core's actions
+ *   relay_plan      what a seed's world contains        relay_postgres    transactions, snapshots, crashes
+ *   relay_world     runs it, calms it, ends it          relay_statements  the cursor row, pages;  relay_parked  parked rows
+ *   relay_audit     knows the truth, checks G1 … G6     relay_log         the write-ahead log, the slot, its walsenders
+ *   relay_door      a process: carries out its          relay_feed        a process's end of the stream
+ *                   core's actions                      relay_kafka       each process's Kafka client, and the topic
+ *                                                       relay_transact    Kafka's transactions, the topic of cursors
  */
 #pragma once
 
@@ -16,6 +19,12 @@
 #define ROWS_MAX 256
 #define KEYS_MAX 6
 #define TOPIC_PARTITIONS_MAX 3
+#define TXN_ROWS_MAX 24
+#define PAGE_ROWS_MAX 64
+#define SENDERS_MAX 8  /* walsenders at once, those that do not know yet that they are dead among them */
+#define SENDER_ROOM 32 /* messages between a walsender and its reader */
+#define SENDER_TIMEOUT_NS (2 * NS_PER_S)
+#define LEASE_FOR_EVER INT64_MAX
 #define TOPIC "tandem.orders"
 
 #define RELAY_FAULTS(X)                                                                                      \
@@ -40,7 +49,22 @@
     X(POISON, "poison")                                                                                      \
     X(BATCH_REFUSED, "batch-refused")                                                                        \
     X(CLEARED, "operator-clears-parked")                                                                     \
-    X(KEYLESS, "keyless")
+    X(KEYLESS, "keyless")                                                                                    \
+    X(RETRIED, "operator-retries-parked")                                                                    \
+    X(CLOCK, "database-clock-jumps")                                                                         \
+    X(VISIBLE_LATE, "logged-before-visible")                                                                 \
+    X(BIG_TXN, "large-transaction")                                                                          \
+    X(OTHERS, "other-tables")                                                                                \
+    X(STREAM_ENDS, "stream-ends")                                                                            \
+    X(STREAM_AWAY, "no-stream")                                                                              \
+    X(SLOT_LOST, "slot-lost")                                                                                \
+    X(SLOT_MOVED, "slot-moved")                                                                              \
+    X(SLOT_LAZY, "slot-flushed-late")                                                                        \
+    X(COMMIT_FAILS, "commit-fails")                                                                          \
+    X(COMMIT_UNKNOWN, "commit-unknown")                                                                      \
+    X(COMMIT_LATE, "commit-late")                                                                            \
+    X(SOURCE_SWITCHED, "source-switched")                                                                    \
+    X(DELIVERY_SWITCHED, "delivery-switched")
 enum relay_fault {
 #define X(id, name) RFAULT_##id,
     RELAY_FAULTS(X)
@@ -52,11 +76,18 @@ enum relay_fault {
 
 struct txn {
     uint64_t xid; /* 0: it has not written yet */
-    enum { TXN_NEW, TXN_OPEN, TXN_COMMITTED, TXN_ABORTED } state;
+    enum {
+        TXN_NEW,
+        TXN_OPEN,
+        TXN_LOGGED,
+        TXN_COMMITTED,
+        TXN_ABORTED
+    } state; /* LOGGED: its commit is in the log, nobody sees it yet */
+    uint64_t commit_lsn, end_lsn;
     bool service;        /* of the sample service; else an idle writer of somebody else */
     int steps_left, key; /* rows still to be written; the key it waits for or wrote last */
     bool rolls_back, early_xid;
-    int rows[4], row_count;
+    int rows[TXN_ROWS_MAX], row_count;
 };
 
 /* One outbox row, and what became of it. */
@@ -67,21 +98,65 @@ struct row {
     bool gone; /* rolled back to a savepoint */
     bool committed;
     bool poison;
-    bool refused;                         /* some process was told that it can never be published */
-    bool parked;                          /* is in the table of parked rows */
-    bool cleared;                         /* was there, until the operator took it out */
-    bool parked_flushed, cleared_flushed; /* the same, as a crash leaves it */
-    int stored;                           /* times it is in the topic */
-    uint64_t incident;                    /* scene.incidents when it was last handed to Kafka */
-    int before;                           /* the row of its key that was committed before it, -1: none */
+    bool refused; /* some process was told that it can never be published */
+    bool excused; /* message source: the slot that had it is gone */
+    struct parking {
+        bool parked;      /* is in the table of parked rows */
+        bool retry;       /* the operator wants it published after all */
+        bool cleared;     /* was there, until the operator took it out */
+    } park, park_flushed; /* the second: as a crash leaves it */
+    int stored;           /* times it is in the topic, undecided and aborted ones not counted */
+    int seen;             /* times a read_committed consumer has got it */
+    uint64_t seen_era;    /* of the copy seen last: see scene.eras */
+    uint64_t incident;    /* scene.incidents when it was last handed to Kafka */
+    int before;           /* the row of its key that was committed before it, -1: none */
     size_t bytes;
 };
 
 /* tandem.relay_cursor */
 struct cursor_row {
-    int64_t epoch, lease_until;
-    uint64_t holder; /* door.life */
+    int64_t epoch, lease_until; /* by the database's clock */
+    uint64_t holder;            /* door.life */
+    bool kafka_rules;           /* authority */
     struct position position;
+};
+
+/* A commit record of the log. All of them are on disk: who commits waits for that. */
+struct log_commit {
+    uint64_t lsn, end;
+    int txn; /* -1: of a transaction that wrote to other tables */
+    uint32_t xid;
+};
+
+struct slot {
+    bool exists, lost;
+    uint64_t confirmed, flushed; /* flushed: as a crash leaves it */
+    uint64_t active;             /* sender.serial, 0: none */
+    /* while it is made: the transactions that were running must end, and then those that were running at that time */
+    uint64_t maker, waits_below;
+    int rounds;
+};
+
+struct feed_message {
+    bool alive, wanted; /* a keepalive, or an empty transaction */
+    bool last;
+    int row;
+    int64_t index;
+    uint32_t xid;
+    uint64_t lsn, end; /* alive: lsn is its position */
+};
+
+/* A walsender, with what is on its way to its reader. */
+struct sender {
+    uint64_t serial; /* 0: this place is free */
+    int door;
+    uint64_t life;
+    bool live;
+    uint64_t start, sent;
+    int next, row; /* commit, and how many of its rows were sent */
+    int64_t heard_at, alive_at, wakes_at;
+    struct feed_message out[SENDER_ROOM];
+    int count;
 };
 
 struct postgres {
@@ -95,6 +170,12 @@ struct postgres {
     struct cursor_row cursor, flushed_cursor; /* the relay commits without waiting for the disk */
     bool keys_parked[KEYS_MAX];               /* a parked row of that key is stored */
     int64_t keys_parked_at[KEYS_MAX];
+    int64_t clock_ahead; /* its clock minus ours */
+    struct log_commit commits[WRITERS_MAX * 3];
+    int commit_count;
+    uint64_t lsn, flushed_lsn; /* where the log is written, and flushed, up to */
+    struct slot slot;
+    struct sender senders[SENDERS_MAX];
 };
 
 /* ---- a relay process -------------------------------------------------------------------------------------------------------- */
@@ -102,7 +183,7 @@ struct postgres {
 struct page {
     struct page *next;
     int count;
-    bool freed;
+    bool parked; /* read from the table of parked rows */
     int *rows;
 };
 
@@ -117,11 +198,16 @@ struct statement {
     struct page_bounds bounds; /* deep copies: bounds_prev, bounds_cur */
     struct look prev, cur;
     struct position position;
-    struct relay_park *parks;
-    size_t park_count;
+    struct relay_park *parks, *reparks;
+    int *park_rows;
+    size_t park_count, repark_count, unpark_count;
+    int64_t *unparks;
+    bool idle, authority_kafka;
     bool lost; /* the connection broke: nobody waits for the answer */
     /* the answer */
-    bool held;
+    bool held, kafka_rules;
+    int64_t retries;
+    uint64_t era;
     struct look look;
     struct position loaded;
     struct page *page;
@@ -142,6 +228,26 @@ struct client_partition {
         stuck; /* something before failed: nothing later of this partition is stored until the client is purged */
 };
 
+/* The process's end of a stream. */
+struct feed {
+    enum { FEED_NONE, FEED_ASKED, FEED_UP } state;
+    uint64_t serial; /* of what was asked for; the walsender that serves it has the same */
+    uint64_t lsn;
+    int64_t give_up_at;
+};
+
+/* The thread that makes Kafka's transactional calls. */
+struct transact {
+    enum { TRANSACT_NONE, TRANSACT_OPEN, TRANSACT_COMMIT, TRANSACT_ABORT } busy;
+    bool at_broker;
+    uint64_t serial;
+    int64_t epoch; /* of the producer; 0: not open */
+    uint64_t txn;  /* of Kafka, 0: nothing was published since the last one */
+    bool failed;   /* a record of it did not arrive: it can only be aborted */
+    int64_t row_epoch;
+    struct position position; /* to be committed */
+};
+
 enum door_state { DOOR_DOWN, DOOR_UP };
 
 struct door {
@@ -149,7 +255,11 @@ struct door {
     enum door_state state;
     uint64_t life;
     struct relay_core *core;
+    enum relay_kind kind;
+    bool exactly_once;
     bool connected, stopping;
+    struct feed feed;
+    struct transact transact;
     uint64_t connection; /* number of the one it has or asks for */
     struct statement *waiting;
     int64_t stalled_until, next_due;
@@ -159,15 +269,18 @@ struct door {
     struct client_partition client[TOPIC_PARTITIONS_MAX];
     uint64_t producer; /* number of its Kafka client */
     uint64_t purges;
+    int reports_due; /* on their way to it */
+    uint64_t era;
     int64_t epoch, acquired_at;
     bool knows_parked[KEYS_MAX]; /* it was told that a row of this key is refused */
-    int outstanding;
 };
 
 struct request_to_kafka {
     struct request_to_kafka *all;
     int door;
     uint64_t life, producer, purges;
+    int64_t epoch; /* of its transactional producer */
+    uint64_t txn, era;
     int partition;
     struct message messages[8];
     int count;
@@ -175,8 +288,46 @@ struct request_to_kafka {
     bool doubled;
 };
 
+/* A record of the topic. */
+struct record {
+    int row;
+    uint64_t txn, era; /* txn 0: it was never undecided */
+    enum { RECORD_UNDECIDED, RECORD_COMMITTED, RECORD_ABORTED } state;
+};
+
+struct topic_partition {
+    struct record *records;
+    int count, room;
+    int read; /* by the read_committed consumer */
+};
+
+/* What the transaction coordinator knows of the one transactional.id, and the topic of cursors. */
+struct coordinator {
+    int64_t epoch;
+    uint64_t open, last; /* transaction */
+    int64_t opened_at;
+    bool has_record;
+    struct position record;
+};
+
+/* A request of a transact thread, on its way to the broker and back. */
+struct call {
+    struct call *all;
+    int door;
+    uint64_t life, serial;
+    int kind; /* transact.busy */
+    int64_t epoch;
+    uint64_t txn;
+    bool failed;
+    struct position position;
+    enum { CALL_DONE, CALL_ABORTED, CALL_FENCED, CALL_UNKNOWN } end;
+    bool has_position;
+};
+
 struct scene_plan {
-    uint32_t faults;
+    enum relay_kind kind;
+    bool exactly_once;
+    uint64_t faults;
     int relays, writers, keys, partitions;
     bool poison_known_early;
     int64_t calm_at;
@@ -192,8 +343,14 @@ struct scene {
     struct door doors[RELAYS_MAX];
     struct statement *all_statements;
     struct request_to_kafka *all_requests;
-    uint64_t lives, producers, incidents, crashes;
-    int64_t kafka_back_at, db_back_at;
+    struct call *all_calls;
+    struct topic_partition topic[TOPIC_PARTITIONS_MAX];
+    struct coordinator coordinator;
+    uint64_t lives, producers, incidents, crashes, feeds, calls, txns;
+    /* Exactly-once holds between lives that deliver exactly once; each take-over by one that does not begins an era, in which a row may come again. */
+    uint64_t eras;
+    int64_t kafka_back_at, db_back_at, stream_back_at;
+    int64_t lease_doubtful_until; /* the database's clock jumped: leases end too soon until then */
     bool calm;
 };
 
@@ -209,7 +366,18 @@ enum scene_happening {
     SCENE_EXECUTED,
     SCENE_ANSWERED,
     SCENE_STORED,
-    SCENE_REPORTED
+    SCENE_REPORTED,
+    SCENE_VISIBLE,
+    SCENE_SENDER,
+    SCENE_SENDER_CUT,
+    SCENE_FEED_ASKS,
+    SCENE_FEED_UP,
+    SCENE_FEED_FAILS,
+    SCENE_FEED_HEARS,
+    SCENE_FEED_ENDS,
+    SCENE_CALL,
+    SCENE_CALL_ANSWERED,
+    SCENE_TXN_TIMEOUT
 };
 
 /* ---- relay_plan ---- */
@@ -217,30 +385,68 @@ void *scene_build(struct sim *s);
 bool scene_has(const struct scene *sc, enum relay_fault f);
 bool scene_strikes(struct scene *sc, enum relay_fault f, double probability);
 int64_t scene_delay(struct scene *sc, int64_t low, int64_t high);
+/* The bounds of the next life of a process: its source and delivery may be others than those of the last. */
+struct relay_core_config scene_life(struct scene *sc);
 
 /* ---- relay_postgres ---- */
 void db_begin(struct scene *sc);
 void db_writer_step(struct scene *sc, int writer);
+void db_visible(struct scene *sc, int writer);
+/* All sessions end, what was not committed is gone, and what was not flushed never happened. */
+void db_crash(struct scene *sc);
+void db_flush(struct scene *sc);
+void db_copy_position(const struct position *from, struct position *to);
+/* A statement of the relay that writes is a transaction too; it need not wait for the disk, but may get there. */
+void db_write_at_once(struct scene *sc, bool waits);
+struct snapshot db_snapshot(const struct scene *sc);
+void db_forget(struct scene *sc);
+int64_t db_now(const struct scene *sc);
+bool db_running(const struct txn *t);
+bool db_txn_visible(const struct snapshot *s, const struct txn *t);
+bool db_writers_done(const struct scene *sc);
 
 /* ---- relay_statements ---- */
 void db_statement(struct scene *sc, struct door *d, const struct relay_action *a);
 void db_look_floor(struct scene *sc, struct statement *st);
 void db_look_snapshot(struct scene *sc, struct statement *st);
 void db_executed(struct scene *sc, struct statement *st);
+void statements_forget(struct scene *sc);
 
-/* ---- relay_postgres, continued ---- */
-/* All sessions end, what was not committed is gone, and what was not flushed never happened. */
-void db_crash(struct scene *sc);
-void db_flush(struct scene *sc);
-void db_copy_position(const struct position *from, struct position *to);
-/* A statement of the relay that writes is a transaction too; it does not wait for the disk, but may get there. */
-void db_write_at_once(struct scene *sc);
-struct snapshot db_snapshot(const struct scene *sc);
-void db_count_parked_keys(struct scene *sc);
-void db_clear_parked(struct scene *sc);
-void db_forget(struct scene *sc);
-bool db_txn_visible(const struct snapshot *s, const struct txn *t);
-bool db_writers_done(const struct scene *sc);
+/* ---- relay_parked ---- */
+void parked_store(struct scene *sc, struct statement *st);
+int parked_row_of_id(struct scene *sc, int64_t id);
+int parked_next(const struct scene *sc); /* the row that is to be published again first, -1: none */
+int64_t parked_retries(const struct scene *sc);
+void parked_count_keys(struct scene *sc);
+void parked_clear(struct scene *sc);
+void parked_retry(struct scene *sc);
+
+/* ---- relay_log ---- */
+void log_begin(struct scene *sc);
+/* The commit record of a transaction (-1: of somebody else's) is written and on disk. */
+void log_commit(struct scene *sc, int txn);
+void log_grow(struct scene *sc, int64_t least, int64_t most);
+void log_crash(struct scene *sc);
+void slot_lose(struct scene *sc);
+void slot_move(struct scene *sc);
+/* The slot is there, or is made; true: its stream begins, under this serial. */
+bool slot_start(struct scene *sc, struct door *d);
+void slot_status(struct scene *sc, struct door *d, uint64_t lsn);
+struct sender *sender_of(struct scene *sc, uint64_t serial); /* NULL: none */
+void sender_wake(struct scene *sc, struct sender *w, int64_t delay);
+void sender_step(struct scene *sc, struct sender *w);
+void sender_end(struct scene *sc, struct sender *w, const char *why);
+
+/* ---- relay_feed ---- */
+void feed_ask(struct scene *sc, struct door *d, uint64_t lsn);
+void feed_close(struct scene *sc, struct door *d, bool host_dies);
+void feed_status(struct scene *sc, struct door *d, uint64_t lsn);
+void feed_asks(struct scene *sc, struct door *d);
+void feed_up(struct scene *sc, struct door *d);
+void feed_fails(struct scene *sc, struct door *d);
+void feed_hears(struct scene *sc, struct door *d);
+void feed_ends(struct scene *sc, struct door *d);
+bool feed_is(const struct door *d, int64_t serial);
 
 /* ---- relay_kafka ---- */
 void kafka_produce(struct scene *sc, struct door *d, uint64_t seq, int row);
@@ -248,7 +454,22 @@ void kafka_purge(struct scene *sc, struct door *d);
 void kafka_stored(struct scene *sc, struct request_to_kafka *rq);
 void kafka_reported(struct scene *sc, struct request_to_kafka *rq);
 void kafka_producer_lost(struct scene *sc, struct door *d);
+bool kafka_idle(const struct scene *sc, const struct door *d);
+/* The read_committed consumer reads on: up to the first record that is not decided. */
+void kafka_consume(struct scene *sc);
 void kafka_forget(struct scene *sc);
+
+/* ---- relay_transact ---- */
+void transact_act(struct scene *sc, struct door *d, const struct relay_action *a);
+/* The calls that wait for the client's queue go on when it is empty. */
+void transact_push(struct scene *sc, struct door *d);
+void transact_called(struct scene *sc, struct call *call);
+void transact_answered(struct scene *sc, struct call *call);
+void transact_timeout(struct scene *sc, uint64_t txn);
+void transact_reset(struct door *d);
+/* May this request's records be stored? Begins their transaction when they are the first. */
+bool transact_takes(struct scene *sc, const struct request_to_kafka *rq);
+void transact_forget(struct scene *sc);
 
 /* ---- relay_door ---- */
 void door_start(struct scene *sc, struct door *d);
@@ -261,14 +482,20 @@ void door_kill(struct scene *sc, struct door *d);
 void door_stall(struct scene *sc, struct door *d);
 struct page *page_new(int capacity);
 void page_free(struct page *p);
+void page_hold(struct door *d, struct page *p);
+int page_row(struct scene *sc, struct door *d, const void *page, int row);
+/* The row as the core is told of it; text holds its key. */
+struct relay_row door_row(const struct scene *sc, int row, char (*text)[16]);
 
 /* ---- relay_audit ---- */
 /* Something happened after which a row may come twice. */
 void audit_incident(struct scene *sc);
-void audit_publish(struct scene *sc, struct door *d, int row);
-void audit_stored(struct scene *sc, int row);
+void audit_publish(struct scene *sc, struct door *d, const struct page *page, int row);
+void audit_seen(struct scene *sc, const struct record *record);
 void audit_committed(struct scene *sc, int row);
-void audit_saved(struct scene *sc, const struct position *p);
+void audit_position(struct scene *sc, const struct position *p, const char *where);
+void audit_confirmed(struct scene *sc, struct door *d, uint64_t lsn);
+void audit_slot_made(struct scene *sc);
 void audit_bounds(struct scene *sc, struct door *d);
 bool audit_all_done(const struct scene *sc);
 void audit_end(struct scene *sc);

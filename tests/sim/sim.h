@@ -34,10 +34,10 @@ struct happening {
 
 /* What a world may contain; the shrinker makes it smaller. */
 struct sim_limits {
-    uint32_t faults; /* a bit per fault of the world: 1 may happen */
+    uint64_t faults; /* a bit per fault of the world: 1 may happen */
     int records, keys, nodes;
 };
-#define SIM_NO_LIMITS ((struct sim_limits){UINT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX})
+#define SIM_NO_LIMITS ((struct sim_limits){UINT64_MAX, INT32_MAX, INT32_MAX, INT32_MAX})
 
 struct sim {
     int64_t now;

@@ -73,7 +73,7 @@ static void print_broken(const struct sim_kind *kind, const struct finding *f)
         printf("sim: %s: %s\n", again.promise, again.message);
         fclose(trace);
     }
-    printf("sim: replay: sim --core %s --seed %" PRIu64 " --trace --faults %" PRIx32
+    printf("sim: replay: sim --core %s --seed %" PRIu64 " --trace --faults %" PRIx64
            " --records %d --keys %d --nodes %d\n",
            kind->name, f->seed, limits.faults, limits.records, limits.keys, limits.nodes);
 }
@@ -222,7 +222,7 @@ static bool parse_option(struct sim_args *args, int option, const char *value)
         args->expect_broken = true;
         break;
     case 'x':
-        args->limits.faults = (uint32_t)number;
+        args->limits.faults = number;
         break;
     case 'r':
         args->limits.records = small;

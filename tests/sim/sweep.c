@@ -185,7 +185,7 @@ static bool drop_faults(const struct sim_kind *kind, const struct finding *found
     bool dropped = false;
     for (int f = 0; f < kind->fault_count; f++) {
         struct sim_limits without = *limits;
-        without.faults &= ~(UINT32_C(1) << f);
+        without.faults &= ~(UINT64_C(1) << f);
         if (without.faults != limits->faults && still_breaks(kind, found, without, tries)) {
             *limits = without;
             dropped = true;

@@ -101,7 +101,7 @@ static void plan_sizes(struct world *w)
     for (int f = 0; f < FAULT_COUNT; f++)
         if (rng_chance(&w->rng, share / 100.0))
             p->faults |= UINT32_C(1) << f;
-    p->faults &= limits->faults;
+    p->faults &= (uint32_t)limits->faults;
     if (world_has(
             w, FAULT_FEW_PARKED)) /* what can never be delivered would hold the one parked place for ever */
         p->faults &= ~(UINT32_C(1) << FAULT_BAD_RECORDS);
