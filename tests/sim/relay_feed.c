@@ -43,9 +43,12 @@ void feed_asks(struct scene *sc, struct door *d)
 
 void feed_up(struct scene *sc, struct door *d)
 {
+    const struct sender *w = sender_of(sc, d->feed.serial);
     d->feed.state = FEED_UP;
+    if (w == NULL)
+        return; /* it ended long ago: that is told next */
     sim_trace(sc->sim, "n%d: streams", d->index);
-    relay_core_stream_up(d->core, sc->sim->now);
+    relay_core_stream_up(d->core, sc->sim->now, w->start);
     door_turn(sc, d);
 }
 
@@ -113,9 +116,7 @@ static int hand_rows(struct scene *sc, struct door *d, struct sender *w, int roo
                                             .xid = m->xid,
                                             .commit_lsn = m->lsn,
                                             .index = m->index,
-                                            .end_lsn = m->last ? m->end : 0};
-        if (d->kind == RELAY_KIND_MESSAGE)
-            rows[i].row.id = 0; /* a message has none */
+                                            .end_lsn = m->end};
     }
     int count = page->count;
     take(w, count);

@@ -129,8 +129,21 @@ void kafka_produce(struct scene *sc, struct door *d, uint64_t seq, int row)
     send_next(sc, d, partition);
 }
 
+/* What is not sent is thrown away and never reported. */
+void kafka_drop(struct scene *sc, struct door *d)
+{
+    d->purges++;
+    for (int i = 0; i < sc->plan.partitions; i++) {
+        d->client[i].count = 0;
+        d->client[i].stuck = false;
+    }
+}
+
+/* With transactions only their end throws something away. */
 void kafka_purge(struct scene *sc, struct door *d)
 {
+    if (d->exactly_once)
+        return;
     d->purges++;
     for (int i = 0; i < sc->plan.partitions; i++) {
         struct client_partition *p = &d->client[i];

@@ -246,32 +246,46 @@ static int surviving(const struct scene *sc, const struct log_commit *c, int ind
     return -1;
 }
 
+static void sender_row(struct scene *sc, struct sender *w, const struct log_commit *c, int row)
+{
+    struct feed_message *m = sender_put(w);
+    bool last = surviving(sc, c, w->row + 1) < 0;
+    bool end_apart = last && rng_chance(&sc->rng, 0.4);
+    m->row = row;
+    m->index = w->row++;
+    m->xid = c->xid;
+    m->lsn = c->lsn;
+    m->end = last && !end_apart ? c->end : 0;
+    if (end_apart) {
+        m = sender_put(w);
+        m->alive = true;
+        m->lsn = c->end;
+    }
+}
+
+/* Room for two messages is needed. */
 static void sender_send(struct scene *sc, struct sender *w)
 {
     const struct log_commit *c = &sc->db.commits[w->next];
     int row = surviving(sc, c, w->row);
-    struct feed_message *m = row >= 0 || scene_strikes(sc, RFAULT_OTHERS, 0.5) ? sender_put(w) : NULL;
     if (row >= 0) {
-        m->last = surviving(sc, c, w->row + 1) < 0;
-        m->row = row;
-        m->index = w->row++;
-        m->xid = c->xid;
-        m->lsn = c->lsn;
-        m->end = c->end;
-    } else if (m != NULL) {
+        sender_row(sc, w, c, row);
+    } else if (scene_strikes(sc, RFAULT_OTHERS, 0.5)) {
+        struct feed_message *m = sender_put(w);
         m->alive = true;
         m->lsn = c->end;
     }
-    if (row < 0 || m->last) {
+    if (row < 0 || surviving(sc, c, w->row) < 0) {
         w->sent = c->end;
         w->next++;
         w->row = 0;
     }
 }
 
+/* In the middle of a transaction its position is the one before it. */
 static void sender_keepalive(struct scene *sc, struct sender *w)
 {
-    if (w->count == SENDER_ROOM || w->row > 0 || sc->sim->now < w->alive_at)
+    if (w->count == SENDER_ROOM || sc->sim->now < w->alive_at)
         return;
     if (w->next == sc->db.commit_count && sc->db.flushed_lsn > w->sent)
         w->sent = sc->db.flushed_lsn;
@@ -294,7 +308,7 @@ void sender_step(struct scene *sc, struct sender *w)
     }
     if (scene_strikes(sc, RFAULT_OTHERS, 0.1))
         log_grow(sc, 1, 500);
-    while (most-- > 0 && w->count < SENDER_ROOM && w->next < sc->db.commit_count)
+    while (most-- > 0 && w->count + 2 <= SENDER_ROOM && w->next < sc->db.commit_count)
         sender_send(sc, w);
     sender_keepalive(sc, w);
     if (w->count > 0)
@@ -302,6 +316,6 @@ void sender_step(struct scene *sc, struct sender *w)
             sc->sim, scene_delay(sc, MS / 20, 2 * MS),
             (struct happening){
                 .kind = SCENE_FEED_HEARS, .node = w->door, .serial = w->life, .number = (int64_t)w->serial});
-    bool busy = w->next < sc->db.commit_count && w->count < SENDER_ROOM;
+    bool busy = w->next < sc->db.commit_count && w->count + 2 <= SENDER_ROOM;
     sender_wake(sc, w, busy ? scene_delay(sc, MS / 10, 3 * MS) : scene_delay(sc, 20 * MS, 100 * MS));
 }

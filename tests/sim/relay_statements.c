@@ -65,6 +65,7 @@ static void copy_action(struct scene *sc, struct door *d, struct statement *st, 
     db_copy_position(a->position, &st->position);
     st->idle = a->idle;
     st->authority_kafka = a->authority_kafka;
+    st->flush = a->flush;
     st->parks = copied(a->parks, a->park_count, sizeof(*st->parks));
     st->park_count = a->park_count;
     st->park_rows = a->park_count > 0 ? park_rows(sc, d, a) : NULL;
@@ -134,7 +135,6 @@ static void execute_acquire(struct scene *sc, struct statement *st)
     db_copy_position(&cursor->position, &st->loaded);
 }
 
-/* The Kafka transaction that follows a SAVE outlives a crash of the database, so that SAVE waits for the disk. */
 static void execute_save(struct scene *sc, struct statement *st)
 {
     struct cursor_row *cursor = &sc->db.cursor;
@@ -154,8 +154,7 @@ static void execute_save(struct scene *sc, struct statement *st)
                           : st->idle                ? LEASE_FOR_EVER
                                                     : db_now(sc) + sc->plan.cfg.lease_ttl_ns;
     parked_store(sc, st);
-    bool moved = st->park_count + st->unpark_count + st->repark_count > 0;
-    db_write_at_once(sc, st->authority_kafka || (moved && sc->plan.kind == RELAY_KIND_MESSAGE));
+    db_write_at_once(sc, st->flush);
     sim_trace(sc->sim, "pg: n%d stores its position (xmax %llu, last id %lld, lsn %llu)%s%s", st->door,
               (unsigned long long)cursor->position.prev.xmax,
               cursor->position.partial ? (long long)cursor->position.last_id : 0,

@@ -43,6 +43,7 @@ static void call(struct scene *sc, struct door *d)
                        .epoch = t->epoch,
                        .txn = t->txn,
                        .failed = t->failed,
+                       .kafka_rules = t->kafka_rules,
                        .position = t->position};
     t->position = (struct position){0};
     sc->all_calls = c;
@@ -66,13 +67,13 @@ void transact_act(struct scene *sc, struct door *d, const struct relay_action *a
     t->serial = ++sc->calls;
     t->at_broker = false;
     sim_trace(sc->sim, "n%d: %s", d->index, NAMES[kind]);
+    t->kafka_rules = a->authority_kafka;
     if (kind == TRANSACT_COMMIT) {
-        t->row_epoch = a->epoch;
         position_done(&t->position);
         db_copy_position(a->position, &t->position);
+    } else {
+        kafka_drop(sc, d); /* what is not sent belongs to a transaction that ends here */
     }
-    if (kind != TRANSACT_COMMIT)
-        kafka_purge(sc, d); /* what is not sent belongs to a transaction that ends here */
     transact_push(sc, d);
 }
 
@@ -138,8 +139,8 @@ static void open_producer(struct scene *sc, struct call *call)
     struct coordinator *c = &sc->coordinator;
     decide(sc, c->open, false);
     call->epoch = ++c->epoch;
-    call->has_position = c->has_record;
-    if (c->has_record)
+    call->has_position = c->has_record && call->kafka_rules;
+    if (call->has_position)
         db_copy_position(&c->record, &call->position);
     sim_trace(sc->sim, "kafka: n%d has producer epoch %lld", call->door, (long long)c->epoch);
 }

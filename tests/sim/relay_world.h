@@ -139,11 +139,10 @@ struct slot {
 
 struct feed_message {
     bool alive, wanted; /* a keepalive, or an empty transaction */
-    bool last;
     int row;
     int64_t index;
     uint32_t xid;
-    uint64_t lsn, end; /* alive: lsn is its position */
+    uint64_t lsn, end; /* alive: lsn is its position; end 0: more rows follow, or a message that tells it */
 };
 
 /* A walsender, with what is on its way to its reader. */
@@ -202,7 +201,7 @@ struct statement {
     int *park_rows;
     size_t park_count, repark_count, unpark_count;
     int64_t *unparks;
-    bool idle, authority_kafka;
+    bool idle, authority_kafka, flush;
     bool lost; /* the connection broke: nobody waits for the answer */
     /* the answer */
     bool held, kafka_rules;
@@ -241,10 +240,10 @@ struct transact {
     enum { TRANSACT_NONE, TRANSACT_OPEN, TRANSACT_COMMIT, TRANSACT_ABORT } busy;
     bool at_broker;
     uint64_t serial;
-    int64_t epoch; /* of the producer; 0: not open */
-    uint64_t txn;  /* of Kafka, 0: nothing was published since the last one */
-    bool failed;   /* a record of it did not arrive: it can only be aborted */
-    int64_t row_epoch;
+    int64_t epoch;            /* of the producer; 0: not open */
+    uint64_t txn;             /* of Kafka, 0: nothing was published since the last one */
+    bool failed;              /* a record of it did not arrive: it can only be aborted */
+    bool kafka_rules;         /* OPEN: the position in Kafka is asked for */
     struct position position; /* to be committed */
 };
 
@@ -318,7 +317,7 @@ struct call {
     int kind; /* transact.busy */
     int64_t epoch;
     uint64_t txn;
-    bool failed;
+    bool failed, kafka_rules;
     struct position position;
     enum { CALL_DONE, CALL_ABORTED, CALL_FENCED, CALL_UNKNOWN } end;
     bool has_position;
@@ -451,6 +450,7 @@ bool feed_is(const struct door *d, int64_t serial);
 /* ---- relay_kafka ---- */
 void kafka_produce(struct scene *sc, struct door *d, uint64_t seq, int row);
 void kafka_purge(struct scene *sc, struct door *d);
+void kafka_drop(struct scene *sc, struct door *d);
 void kafka_stored(struct scene *sc, struct request_to_kafka *rq);
 void kafka_reported(struct scene *sc, struct request_to_kafka *rq);
 void kafka_producer_lost(struct scene *sc, struct door *d);
