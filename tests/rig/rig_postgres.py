@@ -22,7 +22,9 @@ SETTINGS = {
 
 
 def bin_dir():
-    """Debian keeps several versions side by side outside the PATH; the newest is taken."""
+    """Debian keeps several versions side by side outside the PATH; the newest is taken. RIG_POSTGRES_BIN: those of another one."""
+    if os.environ.get("RIG_POSTGRES_BIN"):
+        return Path(os.environ["RIG_POSTGRES_BIN"])
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: float(p.parts[-3]))
     if versions:
         return versions[-1].parent
