@@ -41,7 +41,8 @@ struct relay_transact {
     rd_kafka_t *rk;
     struct relay_opening opening;
     bool opened_before;
-    struct buf record;
+    bool announced;    /* the transaction has a record of the topic of cursors already */
+    struct buf record; /* the position committed last, or being committed; empty: neither */
     enum end end;
     struct relay_stored found;
     bool has_found;
@@ -111,6 +112,7 @@ void relay_transact_open(struct relay_transact *t, rd_kafka_t *rk, const struct 
 {
     t->rk = rk;
     t->opening = *o;
+    buf_reset(&t->record);
     start(t, COMMAND_OPEN);
 }
 
@@ -126,6 +128,23 @@ int relay_transact_commit(struct relay_transact *t, const struct position *p, in
 void relay_transact_abort(struct relay_transact *t)
 {
     start(t, COMMAND_ABORT);
+}
+
+static rd_kafka_resp_err_t put_position(struct relay_transact *t)
+{
+    return rd_kafka_producev(t->rk, RD_KAFKA_V_TOPIC(t->opt->cursor_topic), RD_KAFKA_V_PARTITION(0),
+                             RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+                             RD_KAFKA_V_KEY(t->opening.id, strlen(t->opening.id)),
+                             RD_KAFKA_V_VALUE(t->record.data, t->record.len),
+                             RD_KAFKA_V_OPAQUE((void *)(uintptr_t)RELAY_TRANSACT_SEQ), RD_KAFKA_V_END);
+}
+
+void relay_transact_announce(struct relay_transact *t)
+{
+    if (t->announced || t->record.len == 0)
+        return;
+    t->announced = true;
+    (void)put_position(t); /* without it the commit takes a little longer */
 }
 
 static void tell_opened(struct relay_transact *t, struct relay_core *c, int64_t now)
@@ -163,6 +182,9 @@ int relay_transact_hear(struct relay_transact *t, struct relay_core *c, int64_t 
     *ret_end = ended ? TRANSACT_TOLD : TRANSACT_NOTHING;
     if (!ended)
         return 0;
+    t->announced = false;
+    if (t->end != END_DONE || command != COMMAND_COMMIT)
+        buf_reset(&t->record);
     if (t->end == END_ERROR) {
         *err = t->problem;
         return -1;
@@ -362,15 +384,6 @@ static enum end run_abort(struct relay_transact *t)
             return end_of_failed(t, v.code);
     }
     return END_BROKEN;
-}
-
-static rd_kafka_resp_err_t put_position(struct relay_transact *t)
-{
-    return rd_kafka_producev(t->rk, RD_KAFKA_V_TOPIC(t->opt->cursor_topic), RD_KAFKA_V_PARTITION(0),
-                             RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-                             RD_KAFKA_V_KEY(t->opening.id, strlen(t->opening.id)),
-                             RD_KAFKA_V_VALUE(t->record.data, t->record.len),
-                             RD_KAFKA_V_OPAQUE((void *)(uintptr_t)RELAY_TRANSACT_SEQ), RD_KAFKA_V_END);
 }
 
 /*

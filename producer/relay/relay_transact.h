@@ -31,6 +31,12 @@ void relay_transact_open(struct relay_transact *t, rd_kafka_t *rk, const struct 
 /* p is borrowed for the call. -1: TEMPORARY, no memory; nothing was begun. */
 NODISCARD int relay_transact_commit(struct relay_transact *t, const struct position *p, int64_t epoch,
                                     struct err *err);
+/*
+ * Before each row: puts the position committed last into a transaction that has no position yet. The one of the commit will stand
+ * behind it; but the coordinator then knows already that the topic of cursors takes part, which it would else be told, waiting for its
+ * answer, within the commit (measured: 5 instead of 13 ms).
+ */
+void relay_transact_announce(struct relay_transact *t);
 void relay_transact_abort(struct relay_transact *t);
 
 enum transact_end {
