@@ -59,7 +59,7 @@ static int partition_of(const struct scene *sc, int row)
 
 static void mail(struct scene *sc, struct request_to_kafka *rq, enum scene_happening kind, int64_t delay)
 {
-    if (kind == SCENE_REPORTED)
+    if (kind != SCENE_STORED)
         sc->doors[rq->door].reports_due++;
     sim_at(sc->sim, delay,
            (struct happening){.kind = (int)kind, .node = rq->door, .serial = rq->life, .what = rq});
@@ -110,6 +110,17 @@ static void report_alone(struct scene *sc, struct door *d, struct message m, enu
     mail(sc, rq, SCENE_REPORTED, scene_delay(sc, 0, 3 * MS));
 }
 
+/* The client does not even take it. */
+static void refuse_at_once(struct scene *sc, struct door *d, struct message m)
+{
+    struct row *r = &sc->db.rows[m.row];
+    audit_incident(sc);
+    r->refused = true;
+    relay_core_report(d->core, sc->sim->now, m.seq, RELAY_REFUSED, PARK_TOO_LARGE, "too large");
+    if (r->key >= 0 && !d->exactly_once)
+        d->knows_parked[r->key] = true;
+}
+
 void kafka_produce(struct scene *sc, struct door *d, uint64_t seq, int row)
 {
     int partition = partition_of(sc, row);
@@ -119,7 +130,11 @@ void kafka_produce(struct scene *sc, struct door *d, uint64_t seq, int row)
         sim_broken(sc->sim, "contract", "n%d publishes outside of a transaction", d->index);
     if (d->exactly_once && d->transact.txn == 0)
         d->transact.txn = ++sc->txns;
-    if (sc->db.rows[row].poison && sc->plan.poison_known_early) {
+    if (sc->db.rows[row].poison && sc->plan.poison_known == POISON_AT_ONCE) {
+        refuse_at_once(sc, d, m);
+        return;
+    }
+    if (sc->db.rows[row].poison && sc->plan.poison_known == POISON_UNSENT) {
         report_alone(sc, d, m, RELAY_REFUSED);
         return;
     }
@@ -213,6 +228,10 @@ void kafka_stored(struct scene *sc, struct request_to_kafka *rq)
     if (!ours)
         return;
     d->client[rq->partition].out = false;
+    if (scene_strikes(sc, RFAULT_REPORT_LOST, 0.03)) {
+        mail(sc, rq, SCENE_CLIENT_FAILS, scene_delay(sc, 10 * MS, 1500 * MS));
+        return;
+    }
     mail(sc, rq, SCENE_REPORTED, scene_delay(sc, MS / 10, 5 * MS));
     if (scene_strikes(sc, RFAULT_REPORT_DOUBLED, 0.2))
         mail(sc, rq, SCENE_REPORTED, scene_delay(sc, MS, 50 * MS));
@@ -246,6 +265,14 @@ void kafka_reported(struct scene *sc, struct request_to_kafka *rq)
         report(sc, d, rq, i);
     transact_push(sc, d);
     door_turn(sc, d);
+}
+
+/* It never learns what became of a request, and gives up. */
+void kafka_client_fails(struct scene *sc, const struct request_to_kafka *rq)
+{
+    struct door *d = &sc->doors[rq->door];
+    if (d->producer == rq->producer)
+        kafka_producer_lost(sc, d);
 }
 
 void kafka_producer_lost(struct scene *sc, struct door *d)

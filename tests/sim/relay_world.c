@@ -114,6 +114,9 @@ static void happens_to_door(struct scene *sc, struct door *d, struct happening h
     case SCENE_REPORTED:
         kafka_reported(sc, h.what);
         break;
+    case SCENE_CLIENT_FAILS:
+        kafka_client_fails(sc, h.what);
+        break;
     case SCENE_CALL_ANSWERED:
         transact_answered(sc, h.what);
         break;

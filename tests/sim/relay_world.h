@@ -45,6 +45,7 @@
     X(KAFKA_FAILS, "kafka-fails")                                                                            \
     X(QUEUE_FULL, "queue-full")                                                                              \
     X(REPORT_DOUBLED, "report-doubled")                                                                      \
+    X(REPORT_LOST, "report-lost")                                                                            \
     X(PRODUCER_LOST, "producer-lost")                                                                        \
     X(POISON, "poison")                                                                                      \
     X(BATCH_REFUSED, "batch-refused")                                                                        \
@@ -328,7 +329,7 @@ struct scene_plan {
     bool exactly_once;
     uint64_t faults;
     int relays, writers, keys, partitions;
-    bool poison_known_early;
+    enum { POISON_AT_BROKER, POISON_UNSENT, POISON_AT_ONCE } poison_known; /* who refuses a poison row */
     int64_t calm_at;
     double intensity;
     struct relay_core_config cfg;
@@ -366,6 +367,7 @@ enum scene_happening {
     SCENE_ANSWERED,
     SCENE_STORED,
     SCENE_REPORTED,
+    SCENE_CLIENT_FAILS,
     SCENE_VISIBLE,
     SCENE_SENDER,
     SCENE_SENDER_CUT,
@@ -453,6 +455,7 @@ void kafka_purge(struct scene *sc, struct door *d);
 void kafka_drop(struct scene *sc, struct door *d);
 void kafka_stored(struct scene *sc, struct request_to_kafka *rq);
 void kafka_reported(struct scene *sc, struct request_to_kafka *rq);
+void kafka_client_fails(struct scene *sc, const struct request_to_kafka *rq);
 void kafka_producer_lost(struct scene *sc, struct door *d);
 bool kafka_idle(const struct scene *sc, const struct door *d);
 /* The read_committed consumer reads on: up to the first record that is not decided. */
