@@ -63,7 +63,8 @@ int relay_slot_ask_sql(struct buf *sql, PGconn *conn, const struct relay_options
             " current_setting('wal_level') = 'logical', pg_is_in_recovery(), coalesce(s.active_pid, 0),"
             " coalesce(pg_wal_lsn_diff(s.confirmed_flush_lsn, '0/0'), 0),"
             " CASE WHEN pg_is_in_recovery() THEN 0"
-            "  ELSE coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.restart_lsn), 0) END"
+            "  ELSE coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.restart_lsn), 0) END,"
+            " coalesce(to_jsonb(s) ->> 'failover' = 'true', false)"
             " FROM (VALUES (1)) AS one LEFT JOIN pg_replication_slots s ON s.slot_name = '%s'",
             publication, opt->slot);
     PQfreemem(publication);
@@ -93,7 +94,7 @@ static bool truth(const PGresult *res, int col)
 
 int relay_slot_read(const PGresult *res, struct slot *ret_slot, struct err *err)
 {
-    if (PQntuples(res) != 1 || PQnfields(res) != 9)
+    if (PQntuples(res) != 1 || PQnfields(res) != 10)
         return err_set(err, ERR_TEMPORARY, "asking about the replication slot: an answer of another shape");
     *ret_slot = (struct slot){
         .there = truth(res, 0),
@@ -105,6 +106,7 @@ int relay_slot_read(const PGresult *res, struct slot *ret_slot, struct err *err)
         .active_pid = (int)strtol(PQgetvalue(res, 0, 6), NULL, 10),
         .confirmed_lsn = strtoull(PQgetvalue(res, 0, 7), NULL, 10),
         .retained_bytes = strtoll(PQgetvalue(res, 0, 8), NULL, 10),
+        .failover = truth(res, 9),
     };
     return 0;
 }

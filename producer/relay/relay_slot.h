@@ -13,6 +13,7 @@ struct relay_options;
 
 struct slot {
     bool there, ours; /* ours: of pgoutput and this database, and it outlives its session */
+    bool failover;    /* a standby keeps it too */
     bool lost;        /* the server has removed log that it needs */
     bool publication; /* the publication exists */
     bool wal_level_logical, in_recovery;

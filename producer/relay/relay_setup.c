@@ -1,0 +1,286 @@
+/* Makes and checks the publication and the slot, and says of each what was done. */
+#include "producer/relay/relay_setup.h"
+
+#include <string.h>
+
+#include "common/pg.h"
+#include "producer/relay/relay.h"
+#include "producer/relay/relay_slot.h"
+
+#define VERSION_MIN 140000
+
+struct setup {
+    const struct relay_options *opt;
+    PGconn *conn;
+    FILE *out;
+    char *publication; /* as an identifier; libpq's memory */
+};
+
+static void finish(struct setup *s)
+{
+    PQfreemem(s->publication);
+    PQfinish(s->conn);
+}
+
+static PGresult *query(const struct setup *s, const char *sql, struct err *err)
+{
+    const char *const params[] = {s->opt->slot, s->opt->publication};
+    PGresult *res = PQexecParams(s->conn, sql, 2, NULL, params, NULL, NULL, 0);
+
+    if (PQresultStatus(res) == PGRES_TUPLES_OK && PQntuples(res) == 1)
+        return res;
+    if (PQresultStatus(res) == PGRES_TUPLES_OK)
+        err_set(err, ERR_TEMPORARY, "asking Postgres: no answer");
+    else
+        pg_err(s->conn, res, err, "asking Postgres");
+    PQclear(res);
+    return NULL;
+}
+
+static bool truth(const PGresult *res, int col)
+{
+    return PQgetvalue(res, 0, col)[0] == 't';
+}
+
+/* A statement of our own with the publication's name in it. */
+static int change(const struct setup *s, const char *before, const char *after, struct err *err)
+{
+    struct buf sql;
+    int rc;
+
+    buf_init(&sql, 4096);
+    rc = buf_printf(&sql, "%s %s %s", before, s->publication, after);
+    rc = rc < 0 ? err_set(err, ERR_TEMPORARY, "no memory") : pg_exec(s->conn, buf_str(&sql), err);
+    buf_done(&sql);
+    return rc;
+}
+
+static int begin(struct setup *s, const struct relay_options *opt, FILE *out, struct err *err)
+{
+    *s = (struct setup){.opt = opt, .out = out};
+    if (opt->source == RELAY_KIND_TABLE)
+        return err_set(err, ERR_PERMANENT,
+                       "source = table needs no setup: give --source wal or --source message");
+    if (relay_slot_check(opt, err) < 0)
+        return -1;
+    s->conn = pg_connect(opt->database_url, &opt->postgres, "tandem-relay", err);
+    if (!s->conn || pg_check_schema(s->conn, err) < 0)
+        return -1;
+    s->publication = PQescapeIdentifier(s->conn, opt->publication, strlen(opt->publication));
+    return s->publication ? 0 : pg_err(s->conn, NULL, err, "quoting the publication's name");
+}
+
+/* ---- the server ------------------------------------------------------------------------------------------------ */
+
+static int check_rights(const struct setup *s, struct err *err)
+{
+    CLEANUP(pg_clearp)
+    PGresult *res = query(
+        s,
+        "SELECT rolreplication OR rolsuper, rolname,"
+        " EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)"
+        "  OR (SELECT count(*) FROM pg_replication_slots) < current_setting('max_replication_slots')::int,"
+        " current_setting('max_wal_senders')::int > 0, $2::text"
+        " FROM pg_roles WHERE rolname = current_user",
+        err);
+
+    if (!res)
+        return -1;
+    if (!truth(res, 0))
+        return err_set(err, ERR_PERMANENT, "role \"%s\" may not replicate: ALTER ROLE \"%s\" REPLICATION",
+                       PQgetvalue(res, 0, 1), PQgetvalue(res, 0, 1));
+    if (!truth(res, 2))
+        return err_set(err, ERR_PERMANENT,
+                       "all replication slots are taken: raise max_replication_slots, or drop one");
+    if (!truth(res, 3))
+        return err_set(err, ERR_PERMANENT, "max_wal_senders is 0: raise it");
+    return 0;
+}
+
+static int check_server(const struct setup *s, struct err *err)
+{
+    CLEANUP(pg_clearp)
+    PGresult *res =
+        query(s, "SELECT current_setting('wal_level'), pg_is_in_recovery(), $1::text, $2::text", err);
+
+    if (!res)
+        return -1;
+    if (PQserverVersion(s->conn) < VERSION_MIN)
+        return err_set(err, ERR_PERMANENT,
+                       "source = wal and source = message need Postgres 14 or later, this is %d",
+                       PQserverVersion(s->conn) / 10000);
+    if (truth(res, 1))
+        return err_set(err, ERR_PERMANENT, "this server is a standby: run it on the primary");
+    if (strcmp(PQgetvalue(res, 0, 0), "logical") != 0)
+        return err_set(err, ERR_PERMANENT,
+                       "wal_level is \"%s\": set it to logical in postgresql.conf and start Postgres again",
+                       PQgetvalue(res, 0, 0));
+    fprintf(s->out, "wal_level: logical\n");
+    return check_rights(s, err);
+}
+
+/* ---- the publication ------------------------------------------------------------------------------------------- */
+
+static const char settings[] = "(publish = 'insert', publish_via_partition_root = true)";
+
+static int make_publication(const struct setup *s, struct err *err)
+{
+    struct buf after;
+    int rc;
+
+    buf_init(&after, 4096);
+    buf_printf(&after, "%sWITH %s", s->opt->source == RELAY_KIND_WAL ? "FOR TABLE tandem.outbox " : "",
+               settings);
+    rc = change(s, "CREATE PUBLICATION", buf_str(&after), err);
+    buf_done(&after);
+    if (rc == 0)
+        fprintf(s->out, "publication %s: made\n", s->opt->publication);
+    return rc;
+}
+
+/* Of a publication that is there already. */
+static int mend_publication(const struct setup *s, const PGresult *res, struct err *err)
+{
+    bool has_table = truth(res, 1) || s->opt->source == RELAY_KIND_MESSAGE, settings_right = truth(res, 2);
+
+    if (!has_table && change(s, "ALTER PUBLICATION", "ADD TABLE tandem.outbox", err) < 0)
+        return -1;
+    if (!settings_right) {
+        struct buf after;
+        int rc;
+
+        buf_init(&after, 4096);
+        buf_printf(&after, "SET %s", settings);
+        rc = change(s, "ALTER PUBLICATION", buf_str(&after), err);
+        buf_done(&after);
+        if (rc < 0)
+            return -1;
+    }
+    fprintf(s->out, "publication %s: there%s%s\n", s->opt->publication,
+            has_table ? "" : "; tandem.outbox added to it",
+            settings_right ? "" : "; set to publish inserts, as those of tandem.outbox itself");
+    return 0;
+}
+
+static int check_publication(const struct setup *s, struct err *err)
+{
+    CLEANUP(pg_clearp)
+    PGresult *res = query(s,
+                          "SELECT p.oid IS NOT NULL,"
+                          " coalesce(p.puballtables OR EXISTS (SELECT FROM pg_publication_rel"
+                          "  WHERE prpubid = p.oid AND prrelid = 'tandem.outbox'::regclass), false),"
+                          " coalesce(p.pubviaroot AND p.pubinsert AND NOT p.pubupdate AND NOT p.pubdelete"
+                          "  AND NOT p.pubtruncate, false), $1::text"
+                          " FROM (VALUES (1)) AS one LEFT JOIN pg_publication p ON p.pubname = $2",
+                          err);
+
+    if (!res)
+        return -1;
+    return truth(res, 0) ? mend_publication(s, res, err) : make_publication(s, err);
+}
+
+/* ---- the slot -------------------------------------------------------------------------------------------------- */
+
+static int ask_slot(const struct setup *s, struct slot *ret_slot, struct err *err)
+{
+    struct buf sql;
+    int rc;
+
+    buf_init(&sql, 4096);
+    rc = relay_slot_ask_sql(&sql, s->conn, s->opt);
+    if (rc < 0) {
+        err_set(err, ERR_TEMPORARY, "no memory");
+    } else {
+        CLEANUP(pg_clearp) PGresult *res = PQexec(s->conn, buf_str(&sql));
+
+        rc = PQresultStatus(res) == PGRES_TUPLES_OK
+                 ? relay_slot_read(res, ret_slot, err)
+                 : pg_err(s->conn, res, err, "asking about the replication slot");
+    }
+    buf_done(&sql);
+    return rc;
+}
+
+static int run_slot_sql(const struct setup *s,
+                        int (*write)(struct buf *, PGconn *, const struct relay_options *), struct err *err)
+{
+    struct buf sql;
+    int rc;
+
+    buf_init(&sql, 4096);
+    rc = write(&sql, s->conn, s->opt);
+    rc = rc < 0 ? err_set(err, ERR_TEMPORARY, "no memory") : pg_exec(s->conn, buf_str(&sql), err);
+    buf_done(&sql);
+    return rc;
+}
+
+static int make_slot(const struct setup *s, const char *what, struct err *err)
+{
+    fprintf(s->out, "replication slot %s: making it (waits for every transaction that is writing now) …\n",
+            s->opt->slot);
+    fflush(s->out);
+    if (pg_exec(s->conn, "SET statement_timeout = 0", err) < 0 ||
+        run_slot_sql(s, relay_slot_create_sql, err) < 0)
+        return -1;
+    fprintf(s->out, "replication slot %s: %s\n", s->opt->slot, what);
+    return 0;
+}
+
+static int check_slot(const struct setup *s, struct err *err)
+{
+    struct slot slot;
+
+    if (ask_slot(s, &slot, err) < 0 || relay_slot_judge(&slot, s->conn, s->opt, err) < 0)
+        return -1;
+    if (!slot.there)
+        return make_slot(s, "made", err);
+    if (slot.lost)
+        return run_slot_sql(s, relay_slot_drop_sql, err) < 0
+                   ? -1
+                   : make_slot(s, "made again, the server had invalidated it", err);
+    if (s->opt->failover_slot && !slot.failover)
+        return err_set(
+            err, ERR_PERMANENT,
+            "replication slot \"%s\" is there, but not as a failover slot: run setup --drop, then setup",
+            s->opt->slot);
+    fprintf(s->out, "replication slot %s: there\n", s->opt->slot);
+    return 0;
+}
+
+/* ---- both ways ------------------------------------------------------------------------------------------------- */
+
+static int drop_all(const struct setup *s, struct err *err)
+{
+    struct slot slot;
+
+    if (ask_slot(s, &slot, err) < 0)
+        return -1;
+    if (slot.there && !slot.ours)
+        return err_set(err, ERR_PERMANENT,
+                       "replication slot \"%s\" is of another plugin or database: it is left alone",
+                       s->opt->slot);
+    if (slot.active_pid != 0)
+        return err_set(err, ERR_PERMANENT, "a relay streams from replication slot \"%s\": stop it first",
+                       s->opt->slot);
+    if (slot.there && run_slot_sql(s, relay_slot_drop_sql, err) < 0)
+        return -1;
+    fprintf(s->out, "replication slot %s: %s\n", s->opt->slot, slot.there ? "dropped" : "not there");
+    if (slot.publication && change(s, "DROP PUBLICATION", "", err) < 0)
+        return -1;
+    fprintf(s->out, "publication %s: %s\n", s->opt->publication, slot.publication ? "dropped" : "not there");
+    return 0;
+}
+
+int relay_setup(const struct relay_options *opt, bool drop, FILE *out, struct err *err)
+{
+    struct setup s;
+    int rc = begin(&s, opt, out, err);
+
+    if (rc == 0 && drop)
+        rc = drop_all(&s, err);
+    else if (rc == 0 &&
+             (check_server(&s, err) < 0 || check_publication(&s, err) < 0 || check_slot(&s, err) < 0))
+        rc = -1;
+    finish(&s);
+    return rc;
+}
