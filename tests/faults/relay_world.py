@@ -27,8 +27,12 @@ class World:
         self.case = case
         self.database = database
         self.start_relay = relay
-        self.options = {"retention": "1d", **options}
+        self.slot = database.value("SELECT 'relay_' || oid FROM pg_database WHERE datname = current_database()")
+        self.options = {"source": case.source, "slot": self.slot, "delivery": case.delivery, "retention": "1d", **options}
         self.relays = []
+        if case.source == "wal":
+            database.query("CREATE PUBLICATION tandem_outbox FOR TABLE tandem.outbox"
+                           " WITH (publish = 'insert', publish_via_partition_root = true)")
 
     @property
     def exactly_once(self):
@@ -45,9 +49,19 @@ class World:
 
     def pair(self):
         """One that works and one that waits."""
-        first = self.start()
-        wait_until(lambda: first.metric("tandem_relay_active") == 1, message="the first relay works")
-        return first, self.start()
+        self.start()
+        return self.wait_streaming(), self.start()
+
+    @property
+    def streams(self):
+        return self.case.source != "table"
+
+    def wait_streaming(self, timeout=60):
+        """At full strength: rows come by the stream, where there is one. Returns the relay that works."""
+        def streaming():
+            one = self.active()
+            return one and (not self.streams or one.metric("tandem_relay_streaming") == 1) and one
+        return wait_until(streaming, timeout, "a relay works, by the stream if it has one")
 
     def active(self):
         """The one that works, or None while nobody does."""
@@ -74,6 +88,7 @@ class World:
                             " AND application_name LIKE 'tandem-relay%'")
 
     def end_walsender(self):
+        """Of this test's database; Postgres has other databases' too."""
         self.database.query("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
                             " WHERE database = current_database() AND active")
 

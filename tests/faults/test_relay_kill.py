@@ -57,6 +57,9 @@ def test_kill_9_of_any_part_loses_nothing_and_keeps_the_order(case, database, to
             follower.more(dice.randrange(20, 300))
             kill(part, world, kafka, postgres)
             follower.more(50)
+        last = world.wait_streaming()
+        follower.more(200)
+        assert not world.streams or last.metric("tandem_relay_streamed_total") > 0
         writers.stop()
         truth = writers.truth()
         follower.has_all(truth)
