@@ -15,7 +15,7 @@ WARN := -Wall -Wextra -Wpedantic -Werror -Wshadow -Wstrict-prototypes -Wmissing-
 OPT  := $(if $(SAN),-O1 -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all,-O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 override CFLAGS   += -std=c17 -D_GNU_SOURCE -g $(OPT) $(WARN) -fno-common -fstack-protector-strong -fPIC -MMD -MP -I.
 override LDFLAGS  += $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,relro,-z,now
-PKGS := rdkafka libcurl jansson libpq libmicrohttpd
+PKGS := rdkafka libcurl jansson libpq libmicrohttpd libcrypto
 override CFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -lpthread
 

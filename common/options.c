@@ -360,23 +360,28 @@ static int read_environment(struct loader *l, struct err *err)
 
 /* ---- putting it together -------------------------------------------------------------------------------------- */
 
+int options_secret_read(const char *path, struct buf *into, struct err *err)
+{
+    if (options_file_read(path, into, err) < 0)
+        return -1;
+    if (into->len && into->data[into->len - 1] == '\n')
+        into->data[--into->len] = '\0';
+    if (into->len && into->data[into->len - 1] == '\r')
+        into->data[--into->len] = '\0';
+    return into->len ? 0 : err_set(err, ERR_PERMANENT, "\"%s\" is empty", path);
+}
+
 static int set_secret_file(const struct option *o, const char *path, void *into, struct err *err)
 {
     struct buf text;
     buf_init(&text, OPTIONS_TEXT_BYTES_MAX);
-    int rc = options_file_read(path, &text, err);
-    if (rc == 0) {
-        if (text.len && text.data[text.len - 1] == '\n')
-            text.data[--text.len] = '\0';
-        if (text.len && text.data[text.len - 1] == '\r')
-            text.data[--text.len] = '\0';
-        if (text.len)
-            rc = options_value_set(o, text.data, into, err);
-        else
-            rc = err_set(err, ERR_PERMANENT, "\"%s\" is empty", path);
-        if (text.data)
-            explicit_bzero(text.data, text.cap);
-    }
+    int rc = options_secret_read(path, &text, err);
+    if (rc == 0)
+        rc = options_value_set(o, text.data, into, err);
+    if (rc == 0)
+        rc = keep((char **)(void *)((char *)into + o->path_offset), path, err);
+    if (text.data)
+        explicit_bzero(text.data, text.cap);
     buf_done(&text);
     return rc;
 }

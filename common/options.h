@@ -72,12 +72,13 @@ struct option {
     const char *dflt; /* as a user would write it; NULL: required */
     int64_t min, max;
     const char *unit;
-    const char *prose; /* one or two sentences for help and manual */
-    size_t offset;     /* of the member in the program's option struct */
+    const char *prose;  /* one or two sentences for help and manual */
+    size_t offset;      /* of the member in the program's option struct */
+    size_t path_offset; /* SECRET: of its second member */
 };
 
 #define OPTION_MEMBER_STRING(name_) char *name_;
-#define OPTION_MEMBER_SECRET(name_) char *name_;
+#define OPTION_MEMBER_SECRET(name_) char *name_, *name_##_path;
 #define OPTION_MEMBER_INT(name_) int64_t name_;
 #define OPTION_MEMBER_BOOL(name_) bool name_;
 #define OPTION_MEMBER_DURATION(name_) int64_t name_;
@@ -85,10 +86,20 @@ struct option {
 #define OPTION_MEMBER_RATIO(name_) double name_;
 #define OPTION_MEMBER_ENUM(name_) int name_;
 
+#define OPTION_PATH_STRING(struct_, name_) 0
+#define OPTION_PATH_SECRET(struct_, name_) offsetof(struct_, name_##_path)
+#define OPTION_PATH_INT(struct_, name_) 0
+#define OPTION_PATH_BOOL(struct_, name_) 0
+#define OPTION_PATH_DURATION(struct_, name_) 0
+#define OPTION_PATH_BYTES(struct_, name_) 0
+#define OPTION_PATH_RATIO(struct_, name_) 0
+#define OPTION_PATH_ENUM(struct_, name_) 0
+
 #define OPTION_ROW(struct_, name_, type_, dflt_, min_, max_, unit_, prose_)                                  \
     {                                                                                                        \
         .name = #name_, .type = OPTION_##type_, .dflt = (dflt_), .min = (min_), .max = (max_),               \
-        .unit = (unit_), .prose = (prose_), .offset = offsetof(struct_, name_)                               \
+        .unit = (unit_), .prose = (prose_), .offset = offsetof(struct_, name_),                              \
+        .path_offset = OPTION_PATH_##type_(struct_, name_)                                                   \
     }
 /* A title over the rows that follow it; it has no name. */
 #define OPTION_GROUP_ROW(title_)                                                                             \
@@ -145,6 +156,9 @@ void options_print(const struct option_set *set, const void *values, const struc
 void options_sample(const struct option_set *set,
                     struct buf *out); /* a commented sample file with the defaults */
 void options_mdoc(const struct option_set *set, struct buf *out); /* the OPTIONS section of the manual page */
+
+/* What a secret's file holds, less one trailing newline. -1 PERMANENT: it cannot be read, or is empty. */
+NODISCARD int options_secret_read(const char *path, struct buf *into, struct err *err);
 
 /* The parsers of single values, also used by tandem-dlq's verbs and the fuzzers. 0 or -1 PERMANENT. */
 NODISCARD int options_parse_duration(const char *text, int64_t *ret_ns, struct err *err);

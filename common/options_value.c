@@ -248,6 +248,11 @@ void options_value_free(const struct option *o, void *into)
         explicit_bzero(*member, strlen(*member));
     free(*member);
     *member = NULL;
+    if (o->type == OPTION_SECRET) {
+        char **path = (char **)(void *)((char *)into + o->path_offset);
+        free(*path);
+        *path = NULL;
+    }
 }
 
 static void format_enum(const struct option *o, int index, struct buf *out)

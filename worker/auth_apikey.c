@@ -1,5 +1,5 @@
 /* API key: one header with a fixed secret. */
-#include "worker/auth.h"
+#include "worker/auth_kind.h"
 
 #include <string.h>
 
@@ -11,56 +11,28 @@ static bool is_header_name(const char *s)
                '\0';
 }
 
-static bool is_header_value(const char *s)
+int auth_apikey_header(const char *header, struct err *err)
 {
-    for (; *s; s++)
+    if (is_header_name(header))
+        return 0;
+    return err_set(err, ERR_PERMANENT, "api_key_header \"%s\" is not a header name", header);
+}
+
+int auth_value_check(const char *option, const char *secret, struct err *err)
+{
+    for (const char *s = secret; *s; s++)
         if (*s < 0x20 || *s > 0x7E)
-            return false;
-    return true;
-}
-
-struct auth *auth_apikey_new(const char *header, const char *key, struct err *err)
-{
-    if (!is_header_name(header)) {
-        err_set(err, ERR_PERMANENT, "api_key_header \"%s\" is not a header name", header);
-        return NULL;
-    }
-    if (!is_header_value(key)) {
-        err_set(err, ERR_PERMANENT,
-                "api_key has characters that no header can carry (a line end in the file?)");
-        return NULL;
-    }
-    struct auth *a = calloc(1, sizeof *a);
-    ENSURE(a);
-    a->header = strdup(header);
-    a->value = strdup(key);
-    ENSURE(a->header && a->value);
-    return a;
-}
-
-void auth_free(struct auth *a)
-{
-    if (!a)
-        return;
-    explicit_bzero(a->value, strlen(a->value));
-    free(a->value);
-    free(a->header);
-    free(a);
-}
-
-int auth_redact(const struct auth *a, const char *text, size_t len, struct buf *out)
-{
-    size_t secret = a ? strlen(a->value) : 0;
-    if (secret == 0)
-        return buf_append(out, text, len);
-    while (len > 0) {
-        const char *hit = memmem(text, len, a->value, secret);
-        size_t before = hit ? (size_t)(hit - text) : len;
-        if (buf_append(out, text, before) < 0 || (hit && buf_puts(out, "[redacted]") < 0))
-            return -1;
-        size_t used = before + (hit ? secret : 0);
-        text += used;
-        len -= used;
-    }
+            return err_set(err, ERR_PERMANENT,
+                           "%s has characters that no header can carry (a line end in the file?)", option);
+    if (strlen(secret) > AUTH_SECRET_BYTES_MAX)
+        return err_set(err, ERR_PERMANENT, "%s is longer than %d bytes", option, AUTH_SECRET_BYTES_MAX);
     return 0;
+}
+
+int auth_apikey_value(const char *key, struct buf *value, struct err *err)
+{
+    if (auth_value_check("api_key", key, err) < 0)
+        return -1;
+    buf_reset(value);
+    return buf_puts(value, key);
 }

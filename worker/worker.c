@@ -104,6 +104,7 @@ static void worker_loop(struct worker *w)
         bool more = worker_consume_poll(w->consume, now);
         more |= worker_side_poll(w->side, now);
         worker_bury_poll(w->bury, now);
+        auth_tick(w->auth, now);
         worker_http_turn(w->http, now);
         int64_t next = worker_act(w, now);
         worker_admin_tick(w->admin, now);
@@ -210,11 +211,9 @@ static int worker_prepare(struct worker *w)
         return -1;
     if (stop_init(err) < 0)
         return -1;
-    if (w->opt.api_key && *w->opt.api_key) {
-        w->auth = auth_apikey_new(w->opt.api_key_header, w->opt.api_key, err);
-        if (!w->auth)
-            return -1;
-    }
+    w->auth = auth_new(&w->opt, err);
+    if (!w->auth)
+        return -1;
     w->stats = worker_stats_new();
     ENSURE(w->stats);
     w->engine = engine_new(&cfg, err);

@@ -108,6 +108,8 @@ void worker_http_turn(struct worker_http *h, int64_t now); /* move bytes; ended 
 /* The loop's one sleep: until something happens, worker_http_wake, or ns have passed. */
 void worker_http_wait(struct worker_http *h, int64_t ns, int extra_fd);
 void worker_http_wake(struct worker_http *h); /* from any thread */
+const char *
+worker_http_trouble(const struct worker_http *h); /* the last failure, in words that may be shown */
 
 /* ---- worker_bury.c: dead letters and parked keys --------------------------------------------------------------------- */
 

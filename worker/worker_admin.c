@@ -67,6 +67,13 @@ void worker_stats_answered(struct worker *w, const struct record *rec, int64_t t
         stats_observe(w->stats, STAT_LAG, lag);
 }
 
+static void stats_copy_auth(struct stats *s, const struct auth *a)
+{
+    stats_set(s, STAT_TOKENS_FETCHED, a->token.fetched);
+    stats_set(s, STAT_TOKENS_FAILED, a->token.failed);
+    stats_set(s, STAT_SECRETS_RELOADED, a->reloaded);
+}
+
 static void stats_copy(struct stats *s, const struct engine_counts *n)
 {
     stats_set(s, STAT_DELIVERED, n->delivered);
@@ -184,7 +191,8 @@ static bool admin_look(struct worker_admin *a, const struct engine_counts *n, st
     if (unread)
         (void)buf_printf(why, "reading the parked keys of %d partitions\n", unread);
     if (n->breaker != BREAKER_CLOSED)
-        (void)buf_printf(why, "the API is not served: breaker %s\n", breaker_name(n->breaker));
+        (void)buf_printf(why, "the API is not served: breaker %s; last failure: %s\n",
+                         breaker_name(n->breaker), worker_http_trouble(a->w->http));
     if (n->paused_until_ns)
         (void)buf_puts(why, "the API asked for a pause\n");
     return ready && !unread;
@@ -197,7 +205,8 @@ static void admin_log_breaker(struct worker_admin *a, const struct engine_counts
     a->breaker = n->breaker;
     if (is && !was)
         LOG_WARNING("breaker opened: the API fails", LOG_INT("held", n->held),
-                    LOG_INT("backing_off", n->backing_off));
+                    LOG_INT("backing_off", n->backing_off),
+                    LOG_STR("last_failure", worker_http_trouble(a->w->http)));
     else if (was && !is)
         LOG("breaker closed: the API is back", LOG_INT("held", n->held));
 }
@@ -210,6 +219,7 @@ void worker_admin_tick(struct worker_admin *a, int64_t now)
     a->refresh_at = now + ADMIN_REFRESH_NS;
     struct engine_counts counts = engine_counts(a->w->engine);
     stats_copy(a->w->stats, &counts);
+    stats_copy_auth(a->w->stats, a->w->auth);
     admin_log_breaker(a, &counts);
 
     pthread_mutex_lock(&a->lock);

@@ -90,6 +90,23 @@ static void add_target_lines(struct request_lines *lines, const struct buf *own)
     }
 }
 
+/* The id that is signed is the one that is sent. */
+static void add_signature(struct request_lines *lines, const struct request_facts *f)
+{
+    char signature[AUTH_WEBHOOK_SIGNATURE_BYTES];
+    struct buf id;
+
+    buf_init(&id, REQUEST_LINES_BYTES_MAX);
+    append_encoded(&id, f->rec->event_id);
+    auth_webhook_sign(&f->auth->webhook, buf_str(&id), f->wall_s, f->rec->request.body, signature);
+    line_add(lines, "webhook-id", buf_str(&id));
+    line_begin(lines, "webhook-timestamp");
+    (void)buf_printf(&lines->text, "%lld", (long long)f->wall_s);
+    line_end(lines);
+    line_add(lines, "webhook-signature", signature);
+    buf_done(&id);
+}
+
 int request_lines_build(struct request_lines *lines, const struct request_facts *f, struct err *err)
 {
     char traceparent[TRACE_PARENT_BYTES];
@@ -106,11 +123,10 @@ int request_lines_build(struct request_lines *lines, const struct request_facts 
     add_content_type(lines, f);
     line_add(lines, "traceparent", trace_format(f->span, traceparent));
     line_add(lines, "User-Agent", f->user_agent);
-    if (f->auth) {
-        line_begin(lines, f->auth->header);
-        (void)buf_puts(&lines->text, f->auth->value);
-        line_end(lines);
-    }
+    if (f->auth && f->auth->header)
+        line_add(lines, f->auth->header, buf_str(&f->auth->value));
+    if (auth_signs(f->auth))
+        add_signature(lines, f);
     add_target_lines(lines, &f->rec->request.headers);
     if (lines->text.failed)
         return err_set(err, ERR_PERMANENT, "the request's headers are larger than %d bytes",

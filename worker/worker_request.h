@@ -25,6 +25,7 @@ struct request_facts {
     const struct trace *span; /* of this attempt */
     const char *user_agent;
     const struct auth *auth; /* NULL: none */
+    int64_t wall_s;          /* seconds since 1970, of the signature */
 };
 /* Start over with the lines of one attempt. -1: they do not fit (PERMANENT). CloudEvents 1.0 HTTP binding, binary mode. */
 NODISCARD int request_lines_build(struct request_lines *lines, const struct request_facts *facts,

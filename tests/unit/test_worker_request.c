@@ -3,6 +3,7 @@
 
 #include <curl/curl.h>
 
+#include "worker/worker.h"
 #include "worker/worker_http.h"
 #include "worker/worker_request.h"
 
@@ -29,8 +30,12 @@ static void build(struct record *rec, const struct auth *auth)
     record_admit(rec, &crm_target, "tandem.orders", 1000, &ev);
     record_event(rec, &ev);
     trace_child(record_trace(rec), &span);
-    struct request_facts facts = {
-        .rec = rec, .ev = &ev, .span = &span, .user_agent = "tandem-crm/1", .auth = auth};
+    struct request_facts facts = {.rec = rec,
+                                  .ev = &ev,
+                                  .span = &span,
+                                  .user_agent = "tandem-crm/1",
+                                  .auth = auth,
+                                  .wall_s = 1700000000};
     assert_int_equal(request_lines_build(&lines, &facts, &err), 0);
 }
 
@@ -102,6 +107,23 @@ static void dead_letter_and_callers_headers_are_not_sent(void **state)
     record_free(rec);
 }
 
+static char secret_text[] = "s3cret", header_name[] = "X-API-Key", empty[] = "";
+
+/* Options of a worker with this credential and no other. */
+static struct worker_options options_of(enum auth_kind kind)
+{
+    return (struct worker_options){.auth = (int)kind,
+                                   .api_key = secret_text,
+                                   .api_key_header = header_name,
+                                   .basic_user = empty,
+                                   .oauth_token_url = empty,
+                                   .oauth_client_id = empty,
+                                   .oauth_scope = empty,
+                                   .oauth_audience = empty,
+                                   .tls_cert_file = empty,
+                                   .tls_key_file = empty};
+}
+
 static void the_largest_event_that_intake_lets_in_fits(void **state)
 {
     (void)state;
@@ -113,20 +135,32 @@ static void the_largest_event_that_intake_lets_in_fits(void **state)
     const struct header_text headers[] = {
         {"ce_specversion", "1.0"}, {"ce_id", wide},      {"ce_source", wide}, {"ce_type", "order.cancelled"},
         {"ce_time", wide},         {"ce_subject", wide}, {NULL, NULL}};
+    static char token[AUTH_VALUE_BYTES_MAX + 1];
+    char webhook[] = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    struct worker_options opt = options_of(AUTH_APIKEY);
+    opt.webhook_secret = webhook;
+    struct auth *auth = auth_new(&opt, NULL);
+    memset(token, 'x', sizeof token - 1); /* as long as any kind's value may be */
+    buf_reset(&auth->value);
+    assert_int_equal(buf_puts(&auth->value, token), 0);
     struct record *rec = record_of(STREAM_SOURCE, "o-17", "{\"customer\":\"c-9\"}", headers);
-    build(rec, NULL);
+    build(rec, auth);
+    assert_non_null(line_of("webhook-signature"));
     record_free(rec);
+    auth_free(auth);
 }
 
 static void the_api_key_goes_out_and_is_cut_out_of_texts(void **state)
 {
     (void)state;
-    struct err err = {0};
-    struct auth *auth = auth_apikey_new("X-API-Key", "s3cret", &err);
+    struct worker_options opt = options_of(AUTH_AUTO);
+    struct auth *auth = auth_new(&opt, NULL);
     assert_non_null(auth);
+    assert_int_equal(auth->kind, AUTH_APIKEY);
     struct record *rec = record_of(STREAM_SOURCE, "o-17", "{\"customer\":\"c-9\"}", order_placed);
     build(rec, auth);
     assert_string_equal(line_of("X-API-Key"), "X-API-Key: s3cret");
+    assert_null(line_of("webhook-signature"));
     struct buf out;
     buf_init(&out, 200);
     const char *echo = "key s3cret, again s3crets3cret.";
@@ -137,17 +171,36 @@ static void the_api_key_goes_out_and_is_cut_out_of_texts(void **state)
     auth_free(auth);
 }
 
-static void an_api_key_or_name_that_breaks_a_header_is_refused(void **state)
+static void no_credential_is_sent_with_none_though_a_secret_is_given(void **state)
 {
     (void)state;
-    struct err err = {0};
-    assert_null(auth_apikey_new("X-API-Key", "a\nb", &err));
-    assert_int_equal(err.kind, ERR_PERMANENT);
-    assert_null(strstr(err.message, "a\nb")); /* never the secret itself */
-    err_clear(&err);
-    assert_null(auth_apikey_new("X API", "a", &err));
-    assert_int_equal(err.kind, ERR_PERMANENT);
-    assert_null(auth_apikey_new("", "a", NULL));
+    struct worker_options opt = options_of(AUTH_NONE);
+    struct auth *auth = auth_new(&opt, NULL);
+    struct record *rec = record_of(STREAM_SOURCE, "o-17", "{\"customer\":\"c-9\"}", order_placed);
+    build(rec, auth);
+    assert_null(line_of("X-API-Key"));
+    assert_null(line_of("Authorization"));
+    record_free(rec);
+    auth_free(auth);
+}
+
+static void a_signed_request_carries_the_id_that_is_signed(void **state)
+{
+    (void)state;
+    char webhook[] = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    struct worker_options opt = options_of(AUTH_NONE);
+    opt.webhook_secret = webhook;
+    struct auth *auth = auth_new(&opt, NULL);
+    assert_non_null(auth);
+    struct record *rec = record_of(STREAM_SOURCE, "o-17", "{\"customer\":\"c-9\"}", order_placed);
+    build(rec, auth);
+    char signature[AUTH_WEBHOOK_SIGNATURE_BYTES];
+    auth_webhook_sign(&auth->webhook, "0190-e1", 1700000000, rec->request.body, signature);
+    assert_string_equal(line_of("webhook-id"), "webhook-id: 0190-e1");
+    assert_string_equal(line_of("webhook-timestamp"), "webhook-timestamp: 1700000000");
+    assert_string_equal(line_of("webhook-signature") + strlen("webhook-signature: "), signature);
+    record_free(rec);
+    auth_free(auth);
 }
 
 static void a_curl_code_means_the_same_before_and_after_sending_only_where_it_may(void **state)
@@ -206,7 +259,8 @@ int main(void)
         cmocka_unit_test(dead_letter_and_callers_headers_are_not_sent),
         cmocka_unit_test(the_largest_event_that_intake_lets_in_fits),
         cmocka_unit_test(the_api_key_goes_out_and_is_cut_out_of_texts),
-        cmocka_unit_test(an_api_key_or_name_that_breaks_a_header_is_refused),
+        cmocka_unit_test(no_credential_is_sent_with_none_though_a_secret_is_given),
+        cmocka_unit_test(a_signed_request_carries_the_id_that_is_signed),
         cmocka_unit_test(a_curl_code_means_the_same_before_and_after_sending_only_where_it_may),
         cmocka_unit_test(no_code_after_sending_counts_as_surely_not_executed),
     };

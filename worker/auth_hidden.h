@@ -1,0 +1,20 @@
+/* The words that must not show in anything a person reads, and taking them out of texts. */
+#pragma once
+
+#include "common/buf.h"
+
+/* A secret may come back as it was sent, or quoted by JSON or a form. The value before the last change may still be echoed. */
+enum { HIDDEN_RAW, HIDDEN_PERCENT, HIDDEN_JSON, HIDDEN_FORMS };
+#define HIDDEN_AGES 2
+struct auth_hidden {
+    char *form[HIDDEN_AGES][HIDDEN_FORMS]; /* newest first; NULL: none, or the same as the raw one */
+};
+
+/* text becomes the newest value; no effect when it is that already. Values of fewer than 4 bytes cannot be told from other text. */
+void auth_hidden_add(struct auth_hidden *h, const char *text);
+void auth_hidden_done(struct auth_hidden *h);
+#define HIDDEN_TAIL_MIN                                                                                      \
+    6 /* so much of a word's beginning at the very end of a text is taken out too: it may have been cut */
+/* Append text to out with each occurrence of any of these words replaced by "[redacted]". Takes time len * words. */
+NODISCARD int auth_hidden_redact(const struct auth_hidden *hidden, size_t count, const char *text, size_t len,
+                                 struct buf *out);

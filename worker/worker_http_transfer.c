@@ -1,0 +1,230 @@
+/* Sets a transfer up once, bounds what its answer may be, and says how it ended. */
+#include "worker/worker_http_transfer.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/clock.h"
+#include "worker/worker_http.h"
+
+/* ---- an answer comes in -------------------------------------------------------------------------------------------------- */
+
+/* Returning less than what came makes curl end the request with CURLE_WRITE_ERROR: over the cap is garbage. */
+static size_t on_body(char *data, size_t size, size_t n, void *context)
+{
+    struct transfer *t = context;
+    return buf_append(&t->body, data, size * n) < 0 ? 0 : size * n;
+}
+
+static size_t on_header(char *data, size_t size, size_t n, void *context)
+{
+    static const char name[] = "retry-after:";
+    struct transfer *t = context;
+    size_t len = size * n;
+
+    t->header_bytes += len;
+    if (t->header_bytes > HTTP_HEADER_BYTES_MAX)
+        return 0;
+    if (len >= sizeof name - 1 && strncasecmp(data, name, sizeof name - 1) == 0) {
+        size_t room = len - (sizeof name - 1);
+        if (room < sizeof t->retry_after) {
+            memcpy(t->retry_after, data + sizeof name - 1, room);
+            t->retry_after[room] = '\0';
+        }
+    }
+    return len;
+}
+
+/*
+ * The address is the one that is connected to, so a name that is resolved anew to another address does not get around this. A connection
+ * that is used again was let through when it was made.
+ */
+static curl_socket_t on_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    struct transfer *t = context;
+    (void)purpose;
+    if (!address_is_private(&address->addr))
+        return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    address_text(&address->addr, t->refused);
+    return CURL_SOCKET_BAD;
+}
+
+/* ---- set up --------------------------------------------------------------------------------------------------------------- */
+
+static void setup_protocol(const struct transfer *t, const struct worker_options *o)
+{
+    bool two = t->to == TO_API && o->http_version == 1;
+    curl_easy_setopt(t->easy, CURLOPT_HTTP_VERSION,
+                     (long)(two ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
+    curl_easy_setopt(t->easy, CURLOPT_PIPEWAIT,
+                     two ? 1L : 0L); /* for a stream rather than a connection more */
+    curl_easy_setopt(t->easy, CURLOPT_FOLLOWLOCATION, 0L);
+    curl_easy_setopt(t->easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(t->easy, CURLOPT_PATH_AS_IS, 1L);
+    curl_easy_setopt(t->easy, CURLOPT_TCP_NODELAY, 1L);
+    curl_easy_setopt(t->easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(t->easy, CURLOPT_BUFFERSIZE, 16384L);
+    curl_easy_setopt(t->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(o->connect_timeout / NS_PER_MS));
+    curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, (long)(o->request_timeout / NS_PER_MS));
+}
+
+static void setup_tls(const struct transfer *t, const struct worker_options *o)
+{
+    const char *ca = t->to == TO_TOKEN_SERVER && *o->oauth_ca_file ? o->oauth_ca_file : o->tls_ca_file;
+    curl_easy_setopt(t->easy, CURLOPT_SSLVERSION,
+                     (long)(o->tls_min_version == 0 ? CURL_SSLVERSION_TLSv1_2 : CURL_SSLVERSION_TLSv1_3));
+    curl_easy_setopt(t->easy, CURLOPT_CA_CACHE_TIMEOUT, 60L); /* of a day: a changed file is to be noticed */
+    if (*ca)
+        curl_easy_setopt(t->easy, CURLOPT_CAINFO, ca);
+    if (*o->tls_ca_file)
+        curl_easy_setopt(t->easy, CURLOPT_PROXY_CAINFO, o->tls_ca_file);
+}
+
+/* What environment variables name is asked only where that is wanted. */
+static void setup_proxy(const struct transfer *t, const struct worker_options *o)
+{
+    if (strcmp(o->proxy, "environment") == 0)
+        return;
+    curl_easy_setopt(t->easy, CURLOPT_PROXY, o->proxy);
+    curl_easy_setopt(t->easy, CURLOPT_NOPROXY, "");
+    if (*o->proxy_user)
+        curl_easy_setopt(t->easy, CURLOPT_PROXYUSERNAME, o->proxy_user);
+}
+
+void transfer_init(struct transfer *t, const struct worker *w, enum transfer_to to, CURLSH *sessions,
+                   void *context)
+{
+    const struct worker_options *o = &w->opt;
+
+    *t = (struct transfer){.w = w, .to = to, .easy = curl_easy_init()};
+    ENSURE(t->easy);
+    buf_init(&t->body, to == TO_API ? (size_t)o->response_body_max : AUTH_OAUTH_ANSWER_BYTES_MAX);
+    curl_easy_setopt(t->easy, CURLOPT_PRIVATE, context);
+    curl_easy_setopt(t->easy, CURLOPT_NOSIGNAL, 1L);
+    /* A resolver that hangs is left to end by itself: without this the loop would wait for it at each timeout. */
+    curl_easy_setopt(t->easy, CURLOPT_QUICK_EXIT, 1L);
+    curl_easy_setopt(t->easy, CURLOPT_SHARE, sessions);
+    curl_easy_setopt(t->easy, CURLOPT_ERRORBUFFER, t->error);
+    curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
+    curl_easy_setopt(t->easy, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(t->easy, CURLOPT_HEADERDATA, t);
+    if (o->refuse_private) {
+        curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETFUNCTION, on_socket);
+        curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETDATA, t);
+    }
+    setup_protocol(t, o);
+    setup_tls(t, o);
+    setup_proxy(t, o);
+}
+
+void transfer_done(struct transfer *t)
+{
+    curl_easy_cleanup(t->easy);
+    buf_done(&t->body);
+}
+
+/*
+ * As text, not as a path: curl compares what it was given, so a connection or TLS session made with the old certificate is not
+ * taken for the new one.
+ */
+static void take_identity(struct transfer *t, const struct auth_identity *id)
+{
+    struct curl_blob cert = {.data = id->cert, .len = strlen(id->cert), .flags = CURL_BLOB_COPY};
+    struct curl_blob key = {.data = id->key, .len = strlen(id->key), .flags = CURL_BLOB_COPY};
+    curl_easy_setopt(t->easy, CURLOPT_SSLCERT_BLOB, &cert);
+    curl_easy_setopt(t->easy, CURLOPT_SSLKEY_BLOB, &key);
+    t->identity = id->generation;
+}
+
+void transfer_begin(struct transfer *t)
+{
+    const struct auth *auth = t->w->auth;
+    const char *proxy_password = auth_secret_text(auth, AUTH_WORD_PROXY);
+
+    buf_reset(&t->body);
+    t->header_bytes = 0;
+    t->retry_after[0] = '\0';
+    t->error[0] = '\0';
+    t->refused[0] = '\0';
+    if (t->to == TO_API && t->identity != auth->identity.generation)
+        take_identity(t, &auth->identity);
+    if (proxy_password)
+        curl_easy_setopt(t->easy, CURLOPT_PROXYPASSWORD, proxy_password);
+}
+
+/* ---- how it ended ---------------------------------------------------------------------------------------------------------- */
+
+/* The proxy let nothing through: what was sent was our question to it. */
+static bool proxy_refused(const struct transfer *t)
+{
+    long status = 0;
+    if (*t->w->opt.proxy == '\0')
+        return false;
+    curl_easy_getinfo(t->easy, CURLINFO_HTTP_CONNECTCODE, &status);
+    return status != 0 && status / 100 != 2;
+}
+
+bool transfer_sent(const struct transfer *t)
+{
+    long bytes = 0;
+    curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &bytes);
+    return bytes > 0 && !proxy_refused(t);
+}
+
+enum transport transfer_transport(const struct transfer *t, CURLcode code)
+{
+    if (code == CURLE_COULDNT_CONNECT && t->refused[0])
+        return TRANSPORT_REFUSED;
+    return http_transport((int)code, transfer_sent(t));
+}
+
+void transfer_trouble(const struct transfer *t, CURLcode code, char out[HTTP_TROUBLE_BYTES])
+{
+    if (code == CURLE_COULDNT_CONNECT && t->refused[0])
+        snprintf(out, HTTP_TROUBLE_BYTES, "the address %s is not public, and refuse_private is set",
+                 t->refused);
+    else if (code == CURLE_WRITE_ERROR)
+        snprintf(out, HTTP_TROUBLE_BYTES, "the answer is larger than %s",
+                 t->header_bytes > HTTP_HEADER_BYTES_MAX ? "64 KiB of headers" : "response_body_max");
+    else
+        snprintf(out, HTTP_TROUBLE_BYTES, "%s", t->error[0] ? t->error : curl_easy_strerror(code));
+}
+
+/* Every code that is not here is a broken connection: after sending it is ambiguous. */
+static const struct {
+    CURLcode code;
+    enum transport sent, unsent;
+} transports[] = {
+    {CURLE_OK, TRANSPORT_OK, TRANSPORT_OK},
+    {CURLE_COULDNT_RESOLVE_HOST, TRANSPORT_CONNECT, TRANSPORT_CONNECT},
+    {CURLE_COULDNT_RESOLVE_PROXY, TRANSPORT_CONNECT, TRANSPORT_CONNECT},
+    {CURLE_COULDNT_CONNECT, TRANSPORT_CONNECT, TRANSPORT_CONNECT},
+    {CURLE_SSL_CONNECT_ERROR, TRANSPORT_CONNECT, TRANSPORT_CONNECT},
+    {CURLE_OPERATION_TIMEDOUT, TRANSPORT_TIMEOUT, TRANSPORT_TIMEOUT_CONNECT},
+    {CURLE_WEIRD_SERVER_REPLY, TRANSPORT_GARBAGE, TRANSPORT_GARBAGE},
+    {CURLE_UNSUPPORTED_PROTOCOL, TRANSPORT_GARBAGE,
+     TRANSPORT_REFUSED}, /* after sending: an answer that is not HTTP/1.x */
+    {CURLE_WRITE_ERROR, TRANSPORT_GARBAGE, TRANSPORT_GARBAGE}, /* our caps on headers and body */
+#if LIBCURL_VERSION_NUM >= 0x080600
+    {CURLE_TOO_LARGE, TRANSPORT_GARBAGE, TRANSPORT_GARBAGE},
+#endif
+    {CURLE_BAD_CONTENT_ENCODING, TRANSPORT_GARBAGE, TRANSPORT_GARBAGE},
+    {CURLE_FILESIZE_EXCEEDED, TRANSPORT_GARBAGE, TRANSPORT_GARBAGE},
+    {CURLE_URL_MALFORMAT, TRANSPORT_REFUSED, TRANSPORT_REFUSED},
+    {CURLE_PEER_FAILED_VERIFICATION, TRANSPORT_REFUSED, TRANSPORT_REFUSED},
+    {CURLE_SSL_CERTPROBLEM, TRANSPORT_REFUSED, TRANSPORT_REFUSED},
+    {CURLE_SSL_CACERT_BADFILE, TRANSPORT_REFUSED, TRANSPORT_REFUSED},
+    {CURLE_SSL_CIPHER, TRANSPORT_REFUSED, TRANSPORT_REFUSED},
+    {CURLE_SSL_ISSUER_ERROR, TRANSPORT_REFUSED, TRANSPORT_REFUSED},
+    {CURLE_SSL_INVALIDCERTSTATUS, TRANSPORT_REFUSED, TRANSPORT_REFUSED},
+    {CURLE_SSL_PINNEDPUBKEYNOTMATCH, TRANSPORT_REFUSED, TRANSPORT_REFUSED},
+};
+
+enum transport http_transport(int curl_code, bool sent)
+{
+    for (size_t i = 0; i < ARRAY_LEN(transports); i++)
+        if ((int)transports[i].code == curl_code)
+            return sent ? transports[i].sent : transports[i].unsent;
+    return sent ? TRANSPORT_RESET : TRANSPORT_CONNECT;
+}
