@@ -61,39 +61,39 @@ struct relay_core *relay_core_new(const struct relay_core_config *cfg, struct er
     lease_init(&c->lease, cfg->lease_ttl_ns);
     if (keyset_init(&c->keys, (size_t)cfg->parked_keys_max, err) < 0 ||
         ledger_init(&c->ledger, (size_t)cfg->window_messages + PAGES_AHEAD * (size_t)cfg->page_rows, err) <
-            0) {
+            0 ||
+        (cfg->kind != RELAY_KIND_TABLE &&
+         stream_init(&c->stream, c->ledger.capacity, cfg->page_rows, err) < 0)) {
         relay_core_free(c);
         return NULL;
     }
     return c;
 }
 
-static void drop_parks(struct relay_core *c, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        free(c->parks[i].detail);
-    c->park_count -= count;
-    memmove(c->parks, c->parks + count, c->park_count * sizeof(c->parks[0]));
-}
-
 void relay_core_free(struct relay_core *c)
 {
     if (!c)
         return;
-    drop_parks(c, c->park_count);
+    core_drop_parks(c, c->park_count);
     position_done(&c->saving);
     cursor_done(&c->cursor);
     ledger_done(&c->ledger);
     keyset_done(&c->keys);
+    stream_done(&c->stream);
     free(c);
 }
 
 /* ---- dropping -------------------------------------------------------------------------------------------------- */
 
+/* No row of any page is needed, but what is parked by its content and left the ledger. */
 static void release_pages(struct relay_core *c)
 {
-    for (int i = 0; i < c->page_count; i++)
+    for (int i = 0; i < c->page_count; i++) {
         c->pages[i].end = c->ledger.next;
+        c->pages[i].holds = 0;
+        for (size_t k = 0; k < c->park_count; k++)
+            c->pages[i].holds += c->parks[k].page == c->pages[i].page;
+    }
 }
 
 /* Everything read or sent but not settled is forgotten; reports for it will find nothing. */
@@ -110,18 +110,21 @@ static void drop_rows(struct relay_core *c)
         c->db_stale = true;
 }
 
-/* Publish again from what is settled. */
-static void rewind_rows(struct relay_core *c)
+void core_rewind(struct relay_core *c)
 {
     c->counts.rewinds++;
     drop_rows(c);
     cursor_rewind(&c->cursor);
+    if (stream_up(&c->stream))
+        core_stream_off(c);
+    c->stream.caught_up = false;
 }
 
 static void stop_working(struct relay_core *c)
 {
     drop_rows(c);
-    drop_parks(c, c->park_count);
+    core_drop_parks(c, c->park_count);
+    core_stream_off(c);
     position_done(&c->saving);
     cursor_done(&c->cursor);
     lease_lost(&c->lease);
@@ -166,9 +169,23 @@ void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struc
     c->counts.leases_taken++;
     lease_taken(&c->lease, epoch);
     cursor_load(&c->cursor, p);
+    c->stream.confirm_lsn = c->cursor.lsn;
     c->look_at = c->saved_at = now;
     c->row_seen_ns = now;
     c->maintain_at = now + c->cfg.maintain_ns;
+}
+
+static void take_look(struct relay_core *c, int64_t now, struct look *look)
+{
+    uint64_t lsn = look->lsn, next_xid = look->next_xid;
+    enum cursor_news news = cursor_look(&c->cursor, look);
+
+    if (news == CURSOR_BATCH)
+        c->counts.batches++;
+    if (news == CURSOR_NOTHING)
+        c->stream.caught_up = true;
+    if (news != CURSOR_FAILED)
+        core_stream_looked(c, now, lsn, next_xid);
 }
 
 void relay_core_looked(struct relay_core *c, int64_t now, struct look *look)
@@ -179,8 +196,11 @@ void relay_core_looked(struct relay_core *c, int64_t now, struct look *look)
         snapshot_done(&look->snapshot);
         return;
     }
-    if (cursor_look(&c->cursor, look))
-        c->counts.batches++;
+    if (c->stream.state == STREAM_LIVE) {
+        core_stream_hold_look(c, now, look);
+        return;
+    }
+    take_look(c, now, look);
     if (now - c->row_seen_ns < BUSY_HOLD_NS)
         c->look_delay_ns = c->cfg.poll_busy_ns;
     else if (c->look_delay_ns < c->cfg.poll_idle_ns / 2)
@@ -188,24 +208,39 @@ void relay_core_looked(struct relay_core *c, int64_t now, struct look *look)
     else
         c->look_delay_ns = c->cfg.poll_idle_ns;
     c->look_at = now + c->look_delay_ns;
+    core_stream_ground(c, now);
 }
 
-static void add_page(struct relay_core *c, void *page)
+void core_add_page(struct relay_core *c, void *page)
 {
     ENSURE(c->page_count < PAGES_MAX);
-    c->pages[c->page_count++] = (struct held_page){page, c->ledger.end};
+    c->pages[c->page_count++] = (struct held_page){.page = page, .end = c->ledger.end};
 }
 
-void relay_core_page(struct relay_core *c, int64_t now, void *page, const struct relay_row *rows, int count,
-                     bool more)
+static void set_page_end(struct relay_core *c, const void *page, uint64_t end)
 {
-    db_ended(c, RELAY_READ);
-    if (c->db_stale || c->draining) {
-        c->db_stale = false;
-        add_page(c, page);
-        release_pages(c);
-        return;
-    }
+    for (int i = 0; i < c->page_count; i++)
+        if (c->pages[i].page == page)
+            c->pages[i].end = end;
+}
+
+void core_hold_waiting(struct relay_core *c, void *page)
+{
+    c->stream.waiting_page = page;
+    set_page_end(c, page, UINT64_MAX);
+}
+
+void core_release_waiting(struct relay_core *c)
+{
+    c->stream.waiting_count = 0;
+    if (c->stream.waiting_page)
+        set_page_end(c, c->stream.waiting_page, c->ledger.end);
+    c->stream.waiting_page = NULL;
+}
+
+/* false: the batch is dropped. */
+static bool add_rows(struct relay_core *c, void *page, const struct relay_row *rows, int count)
+{
     for (int i = 0; i < count; i++) {
         const struct ledger_entry e = {.id = rows[i].id,
                                        .key = keyset_hash(rows[i].topic, rows[i].key),
@@ -213,18 +248,45 @@ void relay_core_page(struct relay_core *c, int64_t now, void *page, const struct
                                        .created_ns = rows[i].created_ns,
                                        .page = page,
                                        .row = i};
+        enum cursor_skim skim = cursor_skim(&c->cursor, e.id);
+        uint64_t seq;
 
-        ledger_add(&c->ledger, &e);
-        cursor_row_read(&c->cursor, rows[i].id);
+        if (skim == SKIM_WRONG)
+            return false;
+        if (skim == SKIM_ROW)
+            continue;
+        seq = ledger_add(&c->ledger, &e);
+        if (c->stream.ring)
+            *stream_origin(&c->stream, seq) = (struct stream_origin){0};
+        cursor_row_read(&c->cursor, e.id);
     }
-    add_page(c, page);
-    cursor_page_end(&c->cursor, more);
+    return true;
+}
+
+void relay_core_page(struct relay_core *c, int64_t now, void *page, const struct relay_row *rows, int count,
+                     bool more)
+{
+    bool whole;
+
+    db_ended(c, RELAY_READ);
+    if (c->db_stale || c->draining) {
+        c->db_stale = false;
+        core_add_page(c, page);
+        release_pages(c);
+        return;
+    }
+    whole = add_rows(c, page, rows, count) && (more || cursor_skim(&c->cursor, 0) != SKIM_WRONG);
+    core_add_page(c, page);
+    if (whole)
+        cursor_page_end(&c->cursor, more);
+    c->stream.caught_up = c->stream.caught_up || (!more && c->first_page);
     c->counts.read += count;
     if (count > 0) {
         c->row_seen_ns = now;
         if (c->look_at > now + c->cfg.poll_busy_ns)
             c->look_at = now + c->cfg.poll_busy_ns;
     }
+    core_stream_ground(c, now);
 }
 
 void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, size_t count, int64_t retries)
@@ -247,48 +309,14 @@ void relay_core_maintained(struct relay_core *c, int64_t now)
     c->maintain_at = now + c->cfg.maintain_ns;
 }
 
-/* ---- settling -------------------------------------------------------------------------------------------------- */
-
-/* Rows leave the ledger in order; the position follows them. A parked one is stored with the position past
- * it. */
-void core_settle_prefix(struct relay_core *c)
-{
-    for (;;) {
-        struct ledger_entry *e = ledger_first_settled(&c->ledger);
-
-        if (!e || (e->parked && c->park_count == PARKS_MAX))
-            return;
-        if (e->parked) {
-            c->parks[c->park_count++] =
-                (struct relay_park){.id = e->id, .reason = e->reason, .detail = e->detail};
-            e->detail = NULL;
-            c->parks_in_ledger--;
-        }
-        cursor_row_settled(&c->cursor, e->id);
-        ledger_pop(&c->ledger);
-    }
-}
-
-void core_park(struct relay_core *c, struct ledger_entry *e, enum park_reason reason, const char *detail)
-{
-    e->parked = true;
-    e->reason = reason;
-    e->detail = detail ? strdup(detail) : NULL;
-    c->parks_in_ledger++;
-    c->park_events++;
-    c->counts.parked++;
-    c->counts.parked_by[reason]++;
-    if (c->cfg.park_key && e->key != 0 && !keyset_add(&c->keys, e->key))
-        c->counts.keys_overflow++;
-    ledger_settle(&c->ledger, e);
-}
+/* ---- reports ---------------------------------------------------------------------------------------------------- */
 
 /* Which row of a refused request was it? Publish again what was outstanding, one row at a time, until all of
  * it has its own answer. */
 static void become_careful(struct relay_core *c)
 {
     c->careful_left = c->ledger.next - c->ledger.base;
-    rewind_rows(c);
+    core_rewind(c);
 }
 
 void relay_core_report(struct relay_core *c, int64_t now, uint64_t seq, enum relay_result result,
@@ -299,7 +327,7 @@ void relay_core_report(struct relay_core *c, int64_t now, uint64_t seq, enum rel
     if (!e)
         return;
     if (result == RELAY_FAILED) {
-        rewind_rows(c);
+        core_rewind(c);
         c->publish_at = now + FAILED_PAUSE_NS;
         return;
     }
@@ -330,7 +358,7 @@ void relay_core_producer_lost(struct relay_core *c, int64_t now)
 {
     (void)now;
     if (c->lease.held)
-        rewind_rows(c);
+        core_rewind(c);
     c->purge = false; /* the new client holds nothing */
 }
 
@@ -342,14 +370,17 @@ void relay_core_saved(struct relay_core *c, int64_t now, bool held)
         stop_working(c);
         c->acquire_at = now + c->cfg.standby_poll_ns;
     } else {
-        lease_renewed(&c->lease);
-        drop_parks(c, c->parks_saving);
+        lease_renewed(&c->lease, c->saving_idle);
+        core_drop_parks(c, c->parks_saving);
         c->parks_saving = 0;
+        c->stream.confirm_lsn = c->saving.lsn;
         position_done(&c->saving);
-        if (c->db == RELAY_RELEASE)
+        if (c->db == RELAY_RELEASE) {
+            c->stream.farewell = stream_up(&c->stream);
             stop_working(c);
-        else
+        } else {
             core_settle_prefix(c);
+        }
     }
     c->db = DB_IDLE;
     c->saved_at = now;
@@ -361,6 +392,9 @@ void relay_core_stop(struct relay_core *c, int64_t now, bool at_once)
     c->draining = true;
     ledger_drop_unsent(&c->ledger);
     release_pages(c);
+    c->stream.waiting_count = 0;
+    c->stream.waiting_page = NULL;
+    c->stream.skipped_lsn = 0; /* it stood behind what is dropped */
     if (at_once && !c->at_once) {
         c->at_once = true;
         drop_rows(c);
@@ -393,5 +427,8 @@ struct relay_counts relay_core_counts(const struct relay_core *c)
     n.parked_keys = (int64_t)c->keys.count;
     n.oldest_created_ns = oldest ? oldest->created_ns : 0;
     n.careful = c->careful_left > 0;
+    n.streaming = c->stream.state == STREAM_LIVE;
+    n.confirmed_lsn = c->stream.told_lsn;
+    n.received_lsn = c->stream.received_lsn;
     return n;
 }

@@ -3,6 +3,8 @@
 
 #include "producer/relay/core/core_state.h"
 
+#define REFRESH_XIPS 1024 /* so many transactions more in the position's list make a look due at once */
+
 /* ---- what the database is asked next --------------------------------------------------------------------------- */
 
 /* Each answers when its statement is due, CLOCK_NEVER: not while things are as they are. */
@@ -10,6 +12,20 @@
 static bool working(const struct relay_core *c)
 {
     return c->lease.held && !c->draining;
+}
+
+/* Nothing is on its way, and nothing needs storing: with the stream up, nothing needs to be asked either. */
+static bool at_rest(const struct relay_core *c)
+{
+    return c->stream.state == STREAM_LIVE && ledger_held(&c->ledger) == 0 && c->stream.waiting_count == 0 &&
+           c->park_count == 0 && !c->draining;
+}
+
+/* After so long without a row that the outbox was maintained since. */
+static bool may_idle(const struct relay_core *c, int64_t now)
+{
+    return at_rest(c) && !c->stream.grown && !c->stream.refresh_held && c->keys_loaded &&
+           now - c->row_seen_ns >= 2 * c->cfg.maintain_ns;
 }
 
 static int64_t acquire_due(const struct relay_core *c)
@@ -24,6 +40,12 @@ static int64_t release_due(const struct relay_core *c)
     return c->lease.held && c->draining && quiet && c->parks_in_ledger == 0 ? 0 : CLOCK_NEVER;
 }
 
+/* So much was written by others that the slot should follow, though no row of ours came. */
+static bool log_moved(const struct relay_core *c)
+{
+    return stream_up(&c->stream) && c->cursor.lsn >= c->stream.confirm_lsn + (uint64_t)c->cfg.status_bytes;
+}
+
 static int64_t save_due(const struct relay_core *c)
 {
     int64_t at = lease_renew_at(&c->lease);
@@ -32,8 +54,12 @@ static int64_t save_due(const struct relay_core *c)
         return CLOCK_NEVER;
     if (c->park_count > 0 && (!c->keys_loaded || c->park_count == PARKS_MAX))
         return 0;
+    if (c->lease.idle && !at_rest(c))
+        return 0;
     if ((c->cursor.changed || c->park_count > 0) && c->saved_at + c->cfg.save_ns < at)
         at = c->saved_at + c->cfg.save_ns;
+    if (log_moved(c) && c->saved_at + c->cfg.refresh_ns < at)
+        at = c->saved_at + c->cfg.refresh_ns;
     return at;
 }
 
@@ -48,19 +74,32 @@ static int64_t keys_due(const struct relay_core *c)
 
 static int64_t maintain_due(const struct relay_core *c)
 {
-    return working(c) ? c->maintain_at : CLOCK_NEVER;
+    return working(c) && !c->lease.idle && c->cfg.kind != RELAY_KIND_MESSAGE ? c->maintain_at : CLOCK_NEVER;
 }
 
 static int64_t read_due(const struct relay_core *c)
 {
-    bool room = c->page_count < PAGES_AHEAD && ledger_room(&c->ledger) >= (size_t)c->cfg.page_rows;
+    size_t rows = (size_t)c->cfg.page_rows + (size_t)c->stream.waiting_count;
+    bool room = c->page_count < PAGES_AHEAD && ledger_room(&c->ledger) >= rows;
 
     return working(c) && c->keys_loaded && room && cursor_reading(&c->cursor) ? 0 : CLOCK_NEVER;
 }
 
+/* While rows come by the stream, a look only shortens the list of transactions in the position. */
+static int64_t refresh_due(const struct relay_core *c)
+{
+    const struct stream *s = &c->stream;
+
+    if (!s->grown || s->refresh_held)
+        return CLOCK_NEVER;
+    return c->cursor.prev.snapshot.xip_count > REFRESH_XIPS + s->refresh_xips ? 0 : s->refresh_at;
+}
+
 static int64_t look_due(const struct relay_core *c)
 {
-    return working(c) && c->keys_loaded && cursor_can_look(&c->cursor) ? c->look_at : CLOCK_NEVER;
+    if (!working(c) || !c->keys_loaded || !cursor_can_look(&c->cursor) || c->cfg.kind == RELAY_KIND_MESSAGE)
+        return CLOCK_NEVER;
+    return c->stream.state == STREAM_LIVE ? refresh_due(c) : c->look_at;
 }
 
 /* In the order of precedence: what is due and stands higher goes first. */
@@ -93,13 +132,16 @@ static int64_t statement_due(const struct relay_core *c, int64_t now, enum relay
     return soonest;
 }
 
-static bool fill_save(struct relay_core *c, struct relay_action *a)
+static bool fill_save(struct relay_core *c, int64_t now, struct relay_action *a)
 {
     position_done(&c->saving);
     if (cursor_position(&c->cursor, &c->saving, NULL) < 0)
         return false;
     c->cursor.changed = false;
     c->parks_saving = c->park_count;
+    c->saving_idle = a->kind == RELAY_SAVE && may_idle(c, now);
+    a->idle = c->saving_idle;
+    a->flush = c->cfg.kind == RELAY_KIND_MESSAGE && c->park_count > 0;
     a->position = &c->saving;
     a->parks = c->parks;
     a->park_count = c->parks_saving;
@@ -118,14 +160,17 @@ static bool next_statement(struct relay_core *c, int64_t now, struct relay_actio
         lease_asked(&c->lease, now);
     if (kind == RELAY_SAVE || kind == RELAY_RELEASE) {
         c->saved_at = now;
-        if (!fill_save(c, a))
+        if (!fill_save(c, now, a))
             return false; /* no memory: asked for again after save_ns */
     } else if (kind == RELAY_READ) {
         c->counts.pages++;
+        c->first_page = c->cursor.read_id == 0;
         a->bounds = cursor_page_bounds(&c->cursor);
         a->limit = c->cfg.page_rows;
     } else if (kind == RELAY_LOOK) {
         c->counts.looks++;
+        c->stream.look_counts = c->stream.state == STREAM_OVERLAP;
+        c->stream.grown = false;
     } else if (kind == RELAY_LOAD_KEYS) {
         c->park_events_at_load = c->park_events;
         a->limit = c->cfg.parked_keys_max + 1;
@@ -180,15 +225,84 @@ static bool next_publish(struct relay_core *c, int64_t now, struct relay_action 
     return false;
 }
 
+/* ---- the stream ------------------------------------------------------------------------------------------------ */
+
+static int64_t stream_due(const struct relay_core *c)
+{
+    const struct stream *s = &c->stream;
+    bool ground = s->caught_up && !cursor_reading(&c->cursor);
+    bool careful = c->careful_left > 0 && ledger_held(&c->ledger) > 0; /* the rows come by the table */
+
+    if (c->cfg.kind == RELAY_KIND_TABLE || !working(c) || !c->keys_loaded || s->state != STREAM_OFF)
+        return CLOCK_NEVER;
+    if (c->cfg.kind == RELAY_KIND_WAL && (!ground || careful))
+        return CLOCK_NEVER;
+    return s->ask_at;
+}
+
+static int64_t status_due(const struct relay_core *c)
+{
+    const struct stream *s = &c->stream;
+
+    if (!stream_up(s))
+        return CLOCK_NEVER;
+    if (s->want_status || s->confirm_lsn >= s->told_lsn + (uint64_t)c->cfg.status_bytes)
+        return 0;
+    return s->status_at;
+}
+
+static bool next_status(struct relay_core *c, int64_t now, struct relay_action *a)
+{
+    struct stream *s = &c->stream;
+
+    if (status_due(c) > now && !s->farewell)
+        return false;
+    s->want_status = s->farewell = false;
+    s->status_at = now + c->cfg.status_ns;
+    s->told_lsn = s->confirm_lsn;
+    c->counts.statuses++;
+    *a = (struct relay_action){.kind = RELAY_STATUS, .lsn = s->confirm_lsn};
+    return true;
+}
+
+static bool next_stream(struct relay_core *c, int64_t now, struct relay_action *a)
+{
+    struct stream *s = &c->stream;
+
+    if (s->told_off && !s->farewell) {
+        s->told_off = false;
+        *a = (struct relay_action){.kind = RELAY_UNSTREAM};
+        return true;
+    }
+    if (s->told_off || stream_due(c) > now)
+        return next_status(c, now, a);
+    s->state = STREAM_ASKED;
+    if (c->cfg.kind == RELAY_KIND_WAL)
+        c->careful_left = 0;
+    *a = (struct relay_action){.kind = RELAY_STREAM, .lsn = c->cursor.lsn};
+    return true;
+}
+
 /* ---- actions --------------------------------------------------------------------------------------------------- */
+
+/* -1: each page is needed still. */
+static int page_to_free(const struct relay_core *c)
+{
+    for (int i = 0; i < c->page_count; i++)
+        if (c->pages[i].end <= c->ledger.next && c->pages[i].holds == 0)
+            return i;
+    return -1;
+}
 
 static bool next_free_page(struct relay_core *c, struct relay_action *a)
 {
-    if (c->page_count == 0 || c->pages[0].end > c->ledger.next)
+    int i = page_to_free(c);
+
+    if (i < 0)
         return false;
-    *a = (struct relay_action){.kind = RELAY_FREE_PAGE, .page = c->pages[0].page};
+    *a = (struct relay_action){.kind = RELAY_FREE_PAGE, .page = c->pages[i].page};
     c->page_count--;
-    memmove(c->pages, c->pages + 1, (size_t)c->page_count * sizeof(c->pages[0]));
+    memmove(c->pages + i, c->pages + i + 1, (size_t)(c->page_count - i) * sizeof(c->pages[0]));
     return true;
 }
 
@@ -210,8 +324,15 @@ bool relay_core_next(struct relay_core *c, int64_t now, struct relay_action *ret
         *ret_action = (struct relay_action){.kind = RELAY_PURGE};
         return true;
     }
+    if (next_stream(c, now, ret_action))
+        return true;
     return next_statement(c, now, ret_action) || next_publish(c, now, ret_action) ||
            next_stopped(c, ret_action);
+}
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
 }
 
 int64_t relay_core_tick(struct relay_core *c, int64_t now)
@@ -219,9 +340,9 @@ int64_t relay_core_tick(struct relay_core *c, int64_t now)
     enum relay_action_kind kind;
     int64_t at;
 
-    if (c->purge || publishable(c, now) || (c->page_count > 0 && c->pages[0].end <= c->ledger.next))
+    if (c->purge || c->stream.told_off || publishable(c, now) || page_to_free(c) >= 0)
         return 0;
-    at = statement_due(c, now, &kind);
+    at = least(statement_due(c, now, &kind), least(stream_due(c), status_due(c)));
     if (ledger_unsent(&c->ledger) && c->publish_at > now && c->publish_at < at)
         at = c->publish_at;
     if (at == CLOCK_NEVER)

@@ -6,9 +6,12 @@
 #include "producer/relay/core/keyset.h"
 #include "producer/relay/core/lease.h"
 #include "producer/relay/core/ledger.h"
+#include "producer/relay/core/stream.h"
 
-#define PAGES_AHEAD 2               /* pages held at once: one being published, the next prefetched */
-#define PAGES_MAX (PAGES_AHEAD + 2) /* with dropped ones that wait for their FREE_PAGE */
+#define PAGES_AHEAD 2 /* pages held at once: one being published, the next prefetched */
+#define PAGES_MAX                                                                                            \
+    (PAGES_AHEAD +                                                                                           \
+     4) /* with dropped ones that wait for their FREE_PAGE, and a read and a streamed one at once */
 /*
  * Parked rows stored by one SAVE; the prefix waits at the limit. The server copies each whole, and the outbox takes payloads of 64 MiB: with
  * many more of them the statement would run into its timeout, each time again.
@@ -20,6 +23,7 @@ enum { DB_IDLE = -1 };
 struct held_page {
     void *page;
     uint64_t end; /* when the ledger's `next` is here, no row of it is needed */
+    int holds;    /* its rows that are parked by their content, and not stored yet */
 };
 
 struct relay_core {
@@ -28,6 +32,7 @@ struct relay_core {
     struct cursor cursor;
     struct ledger ledger;
     struct keyset keys;
+    struct stream stream;
     struct relay_counts counts;
 
     bool connected, draining, at_once, ended;
@@ -48,9 +53,33 @@ struct relay_core {
     size_t parks_in_ledger;
     uint64_t park_events, park_events_at_load;
     struct position saving;
+    bool saving_idle;
+    bool first_page; /* the page that is read begins a batch */
 };
 
+/* ---- core.c ---- */
+void core_add_page(struct relay_core *c, void *page);
+/* What came by the stream in this page waits for a look; it waits no more. */
+void core_hold_waiting(struct relay_core *c, void *page);
+void core_release_waiting(struct relay_core *c);
+/* Everything that is read or sent and not settled is forgotten, and published again from what is settled. */
+void core_rewind(struct relay_core *c);
+
+/* ---- core_settle.c ---- */
 /* Park a row that was sent: it is settled, and stored with the position past it. */
 void core_park(struct relay_core *c, struct ledger_entry *e, enum park_reason reason, const char *detail);
 /* Rows leave the ledger in order; the position follows them. */
 void core_settle_prefix(struct relay_core *c);
+/* The first parked rows are stored, or need not be any more. */
+void core_drop_parks(struct relay_core *c, size_t count);
+
+/* ---- core_stream.c ---- */
+void core_stream_off(struct relay_core *c); /* give it up; the door is told */
+void core_stream_refresh(struct relay_core *c);
+void core_row_settled(struct relay_core *c, const struct ledger_entry *e); /* the row at the ledger's base */
+/* A LOOK that was asked with the stream up; its snapshot is known now. */
+void core_stream_looked(struct relay_core *c, int64_t now, uint64_t lsn, uint64_t next_xid);
+void core_stream_hold_look(struct relay_core *c, int64_t now,
+                           struct look *look); /* the same while rows come by the stream; taken */
+/* More of the table is read: what waits for it may go on. */
+void core_stream_ground(struct relay_core *c, int64_t now);

@@ -61,14 +61,34 @@ void cursor_done(struct cursor *c)
     *c = (struct cursor){0};
 }
 
+/* The transaction that is finished in cur and not in prev, when it is one only. */
+static uint64_t only_between(const struct snapshot *prev, const struct snapshot *cur)
+{
+    if (cur->xmax > prev->xmax)
+        return cur->xmax - 1;
+    for (size_t i = 0; i < prev->xip_count; i++)
+        if (snapshot_visible(cur, prev->xip[i]))
+            return prev->xip[i];
+    return 0;
+}
+
 void cursor_load(struct cursor *c, struct position *p)
 {
     cursor_done(c);
+    c->lsn = p->lsn;
+    c->unparked = p->unparked;
+    if (p->txn_index > 0)
+        c->half = (struct half_txn){.lsn = p->txn_lsn, .index = p->txn_index, .max_id = p->last_id};
+    if (p->partial && p->txn_index > 0) {
+        c->half.xid = only_between(&p->prev, &p->cur.snapshot);
+        c->skim_rows = p->txn_index;
+    }
     c->prev.snapshot = snapshot_take(&p->prev);
     c->prev.floor = p->prev_floor;
     if (p->partial) {
         push_batch(c, &p->cur);
-        c->settled_id = c->read_id = p->last_id;
+        c->settled_id = p->last_id;
+        c->read_id = c->skim_rows > 0 ? 0 : p->last_id;
     }
     position_done(p);
 }
@@ -105,27 +125,33 @@ static bool can_hold_rows(const struct look *last, const struct look *look)
 
 /*
  * Make snapshot.xmax and floor fit each other. With too many young transactions to list (one with thousands of
- * savepoints) the last look's pair still holds: its floor, for the xids from its xmax on. That floor is lower, so
- * a page costs more and misses nothing.
+ * savepoints) the last look's pair still holds: its floor, for the xids from its xmax on (what it lists is added next). That floor is
+ * lower, so a page costs more and misses nothing.
  */
-static int fit_floor(const struct look *last, struct look *look)
+static void fit_floor(const struct look *last, struct look *look)
 {
-    if (look->next_xid >= last->snapshot.xmax && snapshot_raise(&look->snapshot, look->next_xid, NULL) == 0)
-        return 0;
-    look->floor = last->floor;
-    return snapshot_raise(&look->snapshot, last->snapshot.xmax, NULL);
+    if (look->next_xid < last->snapshot.xmax || snapshot_raise(&look->snapshot, look->next_xid, NULL) < 0)
+        look->floor = last->floor;
 }
 
-bool cursor_look(struct cursor *c, struct look *look)
+const struct snapshot *cursor_known(const struct cursor *c)
+{
+    return &last_look(c)->snapshot;
+}
+
+enum cursor_news cursor_look(struct cursor *c, struct look *look)
 {
     ENSURE(cursor_can_look(c));
-    if (fit_floor(last_look(c), look) < 0) { /* no memory: as if it had not been looked */
+    fit_floor(last_look(c), look);
+    if (snapshot_merge(&look->snapshot, &last_look(c)->snapshot, NULL) < 0) {
         snapshot_done(&look->snapshot);
-        return false;
+        return CURSOR_FAILED;
     }
+    if (c->half.xid != 0 && snapshot_visible(&look->snapshot, c->half.xid))
+        c->half = (struct half_txn){0}; /* it is read anew, all of it */
     if (snapshot_equal(&last_look(c)->snapshot, &look->snapshot)) {
         snapshot_done(&look->snapshot);
-        return false;
+        return CURSOR_NOTHING;
     }
     if (!can_hold_rows(last_look(c), look)) {
         /* Known empty, so as good as read and settled: only the newest snapshot moves on, nothing needs
@@ -135,11 +161,11 @@ bool cursor_look(struct cursor *c, struct look *look)
         snapshot_done(&last->snapshot);
         last->snapshot = snapshot_take(&look->snapshot);
         last->floor = look->floor;
-        return false;
+        return CURSOR_NOTHING;
     }
     push_batch(c, look);
     c->read_id = 0;
-    return true;
+    return CURSOR_BATCH;
 }
 
 struct page_bounds cursor_page_bounds(const struct cursor *c)
@@ -189,6 +215,32 @@ void cursor_row_settled(struct cursor *c, int64_t id)
     settle_batches(c);
 }
 
+/* The batch of the one transaction that is half done. -1: it cannot be named, it will be repeated. */
+static int half_look(const struct cursor *c, struct look *ret_look)
+{
+    struct look look = {.floor = c->prev.floor, .ceiling = INT64_MAX};
+
+    if (snapshot_copy(&c->prev.snapshot, &look.snapshot, NULL) < 0)
+        return -1;
+    if (snapshot_add(&look.snapshot, c->half.xid, NULL) < 0) {
+        snapshot_done(&look.snapshot);
+        return -1;
+    }
+    *ret_look = look;
+    return 0;
+}
+
+static void read_half_again(struct cursor *c)
+{
+    struct look look;
+
+    if (half_look(c, &look) < 0)
+        return;
+    push_batch(c, &look);
+    c->settled_id = c->half.max_id;
+    c->skim_rows = c->half.index;
+}
+
 void cursor_rewind(struct cursor *c)
 {
     unsigned keep = c->settled_id > 0 ? 1 : 0;
@@ -198,25 +250,118 @@ void cursor_rewind(struct cursor *c)
     if (keep) {
         c->batches[c->first].left = 0;
         c->batches[c->first].read_all = false;
+    } else if (c->half.xid != 0) {
+        read_half_again(c);
     }
-    c->read_id = c->settled_id;
+    c->skim_seen = 0;
+    c->read_id = c->skim_rows > 0 ? 0 : c->settled_id;
+}
+
+/* ---- the stream ------------------------------------------------------------------------------------------------ */
+
+static void drop_batches(struct cursor *c)
+{
+    while (c->count > 0)
+        drop_newest(c);
+    c->settled_id = c->read_id = c->skim_rows = 0;
+}
+
+void cursor_stream_row_settled(struct cursor *c, const struct half_txn *row)
+{
+    int64_t max_id = row->lsn == c->half.lsn && c->half.max_id > row->max_id ? c->half.max_id : row->max_id;
+
+    if (row->xid == 0)
+        drop_batches(c); /* what an earlier life read in part through the table is none of ours */
+    ENSURE(c->count == 0);
+    c->half = *row;
+    c->half.index = row->index + 1;
+    c->half.max_id = max_id;
+    c->changed = true;
+}
+
+void cursor_txn_settled(struct cursor *c)
+{
+    ENSURE(c->half.lsn != 0);
+    /* With no room left in the list it is not remembered, and a crash repeats it. */
+    c->changed = c->half.xid == 0 || snapshot_add(&c->prev.snapshot, c->half.xid, NULL) == 0 || c->changed;
+    c->half = (struct half_txn){0};
+}
+
+void cursor_passed(struct cursor *c, uint64_t lsn)
+{
+    if (lsn > c->lsn)
+        c->lsn = lsn;
+}
+
+void cursor_refresh(struct cursor *c, struct look *look)
+{
+    bool fits =
+        look->next_xid >= look->snapshot.xmax && snapshot_raise(&look->snapshot, look->next_xid, NULL) == 0;
+
+    ENSURE(c->count == 0);
+    if (snapshot_merge(&c->prev.snapshot, &look->snapshot, NULL) == 0 && fits && look->floor > c->prev.floor)
+        c->prev.floor = look->floor;
+    snapshot_done(&look->snapshot);
+}
+
+enum cursor_skim cursor_skim(struct cursor *c, int64_t id)
+{
+    if (c->skim_rows == 0)
+        return SKIM_OVER;
+    if (id != 0 && id <= c->settled_id) {
+        c->skim_seen++;
+        c->read_id = id;
+        return SKIM_ROW;
+    }
+    if (c->skim_seen != c->skim_rows) {
+        drop_batches(c);
+        return SKIM_WRONG;
+    }
+    c->skim_rows = 0;
+    c->half = (struct half_txn){0};
+    return SKIM_OVER;
+}
+
+/* ---- what is worth storing ------------------------------------------------------------------------------------- */
+
+static int batch_position(const struct cursor *c, struct position *p, struct err *err)
+{
+    const struct look *cur = &c->batches[c->first].look;
+
+    p->partial = true;
+    p->last_id = c->settled_id;
+    p->cur.floor = cur->floor;
+    p->cur.ceiling = cur->ceiling;
+    if (c->skim_rows > 0) {
+        p->txn_lsn = c->half.lsn;
+        p->txn_index = c->half.index;
+    }
+    return snapshot_copy(&cur->snapshot, &p->cur.snapshot, err);
+}
+
+static void half_position(const struct cursor *c, struct position *p)
+{
+    if (c->half.xid != 0 && half_look(c, &p->cur) < 0)
+        return;
+    p->partial = c->half.xid != 0;
+    p->last_id = p->partial ? c->half.max_id : 0;
+    p->txn_lsn = c->half.lsn;
+    p->txn_index = c->half.index;
 }
 
 int cursor_position(const struct cursor *c, struct position *ret_p, struct err *err)
 {
-    struct position p = {.prev_floor = c->prev.floor, .partial = c->settled_id > 0, .last_id = c->settled_id};
+    struct position p = {.prev_floor = c->prev.floor, .lsn = c->lsn, .unparked = c->unparked};
 
     if (snapshot_copy(&c->prev.snapshot, &p.prev, err) < 0)
         return -1;
-    if (p.partial) {
-        const struct look *cur = &c->batches[c->first].look;
-
-        p.cur.floor = cur->floor;
-        p.cur.ceiling = cur->ceiling;
-        if (snapshot_copy(&cur->snapshot, &p.cur.snapshot, err) < 0) {
+    if (c->settled_id > 0) {
+        if (batch_position(c, &p, err) < 0) {
             position_done(&p);
             return -1;
         }
+    } else if (c->half.lsn != 0) {
+        half_position(c, &p);
     }
     *ret_p = p;
     return 0;

@@ -56,6 +56,14 @@ void position_done(struct position *p);
 NODISCARD int position_copy(const struct position *p, struct position *ret_p,
                             struct err *err); /* TEMPORARY: no memory */
 
+/* Of a transaction that came by the stream the first rows are settled, the rest is not. */
+struct half_txn {
+    uint64_t xid;   /* 0: its rows are in no table */
+    uint64_t lsn;   /* of its commit; 0: no transaction is half done */
+    int64_t index;  /* so many rows are settled */
+    int64_t max_id; /* the highest id among them */
+};
+
 struct cursor {
     struct look prev; /* its ceiling is not used */
     struct {
@@ -66,7 +74,13 @@ struct cursor {
     unsigned first, count;
     int64_t settled_id; /* in batch 0; 0: none */
     int64_t read_id;    /* in the newest batch; 0: none */
-    bool changed;       /* since cursor_saved */
+    bool changed;       /* since it was saved */
+
+    uint64_t lsn; /* as in struct position */
+    struct half_txn half;
+    int64_t skim_rows; /* of batch 0, before settled_id can be believed: see cursor_skim; 0: it can */
+    int64_t skim_seen;
+    int64_t unparked; /* as in struct position */
 };
 
 /* What a page of the newest batch is: rows with prev < txid <= cur in the sense of snapshots, id > after_id.
@@ -81,14 +95,45 @@ void cursor_load(struct cursor *c,
 void cursor_done(struct cursor *c);
 bool cursor_can_look(const struct cursor *c); /* nothing is left to read, and there is room for a batch */
 /*
- * A new look at the database: takes the snapshot. true: it begins a batch (rows may be in it). false: nothing
- * can be in it, because no transaction ended since the last look that could have written a row.
+ * A new look at the database: takes the snapshot. What the look before it showed, or the stream settled since, is added to it: a
+ * transaction may come by the stream before it is visible (it waits for a synchronous standby).
  */
-bool cursor_look(struct cursor *c, struct look *look);
+enum cursor_news {
+    CURSOR_NOTHING, /* no row can be in it: no transaction ended since the last look that could have written one */
+    CURSOR_BATCH, /* it begins a batch: rows may be in it */
+    CURSOR_FAILED /* no memory: as if it had not been looked */
+};
+enum cursor_news cursor_look(struct cursor *c, struct look *look);
+/* The transactions whose rows are read, or are in the batch that is being read. */
+const struct snapshot *cursor_known(const struct cursor *c);
 bool cursor_reading(const struct cursor *c); /* the newest batch has unread pages */
 struct page_bounds cursor_page_bounds(const struct cursor *c);
 void cursor_row_read(struct cursor *c, int64_t id);
 void cursor_page_end(struct cursor *c, bool more);
 void cursor_row_settled(struct cursor *c, int64_t id); /* in reading order */
 void cursor_rewind(struct cursor *c);                  /* read again from what is settled */
+/*
+ * The stream. Its rows lie behind all batches, so the first of them is settled when no batch is left; from then on each transaction that is
+ * settled is added to prev by itself.
+ *
+ * A transaction that is settled in part is stored as a partial batch of this one transaction, with the highest settled id. Reading it on
+ * through the table is right only if no unsettled row of it has a lower id (a trigger can draw ids in one order and insert in another).
+ * So a batch like that is read from its beginning once more, and the rows up to that id are only counted (*skimmed*): as many as were
+ * settled, then these are the ones, and the rest follows. Else the whole transaction is forgotten, and repeated.
+ */
+void cursor_stream_row_settled(struct cursor *c, const struct half_txn *row); /* index: of this row */
+/* The transaction whose row was settled last has no further row. */
+void cursor_txn_settled(struct cursor *c);
+/* Every transaction that committed before lsn is settled. */
+void cursor_passed(struct cursor *c, uint64_t lsn);
+/* No batch is left, and everything visible in look is settled: takes the snapshot. */
+void cursor_refresh(struct cursor *c, struct look *look);
+enum cursor_skim {
+    SKIM_OVER, /* this row counts */
+    SKIM_ROW,  /* it is settled already */
+    SKIM_WRONG /* the batch is dropped: look again */
+};
+/* Each row of a page, before cursor_row_read; id 0: the batch ended. */
+enum cursor_skim cursor_skim(struct cursor *c, int64_t id);
+
 NODISCARD int cursor_position(const struct cursor *c, struct position *ret_p, struct err *err); /* copies */

@@ -1,6 +1,7 @@
 /* Counts how long this relay may still work before it must have heard from the database again. */
 #include "producer/relay/core/lease.h"
 
+#include "common/clock.h"
 #include "common/compiler.h"
 
 void lease_init(struct lease *l, int64_t ttl_ns)
@@ -18,27 +19,28 @@ void lease_taken(struct lease *l, int64_t epoch)
 {
     l->held = true;
     l->epoch = epoch;
-    lease_renewed(l);
+    lease_renewed(l, false);
 }
 
-void lease_renewed(struct lease *l)
+void lease_renewed(struct lease *l, bool idle)
 {
     ENSURE(l->held);
+    l->idle = idle;
     l->until_ns = l->sent_ns + l->ttl_ns;
 }
 
 void lease_lost(struct lease *l)
 {
-    l->held = false;
+    l->held = l->idle = false;
     l->until_ns = 0;
 }
 
 bool lease_valid(const struct lease *l, int64_t now)
 {
-    return l->held && now < l->until_ns;
+    return l->held && !l->idle && now < l->until_ns;
 }
 
 int64_t lease_renew_at(const struct lease *l)
 {
-    return l->until_ns - l->ttl_ns + l->ttl_ns / 4;
+    return l->idle ? CLOCK_NEVER : l->until_ns - l->ttl_ns + l->ttl_ns / 4;
 }

@@ -16,12 +16,14 @@ struct lease {
     int64_t sent_ns;  /* when the statement that is under way was sent */
     int64_t until_ns; /* nothing is published after this, on our clock */
     bool held;        /* false: standby */
+    bool idle; /* it lasts as long as our stream does, but nothing may be published before it is renewed */
 };
 
 void lease_init(struct lease *l, int64_t ttl_ns);
 void lease_asked(struct lease *l, int64_t now); /* a statement that takes or renews it goes out now */
 void lease_taken(struct lease *l, int64_t epoch);
-void lease_renewed(struct lease *l);
+void lease_renewed(struct lease *l, bool idle);
 void lease_lost(struct lease *l);
 bool lease_valid(const struct lease *l, int64_t now);
-int64_t lease_renew_at(const struct lease *l); /* a quarter of its time after it was last renewed */
+int64_t lease_renew_at(
+    const struct lease *l); /* a quarter of its time after it was last renewed; CLOCK_NEVER: idle */

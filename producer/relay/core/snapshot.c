@@ -165,7 +165,7 @@ int snapshot_raise(struct snapshot *s, uint64_t xmax, struct err *err)
 
     if (xmax <= s->xmax)
         return 0;
-    if (xmax - s->xmax > SNAPSHOT_RAISE_MAX)
+    if (xmax - s->xmax > SNAPSHOT_RAISE_MAX || s->xip_count > SNAPSHOT_XIP_MAX - SNAPSHOT_RAISE_MAX)
         return err_set(err, ERR_TEMPORARY, "more than %d transactions younger than the last that ended",
                        SNAPSHOT_RAISE_MAX);
     more = (size_t)(xmax - s->xmax);
