@@ -6,14 +6,17 @@ from processes import wait_until
 
 Case = namedtuple("Case", "source delivery")
 CASES = [Case("table", "at-least-once")]
+EACH_DAY = [Case("table", "at-least-once"), Case("wal", "exactly-once")]  # for `make test`; all of them: ONLY=relay
 
 
 def cases(*sources, deliveries=("at-least-once", "exactly-once")):
-    """Those of the program that are asked for by SOURCE and DELIVERY, if the test is for such ones; for parametrize."""
-    source, delivery = os.environ.get("SOURCE"), os.environ.get("DELIVERY")
-    assert not source or source in {c.source for c in CASES}, f"SOURCE={source}: there are {sorted({c.source for c in CASES})}"
-    return [c for c in CASES if c.source in (sources or [c.source]) and c.delivery in deliveries
-            and source in (None, "", c.source) and delivery in (None, "", c.delivery)]
+    """Those that the test is for, of what SOURCE and DELIVERY ask for; for parametrize."""
+    asked = {name.lower(): os.environ[name] for name in ("SOURCE", "DELIVERY") if os.environ.get(name)}
+    for name, value in asked.items():
+        assert value in {getattr(case, name) for case in CASES}, f"{name.upper()}={value}: there are {CASES}"
+    chosen = CASES if asked or os.environ.get("ONLY") == "relay" else [c for c in CASES if c in EACH_DAY]
+    return [c for c in chosen if c.source in (sources or [c.source]) and c.delivery in deliveries
+            and all(getattr(c, name) == value for name, value in asked.items())]
 
 
 def case_id(case):

@@ -34,3 +34,25 @@ def test_kafka_away_under_load_is_caught_up_and_bounded(case, database, topics, 
         follower.has_all(truth)
     world.stop_all()
     print(f"{sum(truth.values())} events, {verdict(topics, truth, world.exactly_once)} repeated")
+
+
+@pytest.mark.parametrize("case", cases("wal"), ids=case_id)
+def test_the_guard_drops_the_slot_while_kafka_is_away_and_nothing_is_lost(case, database, topics, kafka, relay):
+    world = World(case, database, relay, window_messages=WINDOW, wal_guard="drop-slot", wal_guard_bytes="1MiB")
+    working, _ = world.pair()
+    there = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s"
+    with Follower(topics) as follower, Writers(database.url, emit=world.emit) as writers:
+        follower.more(300)
+        kafka.kill()
+        wait_until(lambda: database.value(there, [world.slot]) == 0, 120, "the slot that keeps too much is dropped")
+        seconds_pass(OUTAGE_S)
+        assert database.value(there, [world.slot]) == 0 and working.metric("tandem_relay_active") == 1
+        kafka.start_again()
+        follower.more(300)
+        world.wait_streaming()
+        follower.more(300)
+        writers.stop()
+        truth = writers.truth()
+        follower.has_all(truth)
+    world.stop_all()
+    print(f"{sum(truth.values())} events, {verdict(topics, truth, world.exactly_once)} repeated")

@@ -78,7 +78,7 @@ class Postgres(Process):
         """A physical standby of a running server, under the application name `standby`."""
         self.dir.mkdir(parents=True, exist_ok=True)
         self._own(self._data_dir(run_user()), run_user())
-        conninfo = f"host=127.0.0.1 port={primary.port} user=tandem application_name=standby"
+        conninfo = f"host=127.0.0.1 port={primary.port} user=tandem dbname=postgres application_name=standby"
         self._run("pg_basebackup", "-d", conninfo, "-D", self.link.resolve(), "-R", "-X", "stream", "-c", "fast", "--no-sync",
                   user=run_user())
         start_and_wait(self, lambda: self._launch(settings or {}, fresh=True), self.answers)
