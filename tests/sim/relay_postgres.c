@@ -127,6 +127,23 @@ void db_visible(struct scene *sc, int writer)
     txn_end(sc, t, true);
 }
 
+/* A trigger can draw an id and insert its row behind a younger one. A row with a key draws its id after the key's lock. */
+static void swap_ids(struct scene *sc, struct txn *t)
+{
+    struct row *last = &sc->db.rows[t->rows[t->row_count - 1]], *before;
+    if (t->row_count < 2 || !scene_strikes(sc, RFAULT_IDS_SWAPPED, 0.4))
+        return;
+    before = &sc->db.rows[t->rows[t->row_count - 2]];
+    if (before->swapped || last->key >= 0)
+        return;
+    int64_t id = before->id;
+    before->id = last->id;
+    last->id = id;
+    before->swapped = last->swapped = true;
+    sim_trace(sc->sim, "pg: … its id becomes %lld, that of the one before it %lld", (long long)last->id,
+              (long long)before->id);
+}
+
 static void insert_row(struct scene *sc, int writer)
 {
     struct postgres *db = &sc->db;
@@ -145,6 +162,7 @@ static void insert_row(struct scene *sc, int writer)
     t->rows[t->row_count++] = db->row_count++;
     sim_trace(sc->sim, "pg: xid %llu inserts row %lld key k%d%s", (unsigned long long)t->xid,
               (long long)r->id, r->key, r->poison ? " (poison)" : "");
+    swap_ids(sc, t);
     if (scene_strikes(sc, RFAULT_SAVEPOINT, 0.2)) {
         r->gone = true;
         sim_trace(sc->sim, "pg: … and rolls it back to a savepoint");
@@ -167,11 +185,9 @@ static bool take_lock(struct scene *sc, int writer)
 
 static void choose_key(struct scene *sc, struct txn *t)
 {
-    int lowest = t->key < 0 ? 0 : t->key;
-    if (scene_strikes(sc, RFAULT_KEYLESS, 0.3) && t->row_count == 0)
-        t->key = -1;
-    else
-        t->key = (int)scene_delay(sc, lowest, sc->plan.keys - 1);
+    t->key = -1;
+    if (!scene_strikes(sc, RFAULT_KEYLESS, 0.3))
+        t->key = t->lowest_key = (int)scene_delay(sc, t->lowest_key, sc->plan.keys - 1);
 }
 
 static void txn_begin(struct scene *sc, int writer)

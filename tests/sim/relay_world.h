@@ -50,6 +50,7 @@
     X(POISON, "poison")                                                                                      \
     X(BATCH_REFUSED, "batch-refused")                                                                        \
     X(CLEARED, "operator-clears-parked")                                                                     \
+    X(IDS_SWAPPED, "ids-out-of-order")                                                                       \
     X(KEYLESS, "keyless")                                                                                    \
     X(RETRIED, "operator-retries-parked")                                                                    \
     X(CLOCK, "database-clock-jumps")                                                                         \
@@ -85,8 +86,9 @@ struct txn {
         TXN_ABORTED
     } state; /* LOGGED: its commit is in the log, nobody sees it yet */
     uint64_t commit_lsn, end_lsn;
-    bool service;        /* of the sample service; else an idle writer of somebody else */
-    int steps_left, key; /* rows still to be written; the key it waits for or wrote last */
+    bool service; /* of the sample service; else an idle writer of somebody else */
+    int steps_left, key,
+        lowest_key; /* rows still to be written; the key it waits for or wrote last, and the lowest it may ask for */
     bool rolls_back, early_xid;
     int rows[TXN_ROWS_MAX], row_count;
 };
@@ -98,7 +100,7 @@ struct row {
     int txn;
     bool gone; /* rolled back to a savepoint */
     bool committed;
-    bool poison;
+    bool poison, swapped;
     bool refused; /* some process was told that it can never be published */
     bool excused; /* message source: the slot that had it is gone */
     struct parking {
