@@ -29,14 +29,31 @@ static bool covered_by_log(const struct scene *sc, const struct position *p, con
     return t->end_lsn <= p->lsn || (t->commit_lsn == p->txn_lsn && index_of(sc, r) < p->txn_index);
 }
 
+static bool in_part(const struct scene *sc, const struct position *p, const struct row *r)
+{
+    const struct txn *t = &sc->db.txns[r->txn];
+    return r->committed && r->id <= p->last_id && db_txn_visible(&p->cur.snapshot, t) &&
+           !db_txn_visible(&p->prev, t);
+}
+
+/* Of a transaction that the stream brought in part, the rows up to last_id are the settled ones only if they are as many. */
+static bool part_holds(const struct scene *sc, const struct position *p)
+{
+    int64_t count = 0;
+    if (!p->partial || p->txn_index == 0)
+        return p->partial;
+    for (int i = 0; i < sc->db.row_count; i++)
+        count += !sc->db.rows[i].gone && in_part(sc, p, &sc->db.rows[i]);
+    return count == p->txn_index;
+}
+
 /* Does a position say that this row is confirmed? */
 static bool covered(const struct scene *sc, const struct position *p, const struct row *r)
 {
     const struct txn *t = &sc->db.txns[r->txn];
     if (sc->plan.kind == RELAY_KIND_MESSAGE)
         return covered_by_log(sc, p, r);
-    return db_txn_visible(&p->prev, t) ||
-           (p->partial && r->id <= p->last_id && db_txn_visible(&p->cur.snapshot, t));
+    return db_txn_visible(&p->prev, t) || (in_part(sc, p, r) && part_holds(sc, p));
 }
 
 /* The position from which a relay would go on now. */

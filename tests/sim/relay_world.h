@@ -223,7 +223,7 @@ struct message {
     int row;
 };
 struct client_partition {
-    struct message queue[ROWS_MAX * 4];
+    struct message queue[128]; /* many times a window */
     int count;
     bool out; /* a request is under way */
     bool

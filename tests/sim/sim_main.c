@@ -68,6 +68,7 @@ static void print_broken(const struct sim_kind *kind, const struct finding *f)
     FILE *trace = tmpfile();
     if (trace != NULL) {
         struct finding again;
+        setvbuf(trace, NULL, _IOLBF, 0); /* an abort leaves what was written */
         sweep_apart(kind, f->seed, limits, trace, &again);
         print_tail(trace);
         printf("sim: %s: %s\n", again.promise, again.message);
