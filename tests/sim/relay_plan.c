@@ -47,9 +47,8 @@ static void plan_sizes(struct scene *sc)
         if (rng_chance(&sc->rng, share / 100.0))
             p->faults |= UINT64_C(1) << f;
     p->faults &= limits->faults;
-    p->kind = RELAY_KIND_TABLE;
-    p->faults &= ~(UINT64_C(1) << RFAULT_RETRIED | UINT64_C(1) << RFAULT_SOURCE_SWITCHED |
-                   UINT64_C(1) << RFAULT_DELIVERY_SWITCHED);
+    p->kind = rng_chance(&sc->rng, 0.5) ? RELAY_KIND_WAL : RELAY_KIND_TABLE;
+    p->faults &= ~(UINT64_C(1) << RFAULT_RETRIED | UINT64_C(1) << RFAULT_DELIVERY_SWITCHED);
 }
 
 static void plan_core(struct scene *sc, struct relay_core_config *cfg)
