@@ -19,10 +19,10 @@
 #define PROTOCOL_VERSION_MIN 140000 /* the first server that sends pgoutput's rows as binary */
 #define READS_MAX 8                 /* of the socket in one call: Kafka's reports are due as well */
 /*
- * The server sends each message by itself, and would wake the relay for each. When so many rows came at once that it is a backlog, the
- * socket is left alone for a moment to fill: that costs a tenth of the wakings and no rate.
+ * The server sends each message by itself, and would wake the relay for each. While rows come this fast, the socket is left alone for a
+ * moment to fill: that halves the cost of a row and of the server's sending, and costs no rate.
  */
-#define BACKLOG_ROWS 24
+#define BACKLOG_ROWS 8 /* in a pause: 8,000 a second */
 #define BACKLOG_PAUSE_NS NS_PER_MS
 
 enum wal_step { WAL_OFF, WAL_ASK, WAL_END_STALE, WAL_PAUSE, WAL_DROP, WAL_CREATE, WAL_BEGIN, WAL_STREAMING };
@@ -32,6 +32,7 @@ struct relay_wal {
     PGconn *conn;
     enum wal_step step;
     int64_t step_by, stale_by, ask_at, read_at;
+    int64_t window_at, window_rows; /* rows heard since */
     struct slot slot;
     uint64_t start_lsn;
     bool slot_unusable;     /* the stream failed in a way that only a new slot mends */
@@ -427,6 +428,17 @@ static void tell_alive(struct relay_wal *w, struct relay_core *c, int64_t now)
     w->wanted = false;
 }
 
+/* Latency while little comes, few wakings while much does. */
+static void set_pace(struct relay_wal *w, int64_t now, int64_t rows)
+{
+    w->window_rows += rows;
+    if (now - w->window_at < BACKLOG_PAUSE_NS && w->window_rows < BACKLOG_ROWS)
+        return;
+    w->read_at = w->window_rows >= BACKLOG_ROWS && !w->more ? now + BACKLOG_PAUSE_NS : 0;
+    w->window_at = now;
+    w->window_rows = 0;
+}
+
 static int hear_stream(struct relay_wal *w, struct relay_core *c, int64_t now, struct err *err)
 {
     int64_t rows = 0;
@@ -448,7 +460,7 @@ static int hear_stream(struct relay_wal *w, struct relay_core *c, int64_t now, s
         return -1;
     w->more = rc == 0;
     tell_alive(w, c, now);
-    w->read_at = rows >= BACKLOG_ROWS && !w->more ? now + BACKLOG_PAUSE_NS : 0;
+    set_pace(w, now, rows);
     return 0;
 }
 
