@@ -4,47 +4,88 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define ARRAYS_BYTES_MAX (1024 * 1024) /* 256 rows with a detail of at most a few hundred bytes each */
+#include "producer/relay/relay_table_sql.h"
 
-/* The row is copied by the server from the outbox: it never travels to the relay, however large it is. */
+#define ARRAY_BYTES_MAX                                                                                      \
+    (1024 * 1024) /* some hundred rows with a detail of at most a few hundred bytes each */
+
+/*
+ * A row is copied by the server from the outbox: it never travels to the relay, however large it is.
+ *
+ * A row that is parked behind others is to be published again with them: when none of its key waits for an operator any more (the last
+ * one may have left while this one was on its way here), nobody else would ever ask for it. The rows of one key are asked for and given
+ * up together, so that they stay in order.
+ */
 const char relay_park_save_sql[] =
-    "WITH mine AS (UPDATE tandem.relay_cursor SET lease_until = clock_timestamp() + $2::interval,"
-    " prev_snapshot = $3::pg_snapshot, prev_floor = $4::bigint, cur_snapshot = $5::pg_snapshot, cur_floor = "
-    "$6::bigint,"
-    " cur_ceiling = $7::bigint, last_id = $8::bigint, updated_at = clock_timestamp()"
-    " WHERE ctid = $9::tid AND shard = '0' AND epoch = $1::bigint RETURNING ctid::text AS address),"
+    "WITH mine AS (" RELAY_TABLE_SAVE " RETURNING ctid::text AS address),"
+    " again AS (SELECT r.id, r.reason, r.detail, q.topic, q.key FROM unnest($20::bigint[], $21::text[], "
+    "$22::text[])"
+    "   AS r(id, reason, detail) JOIN tandem.parked q ON q.outbox_id = r.id),"
+    " refused AS (SELECT o.*, p.reason, p.detail FROM unnest($16::bigint[], $17::text[], $18::text[]) AS "
+    "p(id, reason, detail)"
+    "   JOIN tandem.outbox o ON o.id = p.id),"
     " stored AS (INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, "
     "payload, headers,"
-    " traceparent, created_at, reason, detail, behind)"
-    " SELECT o.id, o.event_id, o.topic, o.key, o.type, o.source, o.content_type, o.payload, o.headers, "
-    "o.traceparent,"
-    " o.created_at, p.reason, p.detail, p.reason = 'behind'"
-    " FROM unnest($10::bigint[], $11::text[], $12::text[]) AS p(id, reason, detail) JOIN tandem.outbox o ON "
-    "o.id = p.id"
-    " WHERE EXISTS (SELECT FROM mine) ON CONFLICT DO NOTHING)"
+    "   traceparent, created_at, partition, \"timestamp\", reason, detail, behind, retry_at)"
+    "  SELECT n.id, n.event_id, n.topic, n.key, n.type, n.source, n.content_type, n.payload, n.headers, "
+    "n.traceparent,"
+    "   n.created_at, n.partition, n.\"timestamp\", n.reason, n.detail, n.reason = 'behind',"
+    "   CASE WHEN n.reason = 'behind'"
+    "     AND NOT EXISTS (SELECT FROM tandem.parked q WHERE q.topic = n.topic AND q.key = n.key AND "
+    "q.retry_at IS NULL)"
+    "     AND NOT EXISTS (SELECT FROM refused q WHERE q.topic = n.topic AND q.key = n.key AND q.reason <> "
+    "'behind')"
+    "     AND NOT EXISTS (SELECT FROM again q WHERE q.topic = n.topic AND q.key = n.key)"
+    "    THEN clock_timestamp() END"
+    "  FROM refused n WHERE EXISTS (SELECT FROM mine) ON CONFLICT DO NOTHING),"
+    " taken AS (DELETE FROM tandem.parked WHERE outbox_id = ANY ($19::bigint[]) AND EXISTS (SELECT FROM "
+    "mine)),"
+    " given_up AS (UPDATE tandem.parked p SET retry_at = NULL FROM again a WHERE p.topic = a.topic AND p.key "
+    "= a.key"
+    "   AND p.outbox_id <> ALL ($20::bigint[]) AND p.retry_at IS NOT NULL AND EXISTS (SELECT FROM mine)),"
+    " told AS (UPDATE tandem.parked p SET retry_at = NULL, reason = a.reason, detail = a.detail, behind = "
+    "false"
+    "   FROM again a WHERE p.outbox_id = a.id AND EXISTS (SELECT FROM mine))"
     " SELECT address FROM mine";
 
+/*
+ * One descent of the index for each topic and each key, however many rows they have. A row without a key has no order, and nothing
+ * follows it. Last comes a row without topic: how many rows wait to be published again, counted up to a bound.
+ */
 const char relay_park_keys_sql[] =
-    "SELECT DISTINCT topic, key FROM tandem.parked WHERE key IS NOT NULL LIMIT $1::int";
+    "WITH RECURSIVE topics AS ((SELECT topic FROM tandem.parked ORDER BY topic LIMIT 1)"
+    " UNION ALL SELECT (SELECT p.topic FROM tandem.parked p WHERE p.topic > t.topic ORDER BY p.topic LIMIT 1)"
+    "  FROM topics t WHERE t.topic IS NOT NULL),"
+    " keys AS (SELECT t.topic, (SELECT p.key FROM tandem.parked p WHERE p.topic = t.topic AND p.key IS NOT "
+    "NULL"
+    "   ORDER BY p.key LIMIT 1) AS key FROM topics t WHERE t.topic IS NOT NULL"
+    " UNION ALL SELECT k.topic, (SELECT p.key FROM tandem.parked p WHERE p.topic = k.topic AND p.key > k.key"
+    "   ORDER BY p.key LIMIT 1) FROM keys k WHERE k.key IS NOT NULL)"
+    " (SELECT topic, key, 0::bigint FROM keys WHERE key IS NOT NULL LIMIT $1::int)"
+    " UNION ALL SELECT NULL, NULL, count(*) FROM"
+    "  (SELECT FROM tandem.parked WHERE retry_at IS NOT NULL ORDER BY outbox_id LIMIT 1000) AS retries";
 
 void relay_park_arrays_init(struct relay_park_arrays *a)
 {
-    buf_init(&a->ids, ARRAYS_BYTES_MAX);
-    buf_init(&a->reasons, ARRAYS_BYTES_MAX);
-    buf_init(&a->details, ARRAYS_BYTES_MAX);
+    for (int i = 0; i < RELAY_PARK_ARRAYS; i++)
+        buf_init(&a->texts[i], ARRAY_BYTES_MAX);
 }
 
 void relay_park_arrays_done(struct relay_park_arrays *a)
 {
-    buf_done(&a->ids);
-    buf_done(&a->reasons);
-    buf_done(&a->details);
+    for (int i = 0; i < RELAY_PARK_ARRAYS; i++)
+        buf_done(&a->texts[i]);
+}
+
+static void put_number(struct buf *b, int64_t number)
+{
+    buf_printf(b, "%s%" PRId64, b->len > 0 ? "," : "{", number);
 }
 
 /* One quoted element of an array literal: quotes and backslashes are escaped by a backslash. */
 static void put_text(struct buf *b, const char *text)
 {
-    buf_puts(b, "\"");
+    buf_puts(b, b->len > 0 ? ",\"" : "{\"");
     for (const char *p = text; *p; p++) {
         if (*p == '"' || *p == '\\')
             buf_puts(b, "\\");
@@ -53,24 +94,31 @@ static void put_text(struct buf *b, const char *text)
     buf_puts(b, "\"");
 }
 
-int relay_park_arrays_fill(struct relay_park_arrays *a, const struct relay_park *parks, size_t count,
-                           struct err *err)
+/* Three arrays from `first` on: ids, reasons, details. */
+static void put_parks(struct buf *first, const struct relay_park *parks, size_t count)
 {
-    buf_reset(&a->ids);
-    buf_reset(&a->reasons);
-    buf_reset(&a->details);
     for (size_t i = 0; i < count; i++) {
-        const char *open = i == 0 ? "{" : ",";
-
-        buf_printf(&a->ids, "%s%" PRId64, open, parks[i].id);
-        buf_printf(&a->reasons, "%s%s", open, park_reason_name(parks[i].reason));
-        buf_puts(&a->details, open);
-        put_text(&a->details, parks[i].detail ? parks[i].detail : "");
+        put_number(&first[0], parks[i].id);
+        put_text(&first[1], park_reason_name(parks[i].reason));
+        put_text(&first[2], parks[i].detail ? parks[i].detail : "");
     }
-    buf_puts(&a->ids, count ? "}" : "{}");
-    buf_puts(&a->reasons, count ? "}" : "{}");
-    buf_puts(&a->details, count ? "}" : "{}");
-    if (a->ids.failed || a->reasons.failed || a->details.failed)
-        return err_set(err, ERR_TEMPORARY, "no memory for %zu parked rows", count);
+}
+
+int relay_park_arrays_fill(struct relay_park_arrays *a, const struct relay_action *save, struct err *err)
+{
+    bool failed = false;
+
+    for (int i = 0; i < RELAY_PARK_ARRAYS; i++)
+        buf_reset(&a->texts[i]);
+    put_parks(&a->texts[RELAY_PARK_IDS], save->parks, save->park_count);
+    put_parks(&a->texts[RELAY_PARK_AGAIN], save->reparks, save->repark_count);
+    for (size_t i = 0; i < save->unpark_count; i++)
+        put_number(&a->texts[RELAY_PARK_UNPARKS], save->unparks[i]);
+    for (int i = 0; i < RELAY_PARK_ARRAYS; i++) {
+        buf_puts(&a->texts[i], a->texts[i].len > 0 ? "}" : "{}");
+        failed = failed || a->texts[i].failed;
+    }
+    if (failed)
+        return err_set(err, ERR_TEMPORARY, "no memory for %zu parked rows", save->park_count);
     return 0;
 }

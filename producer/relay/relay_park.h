@@ -1,4 +1,4 @@
-/* Stores rows that can never be published in tandem.parked, in the statement that stores the cursor past them. */
+/* Stores rows that can never be published in tandem.parked, and takes away those that were published after all, with the cursor. */
 #pragma once
 
 #include "common/buf.h"
@@ -6,19 +6,28 @@
 #include "common/err.h"
 #include "producer/relay/core/core.h"
 
-/*
- * $1 epoch, $2 lease, $3 … $8 position, $9 the row's address as for the plain save; $10 ids, $11 reasons, $12 details (arrays of the
- * same length). Answers one row with the cursor row's new address, or none when the epoch is not ours: then nothing is stored.
- */
+/* The arrays behind the parameters of RELAY_TABLE_SAVE, in their order. */
+enum relay_park_array {
+    RELAY_PARK_IDS, /* rows to park: id, reason, detail */
+    RELAY_PARK_REASONS,
+    RELAY_PARK_DETAILS,
+    RELAY_PARK_UNPARKS, /* outbox_ids of parked rows that Kafka has now */
+    RELAY_PARK_AGAIN,   /* parked rows that were refused once more: outbox_id, reason, detail */
+    RELAY_PARK_AGAIN_REASONS,
+    RELAY_PARK_AGAIN_DETAILS,
+    RELAY_PARK_ARRAYS
+};
+
+/* Answers as the plain save: one row with the cursor row's new address, or none when the epoch is not ours; then nothing is stored. */
 extern const char relay_park_save_sql[];
-/* $1 limit: topic and key of every key that has a parked row. */
+/* $1 limit: topic and key of every key that has a parked row, and how many rows are to be published again. */
 extern const char relay_park_keys_sql[];
 
 struct relay_park_arrays {
-    struct buf ids, reasons, details;
+    struct buf texts[RELAY_PARK_ARRAYS];
 };
 void relay_park_arrays_init(struct relay_park_arrays *a);
 void relay_park_arrays_done(struct relay_park_arrays *a);
-/* Postgres array literals of the parked rows; -1: no memory. */
-NODISCARD int relay_park_arrays_fill(struct relay_park_arrays *a, const struct relay_park *parks,
-                                     size_t count, struct err *err);
+/* Postgres array literals of what a SAVE parks and unparks; -1: no memory. */
+NODISCARD int relay_park_arrays_fill(struct relay_park_arrays *a, const struct relay_action *save,
+                                     struct err *err);

@@ -29,6 +29,11 @@ int64_t relay_row_clamp_us(int64_t unix_us)
     return unix_us < UNIX_US_MIN ? UNIX_US_MIN : unix_us;
 }
 
+int32_t relay_row_int32(struct slice value)
+{
+    return value.len == 4 ? (int32_t)read_u32(value.data) : 0;
+}
+
 int64_t relay_row_unix_us(struct slice timestamp)
 {
     int64_t us = relay_row_int64(timestamp);

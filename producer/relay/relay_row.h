@@ -7,6 +7,7 @@
 #include "producer/relay/relay_source.h"
 
 int64_t relay_row_int64(struct slice value); /* 8 bytes, network order; 0 for any other length */
+int32_t relay_row_int32(struct slice value); /* 4 bytes, network order; 0 for any other length */
 int64_t relay_row_unix_us(
     struct slice timestamp); /* timestamptz: microseconds since 2000-01-01 UTC; the result fits in ns */
 int64_t relay_row_clamp_us(int64_t unix_us); /* so that it, and its age, fit in ns */

@@ -8,8 +8,7 @@
 #include "producer/relay/core/keyset.h"
 #include "producer/relay/relay_row.h"
 
-#define HEADERS_BYTES_MAX 65536 /* as the page query counts and fetches them */
-#define ROW_OVERHEAD_BYTES 256  /* of a row beside its payload, for the bounds in bytes */
+#define ROW_OVERHEAD_BYTES 256 /* of a row beside its payload, for the bounds in bytes */
 
 void relay_table_drop_results(struct table *t)
 {
@@ -58,13 +57,13 @@ static int read_snapshot(const PGresult *res, int col, struct snapshot *ret_s, s
 /* A cursor of another cluster, or of a later state of this one, would make committed rows look published. */
 static int check_identity(const PGresult *res, struct err *err)
 {
-    if (!truth(res, 0, 8))
+    if (!truth(res, 0, ACQUIRE_OURS))
         return err_set(
             err, ERR_FATAL,
             "the cursor belongs to another Postgres cluster (this one was restored or copied), its "
             "transaction ids mean "
             "nothing here: run \"SELECT tandem.relay_adopt()\" to publish every row of the outbox again");
-    if (!truth(res, 0, 9))
+    if (!truth(res, 0, ACQUIRE_BEHIND))
         return err_set(
             err, ERR_FATAL,
             "the cursor is ahead of this Postgres cluster (it was restored to an earlier time): run \"SELECT "
@@ -74,17 +73,22 @@ static int check_identity(const PGresult *res, struct err *err)
 
 static int read_position(const PGresult *res, struct position *ret_p, struct err *err)
 {
-    struct position p = {.prev_floor = number(res, 0, 2), .partial = !PQgetisnull(res, 0, 3)};
+    struct position p = {.prev_floor = number(res, 0, ACQUIRE_PREV_FLOOR),
+                         .partial = !PQgetisnull(res, 0, ACQUIRE_CUR),
+                         .lsn = (uint64_t)number(res, 0, ACQUIRE_LSN),
+                         .txn_lsn = (uint64_t)number(res, 0, ACQUIRE_TXN_LSN),
+                         .txn_index = number(res, 0, ACQUIRE_TXN_INDEX),
+                         .unparked = number(res, 0, ACQUIRE_UNPARKED)};
 
-    if (read_snapshot(res, 1, &p.prev, err) < 0)
+    if (read_snapshot(res, ACQUIRE_PREV, &p.prev, err) < 0)
         return -1;
-    if (p.partial && read_snapshot(res, 3, &p.cur.snapshot, err) < 0) {
+    if (p.partial && read_snapshot(res, ACQUIRE_CUR, &p.cur.snapshot, err) < 0) {
         position_done(&p);
         return -1;
     }
-    p.cur.floor = number(res, 0, 4);
-    p.cur.ceiling = number(res, 0, 5);
-    p.last_id = number(res, 0, 6);
+    p.cur.floor = number(res, 0, ACQUIRE_CUR_FLOOR);
+    p.cur.ceiling = number(res, 0, ACQUIRE_CUR_CEILING);
+    p.last_id = number(res, 0, ACQUIRE_LAST_ID);
     *ret_p = p;
     return 0;
 }
@@ -98,12 +102,12 @@ static int answer_acquire(struct table *t, struct relay_core *c, int64_t now, st
         relay_core_acquired(c, now, 0, NULL, false);
         return 0;
     }
-    keep_address(t, res, 7);
+    keep_address(t, res, ACQUIRE_ADDRESS);
     if (check_identity(res, err) < 0 || read_position(res, &p, err) < 0) {
         err->kind = err->kind == ERR_TEMPORARY ? ERR_TEMPORARY : ERR_FATAL;
         return -1;
     }
-    relay_core_acquired(c, now, number(res, 0, 0), &p, false);
+    relay_core_acquired(c, now, number(res, 0, ACQUIRE_EPOCH), &p, truth(res, 0, ACQUIRE_KAFKA_RULES));
     return 0;
 }
 
@@ -124,38 +128,24 @@ static int answer_look(struct table *t, struct relay_core *c, int64_t now, struc
 
     if (read_snapshot(t->results[1], 0, &look.snapshot, err) < 0)
         return -1;
+    look.lsn = (uint64_t)number(t->results[1], 0, 2);
     look.next_xid = next_xid(column(t->results[0], 0, 1), look.snapshot.xmax);
     relay_core_looked(c, now, &look);
     return 0;
 }
 
+/* What it holds on its way; the columns beside these have a fixed size. */
 static size_t row_bytes(const PGresult *res, int row)
 {
     size_t bytes = ROW_OVERHEAD_BYTES;
 
-    for (int col = 0; col < PAGE_COLUMNS; col++)
+    for (int col = PAGE_TOPIC; col <= PAGE_TRACEPARENT; col++)
         bytes += (size_t)PQgetlength(res, row, col);
     return bytes;
 }
 
-/* Could the rest of the batch begin with a row that the page's bound in bytes had no room for? */
-static bool cut_by_bytes(const struct table *t, const PGresult *res, int count)
+static void read_rows(struct table *t, const PGresult *res, int count)
 {
-    int64_t row_max = ROW_OVERHEAD_BYTES + 2 * t->opt->max_record_bytes + HEADERS_BYTES_MAX;
-
-    return count > 0 && number(res, count - 1, PAGE_RUNNING) + row_max > t->page_bytes;
-}
-
-/*
- * The page is the result itself: rows stay where libpq put them until the core frees the page. Cut by rows, or perhaps by bytes: then
- * the next page may be empty, which costs one short statement.
- */
-static int answer_page(struct table *t, struct relay_core *c, int64_t now)
-{
-    PGresult *res = t->results[0];
-    int count = PQntuples(res);
-    bool more = count == (int)t->opt->page_rows || cut_by_bytes(t, res, count);
-
     for (int i = 0; i < count; i++)
         t->rows[i] =
             (struct relay_row){.id = number(res, i, PAGE_ID),
@@ -163,8 +153,78 @@ static int answer_page(struct table *t, struct relay_core *c, int64_t now)
                                .key = column(res, i, PAGE_KEY),
                                .bytes = row_bytes(res, i),
                                .created_ns = relay_row_unix_us(column(res, i, PAGE_CREATED_AT)) * NS_PER_US};
+}
+
+/* The page is the result itself: rows stay where libpq put them until the core frees the page. */
+static struct table_page *take_page(struct table *t, struct err *err)
+{
+    struct table_page *page = malloc(sizeof(*page));
+
+    if (!page) {
+        err_set(err, ERR_TEMPORARY, "no memory for a page");
+        return NULL;
+    }
+    page->head.kind = RELAY_PAGE_TABLE;
+    page->res = t->results[0];
     t->result_count = 0;
-    relay_core_page(c, now, res, t->rows, count, more);
+    return page;
+}
+
+/* Rows of the quick page in front of the first one that came without its content. */
+static int small_rows(const PGresult *res)
+{
+    int count = PQntuples(res);
+
+    for (int i = 0; i < count; i++)
+        if (PQgetisnull(res, i, PAGE_TOPIC))
+            return i;
+    return count;
+}
+
+/* Could the rest of the batch begin with a row that the page's bound in bytes had no room for? */
+static bool cut_by_bytes(const struct table *t, const PGresult *res, int count)
+{
+    int64_t row_max = ROW_OVERHEAD_BYTES + 2 * t->opt->max_record_bytes + RELAY_HEADERS_BYTES_MAX;
+
+    return count > 0 && number(res, count - 1, PAGE_RUNNING) + row_max > t->page_bytes;
+}
+
+static bool all_small(const struct table *t, int count)
+{
+    for (int i = 0; i < count; i++)
+        if ((int64_t)t->rows[i].bytes > t->small_bytes + ROW_OVERHEAD_BYTES)
+            return false;
+    return true;
+}
+
+/* Cut by rows, or perhaps by bytes: then the next page may be empty, which costs one short statement. */
+static int answer_page(struct table *t, struct relay_core *c, int64_t now, struct err *err)
+{
+    struct table_page *page = take_page(t, err);
+    int count, rows;
+    bool more;
+
+    if (!page)
+        return -1;
+    rows = PQntuples(page->res);
+    count = t->sized ? rows : small_rows(page->res);
+    more = rows == t->limit || count < rows || (t->sized && cut_by_bytes(t, page->res, count));
+    read_rows(t, page->res, count);
+    t->sized = t->sized ? !all_small(t, count) : count < rows;
+    relay_core_page(c, now, page, t->rows, count, more);
+    return 0;
+}
+
+static int answer_parked(struct table *t, struct relay_core *c, int64_t now, struct err *err)
+{
+    struct table_page *page = take_page(t, err);
+    int count;
+
+    if (!page)
+        return -1;
+    count = PQntuples(page->res);
+    read_rows(t, page->res, count);
+    relay_core_parked_page(c, now, page, t->rows, count);
     return 0;
 }
 
@@ -181,12 +241,12 @@ static int answer_saved(struct table *t, struct relay_core *c, int64_t now)
 static int answer_keys(struct table *t, struct relay_core *c, int64_t now)
 {
     const PGresult *res = t->results[0];
-    int count = PQntuples(res);
+    int keys = PQntuples(res) - 1; /* the last row is the count of retries */
 
-    ENSURE(count <= t->opt->parked_keys_max + 1);
-    for (int i = 0; i < count; i++)
+    ENSURE(keys >= 0 && keys <= t->opt->parked_keys_max + 1);
+    for (int i = 0; i < keys; i++)
         t->hashes[i] = keyset_hash(column(res, i, 0), column(res, i, 1));
-    relay_core_keys(c, now, t->hashes, (size_t)count, 0);
+    relay_core_keys(c, now, t->hashes, (size_t)keys, number(res, keys, 2));
     return 0;
 }
 
@@ -206,13 +266,15 @@ static int answer_maintain(struct table *t, struct relay_core *c, int64_t now)
 static int dispatch(struct table *t, struct relay_core *c, int64_t now, struct err *err)
 {
     t->busy = false;
-    switch (t->kind) {
+    switch ((int)t->kind) {
     case RELAY_ACQUIRE:
         return answer_acquire(t, c, now, err);
     case RELAY_LOOK:
         return answer_look(t, c, now, err);
     case RELAY_READ:
-        return answer_page(t, c, now);
+        return answer_page(t, c, now, err);
+    case RELAY_READ_PARKED:
+        return answer_parked(t, c, now, err);
     case RELAY_SAVE:
     case RELAY_RELEASE:
         return answer_saved(t, c, now);
@@ -220,21 +282,10 @@ static int dispatch(struct table *t, struct relay_core *c, int64_t now, struct e
         return answer_keys(t, c, now);
     case RELAY_MAINTAIN:
         return answer_maintain(t, c, now);
-    case RELAY_PUBLISH:
-    case RELAY_PURGE:
-    case RELAY_FREE_PAGE:
-    case RELAY_READ_PARKED:
-    case RELAY_STREAM:
-    case RELAY_UNSTREAM:
-    case RELAY_STATUS:
-    case RELAY_OPEN:
-    case RELAY_COMMIT:
-    case RELAY_ABORT:
-    case RELAY_STOPPED:
-        break;
+    default:
+        ENSURE(!"a statement of ours");
+        return -1;
     }
-    ENSURE(!"a statement of ours");
-    return -1;
 }
 
 /* Keep one result of the statement. 1: it was the last one. */
@@ -274,13 +325,26 @@ int relay_table_take_answer(struct table *t, struct relay_core *c, int64_t now, 
 
 /* ---- rows ----------------------------------------------------------------------------------------------------------- */
 
-void relay_table_read_record(const PGresult *page, int row, struct relay_record *ret_rec)
+static int32_t partition(const PGresult *res, int row)
 {
-    const PGresult *res = page;
+    struct slice value = column(res, row, PAGE_PARTITION);
+
+    return value.data ? relay_row_int32(value) : -1;
+}
+
+static int64_t timestamp_ms(const PGresult *res, int row)
+{
+    struct slice value = column(res, row, PAGE_TIMESTAMP);
+
+    return value.data ? relay_row_unix_us(value) / 1000 : 0;
+}
+
+void relay_table_read_record(const struct table_page *page, int row, struct relay_record *ret_rec)
+{
+    const PGresult *res = page->res;
+    bool sized = PQnfields(res) > PAGE_COLUMNS; /* rows of the quick page are neither too large nor strange */
 
     ret_rec->poison = false;
-    ret_rec->partition = -1;
-    ret_rec->timestamp_ms = 0;
     ret_rec->id = number(res, row, PAGE_ID);
     ret_rec->event_id = column(res, row, PAGE_EVENT_ID);
     ret_rec->topic = column(res, row, PAGE_TOPIC);
@@ -289,9 +353,12 @@ void relay_table_read_record(const PGresult *page, int row, struct relay_record 
     ret_rec->source = column(res, row, PAGE_SOURCE);
     ret_rec->content_type = column(res, row, PAGE_CONTENT_TYPE);
     ret_rec->payload = column(res, row, PAGE_PAYLOAD);
-    ret_rec->payload_bytes = number(res, row, PAGE_PAYLOAD_BYTES);
+    ret_rec->payload_bytes = sized ? number(res, row, PAGE_PAYLOAD_BYTES) : (int64_t)ret_rec->payload.len;
     ret_rec->traceparent = column(res, row, PAGE_TRACEPARENT);
     ret_rec->created_us = relay_row_unix_us(column(res, row, PAGE_CREATED_AT));
+    ret_rec->partition = partition(res, row);
+    ret_rec->timestamp_ms = timestamp_ms(res, row);
     relay_row_headers(column(res, row, PAGE_HEADER_NAMES), column(res, row, PAGE_HEADER_VALUES), ret_rec);
-    relay_row_check(ret_rec, truth(res, row, PAGE_TOO_LARGE), truth(res, row, PAGE_BAD_HEADERS));
+    relay_row_check(ret_rec, sized && truth(res, row, PAGE_TOO_LARGE),
+                    sized && truth(res, row, PAGE_BAD_HEADERS));
 }

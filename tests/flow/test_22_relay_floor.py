@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psycopg
 
-SOURCE = Path(__file__).resolve().parents[2] / "producer" / "relay" / "relay_table.c"
+SOURCE = Path(__file__).resolve().parents[2] / "producer" / "relay" / "relay_table_sql.c"
 LOOK = """DO $do$
 DECLARE shown bigint; floor bigint; drawn bigint; age integer;
 BEGIN

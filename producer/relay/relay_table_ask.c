@@ -1,0 +1,234 @@
+/* Turns what the core wants from the database into statements with their parameters. */
+#include <inttypes.h>
+
+#include "producer/relay/relay_table.h"
+
+#define PARAMETERS_MAX 24
+
+/* Parameters as text; numbers keep their digits here. */
+struct params {
+    const char *values[PARAMETERS_MAX];
+    char numbers[PARAMETERS_MAX][24];
+    int count;
+};
+
+static void add_text(struct params *p, const char *text)
+{
+    ENSURE(p->count < PARAMETERS_MAX);
+    p->values[p->count++] = text;
+}
+
+static void add_number(struct params *p, int64_t number)
+{
+    ENSURE(p->count < PARAMETERS_MAX);
+    snprintf(p->numbers[p->count], sizeof(p->numbers[0]), "%" PRId64, number);
+    add_text(p, p->numbers[p->count]);
+}
+
+/* An interval in microseconds. */
+static void add_interval(struct params *p, int64_t ns)
+{
+    ENSURE(p->count < PARAMETERS_MAX);
+    snprintf(p->numbers[p->count], sizeof(p->numbers[0]), "%" PRId64 " us", ns / NS_PER_US);
+    add_text(p, p->numbers[p->count]);
+}
+
+/* A log position; 0 is null. */
+static void add_lsn(struct params *p, uint64_t lsn)
+{
+    ENSURE(p->count < PARAMETERS_MAX);
+    snprintf(p->numbers[p->count], sizeof(p->numbers[0]), "%" PRIX32 "/%" PRIX32, (uint32_t)(lsn >> 32),
+             (uint32_t)lsn);
+    add_text(p, lsn ? p->numbers[p->count] : NULL);
+}
+
+static int send_prepared(struct table *t, const char *name, const struct params *p, struct err *err)
+{
+    if (PQsendQueryPrepared(t->conn, name, p->count, p->values, NULL, NULL, 1) != 1)
+        return pg_err(t->conn, NULL, err, name);
+    return 0;
+}
+
+static const char *snapshot_text(struct buf *b, const struct snapshot *s, struct err *err)
+{
+    buf_reset(b);
+    if (snapshot_format(s, b) < 0) {
+        err_set(err, ERR_TEMPORARY, "a snapshot with %zu open transactions is too long", s->xip_count);
+        return NULL;
+    }
+    return buf_str(b);
+}
+
+/* ---- reading -------------------------------------------------------------------------------------------------------- */
+
+static int send_look(struct table *t, struct err *err)
+{
+    const struct params none = {.count = 0};
+
+    return send_prepared(t, "floor", &none, err) < 0 ? -1 : send_prepared(t, "look", &none, err);
+}
+
+/* '{123,456}', the transactions in progress in prev that are finished in cur. */
+static int stragglers_text(struct table *t, const struct page_bounds *bounds, struct err *err)
+{
+    const struct snapshot *prev = &bounds->prev->snapshot;
+    uint64_t *late = malloc((prev->xip_count + 1) * sizeof(*late));
+    size_t count;
+
+    if (!late)
+        return err_set(err, ERR_TEMPORARY, "no memory for %zu transactions", prev->xip_count);
+    count = snapshot_stragglers(prev, &bounds->cur->snapshot, late);
+    buf_reset(&t->stragglers);
+    for (size_t i = 0; i < count; i++)
+        buf_printf(&t->stragglers, "%s%" PRIu64, i ? "," : "{", late[i]);
+    buf_puts(&t->stragglers, count ? "}" : "{}");
+    free(late);
+    return t->stragglers.failed ? err_set(err, ERR_TEMPORARY, "no memory for %zu transactions", count) : 0;
+}
+
+static int send_page(struct table *t, const struct relay_action *a, struct err *err)
+{
+    const struct page_bounds *b = &a->bounds;
+    struct params p = {.count = 0};
+    const char *cur = snapshot_text(&t->cur, &b->cur->snapshot, err);
+
+    if (!cur || stragglers_text(t, b, err) < 0)
+        return -1;
+    ENSURE(a->limit <= t->opt->page_rows);
+    add_number(&p, b->after_id > b->prev->floor ? b->after_id : b->prev->floor);
+    add_number(&p, b->cur->ceiling);
+    add_number(&p, (int64_t)b->prev->snapshot.xmax);
+    add_text(&p, cur);
+    add_number(&p, b->after_id);
+    add_text(&p, buf_str(&t->stragglers));
+    add_number(&p, a->limit);
+    if (!t->sized) {
+        add_number(&p, t->small_bytes);
+        return send_prepared(t, "page", &p, err);
+    }
+    add_number(&p, t->page_bytes);
+    add_number(&p, t->opt->max_record_bytes);
+    return send_prepared(t, "page_sized", &p, err);
+}
+
+static int send_read_parked(struct table *t, const struct relay_action *a, struct err *err)
+{
+    struct params p = {.count = 0};
+
+    ENSURE(a->limit <= t->opt->page_rows);
+    add_number(&p, a->limit);
+    add_number(&p, t->page_bytes);
+    add_number(&p, t->opt->max_record_bytes);
+    return send_prepared(t, "parked", &p, err);
+}
+
+static int send_keys(struct table *t, const struct relay_action *a, struct err *err)
+{
+    struct params p = {.count = 0};
+
+    add_number(&p, a->limit);
+    return send_prepared(t, "keys", &p, err);
+}
+
+/* ---- cursor and lease ----------------------------------------------------------------------------------------------- */
+
+static int send_acquire(struct table *t, struct err *err)
+{
+    static const char *const sources[] = {
+        [RELAY_KIND_TABLE] = "table", [RELAY_KIND_WAL] = "wal", [RELAY_KIND_MESSAGE] = "message"};
+    struct params p = {.count = 0};
+
+    add_text(&p, t->holder);
+    add_interval(&p, t->opt->lease_ttl);
+    add_text(&p, sources[t->opt->source]);
+    add_text(&p, t->opt->source == RELAY_KIND_TABLE ? "" : t->opt->slot);
+    return send_prepared(t, "acquire", &p, err);
+}
+
+static void add_lease(struct table *t, struct params *p, const struct relay_action *a)
+{
+    if (a->kind == RELAY_RELEASE)
+        add_text(p, "-1 day"); /* over already: a standby takes it at its next look */
+    else if (a->idle)
+        add_text(p, NULL); /* without end, as long as the slot is in use */
+    else
+        add_interval(p, t->opt->lease_ttl);
+}
+
+static int add_position(struct table *t, struct params *p, const struct position *pos, struct err *err)
+{
+    const char *prev = snapshot_text(&t->prev, &pos->prev, err);
+    const char *cur = pos->partial ? snapshot_text(&t->cur, &pos->cur.snapshot, err) : NULL;
+
+    if (!prev || (pos->partial && !cur))
+        return -1;
+    add_text(p, prev);
+    add_number(p, pos->prev_floor);
+    add_text(p, cur);
+    add_number(p, pos->cur.floor);
+    add_number(p, pos->cur.ceiling);
+    add_number(p, pos->last_id);
+    add_lsn(p, pos->lsn);
+    add_lsn(p, pos->txn_lsn);
+    add_number(p, pos->txn_index);
+    add_number(p, pos->unparked);
+    return 0;
+}
+
+static int send_save(struct table *t, const struct relay_action *a, struct err *err)
+{
+    struct relay_park_arrays *parks = &t->parks;
+    struct params p = {.count = 0};
+
+    add_number(&p, a->epoch);
+    add_lease(t, &p, a);
+    add_text(&p, t->address);
+    /* Mostly without waiting for the disk: a crash takes back a cursor only together with what it takes back of the outbox. */
+    add_text(&p, a->flush ? "on" : "off");
+    if (add_position(t, &p, a->position, err) < 0)
+        return -1;
+    add_text(&p, a->authority_kafka ? "kafka" : "postgres");
+    if (a->park_count == 0 && a->unpark_count == 0 && a->repark_count == 0)
+        return send_prepared(t, "save", &p, err);
+    if (relay_park_arrays_fill(parks, a, err) < 0)
+        return -1;
+    for (int i = 0; i < RELAY_PARK_ARRAYS; i++)
+        add_text(&p, buf_str(&parks->texts[i]));
+    return send_prepared(t, "save_parked", &p, err);
+}
+
+static int send_maintain(struct table *t, const struct relay_action *a, struct err *err)
+{
+    struct params p = {.count = 0};
+
+    add_number(&p, a->epoch);
+    add_interval(&p, t->opt->lease_ttl);
+    add_interval(&p, t->opt->rotate_interval);
+    add_number(&p, t->opt->rotate_rows);
+    add_interval(&p, t->opt->retention);
+    return send_prepared(t, "maintain", &p, err);
+}
+
+int relay_table_ask(struct table *t, const struct relay_action *a, struct err *err)
+{
+    switch ((int)a->kind) {
+    case RELAY_ACQUIRE:
+        return send_acquire(t, err);
+    case RELAY_LOOK:
+        return send_look(t, err);
+    case RELAY_READ:
+        return send_page(t, a, err);
+    case RELAY_READ_PARKED:
+        return send_read_parked(t, a, err);
+    case RELAY_SAVE:
+    case RELAY_RELEASE:
+        return send_save(t, a, err);
+    case RELAY_LOAD_KEYS:
+        return send_keys(t, a, err);
+    case RELAY_MAINTAIN:
+        return send_maintain(t, a, err);
+    default:
+        ENSURE(!"an action for the database");
+        return -1;
+    }
+}

@@ -1,0 +1,238 @@
+/* The statements with which the table source reads the outbox and keeps cursor and lease. */
+#include "producer/relay/relay_table_sql.h"
+
+/*
+ * Names as they are sent. The session pins generic plans and forbids sequential scans, because the statistics of a table that is
+ * emptied by TRUNCATE are always wrong; with that both arms of the page query are index scans, and a page costs the same however
+ * large the table is (EXPLAIN on Postgres 15: 1 µs a row, 90 buffers for 1,000 rows of 500 B).
+ */
+const char relay_table_session_sql[] =
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off; SET search_path = "
+    "pg_catalog;"
+    "SET default_transaction_isolation = 'read committed'; SET client_encoding = 'UTF8'; SET timezone = "
+    "'UTC';"
+    /* A cursor stored without waiting for the disk goes back a little when Postgres crashes, never forward: duplicates, no loss. */
+    "SET synchronous_commit = off; SET statement_timeout = '10s'; SET lock_timeout = '5s'";
+
+/*
+ * The sequence is read before age() asks for the next xid to be given out (a target list is evaluated from left to right); see struct
+ * look for why in this order. Read by a function that takes the row's lock: every 32 values nextval() writes ahead, and while it does
+ * `SELECT last_value` shows up to 32 more than was drawn (nextval_internal, SEQ_LOG_VALS). A floor that high lost the next rows. For
+ * the ceiling too much does no harm.
+ */
+const char relay_table_floor_sql[] =
+    "SELECT coalesce(pg_sequence_last_value('tandem.outbox_id_seq'), 0), age('3'::xid)";
+
+/*
+ * Its snapshot is taken before the sequence is read (and after floor_sql has ended): floor ≤ snapshot ≤ ceiling in time. The log
+ * position is read after the snapshot too: whatever is visible in the snapshot has its commit record before it.
+ */
+const char relay_table_look_sql[] =
+    "SELECT pg_current_snapshot()::text, last_value, pg_current_wal_insert_lsn() FROM tandem.outbox_id_seq";
+
+/* ---- pages ---------------------------------------------------------------------------------------------------------- */
+
+/*
+ * First arm: transactions younger than prev (their ids are above floor). Second arm: those in progress in prev and finished in cur.
+ */
+#define ARMS                                                                                                 \
+    "(SELECT * FROM tandem.outbox WHERE id > $1::bigint AND id <= $2::bigint AND txid >= $3::xid8"           \
+    "  AND pg_visible_in_snapshot(txid, $4::pg_snapshot) ORDER BY id LIMIT $7::int)"                         \
+    " UNION ALL"                                                                                             \
+    " (SELECT late.* FROM unnest($6::xid8[]) AS straggler(txid) CROSS JOIN LATERAL"                          \
+    "   (SELECT * FROM tandem.outbox o WHERE o.txid = straggler.txid AND o.id > $5::bigint ORDER BY o.id"    \
+    "     LIMIT $7::int) AS late ORDER BY late.id LIMIT $7::int)"                                            \
+    " ORDER BY id LIMIT $7::int"
+
+/* Above 64 KiB in their stored form they are not even turned into text. The text is what bounds what the relay is sent. */
+#define HEADER_BYTES                                                                                         \
+    "CASE WHEN headers IS NULL THEN 0 WHEN pg_column_size(headers) > 65536 THEN 1000000"                     \
+    " ELSE octet_length(headers::text) END"
+#define HEADER_ARRAY(part_) "ARRAY(SELECT e." part_ " FROM jsonb_each_text(headers) AS e(k, v))"
+#define IF_SMALL(column_) "CASE WHEN small THEN " column_ " END"
+
+/*
+ * The quick page: rows of usual size, which bound it by their number. A row that holds more, or strange headers, comes without content
+ * (its topic is null): the page ends before it, and the next one is read by the sized query. Half of that one's cost is the running
+ * sum, which keeps a copy of every row.
+ */
+const char relay_table_page_sql[] =
+    "SELECT id, event_id, " IF_SMALL("topic") ", " IF_SMALL("key") ", " IF_SMALL("type") ", " IF_SMALL(
+        "sourc"
+        "e") ", " IF_SMALL("content_type") ", " IF_SMALL("payload") ", "
+                                                                    "CASE WHEN small AND headers IS NOT NULL "
+                                                                    "THEN " HEADER_ARRAY("k") " END, "
+                                                                                              "CASE WHEN "
+                                                                                              "small AND "
+                                                                                              "headers IS "
+                                                                                              "NOT NULL "
+                                                                                              "THEN"
+                                                                                              " " HEADER_ARRAY("v") " END, " IF_SMALL(
+                                                                                                  "traceparen"
+                                                                                                  "t") ", "
+                                                                                                       "creat"
+                                                                                                       "ed_"
+                                                                                                       "at, "
+                                                                                                       "parti"
+                                                                                                       "tion,"
+                                                                                                       " "
+                                                                                                       "\"tim"
+                                                                                                       "estam"
+                                                                                                       "p\""
+                                                                                                       " FROM"
+                                                                                                       " ("
+                                                                                                       "SELEC"
+                                                                                                       "T *, "
+                                                                                                       "coale"
+                                                                                                       "sce("
+                                                                                                       "octet"
+                                                                                                       "_leng"
+                                                                                                       "th("
+                                                                                                       "paylo"
+                                                                                                       "ad),"
+                                                                                                       " 0) "
+                                                                                                       "+ "
+                                                                                                       "coale"
+                                                                                                       "sce("
+                                                                                                       "octet"
+                                                                                                       "_leng"
+                                                                                                       "th("
+                                                                                                       "key),"
+                                                                                                       " 0) "
+                                                                                                       "+ "
+                                                                                                       "octet"
+                                                                                                       "_leng"
+                                                                                                       "th("
+                                                                                                       "topic"
+                                                                                                       ")"
+                                                                                                       "   + "
+                                                                                                       "octet"
+                                                                                                       "_leng"
+                                                                                                       "th("
+                                                                                                       "type)"
+                                                                                                       " + "
+                                                                                                       "octet"
+                                                                                                       "_leng"
+                                                                                                       "th("
+                                                                                                       "sourc"
+                                                                                                       "e) + "
+                                                                                                       "octet"
+                                                                                                       "_leng"
+                                                                                                       "th("
+                                                                                                       "conte"
+                                                                                                       "nt_"
+                                                                                                       "type)"
+                                                                                                       "   + "
+                                                                                                       "coale"
+                                                                                                       "sce("
+                                                                                                       "octet"
+                                                                                                       "_leng"
+                                                                                                       "th("
+                                                                                                       "trace"
+                                                                                                       "paren"
+                                                                                                       "t), "
+                                                                                                       "0) "
+                                                                                                       "+"
+                                                                                                       " " HEADER_BYTES
+                                                                                                       " <= "
+                                                                                                       "$8::"
+                                                                                                       "int"
+                                                                                                       "   "
+                                                                                                       "AND "
+                                                                                                       "(head"
+                                                                                                       "ers "
+                                                                                                       "IS "
+                                                                                                       "NULL "
+                                                                                                       "OR "
+                                                                                                       "jsonb"
+                                                                                                       "_type"
+                                                                                                       "of("
+                                                                                                       "heade"
+                                                                                                       "rs) "
+                                                                                                       "= "
+                                                                                                       "'obje"
+                                                                                                       "ct') "
+                                                                                                       "AS "
+                                                                                                       "small"
+                                                                                                       "  "
+                                                                                                       "FROM "
+                                                                                                       "(" ARMS
+                                                                                                       ") AS "
+                                                                                                       "merge"
+                                                                                                       "d "
+                                                                                                       "OFFSE"
+                                                                                                       "T 0) "
+                                                                                                       "AS "
+                                                                                                       "page "
+                                                                                                       "ORDER"
+                                                                                                       " BY "
+                                                                                                       "id";
+
+/*
+ * The sum bounds what one page can hold in memory; a row that is too large is not fetched at all. The sum comes back with each row, so
+ * that the answer's reader knows whether this bound ended the page: rows that were not fetched hold less here than they count there.
+ */
+#define SIZED(rows_, bytes_, largest_)                                                                       \
+    "SELECT id, event_id, left(topic, 250), CASE WHEN octet_length(key) <= " largest_                        \
+    "::bigint THEN key END,"                                                                                 \
+    " left(type, 1100), left(source, 1100), left(content_type, 1100), CASE WHEN NOT too_large THEN payload " \
+    "END,"                                                                                                   \
+    " CASE WHEN headers IS NOT NULL AND NOT bad_headers THEN " HEADER_ARRAY(                                 \
+        "k") " END,"                                                                                         \
+             " CASE WHEN headers IS NOT NULL AND NOT bad_headers THEN " HEADER_ARRAY(                        \
+                 "v") " END,"                                                                                \
+                      " left(traceparent, 1100), created_at, partition, \"timestamp\","                      \
+                      " coalesce(octet_length(payload), 0)::bigint, bad_headers, too_large, running"         \
+                      " FROM (SELECT *, sum(bytes) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS running"   \
+                      "  FROM (SELECT *, coalesce(octet_length(payload), 0)::bigint + "                      \
+                      "coalesce(octet_length(key), 0)"                                                       \
+                      "     > " largest_ "::bigint AS too_large,"                                            \
+                      "    headers IS NOT NULL AND (jsonb_typeof(headers) <> 'object' OR header_bytes > "    \
+                      "131072) AS bad_headers,"                                                              \
+                      "    256 + least(coalesce(octet_length(payload), 0), " largest_ "::int)"               \
+                      "     + least(coalesce(octet_length(key), 0), " largest_                               \
+                      "::int) + least(header_bytes, 131072) AS bytes"                                        \
+                      "   FROM (SELECT *, " HEADER_BYTES " AS header_bytes FROM (" rows_                     \
+                      ") AS rows OFFSET 0) AS measured"                                                      \
+                      "   OFFSET 0) AS judged) AS page"                                                      \
+                      " WHERE running <= " bytes_ "::bigint OR running = bytes ORDER BY id"
+
+const char relay_table_page_sized_sql[] = SIZED(ARMS, "$8", "$9");
+
+const char relay_table_parked_sql[] = SIZED(
+    "SELECT outbox_id AS id, event_id, topic, key, type, source, content_type, payload, headers, traceparent,"
+    " created_at, partition, \"timestamp\" FROM tandem.parked WHERE retry_at IS NOT NULL"
+    " ORDER BY outbox_id LIMIT $1::int",
+    "$2", "$3");
+
+/* ---- cursor and lease ----------------------------------------------------------------------------------------------- */
+
+/*
+ * Only when nobody holds it, or we do (after a lost connection). An idle holder of a stream has no end of its lease: it holds it as long
+ * as its slot is in use. A lease beyond the longest lease_ttl was given before the database's clock went back: nobody renews it any
+ * more, or it would not stand there. Raises the epoch: whatever an older session still does is void.
+ */
+const char relay_table_acquire_sql[] =
+    "UPDATE tandem.relay_cursor SET epoch = epoch + 1, holder = $1::text, lease_until = clock_timestamp() + "
+    "$2::interval,"
+    " system_identifier = coalesce(system_identifier, (SELECT system_identifier FROM pg_control_system())),"
+    " source = $3::text, slot = $4::text, updated_at = clock_timestamp()"
+    " WHERE shard = '0' AND (lease_until < clock_timestamp() OR holder = $1::text"
+    "  OR lease_until > clock_timestamp() + interval '2 minutes' AND lease_until <> 'infinity'"
+    "  OR lease_until = 'infinity' AND NOT EXISTS (SELECT FROM pg_replication_slots"
+    "      WHERE slot_name = relay_cursor.slot AND active))"
+    " RETURNING epoch, ctid::text, system_identifier = (SELECT system_identifier FROM pg_control_system()),"
+    " pg_snapshot_xmax(prev_snapshot) <= pg_current_xact_id(),"
+    " prev_snapshot::text, prev_floor, cur_snapshot::text, cur_floor, cur_ceiling, last_id, wal_lsn, "
+    "txn_lsn, txn_index,"
+    " unparked, authority = 'kafka'";
+
+/*
+ * Found by its address: while some old transaction keeps Postgres from cleaning up, the index would have to walk over every version
+ * of the row that was ever stored. Whoever else changes the row moves it, and then we are fenced, as with a changed epoch.
+ */
+const char relay_table_save_sql[] = RELAY_TABLE_SAVE " RETURNING ctid::text";
+
+const char relay_table_maintain_sql[] =
+    "SELECT held, row_address::text, rotated, truncated"
+    " FROM tandem.relay_maintain($1::bigint, $2::interval, $3::interval, $4::bigint, $5::interval)";

@@ -1,0 +1,76 @@
+/* The SQL of the table source. */
+#pragma once
+
+#define RELAY_HEADERS_BYTES_MAX                                                                              \
+    131072 /* as JSON text; what a row may carry is less, see RELAY_ROW_HEADER_BYTES_MAX */
+
+extern const char relay_table_session_sql[];
+extern const char relay_table_floor_sql[]; /* 0 the sequence's last value, 1 age('3'::xid) */
+extern const char relay_table_look_sql[];  /* 0 snapshot as text, 1 the sequence's row, 2 log position */
+/* $1 … $7 as for relay_table_page_sized_sql, $8 what a small row holds at most. Columns up to PAGE_TIMESTAMP. */
+extern const char relay_table_page_sql[];
+/*
+ * $1 after_id and floor, $2 ceiling, $3 prev's xmax, $4 cur, $5 after_id, $6 stragglers, $7 rows, $8 bytes of the page, $9 largest record.
+ * All columns of enum page_column.
+ */
+extern const char relay_table_page_sized_sql[];
+extern const char
+    relay_table_parked_sql[]; /* $1 rows, $2 bytes, $3 largest record. Columns as of the sized page */
+/* $1 holder, $2 lease, $3 source, $4 slot. Columns of enum acquire_column; no row: somebody else holds it. */
+extern const char relay_table_acquire_sql[];
+/* Parameters: enum save_parameter. One row, the cursor row's new address; none: the lease is not ours. */
+extern const char relay_table_save_sql[];
+extern const char
+    relay_table_maintain_sql[]; /* $1 epoch, $2 lease, $3 rotate_interval, $4 rotate_rows, $5 retention */
+
+/* Columns of the page queries, in their order. */
+enum page_column {
+    PAGE_ID,
+    PAGE_EVENT_ID,
+    PAGE_TOPIC,
+    PAGE_KEY,
+    PAGE_TYPE,
+    PAGE_SOURCE,
+    PAGE_CONTENT_TYPE,
+    PAGE_PAYLOAD,
+    PAGE_HEADER_NAMES,
+    PAGE_HEADER_VALUES,
+    PAGE_TRACEPARENT,
+    PAGE_CREATED_AT,
+    PAGE_PARTITION,
+    PAGE_TIMESTAMP,
+    PAGE_COLUMNS,                      /* of the quick page; the sized one has more: */
+    PAGE_PAYLOAD_BYTES = PAGE_COLUMNS, /* also when the payload was not fetched */
+    PAGE_BAD_HEADERS,
+    PAGE_TOO_LARGE,
+    PAGE_RUNNING /* bytes of the page up to and with this row, as the query counts them */
+};
+
+enum acquire_column {
+    ACQUIRE_EPOCH,
+    ACQUIRE_ADDRESS,
+    ACQUIRE_OURS,   /* the snapshots are of this cluster */
+    ACQUIRE_BEHIND, /* and not from its future */
+    ACQUIRE_PREV,
+    ACQUIRE_PREV_FLOOR,
+    ACQUIRE_CUR,
+    ACQUIRE_CUR_FLOOR,
+    ACQUIRE_CUR_CEILING,
+    ACQUIRE_LAST_ID,
+    ACQUIRE_LSN,
+    ACQUIRE_TXN_LSN,
+    ACQUIRE_TXN_INDEX,
+    ACQUIRE_UNPARKED,
+    ACQUIRE_KAFKA_RULES
+};
+
+/* The assignments of every SAVE: $1 epoch, $2 lease or NULL (infinity), $3 the row's address, $4 synchronous_commit, $5 … the position. */
+#define RELAY_TABLE_SAVE                                                                                     \
+    "UPDATE tandem.relay_cursor SET lease_until = coalesce(clock_timestamp() + $2::interval, 'infinity'),"   \
+    " prev_snapshot = $5::pg_snapshot, prev_floor = $6::bigint, cur_snapshot = $7::pg_snapshot,"             \
+    " cur_floor = $8::bigint, cur_ceiling = $9::bigint, last_id = $10::bigint, wal_lsn = $11::pg_lsn,"       \
+    " txn_lsn = $12::pg_lsn, txn_index = $13::bigint, unparked = $14::bigint, authority = $15::text,"        \
+    " updated_at = clock_timestamp()"                                                                        \
+    " WHERE ctid = $3::tid AND shard = '0' AND epoch = $1::bigint"                                           \
+    " AND set_config('synchronous_commit', $4::text, true) IS NOT NULL"
+#define RELAY_TABLE_SAVE_PARAMETERS 15
