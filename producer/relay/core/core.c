@@ -167,6 +167,9 @@ void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struc
         return;
     }
     c->counts.leases_taken++;
+#ifdef SIM_BUG_TRUST_LEASE_CLOCK
+    lease_asked(&c->lease, now);
+#endif
     lease_taken(&c->lease, epoch);
     cursor_load(&c->cursor, p);
     c->stream.confirm_lsn = c->cursor.lsn;
@@ -370,6 +373,9 @@ void relay_core_saved(struct relay_core *c, int64_t now, bool held)
         stop_working(c);
         c->acquire_at = now + c->cfg.standby_poll_ns;
     } else {
+#ifdef SIM_BUG_TRUST_LEASE_CLOCK
+        lease_asked(&c->lease, now);
+#endif
         lease_renewed(&c->lease, c->saving_idle);
         core_drop_parks(c, c->parks_saving);
         c->parks_saving = 0;
