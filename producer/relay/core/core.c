@@ -79,6 +79,7 @@ void relay_core_free(struct relay_core *c)
     cursor_done(&c->cursor);
     ledger_done(&c->ledger);
     keyset_done(&c->keys);
+    free(c->refused.detail);
     stream_done(&c->stream);
     free(c);
 }
@@ -214,10 +215,10 @@ void relay_core_looked(struct relay_core *c, int64_t now, struct look *look)
     core_stream_ground(c, now);
 }
 
-void core_add_page(struct relay_core *c, void *page)
+void core_add_page(struct relay_core *c, void *page, uint64_t start)
 {
     ENSURE(c->page_count < PAGES_MAX);
-    c->pages[c->page_count++] = (struct held_page){.page = page, .end = c->ledger.end};
+    c->pages[c->page_count++] = (struct held_page){.page = page, .start = start, .end = c->ledger.end};
 }
 
 static void set_page_end(struct relay_core *c, const void *page, uint64_t end)
@@ -269,17 +270,18 @@ static bool add_rows(struct relay_core *c, void *page, const struct relay_row *r
 void relay_core_page(struct relay_core *c, int64_t now, void *page, const struct relay_row *rows, int count,
                      bool more)
 {
+    uint64_t start = c->ledger.end;
     bool whole;
 
     db_ended(c, RELAY_READ);
     if (c->db_stale || c->draining) {
         c->db_stale = false;
-        core_add_page(c, page);
+        core_add_page(c, page, c->ledger.end);
         release_pages(c);
         return;
     }
     whole = add_rows(c, page, rows, count) && (more || cursor_skim(&c->cursor, 0) != SKIM_WRONG);
-    core_add_page(c, page);
+    core_add_page(c, page, start);
     if (whole)
         cursor_page_end(&c->cursor, more);
     c->stream.caught_up = c->stream.caught_up || (!more && c->first_page);
@@ -340,6 +342,11 @@ void relay_core_report(struct relay_core *c, int64_t now, uint64_t seq, enum rel
     }
     if (c->careful_left > 0)
         c->careful_left--;
+    if (result != RELAY_ACKED && c->cfg.kind == RELAY_KIND_MESSAGE && !core_page_held(c, e->page, seq)) {
+        core_remember_refused(c, e->id, reason, detail); /* its content comes again */
+        core_rewind(c);
+        return;
+    }
     if (result == RELAY_ACKED) {
         c->counts.acknowledged++;
         ledger_settle(&c->ledger, e);

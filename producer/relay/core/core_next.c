@@ -210,6 +210,10 @@ static bool next_publish(struct relay_core *c, int64_t now, struct relay_action 
         *a = (struct relay_action){
             .kind = RELAY_PUBLISH, .seq = c->ledger.next, .page = e->page, .row = e->row};
         ledger_send(&c->ledger);
+        if (core_park_refused(c, e)) {
+            core_settle_prefix(c);
+            continue;
+        }
         if (c->cfg.park_key && keyset_has(&c->keys, e->key)) {
             core_park(c, e, PARK_BEHIND, NULL);
             core_settle_prefix(c);

@@ -3,20 +3,36 @@
 
 #include "producer/relay/core/core_state.h"
 
-static struct held_page *page_of(struct relay_core *c, const void *page)
+static struct held_page *find_page(struct relay_core *c, const void *page)
 {
     for (int i = 0; i < c->page_count; i++)
         if (c->pages[i].page == page)
             return &c->pages[i];
-    ENSURE(!"the page of a row is held");
     return NULL;
+}
+
+/* By its rows: another page may have its address by now. */
+bool core_page_held(const struct relay_core *c, const void *page, uint64_t seq)
+{
+    for (int i = 0; i < c->page_count; i++)
+        if (c->pages[i].page == page && seq >= c->pages[i].start && seq < c->pages[i].end)
+            return true;
+    return false;
+}
+
+static void hold_page(struct relay_core *c, const void *page, int more)
+{
+    struct held_page *p = find_page(c, page);
+
+    ENSURE(p);
+    p->holds += more;
 }
 
 void core_drop_parks(struct relay_core *c, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         if (c->parks[i].page)
-            page_of(c, c->parks[i].page)->holds--;
+            hold_page(c, c->parks[i].page, -1);
         free(c->parks[i].detail);
     }
     c->park_count -= count;
@@ -62,8 +78,24 @@ void core_park(struct relay_core *c, struct ledger_entry *e, enum park_reason re
     c->counts.parked++;
     c->counts.parked_by[reason]++;
     if (c->cfg.kind == RELAY_KIND_MESSAGE)
-        page_of(c, e->page)->holds++; /* there is no row to copy it from */
+        hold_page(c, e->page, 1); /* there is no row to copy it from */
     if (c->cfg.park_key && e->key != 0 && !keyset_add(&c->keys, e->key))
         c->counts.keys_overflow++;
     ledger_settle(&c->ledger, e);
+}
+
+void core_remember_refused(struct relay_core *c, int64_t id, enum park_reason reason, const char *detail)
+{
+    free(c->refused.detail);
+    c->refused = (struct relay_park){.id = id, .reason = reason, .detail = detail ? strdup(detail) : NULL};
+}
+
+bool core_park_refused(struct relay_core *c, struct ledger_entry *e)
+{
+    if (c->refused.id == 0 || c->refused.id != e->id)
+        return false;
+    core_park(c, e, c->refused.reason, c->refused.detail);
+    free(c->refused.detail);
+    c->refused = (struct relay_park){0};
+    return true;
 }

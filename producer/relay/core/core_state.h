@@ -22,6 +22,7 @@ enum { DB_IDLE = -1 };
 
 struct held_page {
     void *page;
+    uint64_t start;
     uint64_t end; /* when the ledger's `next` is here, no row of it is needed */
     int holds;    /* its rows that are parked by their content, and not stored yet */
 };
@@ -48,6 +49,7 @@ struct relay_core {
     struct held_page pages[PAGES_MAX];
     int page_count;
 
+    struct relay_park refused;          /* to be parked when it is read again; id 0: none */
     struct relay_park parks[PARKS_MAX]; /* left the ledger, not stored yet */
     size_t park_count, parks_saving;
     size_t parks_in_ledger;
@@ -58,7 +60,8 @@ struct relay_core {
 };
 
 /* ---- core.c ---- */
-void core_add_page(struct relay_core *c, void *page);
+void core_add_page(struct relay_core *c, void *page,
+                   uint64_t start); /* start: the ledger's end before its first row */
 /* What came by the stream in this page waits for a look; it waits no more. */
 void core_hold_waiting(struct relay_core *c, void *page);
 void core_release_waiting(struct relay_core *c);
@@ -68,6 +71,15 @@ void core_rewind(struct relay_core *c);
 /* ---- core_settle.c ---- */
 /* Park a row that was sent: it is settled, and stored with the position past it. */
 void core_park(struct relay_core *c, struct ledger_entry *e, enum park_reason reason, const char *detail);
+/*
+ * A row that cannot be parked where it is: its page is gone, or its transaction has to be aborted. When it is read again it is parked
+ * instead of published.
+ */
+void core_remember_refused(struct relay_core *c, int64_t id, enum park_reason reason, const char *detail);
+bool core_park_refused(struct relay_core *c,
+                       struct ledger_entry *e); /* just sent; false: it is not the one */
+bool core_page_held(const struct relay_core *c, const void *page,
+                    uint64_t seq); /* of the row with that number */
 /* Rows leave the ledger in order; the position follows them. */
 void core_settle_prefix(struct relay_core *c);
 /* The first parked rows are stored, or need not be any more. */

@@ -258,6 +258,7 @@ void relay_core_streamed(struct relay_core *c, int64_t now, void *page, const st
                          int count)
 {
     struct stream *s = &c->stream;
+    uint64_t start = c->ledger.end;
 
     ENSURE(count > 0 && count <= relay_core_stream_room(c));
     for (int i = 0; i < count; i++) {
@@ -268,7 +269,7 @@ void relay_core_streamed(struct relay_core *c, int64_t now, void *page, const st
         if (rows[i].commit_lsn > s->received_lsn)
             s->received_lsn = rows[i].commit_lsn;
     }
-    core_add_page(c, page);
+    core_add_page(c, page, start);
     if (s->waiting_count > 0)
         core_hold_waiting(c, page);
     c->counts.streamed += count;
