@@ -86,11 +86,17 @@ void relay_core_free(struct relay_core *c)
 
 /* ---- dropping -------------------------------------------------------------------------------------------------- */
 
-/* No row of any page is needed, but what is parked by its content and left the ledger. */
+/* No row of any page is published any more. */
 static void release_pages(struct relay_core *c)
 {
-    for (int i = 0; i < c->page_count; i++) {
+    for (int i = 0; i < c->page_count; i++)
         c->pages[i].end = c->ledger.next;
+}
+
+/* Of the rows that are parked by their content, only those that left the ledger still need their pages. */
+static void recount_holds(struct relay_core *c)
+{
+    for (int i = 0; i < c->page_count; i++) {
         c->pages[i].holds = 0;
         for (size_t k = 0; k < c->park_count; k++)
             c->pages[i].holds += c->parks[k].page == c->pages[i].page;
@@ -103,6 +109,7 @@ static void drop_rows(struct relay_core *c)
     c->purge = c->purge || c->ledger.outstanding > 0;
     ledger_drop_all(&c->ledger);
     release_pages(c);
+    recount_holds(c);
     /* The keys of parked rows that were not stored must not count: the rows themselves will be read again. */
     if (c->parks_in_ledger > 0)
         c->keys_loaded = false;
