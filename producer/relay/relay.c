@@ -9,6 +9,7 @@
 
 #include "common/log.h"
 #include "common/stop.h"
+#include "producer/relay/relay_wal.h"
 
 #define CONNECT_DELAY_MIN_NS (100 * NS_PER_MS)
 #define CONNECT_DELAY_MAX_NS (5 * NS_PER_S)
@@ -74,6 +75,19 @@ struct relay *relay_new(const struct relay_options *opt, struct err *err)
     return r;
 }
 
+static bool from_stream(const void *page)
+{
+    return ((const struct relay_page *)page)->kind == RELAY_PAGE_WAL;
+}
+
+static void free_page(struct relay *r, void *page)
+{
+    if (from_stream(page))
+        relay_wal_free_page(page);
+    else
+        r->ops->free_page(page);
+}
+
 static void free_pages(struct relay *r)
 {
     struct relay_action a;
@@ -84,7 +98,7 @@ static void free_pages(struct relay *r)
         relay_core_disconnected(r->core, now);
     while (relay_core_next(r->core, now, &a))
         if (a.kind == RELAY_FREE_PAGE)
-            r->ops->free_page(a.page);
+            free_page(r, a.page);
 }
 
 void relay_free(struct relay *r)
@@ -163,7 +177,10 @@ static void publish_row(struct relay *r, int64_t now, const struct relay_action 
 {
     struct publish_refusal why;
 
-    r->ops->record(r->source, a->page, a->row, &r->record);
+    if (from_stream(a->page))
+        relay_wal_record(a->page, a->row, &r->record);
+    else
+        r->ops->record(r->source, a->page, a->row, &r->record);
     switch (relay_publish_row(r->publish, &r->record, a->seq, now, &why)) {
     case PUBLISH_TAKEN:
         return;
@@ -210,7 +227,7 @@ static int act(struct relay *r, int64_t now, const struct relay_action *a, struc
         relay_publish_purge(r->publish);
         return 0;
     case RELAY_FREE_PAGE:
-        r->ops->free_page(a->page);
+        free_page(r, a->page);
         return 0;
     case RELAY_STREAM:
     case RELAY_UNSTREAM:
