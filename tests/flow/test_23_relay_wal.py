@@ -1,15 +1,11 @@
 """tandem-relay with source = wal and source = message on a real Postgres and Kafka: every way in which relays of the log go wrong."""
-import itertools
-import signal
 import subprocess
-import threading
 import uuid
 
 import psycopg
 import pytest
 
 import programs
-from processes import Process
 
 TOPIC = "tandem.orders"
 PUT = "SELECT tandem.outbox_put(topic => %s, key => %s::text, type => 'order.changed', payload => %s::text)"
@@ -115,3 +111,75 @@ def test_a_failover_slot_is_refused_with_one_line_where_the_server_has_none(data
     else:
         assert done.returncode == 100 and "failover_slot needs Postgres 17" in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+# ---- a relay that streams ----------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def streaming(database, slot, relay, wait_until):
+    """streaming(**options): slot and publication made, a relay started and fed by the stream."""
+    def start(**options):
+        if not slots(database, slot):
+            done = setup(database.url, slot, source=options.get("source", "wal"))
+            assert done.returncode == 0, done.stderr
+        running = relay(**{"source": "wal", "slot": slot, **options})
+        wait_until(lambda: running.metric("tandem_relay_streaming") == 1, 60, lambda: f"it streams:\n{running.log_tail()}")
+        return running
+    return start
+
+
+@pytest.fixture
+def settled(database, wait_until):
+    """Waits until every committed row is before the stored cursor: published and acknowledged, or parked."""
+    def wait(timeout=60):
+        sql = """SELECT (SELECT count(*) FROM tandem.outbox o WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot))
+                 FROM tandem.relay_cursor c"""
+        wait_until(lambda: database.value(sql) == 0, timeout, "every row is before the cursor")
+    return wait
+
+
+def test_rows_come_by_the_stream_once_and_in_order(database, topics, streaming, settled):
+    put(database.connect(), "before the slot", key="b")
+    running = streaming()
+    connection = database.connect()
+    for i in range(100):
+        put(connection, f"v{i}")
+    settled()
+    assert by_key(topics) == {b"o-1": [f"v{i}" for i in range(100)], b"b": ["before the slot"]}
+    assert running.metric("tandem_relay_streamed_total") >= 100
+
+
+def test_a_record_of_the_stream_is_the_record_of_the_table(database, topics, relay, streaming, settled):
+    """Same key, value, headers, partition and timestamp, whatever the source; only the event differs."""
+    columns = ("topic, key, type, source, content_type, payload, headers, traceparent, partition, \"timestamp\", created_at")
+    rows = [
+        (TOPIC, b"k", "t", "s", "text/plain", b"p\x00q", None, None, None, None),
+        (TOPIC, None, "t", "s", "text/plain", None, None, None, None, None),
+        (TOPIC, b"", "t\u00e9", "s", "text/plain", b"", '{"a": "b", "n": 1.50, "z": null, "t": true, "o": {"x": ["}\\""]}, "\u00e9\\n": "\\ud83d\\ude00"}',
+         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None, None),
+        (TOPIC, b"k", "t", "s", "text/plain", b"p", "{}", None, 3, "2026-01-02T03:04:05.678901Z"),
+    ]
+
+    def insert():
+        for row in rows:
+            database.query(f"INSERT INTO tandem.outbox ({columns}) VALUES (" + "%s," * 10 + "'2026-02-03T04:05:06.789012Z')", row)
+
+    def seen():
+        return sorted([repr((m.key(), m.value(), m.partition(), m.timestamp(), [h for h in m.headers() if h[0] != "ce_id"]))
+                       for m in topics.read(TOPIC)])
+
+    running = relay()
+    insert()
+    settled()
+    by_table = seen()
+    running.stop()
+    topics.clear()
+    topics.create(TOPIC, 6)
+    streaming()
+    insert()
+    settled()
+    by_stream = seen()
+    # Without a key any partition will do.
+    assert len(by_stream) == len(by_table) == 4
+    drop = [r for r in by_table if not r.startswith("(None, None")]
+    assert [r for r in by_stream if not r.startswith("(None, None")] == drop
