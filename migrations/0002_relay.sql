@@ -219,6 +219,16 @@ BEGIN
 END
 $$;
 
+-- Bytes as text, or null where they are not UTF-8: for people who look at keys and payloads.
+CREATE OR REPLACE FUNCTION tandem.text_of(bytes bytea) RETURNS text
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN convert_from(bytes, 'UTF8');
+EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
+    RETURN NULL;
+END
+$$;
+
 -- Both with key as text or bytea and payload as text, jsonb, json or bytea. Thin SQL, which the planner inlines.
 DO $do$
 DECLARE

@@ -1,4 +1,4 @@
-/* tandem-relay: reads its options, runs the relay, and turns the result into an exit code. */
+/* tandem-relay: reads its options and its verb, runs the relay or looks into it, and turns the result into an exit code. */
 #include <stdio.h>
 #include <string.h>
 
@@ -7,9 +7,9 @@
 #include "common/pg.h"
 #include "common/stop.h"
 #include "producer/relay/relay.h"
+#include "producer/relay/relay_help.h"
 #include "producer/relay/relay_setup.h"
-
-#define WORDS_MAX 3
+#include "producer/relay/relay_tool.h"
 
 static const struct option option_table[] = {
 #define OPTION(...) OPTION_ROW(struct relay_options, __VA_ARGS__),
@@ -22,16 +22,8 @@ static const struct option option_table[] = {
 static const struct option_set options = {
     .program = "tandem-relay",
     .summary = "Publishes the rows of a Postgres outbox to Kafka, in order and without loss.",
-    .usage = "tandem-relay [setup [drop]] [options]",
-    .help_tail =
-        "setup makes and checks what the sources wal and message need in Postgres, setup drop takes it "
-        "away.\n"
-        "A second relay on the same database waits and takes over when the first one goes.\n"
-        "\n"
-        "Example: tandem-relay --database-url postgresql://tandem@db/shop --kafka-brokers kafka:9092\n"
-        "\n"
-        "Exit codes: 0 stopped by a signal after draining; 100 wrong use or configuration; 111 the "
-        "environment failed.\n",
+    .usage = "tandem-relay [options] [run|setup|status|parked ...|republish]",
+    .help_tail = RELAY_HELP_TAIL,
     .options = option_table,
     .option_count = ARRAY_LEN(option_table),
     .kafka = true,
@@ -72,42 +64,86 @@ static int run(const struct relay_options *opt, struct err *err)
     return rc;
 }
 
-static int run_verb(const struct relay_options *opt, const char *const *words, size_t count, struct err *err)
-{
-    bool setup = strcmp(words[0], "setup") == 0, drop = count > 1 && strcmp(words[1], "drop") == 0;
+/* ---- verbs ---- */
 
-    if (!setup || (count > 1 && !drop) || count > 2)
-        return err_set(err, ERR_PERMANENT, "unknown words from \"%.64s\" on: see tandem-relay --help",
-                       words[0]);
-    return relay_setup(opt, drop, stdout, err);
+/* NULL: not one that looks into the database with a connection of its own. */
+static int (*const verbs[RELAY_VERB_COUNT])(struct relay_tool *, struct err *) = {
+    [RELAY_VERB_STATUS] = relay_status,           [RELAY_VERB_PARKED_LS] = relay_parked_ls,
+    [RELAY_VERB_PARKED_SHOW] = relay_parked_show, [RELAY_VERB_PARKED_RETRY] = relay_parked_retry,
+    [RELAY_VERB_PARKED_DROP] = relay_parked_drop, [RELAY_VERB_REPUBLISH] = relay_republish,
+};
+
+static int carry_out(const struct relay_options *opt, const struct relay_args *args, enum relay_verb verb,
+                     bool *ret_in_part, struct err *err)
+{
+    struct relay_tool t = {.opt = opt, .args = args, .out = stdout, .notes = stderr};
+    int rc;
+
+    if (check(opt, err) < 0)
+        return -1;
+    if (verb == RELAY_VERB_SETUP || verb == RELAY_VERB_SETUP_DROP)
+        return relay_setup(opt, verb == RELAY_VERB_SETUP_DROP, stdout, err);
+    if (!verbs[verb])
+        return stop_init(err) < 0 ? -1 : run(opt, err);
+    rc = relay_tool_run(&t, verbs[verb], err);
+    *ret_in_part = t.in_part;
+    return rc;
 }
 
-static int run_or_verb(const struct relay_options *opt, const char *const *words, size_t count,
-                       struct err *err)
+/* `tandem-relay parked ls --help` and the manual's table of flags; true when that was all. */
+static bool serve_help(const struct relay_args *args, int argc, char **argv)
 {
-    log_init("tandem-relay", (enum log_level)opt->log_level);
-    if (check(opt, err) < 0 || stop_init(err) < 0)
-        return -1;
-    return count > 0 ? run_verb(opt, words, count, err) : run(opt, err);
+    struct buf text;
+    bool served;
+
+    buf_init(&text, 65536);
+    for (int i = 1; i < argc; i++) {
+        size_t words;
+        int verb = relay_verb_of((const char *const *)&argv[i], (size_t)(argc - i), &words);
+        if (args->help && verb > RELAY_VERB_RUN && text.len == 0)
+            relay_help_verb((enum relay_verb)verb, &text);
+        if (strcmp(argv[i], "--mdoc-verbs") == 0)
+            relay_args_mdoc(&text);
+    }
+    fputs(buf_str(&text), stdout);
+    served = text.len > 0;
+    buf_done(&text);
+    return served;
+}
+
+static int finish(struct relay_args *args, const struct err *err, bool in_part)
+{
+    relay_args_done(args);
+    if (err->kind != ERR_NONE)
+        fprintf(stderr, "tandem-relay: %s\n", err->message);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "tandem-relay: cannot write to stdout\n");
+        return 111;
+    }
+    return err->kind == ERR_NONE && in_part ? 1 : err_exit_code(err);
 }
 
 int main(int argc, char **argv)
 {
-    const char *words[WORDS_MAX] = {NULL};
-    size_t word_count = 0;
+    static struct relay_args args; /* large: room for RELAY_WORDS_MAX ids */
+    static const char *words[RELAY_WORDS_MAX];
     struct relay_options opt = {0};
     enum options_result result = OPTIONS_RUN;
+    enum relay_verb verb = RELAY_VERB_RUN;
     struct err err = {0};
-    int rc;
+    size_t count = 0;
+    bool in_part = false;
 
     log_init("tandem-relay", LOG_INFO);
-    rc = options_load(&options, argc, argv, &opt, &opt.kafka, &opt.postgres, words, WORDS_MAX, &word_count,
-                      &result, &err);
-    if (rc == 0 && result == OPTIONS_RUN)
-        rc = run_or_verb(&opt, words, word_count, &err);
+    if (relay_args_take(&args, &argc, argv, &err) < 0 || serve_help(&args, argc, argv))
+        return finish(&args, &err, false);
+    if (options_load(&options, argc, argv, &opt, &opt.kafka, &opt.postgres, words, ARRAY_LEN(words), &count,
+                     &result, &err) == 0 &&
+        result == OPTIONS_RUN && relay_args_verb(&args, words, count, &verb, &err) == 0 &&
+        relay_args_check(&args, verb, &err) == 0) {
+        log_init("tandem-relay", (enum log_level)opt.log_level);
+        (void)carry_out(&opt, &args, verb, &in_part, &err); /* err says how it went */
+    }
     options_done(&options, &opt, &opt.kafka, &opt.postgres);
-    if (rc == 0)
-        return 0;
-    fprintf(stderr, "tandem-relay: %s\n", err.message);
-    return err_exit_code(&err);
+    return finish(&args, &err, in_part);
 }

@@ -3,65 +3,23 @@
 
 #include "common/buf.h"
 #include "common/clock.h"
+#include "common/show.h"
 #include "common/utf8.h"
 #include "worker/dlq/dlq_print.h"
 
-/* C0, DEL and C1 controls (C1 are the characters U+0080 to U+009F: c2 80 … c2 9f). */
-static bool is_control(const char *s, size_t len)
-{
-    unsigned char c = (unsigned char)s[0];
-    if (len == 1)
-        return c < 0x20 || c == 0x7f;
-    return len == 2 && c == 0xc2 && (unsigned char)s[1] < 0xa0;
-}
-
-static void print_escaped(FILE *out, struct slice s, const char *allowed)
-{
-    for (size_t i = 0; i < s.len;) {
-        size_t n = utf8_char(s.data + i, s.len - i);
-        bool plain = n > 0 && (!is_control(s.data + i, n) || (s.data[i] && strchr(allowed, s.data[i])));
-        if (plain) {
-            fwrite(s.data + i, 1, n, out);
-            i += n;
-        } else {
-            fprintf(out, "\\x%02x", (unsigned char)s.data[i++]);
-        }
-    }
-}
-
 void dlq_print_bytes(FILE *out, struct slice s)
 {
-    print_escaped(out, s, "");
+    show_text(out, s.data, s.len, "");
 }
 
 void dlq_print_lines(FILE *out, struct slice s)
 {
-    print_escaped(out, s, "\n\t");
-}
-
-static void print_hex_line(FILE *out, const char *data, size_t len)
-{
-    for (size_t i = 0; i < 16; i++) {
-        if (i < len)
-            fprintf(out, " %02x", (unsigned char)data[i]);
-        else
-            fputs("   ", out);
-    }
-    fputs("  ", out);
-    for (size_t i = 0; i < len; i++)
-        fputc(data[i] >= 0x20 && data[i] < 0x7f ? data[i] : '.', out);
-    fputc('\n', out);
+    show_text(out, s.data, s.len, "\n\t");
 }
 
 void dlq_print_hex(FILE *out, struct slice s, size_t max_bytes)
 {
-    size_t shown = s.len < max_bytes ? s.len : max_bytes;
-    for (size_t i = 0; i < shown; i += 16) {
-        fprintf(out, "  %06zx ", i);
-        print_hex_line(out, s.data + i, shown - i < 16 ? shown - i : 16);
-    }
-    if (shown < s.len)
-        fprintf(out, "  … %zu more bytes (--json has all)\n", s.len - shown);
+    show_hex(out, s.data, s.len, max_bytes);
 }
 
 struct slice dlq_text_slice(const struct dlq_text *t)

@@ -1,0 +1,311 @@
+"""tandem-relay's verbs: what they show, what they change, and that nothing changes without --yes."""
+import json
+import os
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RELAY = Path(os.environ.get("TANDEM_BIN") or ROOT / "build" / "bin") / "tandem-relay"
+PUT = "SELECT tandem.outbox_put(topic => %s, key => %s::text, type => %s, payload => %s::text)"
+
+
+@pytest.fixture
+def tool(database):
+    """Run a verb: exit code, stdout, stderr."""
+    def run(*words):
+        done = subprocess.run([RELAY, *words, "--database-url", database.url], capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout, done.stderr
+    return run
+
+
+@pytest.fixture
+def lines(tool):
+    """Run a verb that succeeds, with --json: its objects."""
+    def run(*words):
+        code, out, notes = tool(*words, "--json")
+        assert code == 0, notes
+        return [json.loads(line) for line in out.splitlines()]
+    return run
+
+
+def park(database, number, key="k", topic="t", reason="too-large", payload=b"{}"):
+    event = uuid.uuid4()
+    database.query("INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, payload, created_at, reason, "
+                   "detail, behind) VALUES (%s, %s, %s, %s, 'x', 's', 'c', %s, now(), %s, 'why', %s)",
+                   (number, event, topic, key if key is None or isinstance(key, bytes) else key.encode(), payload, reason,
+                    reason == "behind"))
+    return str(event)
+
+
+def parked(database):
+    return [number for (number,) in database.query("SELECT outbox_id FROM tandem.parked ORDER BY 1")]
+
+
+def retried(database):
+    return [number for (number,) in database.query("SELECT outbox_id FROM tandem.parked WHERE retry_at IS NOT NULL ORDER BY 1")]
+
+
+# ---- words and flags ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("words, message", [
+    (["start"], 'no verb "start"'),
+    (["parked"], "parked: say which: ls, show, retry or drop"),
+    (["parked", "show"], "one id is needed"),
+    (["parked", "show", "x'; --"], "is no id"),
+    (["parked", "retry"], "say which: ids, a filter"),
+    (["parked", "retry", "1", "--all"], "exclude each other"),
+    (["parked", "drop", "--all", "--key", "k"], "exclude each other"),
+    (["parked", "ls", "--reason", "large"], 'no reason "large"; known are too-large'),
+    (["parked", "ls", "--limit", "many"], '"many" is not a number'),
+    (["parked", "ls", "--key", "\\x0"], "pairs of hex digits"),
+    (["parked", "ls", "--key="], "--key needs a value"),
+    (["status", "--all"], "status does not take --all"),
+    (["status", "7"], '"7" is one word too many'),
+    (["run", "7"], '"7" is one word too many'),
+    (["--yes"], "run does not take --yes"),
+    (["republish"], "--since TIME or --from-id ID"),
+    (["republish", "--since", "yesterday"], "is not a time"),
+])
+def test_a_wrong_command_is_refused_with_100_and_one_line(tool, words, message):
+    code, out, error = tool(*words)
+    assert (code, out) == (100, "")
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["status", "parked ls", "parked show", "parked retry", "parked drop", "republish"])
+def test_every_verb_has_help_of_its_own(tool, verb):
+    code, out, error = tool(*verb.split(), "--help")
+    assert (code, error) == (0, "")
+    assert out.startswith(f"Usage: tandem-relay {verb}")
+
+
+def test_a_database_without_the_schema_is_100(empty_database):
+    done = subprocess.run([RELAY, "status", "--database-url", empty_database.url], capture_output=True, text=True, check=False)
+    assert done.returncode == 100 and "apply migrations/" in done.stderr
+
+
+# ---- parked ------------------------------------------------------------------------------------------------------------
+
+def test_ls_shows_rows_in_the_order_of_the_outbox_and_filters(database, tool, lines):
+    park(database, 7, key="b", reason="behind")
+    first = park(database, 5, key="b")
+    park(database, 9, key=None, topic="u", reason="unknown-topic")
+    code, out, notes = tool("parked", "ls")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["id", "5", "7", "9"]
+    assert first in out
+    assert [row["outbox_id"] for row in lines("parked", "ls", "--topic", "t")] == [5, 7]
+    assert [row["outbox_id"] for row in lines("parked", "ls", "--reason", "behind")] == [7]
+    assert [row["outbox_id"] for row in lines("parked", "ls", "--key", "b", "--limit", "1")] == [5]
+    code, out, notes = tool("parked", "ls", "--limit", "1")
+    assert "1 of 3 parked rows" in notes
+    code, out, notes = tool("parked", "ls", "--key", "other")
+    assert (code, out) == (0, "") and "no parked rows that match" in notes
+
+
+def test_keys_and_payloads_of_any_bytes_are_shown_and_break_neither_terminal_nor_json(database, tool, lines):
+    park(database, 1, key=b"\xff\x00", payload=b"\x00\x1b[31m\xff" * 300)
+    park(database, 2, key="k\x1b[31m\"\\\n", payload=b"\x1b[31m{}", reason="refused")
+    park(database, 3, key=None, payload=None)
+    rows = lines("parked", "ls")
+    assert (rows[0]["key"], rows[0]["key_hex"]) == (None, "ff00")
+    assert (rows[1]["key"], rows[1]["key_hex"]) == ("k\x1b[31m\"\\\n", None)
+    for verb in (["ls"], ["show", "1"], ["show", "2"]):
+        code, out, _ = tool("parked", *verb)
+        assert code == 0 and "\x1b" not in out
+    assert [row["outbox_id"] for row in lines("parked", "ls", "--key", "\\xff00")] == [1]
+    assert "no payload: a tombstone" in tool("parked", "show", "3")[1]
+    (row,) = lines("parked", "show", "1")
+    assert row["payload"] is None and len(row["payload_base64"]) > 2400
+
+
+def test_show_says_what_to_do_and_where_the_row_stands_in_its_key(database, tool, lines):
+    event = park(database, 5)
+    park(database, 6, reason="behind")
+    code, out, _ = tool("parked", "show", event.upper())
+    assert code == 0 and "raise max_record_bytes" in out and "0 rows of its key are parked before it, 1 behind it" in out
+    (row,) = lines("parked", "show", "6")
+    assert (row["ahead"], row["behind_it"], row["payload"]) == (1, 0, "{}")
+    code, out, error = tool("parked", "show", "8")
+    assert (code, out) == (100, "") and 'no parked row "8"' in error
+
+
+def test_retry_marks_whole_keys_and_nothing_without_yes(database, tool, lines):
+    park(database, 1, key="a")
+    park(database, 2, key="a", reason="behind")
+    park(database, 3, key="b")
+    park(database, 4, key=None)
+    park(database, 5, key="a", topic="u")
+    code, out, notes = tool("parked", "retry", "2")
+    assert code == 0 and retried(database) == [] and "2 rows would be published again" in notes
+    rows = lines("parked", "retry", "2", "--yes")
+    assert [(row["outbox_id"], row["of_the_same_key"]) for row in rows] == [(1, True), (2, False)]
+    assert retried(database) == [1, 2]
+    since = database.query("SELECT retry_at FROM tandem.parked WHERE outbox_id = 1")
+    assert tool("parked", "retry", "4", "--yes")[0] == 0
+    assert retried(database) == [1, 2, 4]
+    assert tool("parked", "retry", "--all", "--yes")[0] == 0
+    assert retried(database) == [1, 2, 3, 4, 5]
+    assert database.query("SELECT retry_at FROM tandem.parked WHERE outbox_id = 1") == since, "asked twice is asked once"
+    assert parked(database) == [1, 2, 3, 4, 5]
+
+
+def test_an_id_that_is_not_parked_changes_nothing_at_all(database, tool):
+    park(database, 1)
+    for verb in ("retry", "drop"):
+        code, _, error = tool("parked", verb, "1", "2", "--yes")
+        assert code == 100 and 'no parked row "2"; nothing was changed' in error
+    assert parked(database) == [1] and retried(database) == []
+
+
+def test_a_row_that_is_being_parked_behind_is_retried_too(database, wait_until):
+    """The relay's statement holds its lock until it commits; the retry waits for it, and then sees the row."""
+    park(database, 1)
+    writer = database.connect(autocommit=False)
+    writer.execute("INSERT INTO tandem.parked SELECT 2, event_id, topic, key, type, source, content_type, payload, headers, traceparent, "
+                   "created_at, 'behind', '', true FROM tandem.parked")
+    with subprocess.Popen([RELAY, "parked", "retry", "1", "--yes", "--database-url", database.url], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as retry:
+        wait_until(lambda: database.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND database = "
+                                          "(SELECT oid FROM pg_database WHERE datname = current_database())") > 0)
+        writer.commit()
+        assert retry.wait(60) == 0
+    assert retried(database) == [1, 2]
+
+
+def test_drop_deletes_what_is_named_says_what_remains_and_nothing_without_yes(database, tool):
+    for number, key, reason in ((1, "a", "too-large"), (2, "a", "behind"), (3, "a", "behind"), (4, "b", "too-large")):
+        park(database, number, key=key, reason=reason)
+    code, out, notes = tool("parked", "drop", "1")
+    assert code == 0 and parked(database) == [1, 2, 3, 4]
+    assert "1 rows would be deleted for good" in notes and "2 rows of 1 of these keys stay parked: --then-retry" in notes
+    code, out, notes = tool("parked", "drop", "1", "--yes")
+    assert code == 0 and parked(database) == [2, 3, 4] and retried(database) == []
+    assert "1 rows were deleted" in notes and " too-large" in out
+    code, out, notes = tool("parked", "drop", "2", "--then-retry", "--yes")
+    assert code == 0 and parked(database) == [3, 4] and retried(database) == [3]
+    assert tool("parked", "drop", "--key", "b", "--topic", "t", "--yes")[0] == 0
+    assert parked(database) == [3]
+
+
+# ---- republish ---------------------------------------------------------------------------------------------------------
+
+def settle(database):
+    """As a relay does it: everything there is now counts as published."""
+    database.query("UPDATE tandem.relay_cursor SET prev_snapshot = pg_current_snapshot(), "
+                   "prev_floor = (SELECT last_value FROM tandem.outbox_id_seq)")
+
+
+def events(database):
+    return database.query("SELECT event_id::text, topic, convert_from(key, 'UTF8'), type, payload, headers, traceparent, partition "
+                          "FROM tandem.outbox ORDER BY id")
+
+
+def test_republish_puts_the_same_events_in_the_same_order_and_only_with_yes(database, tool, lines):
+    database.query("SELECT tandem.outbox_put(topic => 't', key => 'k' || i % 7, type => 'x', payload => i::text, "
+                   "headers => '{\"h\":\"v\"}', partition => 1) FROM generate_series(1, 2500) i")
+    settle(database)
+    before = events(database)
+    code, out, notes = tool("republish", "--from-id", "0")
+    assert code == 0 and out.startswith("2500 rows of 7 keys") and "nothing was changed" in notes
+    assert events(database) == before
+    code, out, notes = tool("republish", "--since", "1h", "--yes")
+    assert code == 0 and "2500 of 2500 rows" in notes
+    assert events(database) == before + before
+    (plan,) = lines("republish", "--since", "1h")
+    assert (plan["rows"], plan["not_published_yet"]) == (2500, 2500), "copies are rows like any other: not published yet"
+
+
+def test_republish_takes_only_what_is_asked_for(database, tool, lines):
+    for topic, key, kind in (("t", "a", "x"), ("t", "b", "x"), ("u", "a", "x"), ("t", "a", "y")):
+        database.query(PUT, (topic, key, kind, ""))
+    settle(database)
+    numbers = [number for (number,) in database.query("SELECT id FROM tandem.outbox ORDER BY id")]
+
+    def rows(*words):
+        return lines("republish", "--since", "1h", *words)[0]["rows"]
+    assert rows() == 4
+    assert (rows("--topic", "t"), rows("--key", "a"), rows("--type", "y")) == (3, 3, 1)
+    assert rows("--from-id", str(numbers[1]), "--to-id", str(numbers[2])) == 2
+    assert rows("--until", "2001-01-01") == 0
+    assert lines("republish", "--since", "2001-01-01T00:00:00Z")[0]["rows"] == 4
+    code, out, notes = tool("republish", "--since", "1h", "--topic", "none", "--yes")
+    assert (code, out) == (0, "") and "no published row of the outbox matches" in notes
+
+
+def test_republish_with_new_ids_makes_new_events(database, tool):
+    database.query(PUT, ("t", "a", "x", "p"))
+    settle(database)
+    assert tool("republish", "--since", "1h", "--new-ids", "--yes")[0] == 0
+    old, new = events(database)
+    assert old[1:] == new[1:] and old[0] != new[0] and uuid.UUID(new[0]).version == 7
+
+
+def test_republish_leaves_out_rows_that_are_not_published_and_parked_ones(database, tool):
+    for i in range(3):
+        database.query(PUT, ("t", "a", "x", str(i)))
+    park(database, database.value("SELECT min(id) FROM tandem.outbox"))
+    settle(database)
+    database.query(PUT, ("t", "a", "x", "young"))
+    code, out, notes = tool("republish", "--since", "1h", "--yes")
+    assert code == 0 and out.startswith("2 rows of 1 keys")
+    assert "1 rows are left out: not published yet" in notes and "1 rows are left out: parked" in notes
+    assert [payload for *_, payload, _, _, _ in events(database)] == [b"0", b"1", b"2", b"young", b"1", b"2"]
+
+
+# ---- status ------------------------------------------------------------------------------------------------------------
+
+def test_status_of_an_idle_system_has_no_lag_and_says_that_nobody_works(database, tool, lines):
+    (status,) = lines("status")
+    (shard,) = status["shards"]
+    assert (shard["lag_rows"], shard["lag_bytes"], float(shard["lag_seconds"])) == (0, 0, 0.0)
+    assert (shard["state"], shard["source"], shard["delivery"]) == ("no relay yet", "table", "at-least-once")
+    assert (status["slots"], status["parked"], status["relays_connected"]) == ([], [], 0)
+    assert [table["in_use"] for table in status["tables"]] == [True, False, False]
+    code, out, notes = tool("status")
+    assert (code, notes) == (0, "") and "lag       0 rows, 0 bytes, the oldest 0 s old" in out
+    assert len(out.splitlines()) < 25
+
+
+def test_status_counts_what_the_position_does_not_cover(database, lines):
+    late = database.connect(autocommit=False)
+    late.execute(PUT, ("t", "a", "x", "late"))
+    database.query(PUT, ("t", "a", "x", "settled"))
+    settle(database)
+    late.commit()  # below the floor, in progress at the position
+    database.query("SELECT tandem.outbox_put(topic => 't', key => 'k', type => 'x', payload => repeat('p', 100)) FROM generate_series(1, 10)")
+    database.query("UPDATE tandem.outbox SET created_at = created_at - interval '1 hour' WHERE payload = 'late'")
+    (status,) = lines("status")
+    (shard,) = status["shards"]
+    assert (shard["lag_rows"], shard["lag_bytes"], shard["lag_is_more"]) == (11, 10 * 101 + 5, False)
+    assert 3600 <= float(shard["lag_seconds"]) < 3700
+
+
+def test_status_counts_no_row_that_the_open_batch_has_settled(database, lines):
+    database.query("SELECT tandem.outbox_put(topic => 't', key => 'k', type => 'x', payload => '') FROM generate_series(1, 10)")
+    database.query("UPDATE tandem.relay_cursor SET cur_snapshot = pg_current_snapshot(), "
+                   "last_id = (SELECT min(id) + 3 FROM tandem.outbox)")
+    assert lines("status")[0]["shards"][0]["lag_rows"] == 6
+
+
+def test_status_of_a_large_backlog_stops_counting(database, tool, lines):
+    database.query("INSERT INTO tandem.outbox (topic, type) SELECT 't', 'x' FROM generate_series(1, 100001)")
+    (status,) = lines("status")
+    assert status["shards"][0]["lag_is_more"] is True
+    assert "more than 100000 rows" in tool("status")[1]
+
+
+def test_status_shows_slots_and_parked_rows(database, lines):
+    slot = f"tandem_{uuid.uuid4().hex[:8]}"
+    database.query("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
+    for number, key in ((1, "a"), (2, "a"), (3, "b")):
+        park(database, number, key=key, reason="behind" if number == 2 else "too-large")
+    database.query("UPDATE tandem.parked SET retry_at = now() WHERE outbox_id = 3")
+    (status,) = lines("status")
+    (found,) = status["slots"]
+    assert (found["slot"], found["active"], found["wal_status"]) == (slot, False, "reserved")
+    assert found["retained_bytes"] >= 0
+    assert [(row["reason"], row["rows"], row["keys"], row["to_be_retried"]) for row in status["parked"]] == \
+        [("behind", 1, 1, 0), ("too-large", 2, 2, 1)]
