@@ -79,10 +79,12 @@ static const struct verb_help HELP[RELAY_VERB_COUNT] = {
 void relay_help_verb(enum relay_verb verb, struct buf *out)
 {
     const struct verb_help *help = &HELP[verb];
+    size_t flags;
 
     ENSURE(verb < RELAY_VERB_COUNT && help->usage);
     buf_printf(out, "Usage: tandem-relay %s\n\n%s\n\n", help->usage, help->prose);
+    flags = out->len;
     relay_args_help(verb, out);
-    buf_printf(out, "\nExamples:\n%s\nWhere to look (--database-url, …): tandem-relay --help\n",
-               help->examples);
+    buf_printf(out, "%sExamples:\n%s\nWhere to look (--database-url, …): tandem-relay --help\n",
+               out->len > flags ? "\n" : "", help->examples);
 }

@@ -75,7 +75,7 @@ def test_a_wrong_command_is_refused_with_100_and_one_line(tool, words, message):
     assert message in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("verb", ["status", "parked ls", "parked show", "parked retry", "parked drop", "republish"])
+@pytest.mark.parametrize("verb", ["setup", "setup drop", "status", "parked ls", "parked show", "parked retry", "parked drop", "republish"])
 def test_every_verb_has_help_of_its_own(tool, verb):
     code, out, error = tool(*verb.split(), "--help")
     assert (code, error) == (0, "")
