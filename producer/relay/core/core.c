@@ -335,6 +335,7 @@ void relay_core_report(struct relay_core *c, int64_t now, uint64_t seq, enum rel
                        enum park_reason reason, const char *detail)
 {
     struct ledger_entry *e = ledger_outstanding(&c->ledger, seq);
+    bool gone;
 
     if (!e)
         return;
@@ -343,14 +344,16 @@ void relay_core_report(struct relay_core *c, int64_t now, uint64_t seq, enum rel
         c->publish_at = now + FAILED_PAUSE_NS;
         return;
     }
-    if (result == RELAY_SUSPECT && c->careful_left == 0) {
+    /* The content of a message is gone with its page: it comes again, when everything before it is settled. */
+    gone = result != RELAY_ACKED && c->cfg.kind == RELAY_KIND_MESSAGE && !core_page_held(c, e->page, seq);
+    if ((result == RELAY_SUSPECT || gone) && c->careful_left == 0) {
         become_careful(c);
         return;
     }
     if (c->careful_left > 0)
         c->careful_left--;
-    if (result != RELAY_ACKED && c->cfg.kind == RELAY_KIND_MESSAGE && !core_page_held(c, e->page, seq)) {
-        core_remember_refused(c, e->id, reason, detail); /* its content comes again */
+    if (gone) {
+        core_remember_refused(c, e->id, reason, detail);
         core_rewind(c);
         return;
     }

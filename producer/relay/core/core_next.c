@@ -185,10 +185,10 @@ static bool window_open(const struct relay_core *c, const struct ledger_entry *e
 {
     const struct ledger *l = &c->ledger;
 
+    if (c->careful_left > 0)
+        return l->base == l->next; /* and what is parked is on its way into the database */
     if (l->outstanding == 0)
         return true;
-    if (c->careful_left > 0)
-        return false;
     return l->outstanding < (size_t)c->cfg.window_messages &&
            l->outstanding_bytes + (int64_t)e->bytes <= c->cfg.window_bytes;
 }
