@@ -48,6 +48,22 @@ const char relay_park_save_sql[] =
     "   FROM again a WHERE p.outbox_id = a.id AND EXISTS (SELECT FROM mine))"
     " SELECT address FROM mine";
 
+/* The same for an event that no table has. Runs behind the save, in its transaction: then the cursor row is ours, or nothing is stored. */
+const char relay_park_value_sql[] =
+    "INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, payload, "
+    "headers,"
+    " traceparent, created_at, partition, \"timestamp\", reason, detail, behind, retry_at)"
+    " SELECT $2::bigint, coalesce($3::uuid, '00000000-0000-0000-0000-000000000000'), coalesce($4::text, ''), "
+    "$5::bytea,"
+    "  coalesce($6::text, ''), coalesce($7::text, ''), coalesce($8::text, ''), $9::bytea,"
+    "  jsonb_object($10::text[], $11::text[]), $12::text, 'epoch'::timestamptz + $13::bigint * interval '1 "
+    "us',"
+    "  $14::integer, 'epoch'::timestamptz + $15::bigint * interval '1 us', $16::text, $17::text, $16::text = "
+    "'behind',"
+    "  CASE WHEN $16::text = 'behind' AND NOT EXISTS (SELECT FROM tandem.parked q"
+    "    WHERE q.topic = $4::text AND q.key = $5::bytea AND q.retry_at IS NULL) THEN clock_timestamp() END"
+    " FROM tandem.relay_cursor WHERE shard = '0' AND epoch = $1::bigint ON CONFLICT DO NOTHING";
+
 /*
  * One descent of the index for each topic and each key, however many rows they have. A row without a key has no order, and nothing
  * follows it. Last comes a row without topic: how many rows wait to be published again, counted up to a bound.
@@ -98,6 +114,8 @@ static void put_text(struct buf *b, const char *text)
 static void put_parks(struct buf *first, const struct relay_park *parks, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
+        if (parks[i].page)
+            continue; /* stored by its content, see relay_park_value_sql */
         put_number(&first[0], parks[i].id);
         put_text(&first[1], park_reason_name(parks[i].reason));
         put_text(&first[2], parks[i].detail ? parks[i].detail : "");

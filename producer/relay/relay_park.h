@@ -20,6 +20,8 @@ enum relay_park_array {
 
 /* Answers as the plain save: one row with the cursor row's new address, or none when the epoch is not ours; then nothing is stored. */
 extern const char relay_park_save_sql[];
+/* A row with its content: $1 epoch, $2 outbox_id, $3 event_id, $4 topic … see relay_table_park.c. No answer. */
+extern const char relay_park_value_sql[];
 /* $1 limit: topic and key of every key that has a parked row, and how many rows are to be published again. */
 extern const char relay_park_keys_sql[];
 

@@ -30,6 +30,7 @@ struct table {
     uint64_t *hashes;                /* parked_keys_max + 1, for one call */
     struct buf prev, cur, stragglers;
     struct relay_park_arrays parks;
+    struct relay_record record; /* 8 KiB, for one row at a time */
     struct relay_source_news news;
     struct relay_identity identity;
 };
@@ -42,6 +43,9 @@ struct table_page {
 
 /* Send the statements of an action, without the sync behind them. */
 NODISCARD int relay_table_ask(struct table *t, const struct relay_action *a, struct err *err);
+/* Send the statement that parks an event of the message source by its content, behind its SAVE. */
+NODISCARD int relay_table_park(struct table *t, const struct relay_action *save,
+                               const struct relay_park *park, struct err *err);
 /* Take what has arrived. 1: the statement ended and the core was told; 0: not yet; -1: the connection is of no use any more. */
 int relay_table_take_answer(struct table *t, struct relay_core *c, int64_t now, struct err *err);
 void relay_table_drop_results(struct table *t);

@@ -295,6 +295,9 @@ static int take_result(struct table *t, PGresult *res, struct err *err)
     case PGRES_PIPELINE_SYNC:
         PQclear(res);
         return 1;
+    case PGRES_COMMAND_OK: /* of a statement that only stores */
+        PQclear(res);
+        return 0;
     case PGRES_TUPLES_OK:
         ENSURE(t->result_count < STATEMENT_RESULTS);
         t->results[t->result_count++] = res;

@@ -194,7 +194,12 @@ static int send_save(struct table *t, const struct relay_action *a, struct err *
         return -1;
     for (int i = 0; i < RELAY_PARK_ARRAYS; i++)
         add_text(&p, buf_str(&parks->texts[i]));
-    return send_prepared(t, "save_parked", &p, err);
+    if (send_prepared(t, "save_parked", &p, err) < 0)
+        return -1;
+    for (size_t i = 0; i < a->park_count; i++)
+        if (a->parks[i].page && relay_table_park(t, a, &a->parks[i], err) < 0)
+            return -1;
+    return 0;
 }
 
 static int send_maintain(struct table *t, const struct relay_action *a, struct err *err)
