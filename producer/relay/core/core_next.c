@@ -140,6 +140,8 @@ static bool fill_save(struct relay_core *c, int64_t now, struct relay_action *a)
     c->cursor.changed = false;
     c->parks_saving = c->park_count;
     c->saving_idle = a->kind == RELAY_SAVE && may_idle(c, now);
+    if (c->saving_idle)
+        lease_idles(&c->lease);
     a->idle = c->saving_idle;
     a->flush = c->cfg.kind == RELAY_KIND_MESSAGE && c->park_count > 0;
     a->position = &c->saving;

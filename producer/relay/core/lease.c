@@ -22,6 +22,11 @@ void lease_taken(struct lease *l, int64_t epoch)
     lease_renewed(l, false);
 }
 
+void lease_idles(struct lease *l)
+{
+    l->idle = true;
+}
+
 void lease_renewed(struct lease *l, bool idle)
 {
     ENSURE(l->held);

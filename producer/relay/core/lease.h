@@ -22,6 +22,8 @@ struct lease {
 void lease_init(struct lease *l, int64_t ttl_ns);
 void lease_asked(struct lease *l, int64_t now); /* a statement that takes or renews it goes out now */
 void lease_taken(struct lease *l, int64_t epoch);
+/* The statement that goes out lets it last by the stream: from here on it may be taken as soon as the stream ends. */
+void lease_idles(struct lease *l);
 void lease_renewed(struct lease *l, bool idle);
 void lease_lost(struct lease *l);
 bool lease_valid(const struct lease *l, int64_t now);
