@@ -276,6 +276,7 @@ static void act(struct scene *sc, struct door *d, const struct relay_action *a)
         break;
     case RELAY_UNSTREAM:
         feed_close(sc, d, false);
+        memset(d->knows_parked, 0, sizeof(d->knows_parked)); /* what was not stored comes again */
         break;
     case RELAY_STATUS:
         feed_status(sc, d, a->lsn);

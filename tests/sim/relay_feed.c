@@ -91,7 +91,8 @@ void feed_status(struct scene *sc, struct door *d, uint64_t lsn)
 {
     if (d->feed.state != FEED_UP)
         sim_broken(sc->sim, "contract", "n%d sends a STATUS without a stream", d->index);
-    sim_trace(sc->sim, "n%d: STATUS %llu", d->index, (unsigned long long)lsn);
+    if (!scene_long_calm(sc))
+        sim_trace(sc->sim, "n%d: STATUS %llu", d->index, (unsigned long long)lsn);
     slot_status(sc, d, lsn);
 }
 
@@ -136,8 +137,9 @@ static bool hear_once(struct scene *sc, struct door *d, struct sender *w)
         return hand_rows(sc, d, w, room) > 0;
     struct feed_message m = w->out[0];
     take(w, 1);
-    sim_trace(sc->sim, "n%d: hears that %llu is sent%s", d->index, (unsigned long long)m.lsn,
-              m.wanted ? ", and is to answer" : "");
+    if (!scene_long_calm(sc))
+        sim_trace(sc->sim, "n%d: hears that %llu is sent%s", d->index, (unsigned long long)m.lsn,
+                  m.wanted ? ", and is to answer" : "");
     relay_core_stream_alive(d->core, sc->sim->now, m.lsn, m.wanted);
     return true;
 }

@@ -115,6 +115,7 @@ static void refuse_at_once(struct scene *sc, struct door *d, struct message m)
 {
     struct row *r = &sc->db.rows[m.row];
     audit_incident(sc);
+    sim_trace(sc->sim, "n%d: row %lld is refused at once", d->index, (long long)r->id);
     r->refused = true;
     relay_core_report(d->core, sc->sim->now, m.seq, RELAY_REFUSED, PARK_TOO_LARGE, "too large");
     if (r->key >= 0 && !d->exactly_once)
@@ -243,8 +244,11 @@ void kafka_stored(struct scene *sc, struct request_to_kafka *rq)
 static void report(struct scene *sc, struct door *d, const struct request_to_kafka *rq, int i)
 {
     struct row *r = &sc->db.rows[rq->messages[i].row];
-    if (rq->result[i] != RELAY_ACKED)
+    if (rq->result[i] != RELAY_ACKED) {
+        static const char *const NAMES[] = {"acked", "refused", "suspect", "failed"};
+        sim_trace(sc->sim, "n%d: row %lld is %s", d->index, (long long)r->id, NAMES[rq->result[i]]);
         audit_incident(sc);
+    }
     if (rq->result[i] == RELAY_FAILED || rq->result[i] == RELAY_SUSPECT || d->exactly_once)
         memset(d->knows_parked, 0, sizeof(d->knows_parked)); /* rows not stored yet are published again */
     if (r->poison && rq->result[i] == RELAY_REFUSED)

@@ -15,6 +15,11 @@ bool scene_strikes(struct scene *sc, enum relay_fault f, double probability)
     return !sc->calm && scene_has(sc, f) && rng_chance(&sc->fault_rng[f], probability * sc->plan.intensity);
 }
 
+bool scene_long_calm(const struct scene *sc)
+{
+    return sc->sim->now > sc->plan.calm_at + 4 * NS_PER_S;
+}
+
 int64_t scene_delay(struct scene *sc, int64_t low, int64_t high)
 {
     return rng_between(&sc->rng, low, high);

@@ -135,6 +135,17 @@ static void execute_acquire(struct scene *sc, struct statement *st)
     db_copy_position(&cursor->position, &st->loaded);
 }
 
+static void trace_position(struct scene *sc, const struct statement *st)
+{
+    const struct position *p = &sc->db.cursor.position;
+    if (scene_long_calm(sc))
+        return;
+    sim_trace(sc->sim, "pg: n%d stores its position (xmax %llu, last id %lld, lsn %llu)%s%s", st->door,
+              (unsigned long long)p->prev.xmax, p->partial ? (long long)p->last_id : 0,
+              (unsigned long long)p->lsn, st->kind == RELAY_RELEASE ? " and releases" : "",
+              st->idle ? " and idles" : "");
+}
+
 static void execute_save(struct scene *sc, struct statement *st)
 {
     struct cursor_row *cursor = &sc->db.cursor;
@@ -155,11 +166,7 @@ static void execute_save(struct scene *sc, struct statement *st)
                                                     : db_now(sc) + sc->plan.cfg.lease_ttl_ns;
     parked_store(sc, st);
     db_write_at_once(sc, st->flush);
-    sim_trace(sc->sim, "pg: n%d stores its position (xmax %llu, last id %lld, lsn %llu)%s%s", st->door,
-              (unsigned long long)cursor->position.prev.xmax,
-              cursor->position.partial ? (long long)cursor->position.last_id : 0,
-              (unsigned long long)cursor->position.lsn, st->kind == RELAY_RELEASE ? " and releases" : "",
-              st->idle ? " and idles" : "");
+    trace_position(sc, st);
     audit_position(sc, &cursor->position, "the stored position");
 }
 

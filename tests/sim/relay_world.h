@@ -388,6 +388,8 @@ void *scene_build(struct sim *s);
 bool scene_has(const struct scene *sc, enum relay_fault f);
 bool scene_strikes(struct scene *sc, enum relay_fault f, double probability);
 int64_t scene_delay(struct scene *sc, int64_t low, int64_t high);
+/* What happens all the time is not worth a line of the trace any more. */
+bool scene_long_calm(const struct scene *sc);
 /* The bounds of the next life of a process: its source and delivery may be others than those of the last. */
 struct relay_core_config scene_life(struct scene *sc);
 
