@@ -52,7 +52,9 @@ static void plan_sizes(struct scene *sc)
         if (rng_chance(&sc->rng, share / 100.0))
             p->faults |= UINT64_C(1) << f;
     p->faults &= limits->faults;
-    p->kind = rng_chance(&sc->rng, 0.5) ? RELAY_KIND_WAL : RELAY_KIND_TABLE;
+    p->kind = rng_chance(&sc->rng, 0.2)   ? RELAY_KIND_MESSAGE
+              : rng_chance(&sc->rng, 0.5) ? RELAY_KIND_WAL
+                                          : RELAY_KIND_TABLE;
     p->faults &= ~(UINT64_C(1) << RFAULT_RETRIED | UINT64_C(1) << RFAULT_DELIVERY_SWITCHED);
 }
 
