@@ -1,141 +1,16 @@
 """tandem-relay with source = wal and source = message on a real Postgres and Kafka: every way in which relays of the log go wrong."""
-import subprocess
+import concurrent.futures
+import re
+import threading
 import uuid
+from pathlib import Path
 
 import psycopg
 import pytest
 
-import programs
-
-TOPIC = "tandem.orders"
-PUT = "SELECT tandem.outbox_put(topic => %s, key => %s::text, type => 'order.changed', payload => %s::text)"
-
-
-def put(connection, payload, key="o-1", topic=TOPIC):
-    connection.execute(PUT, (topic, key, payload))
-
-
-def values(topics, topic=TOPIC):
-    return [m.value().decode() for m in topics.read(topic)]
-
-
-def by_key(topics, topic=TOPIC):
-    found = {}
-    for message in topics.read(topic):
-        found.setdefault(message.key(), []).append(message.value().decode())
-    return found
-
-
-# ---- setup -------------------------------------------------------------------------------------------------------------
-
-@pytest.fixture
-def slot(postgres, database):
-    """A slot name of this test's own; the slot goes with the test, or its database could not be dropped."""
-    name = f"s_{uuid.uuid4().hex[:12]}"
-    yield name
-    if postgres.alive():
-        database.query("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active", (name,))
-        with psycopg.connect(database.url, autocommit=True) as connection:
-            for _ in range(100):
-                try:
-                    connection.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
-                                       (name,))
-                    break
-                except psycopg.errors.ObjectInUse:
-                    pass
-
-
-def setup(url, slot, *words, source="wal", **options):
-    flags = programs.as_flags({"database_url": url, "source": source, "slot": slot, **options})
-    return subprocess.run([programs.binary("tandem-relay"), "setup", *words, *flags], capture_output=True, text=True,
-                          timeout=60, check=False)
-
-
-def slots(database, name):
-    return database.query("SELECT plugin, confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = %s", (name,))
-
-
-def test_setup_makes_publication_and_slot_and_a_second_run_changes_nothing(database, slot):
-    first = setup(database.url, slot)
-    assert first.returncode == 0, first.stderr
-    assert "publication tandem_outbox: made" in first.stdout and f"replication slot {slot}: made" in first.stdout
-    made = slots(database, slot)
-    assert made[0][0] == "pgoutput"
-    assert database.query("SELECT pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot FROM pg_publication") == [
-        (True, False, False, False, True)]
-    second = setup(database.url, slot)
-    assert second.returncode == 0, second.stderr
-    assert "publication tandem_outbox: there" in second.stdout and f"replication slot {slot}: there" in second.stdout
-    assert slots(database, slot) == made
-
-
-def test_setup_mends_a_publication_that_would_stream_the_wrong_things(database, slot):
-    database.query("CREATE PUBLICATION tandem_outbox")
-    done = setup(database.url, slot)
-    assert done.returncode == 0, done.stderr
-    assert "tandem.outbox added" in done.stdout and "set to publish inserts" in done.stdout
-    assert database.query("SELECT schemaname, tablename FROM pg_publication_tables") == [("tandem", "outbox")]
-
-
-def test_setup_drop_takes_both_away_and_leaves_a_slot_of_somebody_else_alone(database, slot):
-    assert setup(database.url, slot).returncode == 0
-    done = setup(database.url, slot, "drop")
-    assert done.returncode == 0, done.stderr
-    assert slots(database, slot) == [] and database.query("SELECT FROM pg_publication") == []
-    assert setup(database.url, slot, "drop").returncode == 0
-    database.query("SELECT pg_create_logical_replication_slot(%s, 'test_decoding')", (slot,))
-    for words in ([], ["drop"]):
-        done = setup(database.url, slot, *words)
-        assert done.returncode == 100 and "another plugin" in done.stderr
-    assert slots(database, slot)[0][0] == "test_decoding"
-
-
-def test_setup_names_what_a_person_has_to_change(database, slot):
-    database.query("CREATE ROLE poor LOGIN; GRANT USAGE ON SCHEMA tandem TO poor; GRANT SELECT ON tandem.schema_version TO poor")
-    try:
-        done = setup(database.url.replace("tandem@", "poor@"), slot)
-        assert done.returncode == 100 and "ALTER ROLE \"poor\" REPLICATION" in done.stderr
-    finally:
-        database.query("DROP OWNED BY poor; DROP ROLE poor")
-    done = setup(database.url, "No-Slot")
-    assert done.returncode == 100 and "a-z 0-9 _" in done.stderr
-    done = setup(database.url, slot, source="table")
-    assert done.returncode == 100 and "needs no setup" in done.stderr
-
-
-def test_a_failover_slot_is_refused_with_one_line_where_the_server_has_none(database, slot):
-    done = setup(database.url, slot, failover_slot=True)
-    if database.value("SELECT current_setting('server_version_num')::int") >= 170000:
-        assert done.returncode == 0, done.stderr
-        assert database.value("SELECT failover FROM pg_replication_slots WHERE slot_name = %s", (slot,))
-    else:
-        assert done.returncode == 100 and "failover_slot needs Postgres 17" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
-
-
-# ---- a relay that streams ----------------------------------------------------------------------------------------------
-
-@pytest.fixture
-def streaming(database, slot, relay, wait_until):
-    """streaming(**options): slot and publication made, a relay started and fed by the stream."""
-    def start(**options):
-        if not slots(database, slot):
-            done = setup(database.url, slot, source=options.get("source", "wal"))
-            assert done.returncode == 0, done.stderr
-        running = relay(**{"source": "wal", "slot": slot, **options})
-        wait_until(lambda: running.metric("tandem_relay_streaming") == 1, 60, lambda: f"it streams:\n{running.log_tail()}")
-        return running
-    return start
-
-
-@pytest.fixture
-def settled(database, wait_until):
-    """Waits until every committed row is before the stored cursor: published and acknowledged, or parked."""
-    def wait(timeout=60):
-        sql = """SELECT (SELECT count(*) FROM tandem.outbox o WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot))
-                 FROM tandem.relay_cursor c"""
-        wait_until(lambda: database.value(sql) == 0, timeout, "every row is before the cursor")
-    return wait
+from processes import wait_until
+from stream_world import (TOPIC, Writer, assert_all_in_order, by_key, drop_slot, end_walsender, first_seen, put, settled,  # noqa: F401
+                          setup, slot, slots, streaming, streams, values)
 
 
 def test_rows_come_by_the_stream_once_and_in_order(database, topics, streaming, settled):
@@ -183,3 +58,411 @@ def test_a_record_of_the_stream_is_the_record_of_the_table(database, topics, rel
     assert len(by_stream) == len(by_table) == 4
     drop = [r for r in by_table if not r.startswith("(None, None")]
     assert [r for r in by_stream if not r.startswith("(None, None")] == drop
+
+
+# ---- the schedules of other relays' bugs (A1, A2) -----------------------------------------------------------------------
+
+def test_late_commit(database, topics, streaming, settled):
+    streaming()
+    late, other = database.connect(autocommit=False), database.connect()
+    put(late, "late", key="a")
+    put(other, "other", key="b")
+    wait_until(lambda: values(topics) == ["other"], message="the younger row is published while the older is open")
+    late.commit()
+    settled()
+    assert sorted(values(topics)) == ["late", "other"]
+
+
+def test_early_transaction_id(database, topics, streaming, settled):
+    database.query("CREATE TABLE elsewhere (n int)")
+    streaming()
+    first, second = database.connect(autocommit=False), database.connect()
+    first.execute("INSERT INTO elsewhere VALUES (1)")  # takes its transaction id, and its now()
+    put(second, "v1")
+    put(first, "v2")
+    first.commit()
+    settled()
+    assert values(topics) == ["v1", "v2"]
+
+
+def test_savepoint_rollback(database, topics, streaming, settled):
+    streaming()
+    connection = database.connect(autocommit=False)
+    put(connection, "undone")
+    connection.rollback()
+    put(connection, "kept")
+    connection.execute("SAVEPOINT s")
+    put(connection, "undone too")
+    connection.execute("ROLLBACK TO SAVEPOINT s")
+    put(connection, "after")
+    connection.execute("SAVEPOINT t")
+    put(connection, "in a savepoint")
+    connection.execute("RELEASE SAVEPOINT t")
+    connection.commit()
+    settled()
+    assert values(topics) == ["kept", "after", "in a savepoint"]
+
+
+def test_copy_sharing_one_lsn_killed_in_its_middle(database, topics, streaming, settled):
+    """All rows of a COPY have one LSN: a relay that goes on by LSN leaves the rest out."""
+    rows = 20000
+    running = streaming(window_messages=200)
+    with database.connect() as connection, connection.cursor() as cursor:
+        with cursor.copy("COPY tandem.outbox (topic, key, type, payload) FROM STDIN") as copy:
+            for n in range(rows):
+                copy.write_row((TOPIC, "\\x6b", "t", "\\x" + str(n).encode().hex()))
+    wait_until(lambda: running.metric("tandem_relay_acknowledged_total") > 300, message="a part is acknowledged")
+    running.kill()
+    assert len(set(values(topics))) < rows, "killed in the middle of the transaction"
+    running = streaming(window_messages=200)
+    settled()
+    seen = values(topics)
+    assert first_seen(seen) == [str(n) for n in range(rows)]
+    assert len(seen) - rows <= 5000, "what was not remembered is repeated, not the whole"
+
+
+def test_prepared_transaction(database, topics, streaming, settled):
+    streaming()
+    name = uuid.uuid4().hex
+    two_phase, other = database.connect(), database.connect()
+    two_phase.execute("BEGIN")
+    put(two_phase, "prepared", key="a")
+    two_phase.execute(f"PREPARE TRANSACTION '{name}'")
+    put(other, "other", key="b")
+    wait_until(lambda: values(topics) == ["other"], message="the prepared transaction stalls nothing")
+    other.execute(f"COMMIT PREPARED '{name}'")
+    settled()
+    assert sorted(values(topics)) == ["other", "prepared"]
+
+
+def test_idle_writer_elsewhere(postgres, database, topics, streaming):
+    streaming()
+    with psycopg.connect(postgres.url("postgres")) as idle:
+        idle.execute("SELECT pg_current_xact_id()")
+        put(database.connect(), "on")
+        wait_until(lambda: values(topics) == ["on"], message="the row is published while the other writer is open")
+        idle.rollback()
+
+
+def test_transactions_of_other_tables_cost_nothing_and_move_the_slot(database, topics, slot, streaming):
+    database.query("CREATE TABLE busy (n int, filler text)")
+    running = streaming()
+    put(database.connect(), "one")
+    wait_until(lambda: values(topics) == ["one"], message="the row is published")
+    before = slots(database, slot)[0][1]
+    rows, looks = running.metric("tandem_relay_streamed_total"), running.metric("tandem_relay_polls_total")
+    writer = database.connect()
+    for n in range(2000):
+        writer.execute("INSERT INTO busy VALUES (%s, repeat('x', 1000))", (n,))
+    target = database.value("SELECT pg_current_wal_lsn()")
+    wait_until(lambda: database.value("SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s",
+                                      (target, slot)), message="the slot of an idle outbox follows the busy cluster")
+    assert slots(database, slot)[0][1] != before
+    assert running.metric("tandem_relay_streamed_total") == rows
+    assert running.metric("tandem_relay_polls_total") <= looks + 3
+
+
+def test_row_ahead_of_visibility(postgres, database, topics, streaming, settled):
+    """The stream shows a transaction while its commit waits for a synchronous standby and no query can see it."""
+    running = streaming()
+    database.query("ALTER SYSTEM SET synchronous_standby_names = 'ghost'")
+    database.query("SELECT pg_reload_conf()")
+    try:
+        waiting = database.connect()
+        thread = threading.Thread(target=put, args=(waiting, "ahead"), daemon=True)
+        thread.start()
+        wait_until(lambda: values(topics) == ["ahead"], message="the row is published before it is visible")
+        assert database.value("SELECT count(*) FROM tandem.outbox") == 0
+        saves = running.metric("tandem_relay_cursor_saves_total")
+        wait_until(lambda: running.metric("tandem_relay_cursor_saves_total") > saves, message="the cursor is stored past it")
+        running.kill()
+        running = streaming()
+    finally:
+        database.query("ALTER SYSTEM RESET synchronous_standby_names")
+        database.query("SELECT pg_reload_conf()")
+    thread.join(30)
+    put(database.connect(), "behind")
+    settled()
+    assert values(topics) == ["ahead", "behind"], "neither lost nor doubled"
+
+
+def test_several_transactions_and_rows_under_concurrent_writers(database, topics, streaming, settled):
+    database.query("CREATE TABLE aggregate (key text PRIMARY KEY, version int NOT NULL)")
+    database.query("INSERT INTO aggregate SELECT 'k' || n, 0 FROM generate_series(0, 9) n")
+    running = streaming(rotate_rows=60)
+
+    def write(number):
+        with psycopg.connect(database.url) as connection:
+            for i in range(80):
+                for key in sorted({f"k{(number + i) % 10}", f"k{(number * 3 + i) % 10}"}):
+                    version = connection.execute("UPDATE aggregate SET version = version + 1 WHERE key = %s RETURNING version",
+                                                 (key,)).fetchone()[0]
+                    put(connection, str(version), key=key)
+                if i % 5 == 4:
+                    connection.rollback()
+                else:
+                    connection.commit()
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        list(pool.map(write, range(6)))
+    settled()
+    committed = dict(database.query("SELECT key, version FROM aggregate"))
+    assert by_key(topics) == {k.encode(): [str(v + 1) for v in range(n)] for k, n in committed.items()}
+    assert running.metric("tandem_relay_rewinds_total") == 0
+
+
+def test_keepalives_are_answered_while_kafka_is_away(database, topics, kafka, streaming, settled):
+    """More waits than the relay may hold, so it does not read its socket; the server's timeout is 2 s."""
+    running = streaming(window_messages=100, page_rows=100)
+    lost = running.metric("tandem_relay_streams_lost_total")
+    kafka.pause()
+    try:
+        writer = database.connect()
+        for n in range(30):
+            writer.execute("INSERT INTO tandem.outbox (topic, key, type, payload)"
+                           " SELECT %s, 'k', 't', convert_to((%s * 200 + g)::text, 'UTF8') FROM generate_series(0, 199) g", (TOPIC, n))
+        started = database.value("SELECT clock_timestamp()")
+        wait_until(lambda: database.value("SELECT clock_timestamp() > %s::timestamptz + interval '7 s'", (started,)), 30,
+                   "several timeouts of the server pass")
+        assert streams(running) and running.metric("tandem_relay_streams_lost_total") == lost
+    finally:
+        kafka.cont()
+    settled()
+    assert first_seen(values(topics)) == [str(n) for n in range(6000)]
+
+
+def test_a_large_transaction_is_bounded_in_memory(database, topics, streaming, settled):
+    rows = 200000
+    running = streaming()
+    database.query("INSERT INTO tandem.outbox (topic, key, type, payload)"
+                   " SELECT %s, convert_to('k' || g %% 7, 'UTF8'), 't', convert_to(repeat('x', 500) || g, 'UTF8')"
+                   " FROM generate_series(1, %s) g", (TOPIC, rows))
+    settled(180)
+    status = (Path("/proc") / str(running.pid) / "status").read_text(encoding="ascii")
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+    assert peak < 150 * 1024, f"{peak} kB"
+    records = by_key(topics)
+    assert sum(map(len, records.values())) == rows
+    for key, seen in records.items():
+        assert seen == ["x" * 500 + str(g) for g in range(1, rows + 1) if g % 7 == int(key[1:])]
+
+
+# ---- takeover ------------------------------------------------------------------------------------------------------------
+
+def test_kill_9_of_the_relay_loses_nothing_and_keeps_the_order(database, topics, streaming, settled):
+    running = streaming()
+    writer = Writer(database.url)
+    for _ in range(3):
+        writer.more(150)
+        running.kill()
+        running = streaming()
+    committed = writer.stop()
+    settled()
+    assert_all_in_order(topics, committed)
+
+
+def test_a_graceful_stop_doubles_nothing(database, topics, streaming, settled):
+    running = streaming()
+    writer = Writer(database.url)
+    for _ in range(3):
+        writer.more(150)
+        running.stop()
+        running = streaming()
+    committed = writer.stop()
+    settled()
+    assert assert_all_in_order(topics, committed) == 0
+
+
+def test_a_standby_takes_over_within_3_s_and_ends_the_walsender_of_a_relay_that_hangs(database, topics, slot, relay, streaming):
+    first = streaming()
+    second = relay(source="wal", slot=slot)
+    put(database.connect(), "one")
+    wait_until(lambda: values(topics) == ["one"], message="the first relay works")
+    first.pause()  # its connection stays, so its walsender lives on
+    put(database.connect(), "two")
+    at = database.value("SELECT clock_timestamp()")
+    wait_until(lambda: "two" in values(topics), message="the second relay works")
+    assert database.value("SELECT clock_timestamp() - %s < interval '5 s'", (at,)), "with the time that reading Kafka takes"
+    wait_until(lambda: streams(second), message="it has the slot")
+    first.cont()
+    put(database.connect(), "three")
+    wait_until(lambda: "three" in values(topics), message="on it goes")
+    wait_until(lambda: first.metric("tandem_relay_active") == 0, message="the zombie has noticed")
+    assert values(topics) == ["one", "two", "three"]
+    assert streams(second) and second.metric("tandem_relay_leases_lost_total") == 0
+
+
+def test_an_idle_relay_asks_nothing_and_keeps_its_lease(database, topics, slot, relay, streaming):
+    first = streaming()
+    second = relay(source="wal", slot=slot)
+    put(database.connect(), "one")
+    wait_until(lambda: values(topics) == ["one"], message="the first relay works")
+    wait_until(lambda: database.value("SELECT lease_until = 'infinity' FROM tandem.relay_cursor"), 60, "it is idle")
+    looks, saves = first.metric("tandem_relay_polls_total"), first.metric("tandem_relay_cursor_saves_total")
+    at = database.value("SELECT clock_timestamp()")
+    wait_until(lambda: database.value("SELECT clock_timestamp() > %s::timestamptz + interval '4 s'", (at,)), 30, "time passes")
+    assert first.metric("tandem_relay_polls_total") == looks and first.metric("tandem_relay_cursor_saves_total") == saves
+    assert first.metric("tandem_relay_active") == 1 and second.metric("tandem_relay_active") == 0
+    first.kill()
+    put(database.connect(), "two")
+    wait_until(lambda: values(topics) == ["one", "two"], message="the standby takes over from an idle relay")
+
+
+# ---- the slot's misfortunes ------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("misfortune", ["dropped", "recreated", "advanced", "ended"])
+def test_a_slot_that_somebody_else_moves_costs_nothing(misfortune, database, topics, slot, streaming, settled):
+    running = streaming()
+    writer = Writer(database.url)
+    writer.more(100)
+    for _ in range(2):
+        lost = running.metric("tandem_relay_streams_lost_total")
+        if misfortune == "ended":
+            end_walsender(database, slot)
+        elif misfortune == "advanced":
+            def advance():
+                end_walsender(database, slot)
+                try:
+                    database.query("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", (slot,))
+                except psycopg.errors.ObjectInUse:
+                    return False
+                return True
+            wait_until(advance, 30, "the slot is moved")
+        else:
+            drop_slot(database, slot)
+            if misfortune == "recreated":
+                database.query("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
+        wait_until(lambda n=lost: running.metric("tandem_relay_streams_lost_total") > n, message="the relay has noticed")
+        writer.more(100)
+        wait_until(lambda: streams(running), message=lambda: f"it streams again:\n{running.log_tail()}")
+    committed = writer.stop()
+    settled()
+    assert_all_in_order(topics, committed)
+    if misfortune in ("dropped", "advanced"):
+        assert running.metric("tandem_relay_slots_lost_total") >= 1
+        assert any(line["level"] == "error" and line["msg"] == "replication slot lost" for line in running.log_lines())
+
+
+def test_a_publication_younger_than_the_slot_is_mended_by_a_new_slot(database, topics, slot, relay, settled):
+    database.query("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
+    put(database.connect(), "before the publication")
+    database.query("CREATE PUBLICATION tandem_outbox FOR TABLE tandem.outbox WITH (publish = 'insert', publish_via_partition_root = true)")
+    running = relay(source="wal", slot=slot)
+    wait_until(lambda: streams(running), 60, lambda: f"it streams:\n{running.log_tail()}")
+    put(database.connect(), "behind it")
+    settled()
+    assert values(topics) == ["before the publication", "behind it"]
+
+
+def test_without_a_publication_it_goes_on_as_a_table_source_and_says_what_to_do(database, topics, slot, relay, settled):
+    running = relay(source="wal", slot=slot)
+    put(database.connect(), "by the table")
+    settled()
+    assert values(topics) == ["by the table"] and not streams(running)
+    wait_until(lambda: any("run tandem-relay setup" in line.get("why", "") for line in running.log_lines()), message="it says so")
+    assert setup(database.url, slot).returncode == 0
+    wait_until(lambda: streams(running), message="then it streams")
+
+
+def test_switching_from_table_to_wal_and_back_under_load_loses_and_doubles_nothing(database, topics, relay, streaming, settled):
+    writer = Writer(database.url)
+    for _ in range(2):
+        running = relay()
+        writer.more(150)
+        running.stop()
+        running = streaming()
+        writer.more(150)
+        running.stop()
+    running = relay()
+    committed = writer.stop()
+    settled()
+    assert assert_all_in_order(topics, committed) == 0
+
+
+def test_the_guard_drops_the_slot_while_kafka_is_away_and_nothing_is_lost(database, topics, kafka, slot, streaming, settled):
+    running = streaming(wal_guard="drop-slot", wal_guard_bytes="1MiB", window_messages=100, page_rows=100)
+    put(database.connect(), "0")
+    wait_until(lambda: values(topics) == ["0"], message="the relay works")
+    kafka.pause()
+    try:
+        writer = database.connect()
+        for n in range(1, 301):
+            writer.execute("INSERT INTO tandem.outbox (topic, key, type, payload) VALUES (%s, 'k', 't', convert_to(%s, 'UTF8'))",
+                           (TOPIC, str(n)))
+            writer.execute("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 20000))")
+        wait_until(lambda: slots(database, slot) == [], message=lambda: f"the slot is dropped:\n{running.log_tail()}")
+        assert not streams(running)
+    finally:
+        kafka.cont()
+    settled()
+    assert first_seen(values(topics)) == [str(n) for n in range(301)]
+    wait_until(lambda: streams(running), message="it streams again when Kafka is back")
+
+
+def test_the_guard_warns_and_leaves_the_slot_alone_by_default(database, slot, streaming):
+    running = streaming(wal_guard_bytes="1MiB")
+    holder = database.connect(autocommit=False)
+    holder.execute("SELECT pg_current_xact_id()")  # keeps the slot's restart position back
+    for _ in range(100):
+        database.query("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 50000))")
+    wait_until(lambda: any("keeps more of the log" in line["msg"] for line in running.log_lines()), 90, "it warns")
+    assert running.metric("tandem_relay_slot_retained_bytes") > 1 << 20
+    assert slots(database, slot) and streams(running)
+
+
+# ---- source = message --------------------------------------------------------------------------------------------------------
+
+EMIT = "SELECT tandem.outbox_emit(topic => %s, key => %s::text, type => 'order.changed', payload => %s::text)"
+
+
+def test_an_emitted_event_travels_when_its_transaction_and_its_savepoint_commit(database, topics, streaming):
+    running = streaming(source="message")
+    connection = database.connect(autocommit=False)
+    connection.execute(EMIT, (TOPIC, "k", "one"))
+    connection.execute("SAVEPOINT s")
+    connection.execute(EMIT, (TOPIC, "k", "undone"))
+    connection.execute("ROLLBACK TO SAVEPOINT s")
+    connection.execute(EMIT, (TOPIC, "k", "two"))
+    connection.commit()
+    connection.execute(EMIT, (TOPIC, "k", "undone"))
+    connection.rollback()
+    database.query("SELECT pg_logical_emit_message(false, 'tandem', 'T1 not in a transaction')")
+    put(connection, "a row of the table is of another source")
+    connection.commit()
+    connection.execute(EMIT, (TOPIC, None, None))
+    connection.commit()
+    wait_until(lambda: len(topics.read(TOPIC)) == 3, message=lambda: f"three events:\n{running.log_tail()}")
+    assert [m.value() for m in topics.read(TOPIC) if m.key() == b"k"] == [b"one", b"two"]
+    assert running.metric("tandem_relay_streams_lost_total") == 0
+
+
+def test_emitted_events_survive_kill_9_and_a_stop_doubles_none(database, topics, streaming):
+    running = streaming(source="message")
+    connection = database.connect()
+    for n in range(400):
+        if n == 150:
+            running.kill()
+            running = streaming(source="message")
+        if n == 300:
+            running.stop()
+            before = len(topics.read(TOPIC)) - len(set(values(topics)))
+            running = streaming(source="message")
+        connection.execute(EMIT, (TOPIC, "k", str(n)))
+    wait_until(lambda: "399" in values(topics), message="the last event is there")
+    seen = values(topics)
+    assert first_seen(seen) == [str(n) for n in range(400)]
+    assert len(seen) - 400 == before
+
+
+def test_a_lost_slot_of_emitted_events_is_said_loudly(database, topics, slot, streaming):
+    running = streaming(source="message")
+    database.query(EMIT, (TOPIC, "k", "one"))
+    wait_until(lambda: values(topics) == ["one"], message="the event is there")
+    running.stop()
+    drop_slot(database, slot)
+    database.query(EMIT, (TOPIC, "k", "lost"))
+    running = streaming(source="message")
+    database.query(EMIT, (TOPIC, "k", "two"))
+    wait_until(lambda: "two" in values(topics), message="it goes on with a new slot")
+    assert values(topics) == ["one", "two"]
+    assert any(line["level"] == "error" and "slot lost" in line["msg"] for line in running.log_lines())

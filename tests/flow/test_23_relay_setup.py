@@ -1,0 +1,60 @@
+"""tandem-relay setup: publication and slot are made, mended, checked and taken away, and a person is told what is missing."""
+from stream_world import setup, slot, slots  # noqa: F401
+
+
+def test_setup_makes_publication_and_slot_and_a_second_run_changes_nothing(database, slot):
+    first = setup(database.url, slot)
+    assert first.returncode == 0, first.stderr
+    assert "publication tandem_outbox: made" in first.stdout and f"replication slot {slot}: made" in first.stdout
+    made = slots(database, slot)
+    assert made[0][0] == "pgoutput"
+    assert database.query("SELECT pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot FROM pg_publication") == [
+        (True, False, False, False, True)]
+    second = setup(database.url, slot)
+    assert second.returncode == 0, second.stderr
+    assert "publication tandem_outbox: there" in second.stdout and f"replication slot {slot}: there" in second.stdout
+    assert slots(database, slot) == made
+
+
+def test_setup_mends_a_publication_that_would_stream_the_wrong_things(database, slot):
+    database.query("CREATE PUBLICATION tandem_outbox")
+    done = setup(database.url, slot)
+    assert done.returncode == 0, done.stderr
+    assert "tandem.outbox added" in done.stdout and "set to publish inserts" in done.stdout
+    assert database.query("SELECT schemaname, tablename FROM pg_publication_tables") == [("tandem", "outbox")]
+
+
+def test_setup_drop_takes_both_away_and_leaves_a_slot_of_somebody_else_alone(database, slot):
+    assert setup(database.url, slot).returncode == 0
+    done = setup(database.url, slot, "drop")
+    assert done.returncode == 0, done.stderr
+    assert slots(database, slot) == [] and database.query("SELECT FROM pg_publication") == []
+    assert setup(database.url, slot, "drop").returncode == 0
+    database.query("SELECT pg_create_logical_replication_slot(%s, 'test_decoding')", (slot,))
+    for words in ([], ["drop"]):
+        done = setup(database.url, slot, *words)
+        assert done.returncode == 100 and "another plugin" in done.stderr
+    assert slots(database, slot)[0][0] == "test_decoding"
+
+
+def test_setup_names_what_a_person_has_to_change(database, slot):
+    database.query("CREATE ROLE poor LOGIN; GRANT USAGE ON SCHEMA tandem TO poor; GRANT SELECT ON tandem.schema_version TO poor")
+    try:
+        done = setup(database.url.replace("tandem@", "poor@"), slot)
+        assert done.returncode == 100 and "ALTER ROLE \"poor\" REPLICATION" in done.stderr
+    finally:
+        database.query("DROP OWNED BY poor; DROP ROLE poor")
+    done = setup(database.url, "No-Slot")
+    assert done.returncode == 100 and "a-z 0-9 _" in done.stderr
+    done = setup(database.url, slot, source="table")
+    assert done.returncode == 100 and "needs no setup" in done.stderr
+
+
+def test_a_failover_slot_is_refused_with_one_line_where_the_server_has_none(database, slot):
+    done = setup(database.url, slot, failover_slot=True)
+    if database.value("SELECT current_setting('server_version_num')::int") >= 170000:
+        assert done.returncode == 0, done.stderr
+        assert database.value("SELECT failover FROM pg_replication_slots WHERE slot_name = %s", (slot,))
+    else:
+        assert done.returncode == 100 and "failover_slot needs Postgres 17" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
