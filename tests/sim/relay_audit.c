@@ -239,7 +239,8 @@ static bool row_done(const struct scene *sc, const struct row *r)
         return true;
     if (r->park.parked && r->park.retry)
         return false;
-    if (streams(sc) && sc->db.slot.confirmed <= sc->db.txns[r->txn].commit_lsn)
+    if (streams(sc) &&
+        sc->db.slot.confirmed + (uint64_t)sc->plan.cfg.status_bytes <= sc->db.txns[r->txn].commit_lsn)
         return false;
     return settled(r) && (r->excused || covered(sc, &sc->db.cursor.position, r));
 }
@@ -262,7 +263,8 @@ static void audit_row_at_end(struct scene *sc, const struct row *r)
                    (long long)r->id, r->key);
     if (!r->excused && !covered(sc, &sc->db.cursor.position, r))
         sim_broken(sc->sim, "liveness", "row %lld (key k%d) is never confirmed", (long long)r->id, r->key);
-    if (streams(sc) && sc->db.slot.confirmed <= sc->db.txns[r->txn].commit_lsn)
+    if (streams(sc) &&
+        sc->db.slot.confirmed + (uint64_t)sc->plan.cfg.status_bytes <= sc->db.txns[r->txn].commit_lsn)
         sim_broken(sc->sim, "liveness", "row %lld (key k%d) is never confirmed to the slot", (long long)r->id,
                    r->key);
 }

@@ -253,9 +253,11 @@ static void report(struct scene *sc, struct door *d, const struct request_to_kaf
         memset(d->knows_parked, 0, sizeof(d->knows_parked)); /* rows not stored yet are published again */
     if (r->poison && rq->result[i] == RELAY_REFUSED)
         r->refused = true;
-    int64_t parked = relay_core_counts(d->core).parked;
+    struct relay_counts before = relay_core_counts(d->core);
     relay_core_report(d->core, sc->sim->now, rq->messages[i].seq, rq->result[i], PARK_TOO_LARGE, "too large");
-    if (r->key >= 0 && !d->exactly_once && relay_core_counts(d->core).parked > parked)
+    if (relay_core_counts(d->core).rewinds > before.rewinds)
+        memset(d->knows_parked, 0, sizeof(d->knows_parked));
+    if (r->key >= 0 && !d->exactly_once && relay_core_counts(d->core).parked > before.parked)
         d->knows_parked[r->key] = true;
 }
 
