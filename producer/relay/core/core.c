@@ -81,6 +81,7 @@ void relay_core_free(struct relay_core *c)
     keyset_done(&c->keys);
     free(c->refused.detail);
     stream_done(&c->stream);
+    core_transact_close(c);
     free(c);
 }
 
@@ -104,8 +105,9 @@ static void recount_holds(struct relay_core *c)
 }
 
 /* Everything read or sent but not settled is forgotten; reports for it will find nothing. */
-static void drop_rows(struct relay_core *c)
+void core_drop_rows(struct relay_core *c)
 {
+    core_transact_dropped(c);
     c->purge = c->purge || c->ledger.outstanding > 0;
     ledger_drop_all(&c->ledger);
     release_pages(c);
@@ -121,16 +123,16 @@ static void drop_rows(struct relay_core *c)
 void core_rewind(struct relay_core *c)
 {
     c->counts.rewinds++;
-    drop_rows(c);
+    core_drop_rows(c);
     cursor_rewind(&c->cursor);
     if (stream_up(&c->stream))
         core_stream_off(c);
     c->stream.caught_up = false;
 }
 
-static void stop_working(struct relay_core *c)
+void core_stop_working(struct relay_core *c)
 {
-    drop_rows(c);
+    core_drop_rows(c);
     core_drop_parks(c, c->park_count);
     core_stream_off(c);
     position_done(&c->saving);
@@ -139,6 +141,7 @@ static void stop_working(struct relay_core *c)
     c->careful_left = 0;
     c->keys_loaded = false;
     c->parks_saving = 0;
+    core_transact_close(c);
 }
 
 /* ---- database facts -------------------------------------------------------------------------------------------- */
@@ -159,7 +162,7 @@ void relay_core_connected(struct relay_core *c, int64_t now)
 void relay_core_disconnected(struct relay_core *c, int64_t now)
 {
     (void)now;
-    stop_working(c);
+    core_stop_working(c);
     c->connected = false;
     c->db = DB_IDLE;
     c->db_stale = false;
@@ -168,7 +171,6 @@ void relay_core_disconnected(struct relay_core *c, int64_t now)
 void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struct position *p,
                          bool kafka_rules)
 {
-    (void)kafka_rules;
     db_ended(c, RELAY_ACQUIRE);
     if (!p) {
         c->acquire_at = now + c->cfg.standby_poll_ns;
@@ -179,8 +181,11 @@ void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struc
     lease_asked(&c->lease, now);
 #endif
     lease_taken(&c->lease, epoch);
-    cursor_load(&c->cursor, p);
-    c->stream.confirm_lsn = c->cursor.lsn;
+    c->stream.confirm_lsn = p->lsn;
+    if (c->cfg.exactly_once)
+        core_transact_acquired(c, p, kafka_rules);
+    else
+        cursor_load(&c->cursor, p);
     c->look_at = c->saved_at = now;
     c->row_seen_ns = now;
     c->maintain_at = now + c->cfg.maintain_ns;
@@ -202,6 +207,7 @@ static void take_look(struct relay_core *c, int64_t now, struct look *look)
 void relay_core_looked(struct relay_core *c, int64_t now, struct look *look)
 {
     db_ended(c, RELAY_LOOK);
+    core_transact_looked(c);
     if (c->db_stale || c->draining) {
         c->db_stale = false;
         snapshot_done(&look->snapshot);
@@ -339,6 +345,12 @@ void relay_core_report(struct relay_core *c, int64_t now, uint64_t seq, enum rel
 
     if (!e)
         return;
+    if (c->cfg.exactly_once && result != RELAY_ACKED && !(c->handed && c->handed_seq == seq)) {
+        const struct core_refusal why = {result, reason, detail};
+
+        core_transact_spoilt(c, now, e->id, &why);
+        return;
+    }
     if (result == RELAY_FAILED) {
         core_rewind(c);
         c->publish_at = now + FAILED_PAUSE_NS;
@@ -370,14 +382,16 @@ void relay_core_put_back(struct relay_core *c, int64_t now, uint64_t seq, int64_
 {
     ENSURE(seq + 1 == c->ledger.next);
     ledger_unsend(&c->ledger);
+    core_transact_put_back(c);
     c->counts.published--;
     c->publish_at = now + retry_ns;
 }
 
 void relay_core_producer_lost(struct relay_core *c, int64_t now)
 {
-    (void)now;
-    if (c->lease.held)
+    if (c->cfg.exactly_once)
+        core_transact_lost(c, now);
+    else if (c->lease.held)
         core_rewind(c);
     c->purge = false; /* the new client holds nothing */
 }
@@ -387,7 +401,7 @@ void relay_core_saved(struct relay_core *c, int64_t now, bool held)
     ENSURE(c->db == RELAY_SAVE || c->db == RELAY_RELEASE);
     if (!held) {
         c->counts.leases_lost++;
-        stop_working(c);
+        core_stop_working(c);
         c->acquire_at = now + c->cfg.standby_poll_ns;
     } else {
 #ifdef SIM_BUG_TRUST_LEASE_CLOCK
@@ -397,10 +411,11 @@ void relay_core_saved(struct relay_core *c, int64_t now, bool held)
         core_drop_parks(c, c->parks_saving);
         c->parks_saving = 0;
         c->stream.confirm_lsn = c->saving.lsn;
+        core_transact_saved(c);
         position_done(&c->saving);
         if (c->db == RELAY_RELEASE) {
             c->stream.farewell = stream_up(&c->stream);
-            stop_working(c);
+            core_stop_working(c);
         } else {
             core_settle_prefix(c);
         }
@@ -420,7 +435,7 @@ void relay_core_stop(struct relay_core *c, int64_t now, bool at_once)
     c->stream.skipped_lsn = 0; /* it stood behind what is dropped */
     if (at_once && !c->at_once) {
         c->at_once = true;
-        drop_rows(c);
+        core_drop_rows(c);
     }
 }
 

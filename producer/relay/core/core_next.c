@@ -5,6 +5,11 @@
 
 #define REFRESH_XIPS 1024 /* so many transactions more in the position's list make a look due at once */
 
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* ---- what the database is asked next --------------------------------------------------------------------------- */
 
 /* Each answers when its statement is due, CLOCK_NEVER: not while things are as they are. */
@@ -24,8 +29,8 @@ static bool at_rest(const struct relay_core *c)
 /* After so long without a row that the outbox was maintained since. */
 static bool may_idle(const struct relay_core *c, int64_t now)
 {
-    return at_rest(c) && !c->stream.grown && !c->stream.refresh_held && c->keys_loaded &&
-           now - c->row_seen_ns >= 2 * c->cfg.maintain_ns;
+    return at_rest(c) && core_transact_at_rest(c) && !c->stream.grown && !c->stream.refresh_held &&
+           c->keys_loaded && now - c->row_seen_ns >= 2 * c->cfg.maintain_ns;
 }
 
 static int64_t acquire_due(const struct relay_core *c)
@@ -35,7 +40,7 @@ static int64_t acquire_due(const struct relay_core *c)
 
 static int64_t release_due(const struct relay_core *c)
 {
-    bool quiet = c->ledger.outstanding == 0 || c->at_once;
+    bool quiet = (c->ledger.outstanding == 0 && core_transact_quiet(c)) || c->at_once;
 
     return c->lease.held && c->draining && quiet && c->parks_in_ledger == 0 ? 0 : CLOCK_NEVER;
 }
@@ -52,10 +57,12 @@ static int64_t save_due(const struct relay_core *c)
 
     if (!c->lease.held)
         return CLOCK_NEVER;
-    if (c->park_count > 0 && (!c->keys_loaded || c->park_count == PARKS_MAX))
+    if (c->park_count > 0 && !c->cfg.exactly_once && (!c->keys_loaded || c->park_count == PARKS_MAX))
         return 0;
     if (c->lease.idle && !at_rest(c))
         return 0;
+    if (c->cfg.exactly_once)
+        return least(at, core_transact_save_due(c));
     if ((c->cursor.changed || c->park_count > 0) && c->saved_at + c->cfg.save_ns < at)
         at = c->saved_at + c->cfg.save_ns;
     if (log_moved(c) && c->saved_at + c->cfg.refresh_ns < at)
@@ -82,7 +89,9 @@ static int64_t read_due(const struct relay_core *c)
     size_t rows = (size_t)c->cfg.page_rows + (size_t)c->stream.waiting_count;
     bool room = c->page_count < PAGES_AHEAD && ledger_room(&c->ledger) >= rows;
 
-    return working(c) && c->keys_loaded && room && cursor_reading(&c->cursor) ? 0 : CLOCK_NEVER;
+    return working(c) && core_transact_open(c) && c->keys_loaded && room && cursor_reading(&c->cursor)
+               ? 0
+               : CLOCK_NEVER;
 }
 
 /* While rows come by the stream, a look only shortens the list of transactions in the position. */
@@ -97,7 +106,8 @@ static int64_t refresh_due(const struct relay_core *c)
 
 static int64_t look_due(const struct relay_core *c)
 {
-    if (!working(c) || !c->keys_loaded || !cursor_can_look(&c->cursor) || c->cfg.kind == RELAY_KIND_MESSAGE)
+    if (!working(c) || !c->keys_loaded || !core_transact_may_look(c) || !cursor_can_look(&c->cursor) ||
+        c->cfg.kind == RELAY_KIND_MESSAGE)
         return CLOCK_NEVER;
     return c->stream.state == STREAM_LIVE ? refresh_due(c) : c->look_at;
 }
@@ -135,15 +145,16 @@ static int64_t statement_due(const struct relay_core *c, int64_t now, enum relay
 static bool fill_save(struct relay_core *c, int64_t now, struct relay_action *a)
 {
     position_done(&c->saving);
-    if (cursor_position(&c->cursor, &c->saving, NULL) < 0)
+    if (c->cfg.exactly_once ? core_transact_fill_save(c, a) < 0
+                            : cursor_position(&c->cursor, &c->saving, NULL) < 0)
         return false;
-    c->cursor.changed = false;
+    c->cursor.changed = c->cursor.changed && c->cfg.exactly_once;
     c->parks_saving = c->park_count;
     c->saving_idle = a->kind == RELAY_SAVE && may_idle(c, now);
     if (c->saving_idle)
         lease_idles(&c->lease);
     a->idle = c->saving_idle;
-    a->flush = c->cfg.kind == RELAY_KIND_MESSAGE && c->park_count > 0;
+    a->flush = a->flush || (c->cfg.kind == RELAY_KIND_MESSAGE && c->park_count > 0);
     a->position = &c->saving;
     a->parks = c->parks;
     a->park_count = c->parks_saving;
@@ -199,9 +210,21 @@ static struct ledger_entry *publishable(struct relay_core *c, int64_t now)
 {
     struct ledger_entry *e = ledger_unsent(&c->ledger);
 
-    if (!e || !working(c) || !lease_valid(&c->lease, now) || !window_open(c, e) || now < c->publish_at)
+    if (!e || !working(c) || !core_transact_takes_rows(c) || !lease_valid(&c->lease, now) ||
+        !window_open(c, e) || now < c->publish_at)
         return NULL;
     return e;
+}
+
+static bool park_condemned(struct relay_core *c, struct ledger_entry *e)
+{
+    struct condemned *it = core_transact_condemned(c, e->id);
+
+    if (!it)
+        return false;
+    it->parked = true;
+    core_park(c, e, it->reason, it->detail);
+    return true;
 }
 
 static bool next_publish(struct relay_core *c, int64_t now, struct relay_action *a)
@@ -212,7 +235,7 @@ static bool next_publish(struct relay_core *c, int64_t now, struct relay_action 
         *a = (struct relay_action){
             .kind = RELAY_PUBLISH, .seq = c->ledger.next, .page = e->page, .row = e->row};
         ledger_send(&c->ledger);
-        if (core_park_refused(c, e)) {
+        if (core_park_refused(c, e) || park_condemned(c, e)) {
             core_settle_prefix(c);
             continue;
         }
@@ -222,6 +245,9 @@ static bool next_publish(struct relay_core *c, int64_t now, struct relay_action 
             continue;
         }
         c->counts.published++;
+        c->handed = true;
+        c->handed_seq = a->seq;
+        core_transact_sent(c, now);
 #ifdef SIM_BUG_CONFIRM_EARLY
         ledger_settle(&c->ledger, e);
         core_settle_prefix(c);
@@ -239,7 +265,8 @@ static int64_t stream_due(const struct relay_core *c)
     bool ground = s->caught_up && !cursor_reading(&c->cursor);
     bool careful = c->careful_left > 0 && ledger_held(&c->ledger) > 0; /* the rows come by the table */
 
-    if (c->cfg.kind == RELAY_KIND_TABLE || !working(c) || !c->keys_loaded || s->state != STREAM_OFF)
+    if (c->cfg.kind == RELAY_KIND_TABLE || !working(c) || !core_transact_open(c) || !c->keys_loaded ||
+        s->state != STREAM_OFF)
         return CLOCK_NEVER;
     if (c->cfg.kind == RELAY_KIND_WAL && (!ground || careful))
         return CLOCK_NEVER;
@@ -323,6 +350,8 @@ static bool next_stopped(struct relay_core *c, struct relay_action *a)
 
 bool relay_core_next(struct relay_core *c, int64_t now, struct relay_action *ret_action)
 {
+    c->handed = false;
+    core_transact_give_up(c, now);
     if (next_free_page(c, ret_action))
         return true;
     if (c->purge) {
@@ -330,15 +359,10 @@ bool relay_core_next(struct relay_core *c, int64_t now, struct relay_action *ret
         *ret_action = (struct relay_action){.kind = RELAY_PURGE};
         return true;
     }
-    if (next_stream(c, now, ret_action))
+    if (core_transact_next(c, now, ret_action) || next_stream(c, now, ret_action))
         return true;
     return next_statement(c, now, ret_action) || next_publish(c, now, ret_action) ||
            next_stopped(c, ret_action);
-}
-
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
 }
 
 int64_t relay_core_tick(struct relay_core *c, int64_t now)
@@ -349,6 +373,7 @@ int64_t relay_core_tick(struct relay_core *c, int64_t now)
     if (c->purge || c->stream.told_off || publishable(c, now) || page_to_free(c) >= 0)
         return 0;
     at = least(statement_due(c, now, &kind), least(stream_due(c), status_due(c)));
+    at = least(at, core_transact_due(c, now));
     if (ledger_unsent(&c->ledger) && c->publish_at > now && c->publish_at < at)
         at = c->publish_at;
     if (at == CLOCK_NEVER)

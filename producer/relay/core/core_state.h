@@ -27,6 +27,53 @@ struct held_page {
     int holds;    /* its rows that are parked by their content, and not stored yet */
 };
 
+/* A row that Kafka refused: it is parked without being published when it comes up again. */
+struct condemned {
+    int64_t id;
+    enum park_reason reason;
+    char detail[256];
+    bool parked;
+};
+#define CONDEMNED_MAX 16
+
+/*
+ * Exactly-once delivery.
+ *
+ *      CLOSED ──OPEN──▶ OPENING ──opened──▶ READY ──COMMIT──▶ COMMITTING ──committed──▶ READY
+ *        ▲                                    └────ABORT────▶ ABORTING ─────aborted────┘
+ *        └─ lease or connection lost, producer lost (from anywhere)
+ *
+ * Acknowledged rows leave the ledger and the cursor follows them as always; but what counts, and what saves store in Postgres, is
+ * `committed`. An aborted transaction goes back to it.
+ */
+enum transact_state {
+    TRANSACT_CLOSED,
+    TRANSACT_OPENING,
+    TRANSACT_READY,
+    TRANSACT_COMMITTING,
+    TRANSACT_ABORTING
+};
+
+struct transact {
+    enum transact_state state;
+    bool busy;      /* the door carries out OPEN, COMMIT or ABORT, be it one of an earlier lease */
+    bool abandoned; /* a transaction with rows was left open: readers of committed records wait for its end */
+    bool ending;    /* nothing is published until it has ended */
+    bool fenced;    /* the lease is to be given up */
+    bool failed;    /* it can only be aborted */
+    bool flushed;   /* no look was answered since a save that waited for the disk */
+    bool kafka_rules; /* the position in Kafka counts; false: there is none yet, the one of Postgres does */
+    bool row_says_so; /* and Postgres' row says that */
+    bool unsaved;     /* Postgres' row has an older position */
+    bool saving_says_so, saving_flushes;
+    uint64_t rows; /* published since it began */
+    uint64_t careful_next;
+    int64_t began_ns, row_ns, committed_at, open_at;
+    struct position committed, committing;
+    struct condemned condemned[CONDEMNED_MAX];
+    size_t condemned_count;
+};
+
 struct relay_core {
     struct relay_core_config cfg;
     struct lease lease;
@@ -34,6 +81,7 @@ struct relay_core {
     struct ledger ledger;
     struct keyset keys;
     struct stream stream;
+    struct transact transact;
     struct relay_counts counts;
 
     bool connected, draining, at_once, ended;
@@ -56,6 +104,9 @@ struct relay_core {
     uint64_t park_events, park_events_at_load;
     struct position saving;
     bool saving_idle;
+    uint64_t
+        handed_seq; /* of the PUBLISH that was the last action: a refusal of it comes from the door itself */
+    bool handed;
     bool first_page; /* the page that is read begins a batch */
 };
 
@@ -67,6 +118,10 @@ void core_hold_waiting(struct relay_core *c, void *page);
 void core_release_waiting(struct relay_core *c);
 /* Everything that is read or sent and not settled is forgotten, and published again from what is settled. */
 void core_rewind(struct relay_core *c);
+
+/* Everything that is read or sent and not settled is forgotten. */
+void core_drop_rows(struct relay_core *c);
+void core_stop_working(struct relay_core *c); /* the lease is not ours any more */
 
 /* ---- core_settle.c ---- */
 /* Park a row that was sent: it is settled, and stored with the position past it. */
@@ -95,3 +150,34 @@ void core_stream_hold_look(struct relay_core *c, int64_t now,
                            struct look *look); /* the same while rows come by the stream; taken */
 /* More of the table is read: what waits for it may go on. */
 void core_stream_ground(struct relay_core *c, int64_t now);
+
+/* ---- core_transact.c: without effect, and with the answer of at-least-once delivery, in a relay that delivers so ---- */
+void core_transact_acquired(struct relay_core *c, struct position *p, bool kafka_rules); /* taken */
+void core_transact_close(struct relay_core *c);
+void core_transact_lost(struct relay_core *c, int64_t now); /* the producer is of no use any more */
+void core_transact_looked(struct relay_core *c);
+void core_transact_give_up(struct relay_core *c,
+                           int64_t now); /* the lease, when another relay has fenced our producer */
+void core_transact_sent(struct relay_core *c, int64_t now);
+void core_transact_put_back(struct relay_core *c);
+void core_transact_dropped(
+    struct relay_core *c); /* rows that were handed to Kafka are about to be forgotten */
+struct core_refusal {
+    enum relay_result result; /* FAILED, SUSPECT, REFUSED */
+    enum park_reason reason;
+    const char *detail;
+};
+/* A row that was handed to Kafka did not get there. */
+void core_transact_spoilt(struct relay_core *c, int64_t now, int64_t id, const struct core_refusal *why);
+struct condemned *core_transact_condemned(struct relay_core *c, int64_t id); /* NULL: it is not */
+bool core_transact_open(const struct relay_core *c);                         /* rows may be read */
+bool core_transact_may_look(const struct relay_core *c);
+bool core_transact_takes_rows(const struct relay_core *c);
+bool core_transact_quiet(const struct relay_core *c);   /* nothing is left to be committed */
+bool core_transact_at_rest(const struct relay_core *c); /* nor to be saved */
+bool core_transact_next(struct relay_core *c, int64_t now, struct relay_action *a);
+int64_t core_transact_due(const struct relay_core *c, int64_t now);
+/* Saves of an exactly-once relay. */
+int64_t core_transact_save_due(const struct relay_core *c);
+NODISCARD int core_transact_fill_save(struct relay_core *c, struct relay_action *a); /* -1: no memory */
+void core_transact_saved(struct relay_core *c);
