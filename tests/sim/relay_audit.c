@@ -97,7 +97,9 @@ static void audit_publish_new(struct scene *sc, const struct door *d, const stru
     if (covered(sc, &sc->db.cursor.position, r) || (d->exactly_once && covered(sc, ruling(sc), r) && !fenced))
         sim_broken(sc->sim, "G5", "n%d publishes row %lld, which its stored position confirms", d->index,
                    (long long)r->id);
-    if (r->park.parked && !(d->exactly_once && r->poison)) /* refused once more, after its transaction was aborted */
+    bool refused_again = d->exactly_once && r->poison; /* its transaction was aborted after it was stored */
+    bool repeated = sc->db.txns[r->txn].swapped;       /* settled in part, and then repeated whole */
+    if (r->park.parked && !refused_again && !repeated)
         sim_broken(sc->sim, "G5", "n%d publishes row %lld, which is parked", d->index, (long long)r->id);
     bool parked_before =
         r->key >= 0 && sc->db.keys_parked[r->key] && sc->db.keys_parked_at[r->key] < d->acquired_at;

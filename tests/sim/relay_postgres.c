@@ -139,7 +139,7 @@ static void swap_ids(struct scene *sc, struct txn *t)
     int64_t id = before->id;
     before->id = last->id;
     last->id = id;
-    before->swapped = last->swapped = true;
+    before->swapped = last->swapped = t->swapped = true;
     sim_trace(sc->sim, "pg: … its id becomes %lld, that of the one before it %lld", (long long)last->id,
               (long long)before->id);
 }

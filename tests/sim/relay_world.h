@@ -89,7 +89,7 @@ struct txn {
     bool service; /* of the sample service; else an idle writer of somebody else */
     int steps_left, key,
         lowest_key; /* rows still to be written; the key it waits for or wrote last, and the lowest it may ask for */
-    bool rolls_back, early_xid;
+    bool rolls_back, early_xid, swapped; /* swapped: its ids are not in the order of its rows */
     int rows[TXN_ROWS_MAX], row_count;
 };
 
