@@ -18,9 +18,7 @@
     "$2)"                                                                                                    \
     " AND ($5::text IS NULL OR o.topic = $5) AND ($6::bytea IS NULL OR o.key = $6)"                          \
     " AND ($7::text IS NULL OR o.type = $7)"
-#define SETTLED                                                                                              \
-    "NOT EXISTS (SELECT FROM tandem.relay_cursor c WHERE NOT pg_visible_in_snapshot(o.txid, "                \
-    "c.prev_snapshot))"
+#define SETTLED "NOT EXISTS (SELECT FROM tandem.relay_cursor c WHERE " RELAY_SQL_UNSETTLED ")"
 #define PARKED "EXISTS (SELECT FROM tandem.parked p WHERE p.outbox_id = o.id)"
 
 static const char plan_sql[] =

@@ -9,11 +9,6 @@
     "100000" /* counted up to here: a status of a large backlog takes no longer than one of a small one */
 #define STATUS_BYTES_MAX (1024 * 1024)
 
-/* A row that the cursor c does not cover yet. */
-#define UNSETTLED                                                                                            \
-    "NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot) AND (c.cur_snapshot IS NULL OR o.id > c.last_id"    \
-    " OR NOT pg_visible_in_snapshot(o.txid, c.cur_snapshot))"
-
 /*
  * Lag is by the stored position: what was published since the last store counts as open. By the database's clock alone. First part: young
  * transactions, whose ids lie above the floor; second: those that were in progress at the position.
@@ -45,11 +40,12 @@ static const char shards_sql[] =
                                             "  FROM (SELECT created_at, coalesce(octet_length(payload), 0) + "
                                             "coalesce(octet_length(key), 0) AS bytes FROM ("
                                             "   (SELECT * FROM tandem.outbox o WHERE o.id > c.prev_floor "
-                                            "AND " UNSETTLED " ORDER BY o.id LIMIT " LAG_ROWS_MAX " + 1)"
+                                            "AND " RELAY_SQL_UNSETTLED " ORDER BY o.id LIMIT " LAG_ROWS_MAX
+                                            " + 1)"
                                             "   UNION ALL"
                                             "   (SELECT o.* FROM pg_snapshot_xip(c.prev_snapshot) AS late "
                                             "(txid) JOIN tandem.outbox o ON o.txid = late.txid"
-                                            "     WHERE o.id <= c.prev_floor AND " UNSETTLED
+                                            "     WHERE o.id <= c.prev_floor AND " RELAY_SQL_UNSETTLED
                                             " LIMIT " LAG_ROWS_MAX " + 1)) AS both_parts"
                                             "   LIMIT " LAG_ROWS_MAX " + 1) AS unsettled) AS lag"
                                             " ORDER BY c.shard";

@@ -190,6 +190,13 @@ def test_drop_deletes_what_is_named_says_what_remains_and_nothing_without_yes(da
     assert parked(database) == [3]
 
 
+TOPIC = "tandem.orders"
+
+
+def put(database, key, payload):
+    database.query(PUT, (TOPIC, key, "x", payload))
+
+
 # ---- republish ---------------------------------------------------------------------------------------------------------
 
 def settle(database):
@@ -255,6 +262,22 @@ def test_republish_leaves_out_rows_that_are_not_published_and_parked_ones(databa
     assert [payload for *_, payload, _, _, _ in events(database)] == [b"0", b"1", b"2", b"young", b"1", b"2"]
 
 
+def test_a_relay_publishes_republished_rows_with_their_ids(database, tool, relay, topics, lines, wait_until):
+    relay(retention="1h")
+    for i in range(20):
+        put(database, f"k{i % 3}", str(i))
+    wait_until(lambda: lines("status")[0]["shards"][0]["lag_rows"] == 0, message="all rows are published and stored as such")
+    code, out, notes = tool("republish", "--since", "1h", "--yes")
+    assert code == 0 and "20 of 20 rows" in notes
+    wait_until(lambda: len(topics.read(TOPIC)) == 40, message="and once more")
+    seen = {}
+    for message in topics.read(TOPIC):
+        seen.setdefault(message.key(), []).append((dict(message.headers())["ce_id"], message.value()))
+    for records in seen.values():
+        half = len(records) // 2
+        assert records[:half] == records[half:]
+
+
 # ---- status ------------------------------------------------------------------------------------------------------------
 
 def test_status_of_an_idle_system_has_no_lag_and_says_that_nobody_works(database, tool, lines):
@@ -283,11 +306,13 @@ def test_status_counts_what_the_position_does_not_cover(database, lines):
     assert 3600 <= float(shard["lag_seconds"]) < 3700
 
 
-def test_status_counts_no_row_that_the_open_batch_has_settled(database, lines):
+def test_what_the_open_batch_has_settled_is_no_lag_and_can_be_republished(database, lines):
     database.query("SELECT tandem.outbox_put(topic => 't', key => 'k', type => 'x', payload => '') FROM generate_series(1, 10)")
     database.query("UPDATE tandem.relay_cursor SET cur_snapshot = pg_current_snapshot(), "
                    "last_id = (SELECT min(id) + 3 FROM tandem.outbox)")
     assert lines("status")[0]["shards"][0]["lag_rows"] == 6
+    (plan,) = lines("republish", "--since", "1h")
+    assert (plan["rows"], plan["not_published_yet"]) == (4, 6)
 
 
 def test_status_of_a_large_backlog_stops_counting(database, tool, lines):
@@ -309,3 +334,16 @@ def test_status_shows_slots_and_parked_rows(database, lines):
     assert found["retained_bytes"] >= 0
     assert [(row["reason"], row["rows"], row["keys"], row["to_be_retried"]) for row in status["parked"]] == \
         [("behind", 1, 1, 0), ("too-large", 2, 2, 1)]
+
+
+def test_status_of_a_working_relay_and_its_standby(database, relay, lines, wait_until):
+    first = relay()
+    relay(ready=False)
+    wait_until(lambda: lines("status")[0]["relays_connected"] == 2, message="both relays are connected")
+    (status,) = lines("status")
+    (shard,) = status["shards"]
+    assert shard["state"] == "working" and shard["epoch"] >= 1 and float(shard["lease_seconds"]) <= 1
+    assert f"/{first.pid}/" in shard["holder"]
+    for i in range(100):
+        put(database, f"k{i}", "")
+    wait_until(lambda: lines("status")[0]["shards"][0]["lag_rows"] == 0, message="no lag is left")
