@@ -13,11 +13,15 @@
 static const struct {
     const char *name, *sql;
 } statements[] = {
-    {"floor", relay_table_floor_sql},       {"look", relay_table_look_sql},
-    {"page", relay_table_page_sql},         {"page_sized", relay_table_page_sized_sql},
-    {"parked", relay_table_parked_sql},     {"acquire", relay_table_acquire_sql},
-    {"save", relay_table_save_sql},         {"save_parked", relay_park_save_sql},
-    {"park", relay_park_value_sql},         {"keys", relay_park_keys_sql},
+    {"look", relay_table_look_sql},
+    {"page", relay_table_page_sql},
+    {"page_sized", relay_table_page_sized_sql},
+    {"parked", relay_table_parked_sql},
+    {"acquire", relay_table_acquire_sql},
+    {"save", relay_table_save_sql},
+    {"save_parked", relay_park_save_sql},
+    {"park", relay_park_value_sql},
+    {"keys", relay_park_keys_sql},
     {"maintain", relay_table_maintain_sql},
 };
 
@@ -74,7 +78,7 @@ static void table_disconnect(struct relay_source *s)
 {
     struct table *t = table_of(s);
 
-    relay_table_drop_results(t);
+    relay_table_drop_result(t);
     PQfinish(t->conn);
     t->conn = NULL;
     t->busy = t->wants_write = false;

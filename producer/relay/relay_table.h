@@ -11,8 +11,6 @@
 #include "producer/relay/relay_source.h"
 #include "producer/relay/relay_table_sql.h"
 
-#define STATEMENT_RESULTS 2
-
 struct table {
     const struct relay_options *opt;
     PGconn *conn;
@@ -21,8 +19,7 @@ struct table {
     int limit;  /* of that statement */
     bool sized; /* read the next page by its bytes: a row of unusual size was met */
     int64_t sent_ns;
-    PGresult *results[STATEMENT_RESULTS];
-    int result_count;
+    PGresult *result; /* the rows that it answers; NULL: none yet */
     char holder[160];
     char address[32];                /* ctid of the cursor row, see save_sql */
     int64_t page_bytes, small_bytes; /* of a page; of a row, so that page_rows of them fill it at most */
@@ -48,6 +45,6 @@ NODISCARD int relay_table_park(struct table *t, const struct relay_action *save,
                                const struct relay_park *park, struct err *err);
 /* Take what has arrived. 1: the statement ended and the core was told; 0: not yet; -1: the connection is of no use any more. */
 int relay_table_take_answer(struct table *t, struct relay_core *c, int64_t now, struct err *err);
-void relay_table_drop_results(struct table *t);
+void relay_table_drop_result(struct table *t);
 /* One row of a page, judged. */
 void relay_table_read_record(const struct table_page *page, int row, struct relay_record *ret_rec);

@@ -10,11 +10,10 @@
 
 #define ROW_OVERHEAD_BYTES 256 /* of a row beside its payload, for the bounds in bytes */
 
-void relay_table_drop_results(struct table *t)
+void relay_table_drop_result(struct table *t)
 {
-    for (int i = 0; i < t->result_count; i++)
-        PQclear(t->results[i]);
-    t->result_count = 0;
+    PQclear(t->result);
+    t->result = NULL;
 }
 
 /* ---- answers -------------------------------------------------------------------------------------------------------- */
@@ -95,7 +94,7 @@ static int read_position(const PGresult *res, struct position *ret_p, struct err
 
 static int answer_acquire(struct table *t, struct relay_core *c, int64_t now, struct err *err)
 {
-    const PGresult *res = t->results[0];
+    const PGresult *res = t->result;
     struct position p;
 
     if (PQntuples(res) == 0) {
@@ -111,7 +110,7 @@ static int answer_acquire(struct table *t, struct relay_core *c, int64_t now, st
     return 0;
 }
 
-/* age('3') is the next xid less 3, in 32 bits; the snapshot, taken just after, has the upper ones. */
+/* age('3') is the next xid less 3, in 32 bits; the snapshot, taken just before, has the upper ones. */
 static uint64_t next_xid(struct slice age, uint64_t near)
 {
     uint32_t next;
@@ -124,12 +123,14 @@ static uint64_t next_xid(struct slice age, uint64_t near)
 
 static int answer_look(struct table *t, struct relay_core *c, int64_t now, struct err *err)
 {
-    struct look look = {.floor = number(t->results[0], 0, 0), .ceiling = number(t->results[1], 0, 1)};
+    const PGresult *res = t->result;
+    struct look look = {.floor = number(res, 0, LOOK_SEQUENCE),
+                        .ceiling = number(res, 0, LOOK_SEQUENCE),
+                        .lsn = (uint64_t)number(res, 0, LOOK_LSN)};
 
-    if (read_snapshot(t->results[1], 0, &look.snapshot, err) < 0)
+    if (read_snapshot(res, LOOK_SNAPSHOT, &look.snapshot, err) < 0)
         return -1;
-    look.lsn = (uint64_t)number(t->results[1], 0, 2);
-    look.next_xid = next_xid(column(t->results[0], 0, 1), look.snapshot.xmax);
+    look.next_xid = next_xid(column(res, 0, LOOK_AGE), look.snapshot.xmax);
     relay_core_looked(c, now, &look);
     return 0;
 }
@@ -165,8 +166,8 @@ static struct table_page *take_page(struct table *t, struct err *err)
         return NULL;
     }
     page->head.kind = RELAY_PAGE_TABLE;
-    page->res = t->results[0];
-    t->result_count = 0;
+    page->res = t->result;
+    t->result = NULL;
     return page;
 }
 
@@ -230,17 +231,17 @@ static int answer_parked(struct table *t, struct relay_core *c, int64_t now, str
 
 static int answer_saved(struct table *t, struct relay_core *c, int64_t now)
 {
-    bool held = PQntuples(t->results[0]) == 1;
+    bool held = PQntuples(t->result) == 1;
 
     if (held)
-        keep_address(t, t->results[0], 0);
+        keep_address(t, t->result, 0);
     relay_core_saved(c, now, held);
     return 0;
 }
 
 static int answer_keys(struct table *t, struct relay_core *c, int64_t now)
 {
-    const PGresult *res = t->results[0];
+    const PGresult *res = t->result;
     int keys = PQntuples(res) - 1; /* the last row is the count of retries */
 
     ENSURE(keys >= 0 && keys <= t->opt->parked_keys_max + 1);
@@ -252,7 +253,7 @@ static int answer_keys(struct table *t, struct relay_core *c, int64_t now)
 
 static int answer_maintain(struct table *t, struct relay_core *c, int64_t now)
 {
-    const PGresult *res = t->results[0];
+    const PGresult *res = t->result;
     struct slice truncated = column(res, 0, 3);
 
     if (truth(res, 0, 0))
@@ -299,8 +300,8 @@ static int take_result(struct table *t, PGresult *res, struct err *err)
         PQclear(res);
         return 0;
     case PGRES_TUPLES_OK:
-        ENSURE(t->result_count < STATEMENT_RESULTS);
-        t->results[t->result_count++] = res;
+        ENSURE(!t->result);
+        t->result = res;
         return 0;
     default:
         pg_err(t->conn, res, err, "asking Postgres");
@@ -319,7 +320,7 @@ int relay_table_take_answer(struct table *t, struct relay_core *c, int64_t now, 
             return -1;
         if (rc > 0) {
             rc = dispatch(t, c, now, err);
-            relay_table_drop_results(t);
+            relay_table_drop_result(t);
             return rc < 0 ? -1 : 1;
         }
     }

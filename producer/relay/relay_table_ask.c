@@ -65,7 +65,7 @@ static int send_look(struct table *t, struct err *err)
 {
     const struct params none = {.count = 0};
 
-    return send_prepared(t, "floor", &none, err) < 0 ? -1 : send_prepared(t, "look", &none, err);
+    return send_prepared(t, "look", &none, err);
 }
 
 /* '{123,456}', the transactions in progress in prev that are finished in cur. */

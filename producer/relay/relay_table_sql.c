@@ -15,20 +15,17 @@ const char relay_table_session_sql[] =
     "SET synchronous_commit = off; SET statement_timeout = '10s'; SET lock_timeout = '5s'";
 
 /*
- * The sequence is read before age() asks for the next xid to be given out (a target list is evaluated from left to right); see struct
- * look for why in this order. Read by a function that takes the row's lock: every 32 values nextval() writes ahead, and while it does
- * `SELECT last_value` shows up to 32 more than was drawn (nextval_internal, SEQ_LOG_VALS). A floor that high lost the next rows. For
- * the ceiling too much does no harm.
- */
-const char relay_table_floor_sql[] =
-    "SELECT coalesce(pg_sequence_last_value('tandem.outbox_id_seq'), 0), age('3'::xid)";
-
-/*
- * Its snapshot is taken before the sequence is read (and after floor_sql has ended): floor ≤ snapshot ≤ ceiling in time. The log
- * position is read after the snapshot too: whatever is visible in the snapshot has its commit record before it.
+ * The statement's snapshot is taken before anything in it runs, and a target list is evaluated from left to right: snapshot, sequence,
+ * next xid to be given out (age() reads it and spends none); see struct look for why in this order. The log position comes after the
+ * snapshot too: what is visible in that has its commit record before it.
+ *
+ * The sequence is read by a function that takes the row's lock: every 32 values nextval() writes ahead, and while it does `SELECT
+ * last_value` shows up to 32 more than was drawn (nextval_internal, SEQ_LOG_VALS). A floor that high lost the next rows.
  */
 const char relay_table_look_sql[] =
-    "SELECT pg_current_snapshot()::text, last_value, pg_current_wal_insert_lsn() FROM tandem.outbox_id_seq";
+    "SELECT pg_current_snapshot()::text, coalesce(pg_sequence_last_value('tandem.outbox_id_seq'), 0), "
+    "age('3'::xid),"
+    " pg_current_wal_insert_lsn()";
 
 /* ---- pages ---------------------------------------------------------------------------------------------------------- */
 

@@ -5,8 +5,7 @@
     131072 /* as JSON text; what a row may carry is less, see RELAY_ROW_HEADER_BYTES_MAX */
 
 extern const char relay_table_session_sql[];
-extern const char relay_table_floor_sql[]; /* 0 the sequence's last value, 1 age('3'::xid) */
-extern const char relay_table_look_sql[];  /* 0 snapshot as text, 1 the sequence's row, 2 log position */
+extern const char relay_table_look_sql[]; /* columns of enum look_column */
 /* $1 … $7 as for relay_table_page_sized_sql, $8 what a small row holds at most. Columns up to PAGE_TIMESTAMP. */
 extern const char relay_table_page_sql[];
 /*
@@ -44,6 +43,13 @@ enum page_column {
     PAGE_BAD_HEADERS,
     PAGE_TOO_LARGE,
     PAGE_RUNNING /* bytes of the page up to and with this row, as the query counts them */
+};
+
+enum look_column {
+    LOOK_SNAPSHOT,
+    LOOK_SEQUENCE,
+    LOOK_AGE, /* of xid 3 */
+    LOOK_LSN
 };
 
 enum acquire_column {

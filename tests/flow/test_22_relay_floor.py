@@ -7,22 +7,22 @@ import psycopg
 
 SOURCE = Path(__file__).resolve().parents[2] / "producer" / "relay" / "relay_table_sql.c"
 LOOK = """DO $do$
-DECLARE shown bigint; floor bigint; drawn bigint; age integer;
+DECLARE shown bigint; snapshot text; floor bigint; drawn bigint; age integer; lsn pg_lsn;
 BEGIN
     FOR i IN 1..2000 LOOP
         SELECT last_value INTO shown FROM tandem.outbox_id_seq;
         drawn := nextval('tandem.outbox_id_seq');
         IF drawn <= shown THEN RAISE NOTICE 'row %', shown - drawn + 1; END IF;
-        EXECUTE $floor$FLOOR$floor$ INTO floor, age;
+        EXECUTE $look$THE LOOK$look$ INTO snapshot, floor, age, lsn;
         drawn := nextval('tandem.outbox_id_seq');
         IF drawn <= floor THEN RAISE NOTICE 'floor %', floor - drawn + 1; END IF;
     END LOOP;
 END $do$"""
 
 
-def floor_sql():
+def look_sql():
     """The relay's own statement."""
-    literals = re.search(r"floor_sql\[\] =([^;]*);", SOURCE.read_text(encoding="utf-8")).group(1)
+    literals = re.search(r"look_sql\[\] =([^;]*);", SOURCE.read_text(encoding="utf-8")).group(1)
     return "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', literals))
 
 
@@ -40,7 +40,7 @@ def test_a_value_drawn_after_a_look_is_above_the_floor_also_while_the_sequence_s
 
     looker = database.connect()
     looker.add_notice_handler(note)
-    look = LOOK.replace("FLOOR", floor_sql())
+    look = LOOK.replace("THE LOOK", look_sql())
     threads = [threading.Thread(target=draw) for _ in range(3)]
     for thread in threads:
         thread.start()

@@ -202,7 +202,7 @@ static void a_fenced_relay_drops_all_and_waits_as_standby(void **state)
     expect(RELAY_LOOK);
     give_rows(1, 4, NULL);
     uint64_t seq = publish(0);
-    now += 300 * NS_PER_MS;
+    now += 400 * NS_PER_MS;
     expect(RELAY_SAVE);
     saved(false);
     expect(RELAY_PURGE);
@@ -300,7 +300,7 @@ static void a_refused_row_is_stored_as_parked_with_the_position_past_it(void **s
     assert_string_equal(a.parks[0].detail, "2 MB");
     assert_false(a.position->partial);
     saved(true);
-    now += 300 * NS_PER_MS;
+    now += 400 * NS_PER_MS;
     a = expect(RELAY_SAVE);
     assert_int_equal(a.park_count, 0); /* stored once */
     end();

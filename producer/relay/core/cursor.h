@@ -23,7 +23,7 @@
 #define CURSOR_BATCHES_MAX 64 /* batches in flight at once */
 
 /*
- * A snapshot, and numbers read just before and just after it, in this order: floor, next_xid, snapshot, ceiling.
+ * A snapshot, and numbers read just after it, in this order: floor, next_xid; ceiling at any time after it, so it may be the floor.
  *
  * A row's transaction has its xid before the row draws its id from the sequence. So a transaction whose xid was not given out yet when
  * the sequence stood at floor (xid >= next_xid) has only ids above floor; and a row visible in the snapshot has an id up to ceiling.

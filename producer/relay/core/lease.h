@@ -28,4 +28,4 @@ void lease_renewed(struct lease *l, bool idle);
 void lease_lost(struct lease *l);
 bool lease_valid(const struct lease *l, int64_t now);
 int64_t lease_renew_at(
-    const struct lease *l); /* a quarter of its time after it was last renewed; CLOCK_NEVER: idle */
+    const struct lease *l); /* a third of its time after it was last renewed; CLOCK_NEVER: idle */
