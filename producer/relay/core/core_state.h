@@ -68,7 +68,7 @@ struct transact {
     bool saving_says_so, saving_flushes;
     uint64_t rows; /* published since it began */
     uint64_t careful_next;
-    int64_t began_ns, row_ns, committed_at, open_at;
+    int64_t began_ns, row_ns, taken_at, committed_at, open_at; /* taken_at: the position of the last COMMIT */
     struct position committed, committing;
     struct condemned condemned[CONDEMNED_MAX];
     size_t condemned_count;

@@ -304,7 +304,9 @@ static int64_t end_due(const struct relay_core *c)
  */
 static bool needs_flush(const struct relay_core *c)
 {
-    return c->transact.ending && (!c->transact.flushed || c->park_count > 0);
+    const struct transact *t = &c->transact;
+
+    return t->state == TRANSACT_READY && t->ending && (!t->flushed || c->park_count > 0);
 }
 
 /* Every row that was handed to Kafka is acknowledged or parked, and what the position has passed is on disk. */
@@ -340,7 +342,7 @@ bool core_transact_quiet(const struct relay_core *c)
 bool core_transact_at_rest(const struct relay_core *c)
 {
     const struct transact *t = &c->transact;
-    bool followed = c->cursor.lsn <= t->committed.lsn || t->committed_at >= c->stream.refresh_at;
+    bool followed = c->cursor.lsn <= t->committed.lsn || t->taken_at >= c->stream.refresh_at;
 
     return !c->cfg.exactly_once || (t->state == TRANSACT_READY && core_transact_quiet(c) && followed &&
                                     t->row_says_so && !t->unsaved && !t->ending);
@@ -374,6 +376,7 @@ static bool next_commit(struct relay_core *c, int64_t now, struct relay_action *
     if (!may_commit(c, now) || cursor_position(&c->cursor, &t->committing, NULL) < 0)
         return false;
     c->cursor.changed = false;
+    t->taken_at = now;
     take(t, TRANSACT_COMMITTING, a, RELAY_COMMIT);
     a->position = &t->committing;
     a->epoch = c->lease.epoch;
