@@ -80,6 +80,7 @@ void relay_core_free(struct relay_core *c)
     ledger_done(&c->ledger);
     keyset_done(&c->keys);
     free(c->refused.detail);
+    core_retry_done(c);
     stream_done(&c->stream);
     core_transact_close(c);
     free(c);
@@ -116,7 +117,8 @@ void core_drop_rows(struct relay_core *c)
     if (c->parks_in_ledger > 0)
         c->keys_loaded = false;
     c->parks_in_ledger = 0;
-    if (c->db == RELAY_READ || c->db == RELAY_LOOK)
+    core_retry_dropped(c);
+    if (c->db == RELAY_READ || c->db == RELAY_LOOK || c->db == RELAY_READ_PARKED)
         c->db_stale = true;
 }
 
@@ -135,6 +137,7 @@ void core_stop_working(struct relay_core *c)
     core_drop_rows(c);
     core_drop_parks(c, c->park_count);
     core_stream_off(c);
+    core_retry_done(c);
     position_done(&c->saving);
     cursor_done(&c->cursor);
     lease_lost(&c->lease);
@@ -309,8 +312,9 @@ void relay_core_page(struct relay_core *c, int64_t now, void *page, const struct
 
 void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, size_t count, int64_t retries)
 {
-    (void)retries;
     db_ended(c, RELAY_LOAD_KEYS);
+    c->retry.left = retries;
+    c->parked_known = count > 0;
     c->keys_at = now + KEYS_RELOAD_NS;
     if (c->park_events != c->park_events_at_load)
         return; /* a row was parked meanwhile: this list is too old to replace ours */
@@ -357,7 +361,8 @@ void relay_core_report(struct relay_core *c, int64_t now, uint64_t seq, enum rel
         return;
     }
     /* The content of a message is gone with its page: it comes again, when everything before it is settled. */
-    gone = result != RELAY_ACKED && c->cfg.kind == RELAY_KIND_MESSAGE && !core_page_held(c, e->page, seq);
+    gone = result != RELAY_ACKED && !e->retry && c->cfg.kind == RELAY_KIND_MESSAGE &&
+           !core_page_held(c, e->page, seq);
     if ((result == RELAY_SUSPECT || gone) && c->careful_left == 0) {
         become_careful(c);
         return;
@@ -410,6 +415,7 @@ void relay_core_saved(struct relay_core *c, int64_t now, bool held)
         lease_renewed(&c->lease, c->saving_idle);
         core_drop_parks(c, c->parks_saving);
         c->parks_saving = 0;
+        core_retry_saved(c, now);
         c->stream.confirm_lsn = c->saving.lsn;
         core_transact_saved(c);
         position_done(&c->saving);

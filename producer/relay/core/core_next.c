@@ -23,7 +23,7 @@ static bool working(const struct relay_core *c)
 static bool at_rest(const struct relay_core *c)
 {
     return c->stream.state == STREAM_LIVE && ledger_held(&c->ledger) == 0 && c->stream.waiting_count == 0 &&
-           c->park_count == 0 && !c->draining;
+           c->park_count == 0 && !core_retry_to_save(c) && !c->draining;
 }
 
 /* After so long without a row that the outbox was maintained since. */
@@ -59,6 +59,8 @@ static int64_t save_due(const struct relay_core *c)
         return CLOCK_NEVER;
     if (c->park_count > 0 && !c->cfg.exactly_once && (!c->keys_loaded || c->park_count == PARKS_MAX))
         return 0;
+    if (core_retry_to_save(c))
+        return 0;
     if (c->lease.idle && !at_rest(c))
         return 0;
     if (c->cfg.exactly_once)
@@ -76,7 +78,7 @@ static int64_t keys_due(const struct relay_core *c)
         return CLOCK_NEVER;
     if (!c->keys_loaded)
         return 0;
-    return c->keys.count > 0 ? c->keys_at : CLOCK_NEVER;
+    return c->parked_known || c->park_events != c->park_events_at_load ? c->keys_at : CLOCK_NEVER;
 }
 
 static int64_t maintain_due(const struct relay_core *c)
@@ -112,13 +114,23 @@ static int64_t look_due(const struct relay_core *c)
     return c->stream.state == STREAM_LIVE ? refresh_due(c) : c->look_at;
 }
 
+static int64_t read_parked_due(const struct relay_core *c)
+{
+    return working(c) && c->keys_loaded ? core_retry_due(c) : CLOCK_NEVER;
+}
+
 /* In the order of precedence: what is due and stands higher goes first. */
 static const struct {
     enum relay_action_kind kind;
     int64_t (*due)(const struct relay_core *c);
 } statements[] = {
-    {RELAY_ACQUIRE, acquire_due}, {RELAY_RELEASE, release_due},   {RELAY_SAVE, save_due},
-    {RELAY_LOAD_KEYS, keys_due},  {RELAY_MAINTAIN, maintain_due}, {RELAY_READ, read_due},
+    {RELAY_ACQUIRE, acquire_due},
+    {RELAY_RELEASE, release_due},
+    {RELAY_SAVE, save_due},
+    {RELAY_LOAD_KEYS, keys_due},
+    {RELAY_READ_PARKED, read_parked_due},
+    {RELAY_MAINTAIN, maintain_due},
+    {RELAY_READ, read_due},
     {RELAY_LOOK, look_due},
 };
 
@@ -154,7 +166,9 @@ static bool fill_save(struct relay_core *c, int64_t now, struct relay_action *a)
     if (c->saving_idle)
         lease_idles(&c->lease);
     a->idle = c->saving_idle;
-    a->flush = a->flush || (c->cfg.kind == RELAY_KIND_MESSAGE && c->park_count > 0);
+    core_retry_fill(c, a);
+    a->flush = a->flush || (c->cfg.kind == RELAY_KIND_MESSAGE && c->park_count > 0) ||
+               (c->cfg.exactly_once && a->unpark_count > 0);
     a->position = &c->saving;
     a->parks = c->parks;
     a->park_count = c->parks_saving;
@@ -180,6 +194,8 @@ static bool next_statement(struct relay_core *c, int64_t now, struct relay_actio
         c->first_page = c->cursor.read_id == 0;
         a->bounds = cursor_page_bounds(&c->cursor);
         a->limit = c->cfg.page_rows;
+    } else if (kind == RELAY_READ_PARKED) {
+        a->limit = 1;
     } else if (kind == RELAY_LOOK) {
         c->counts.looks++;
         c->stream.look_counts = c->stream.state == STREAM_OVERLAP;
@@ -239,7 +255,7 @@ static bool next_publish(struct relay_core *c, int64_t now, struct relay_action 
             core_settle_prefix(c);
             continue;
         }
-        if (c->cfg.park_key && keyset_has(&c->keys, e->key)) {
+        if (c->cfg.park_key && !e->retry && keyset_has(&c->keys, e->key)) {
             core_park(c, e, PARK_BEHIND, NULL);
             core_settle_prefix(c);
             continue;

@@ -58,9 +58,11 @@ void core_settle_prefix(struct relay_core *c)
     for (;;) {
         struct ledger_entry *e = ledger_first_settled(&c->ledger);
 
-        if (!e || (e->parked && c->park_count == PARKS_MAX))
+        bool park = e && e->parked && !e->retry;
+
+        if (!e || (park && c->park_count == PARKS_MAX))
             break;
-        if (e->parked)
+        if (park)
             hand_over_park(c, e);
         core_row_settled(c, e);
         ledger_pop(&c->ledger);
@@ -73,6 +75,10 @@ void core_park(struct relay_core *c, struct ledger_entry *e, enum park_reason re
     e->parked = true;
     e->reason = reason;
     e->detail = detail ? strdup(detail) : NULL;
+    if (e->retry) {
+        ledger_settle(&c->ledger, e); /* it is parked already */
+        return;
+    }
     c->parks_in_ledger++;
     c->park_events++;
     c->counts.parked++;

@@ -74,6 +74,16 @@ struct transact {
     size_t condemned_count;
 };
 
+/* Parked rows on their way back. */
+struct retry {
+    int64_t left;             /* so many are to be published again, when they were last counted */
+    bool on_its_way;          /* one is in the ledger */
+    int64_t unpark;           /* it was published: to be deleted from the parked rows; 0: none */
+    bool certain;             /* and that cannot be undone */
+    struct relay_park repark; /* it was refused again; id 0: it was not */
+    bool saving;
+};
+
 struct relay_core {
     struct relay_core_config cfg;
     struct lease lease;
@@ -82,14 +92,15 @@ struct relay_core {
     struct keyset keys;
     struct stream stream;
     struct transact transact;
+    struct retry retry;
     struct relay_counts counts;
 
     bool connected, draining, at_once, ended;
     int db;        /* the statement under way: enum relay_action_kind, or DB_IDLE */
     bool db_stale; /* its answer belongs to a state that was dropped */
     bool purge;
-    bool keys_loaded;
-    uint64_t careful_left; /* reports still expected one at a time; 0: not careful */
+    bool keys_loaded, parked_known; /* parked_known: some row is parked, with a key or without */
+    uint64_t careful_left;          /* reports still expected one at a time; 0: not careful */
 
     int64_t acquire_at, look_at, keys_at, maintain_at, saved_at, publish_at;
     int64_t row_seen_ns, look_delay_ns;
@@ -140,10 +151,21 @@ void core_settle_prefix(struct relay_core *c);
 /* The first parked rows are stored, or need not be any more. */
 void core_drop_parks(struct relay_core *c, size_t count);
 
+/* ---- core_retry.c ---- */
+int64_t core_retry_due(const struct relay_core *c); /* when the next parked row is to be read */
+bool core_retry_to_save(const struct relay_core *c);
+void core_retry_settled(struct relay_core *c, struct ledger_entry *e);
+void core_retry_committed(struct relay_core *c);
+void core_retry_loaded(struct relay_core *c); /* a position that may know of a row that was not deleted yet */
+void core_retry_fill(struct relay_core *c, struct relay_action *a);
+void core_retry_saved(struct relay_core *c, int64_t now);
+void core_retry_dropped(struct relay_core *c); /* the ledger's rows are */
+void core_retry_done(struct relay_core *c);
+
 /* ---- core_stream.c ---- */
 void core_stream_off(struct relay_core *c); /* give it up; the door is told */
 void core_stream_refresh(struct relay_core *c);
-void core_row_settled(struct relay_core *c, const struct ledger_entry *e); /* the row at the ledger's base */
+void core_row_settled(struct relay_core *c, struct ledger_entry *e); /* the row at the ledger's base */
 /* A LOOK that was asked with the stream up; its snapshot is known now. */
 void core_stream_looked(struct relay_core *c, int64_t now, uint64_t lsn, uint64_t next_xid);
 void core_stream_hold_look(struct relay_core *c, int64_t now,

@@ -56,12 +56,14 @@ static void skip_to(struct relay_core *c, uint64_t lsn)
     note_skipped(c);
 }
 
-void core_row_settled(struct relay_core *c, const struct ledger_entry *e)
+void core_row_settled(struct relay_core *c, struct ledger_entry *e)
 {
     const struct stream_origin *o = stream_origin(&c->stream, c->ledger.base);
     bool message = c->cfg.kind == RELAY_KIND_MESSAGE;
 
-    if (!o || o->commit_lsn == 0) {
+    if (e->retry) {
+        core_retry_settled(c, e);
+    } else if (!o || o->commit_lsn == 0) {
         cursor_row_settled(&c->cursor, e->id);
     } else {
         const struct half_txn row = {message ? 0 : o->xid, o->commit_lsn, o->index, e->id};

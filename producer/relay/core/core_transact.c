@@ -95,6 +95,7 @@ static bool reload(struct relay_core *c)
     if (position_copy(&c->transact.committed, &p, NULL) < 0)
         return false;
     cursor_load(&c->cursor, &p);
+    core_retry_loaded(c);
     return true;
 }
 
@@ -132,6 +133,7 @@ static void committed(struct relay_core *c, int64_t now)
     t->committed_at = now;
     t->state = TRANSACT_READY;
     c->counts.transactions++;
+    core_retry_committed(c);
     forgive_parked(t);
     begin_anew(t);
 }

@@ -27,5 +27,5 @@ void lease_idles(struct lease *l);
 void lease_renewed(struct lease *l, bool idle);
 void lease_lost(struct lease *l);
 bool lease_valid(const struct lease *l, int64_t now);
-int64_t lease_renew_at(
-    const struct lease *l); /* a third of its time after it was last renewed; CLOCK_NEVER: idle */
+int64_t
+lease_renew_at(const struct lease *l); /* a third of its time after it was last renewed; CLOCK_NEVER: idle */

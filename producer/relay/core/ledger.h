@@ -28,6 +28,7 @@ struct ledger_entry {
     void *page; /* the door's own */
     int row;    /* inside page */
     enum ledger_state state;
+    bool retry;  /* it is in the table of parked rows, and is published after all */
     bool parked; /* settled by parking instead of an acknowledgement */
     enum park_reason reason;
     char *detail; /* owned; NULL: none */
