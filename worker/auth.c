@@ -25,9 +25,9 @@ static void hide_value(struct auth *a, enum auth_word word, const struct buf *va
         hide(a, word, space + 1);
 }
 
-int auth_redact(const struct auth *a, const char *text, size_t len, struct buf *out)
+int auth_redact(const struct auth *a, struct slice text, bool cut, struct buf *out)
 {
-    return auth_hidden_redact(a ? a->hidden : NULL, a ? AUTH_WORDS : 0, text, len, out);
+    return auth_hidden_redact(a ? a->hidden : NULL, a ? AUTH_WORDS : 0, text, cut, out);
 }
 
 /* ---- which kind ------------------------------------------------------------------------------------------------------------ */

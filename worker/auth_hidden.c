@@ -68,43 +68,42 @@ void auth_hidden_done(struct auth_hidden *h)
         forget(h->form[age]);
 }
 
-/* How many bytes at the start of text are this word; at the end of the text its beginning is enough. */
-static size_t match_word(const char *word, const char *text, size_t len)
+/* How many bytes at the start of text are this word. */
+static size_t match_word(const char *word, struct slice text, bool cut)
 {
-    if (!word || *word != *text)
+    if (!word || *word != *text.data)
         return 0;
     size_t n = strlen(word);
-    if (n <= len)
-        return memcmp(word, text, n) == 0 ? n : 0;
-    return len >= HIDDEN_TAIL_MIN && memcmp(word, text, len) == 0 ? len : 0;
+    if (n <= text.len)
+        return memcmp(word, text.data, n) == 0 ? n : 0;
+    return cut && text.len >= HIDDEN_TAIL_MIN && memcmp(word, text.data, text.len) == 0 ? text.len : 0;
 }
 
-static size_t match_any(const struct auth_hidden *hidden, size_t count, const char *text, size_t len)
+static size_t match_any(const struct auth_hidden hidden[], size_t count, struct slice text, bool cut)
 {
     size_t longest = 0;
-    for (size_t i = 0; i < count; i++)
-        for (int age = 0; age < HIDDEN_AGES; age++)
-            for (int form = 0; form < HIDDEN_FORMS; form++) {
-                size_t n = match_word(hidden[i].form[age][form], text, len);
-                longest = n > longest ? n : longest;
-            }
+    for (size_t i = 0; i < count * HIDDEN_AGES * HIDDEN_FORMS; i++) {
+        const struct auth_hidden *h = &hidden[i / (HIDDEN_AGES * HIDDEN_FORMS)];
+        size_t n = match_word(h->form[i / HIDDEN_FORMS % HIDDEN_AGES][i % HIDDEN_FORMS], text, cut);
+        longest = n > longest ? n : longest;
+    }
     return longest;
 }
 
-int auth_hidden_redact(const struct auth_hidden *hidden, size_t count, const char *text, size_t len,
+int auth_hidden_redact(const struct auth_hidden hidden[], size_t count, struct slice text, bool cut,
                        struct buf *out)
 {
     size_t plain = 0; /* where the text since the last hit begins */
-    for (size_t i = 0; i < len;) {
-        size_t n = match_any(hidden, count, text + i, len - i);
+    for (size_t i = 0; i < text.len;) {
+        size_t n = match_any(hidden, count, (struct slice){text.data + i, text.len - i}, cut);
         if (n == 0) {
             i++;
             continue;
         }
-        if (buf_append(out, text + plain, i - plain) < 0 || buf_puts(out, "[redacted]") < 0)
+        if (buf_append(out, text.data + plain, i - plain) < 0 || buf_puts(out, "[redacted]") < 0)
             return -1;
         i += n;
         plain = i;
     }
-    return len > plain ? buf_append(out, text + plain, len - plain) : 0;
+    return text.len > plain ? buf_append(out, text.data + plain, text.len - plain) : 0;
 }

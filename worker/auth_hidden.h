@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/buf.h"
+#include "common/event.h"
 
 /* A secret may come back as it was sent, or quoted by JSON or a form. The value before the last change may still be echoed. */
 enum { HIDDEN_RAW, HIDDEN_PERCENT, HIDDEN_JSON, HIDDEN_FORMS };
@@ -13,8 +14,10 @@ struct auth_hidden {
 /* text becomes the newest value; no effect when it is that already. Values of fewer than 4 bytes cannot be told from other text. */
 void auth_hidden_add(struct auth_hidden *h, const char *text);
 void auth_hidden_done(struct auth_hidden *h);
-#define HIDDEN_TAIL_MIN                                                                                      \
-    6 /* so much of a word's beginning at the very end of a text is taken out too: it may have been cut */
-/* Append text to out with each occurrence of any of these words replaced by "[redacted]". Takes time len * words. */
-NODISCARD int auth_hidden_redact(const struct auth_hidden *hidden, size_t count, const char *text, size_t len,
+#define HIDDEN_TAIL_MIN 6
+/*
+ * Append text to out with each occurrence of any of these words replaced by "[redacted]". cut: the text has lost its end, so a word's
+ * beginning there, of HIDDEN_TAIL_MIN bytes and more, goes too. Takes time len * words.
+ */
+NODISCARD int auth_hidden_redact(const struct auth_hidden hidden[], size_t count, struct slice text, bool cut,
                                  struct buf *out);

@@ -246,7 +246,7 @@ static void http_trouble(struct worker_http *h, int64_t now, const char *text, b
 {
     struct buf clean;
     buf_init(&clean, 2 * HTTP_TROUBLE_BYTES);
-    if (auth_redact(h->w->auth, text, strlen(text), &clean) == 0)
+    if (auth_redact(h->w->auth, (struct slice){text, strlen(text)}, false, &clean) == 0)
         snprintf(h->trouble, sizeof h->trouble, "%.*s", HTTP_TROUBLE_BYTES - 1, buf_str(&clean));
     buf_done(&clean);
     if (!log || (strcmp(h->trouble, h->told) == 0 && now < h->told_at + TROUBLE_AGAIN_NS))
@@ -273,15 +273,16 @@ static void exchange_trouble(struct exchange *x, int64_t now, const struct outco
 }
 
 /* The body of an answer that was no success goes into the record: a dead letter will quote it. */
-static void exchange_keep_answer(struct exchange *x)
+static void exchange_keep_answer(struct exchange *x, bool whole)
 {
     const struct buf *body = &x->transfer.body;
+    bool cut = !whole || body->len > ANSWER_LOOK_BYTES_MAX;
     size_t len = body->len < ANSWER_LOOK_BYTES_MAX ? body->len : ANSWER_LOOK_BYTES_MAX;
     struct buf clean;
 
     buf_reset(&x->rec->answer);
     buf_init(&clean, 4 * ANSWER_LOOK_BYTES_MAX); /* the shortest secret grows from 4 bytes to 10 */
-    if (auth_redact(x->h->w->auth, buf_str(body), len, &clean) == 0)
+    if (auth_redact(x->h->w->auth, (struct slice){buf_str(body), len}, cut, &clean) == 0)
         (void)utf8_clean(&x->rec->answer, buf_str(&clean), clean.len, RECORD_ANSWER_BYTES_MAX);
     buf_done(&clean);
 }
@@ -339,7 +340,7 @@ static void exchange_end(struct exchange *x, int64_t now, CURLcode code)
         return;
     if (!success) {
         exchange_trouble(x, now, &out, code);
-        exchange_keep_answer(x);
+        exchange_keep_answer(x, out.transport == TRANSPORT_OK);
     }
     worker_stats_answered(w, x->rec, now - x->started_ns, success);
     exchange_give_back(x);

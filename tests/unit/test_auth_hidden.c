@@ -10,11 +10,13 @@
 
 static struct auth_hidden words[2];
 static struct buf out;
+static bool cut;
 
 static int begin(void **state)
 {
     (void)state;
     buf_init(&out, 1 << 20);
+    cut = false;
     return 0;
 }
 
@@ -30,7 +32,7 @@ static int done(void **state)
 static void assert_redacted(const char *text, const char *expected)
 {
     buf_reset(&out);
-    assert_int_equal(auth_hidden_redact(words, 2, text, strlen(text), &out), 0);
+    assert_int_equal(auth_hidden_redact(words, 2, (struct slice){text, strlen(text)}, cut, &out), 0);
     assert_string_equal(buf_str(&out), expected);
 }
 
@@ -68,6 +70,8 @@ static void the_beginning_of_a_secret_where_the_text_was_cut_goes_too(void **sta
 {
     (void)state;
     auth_hidden_add(&words[0], "0123456789abcdef");
+    assert_redacted("whole 0123456789", "whole 0123456789");
+    cut = true;
     assert_redacted("cut 0123456789", "cut [redacted]");
     assert_redacted("cut 012345", "cut [redacted]");
     assert_redacted("short 01234", "short 01234");
@@ -81,7 +85,7 @@ static void a_text_made_of_beginnings_takes_no_longer(void **state)
     word[sizeof word - 2] = 'b';
     auth_hidden_add(&words[0], word);
     memset(text, 'a', sizeof text - 1);
-    assert_int_equal(auth_hidden_redact(words, 2, text, 16384, &out), 0);
+    assert_int_equal(auth_hidden_redact(words, 2, (struct slice){text, 16384}, true, &out), 0);
     assert_true(out.len < 16384);
 }
 

@@ -1,0 +1,563 @@
+"""Who the worker is, to APIs that ask: checked by other people's libraries, through changes of files and failing token servers."""
+import ssl
+import subprocess
+import threading
+
+import pytest
+import standardwebhooks
+from programs import as_flags, binary, http
+from secure_world import Authority, Client, Proxy, SecureApi, TokenServer, replace
+from topics import headers_of
+from werkzeug.datastructures import Authorization
+from worker_world import Orders
+
+DLQ = "tandem.inventory.dlq"
+FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "breaker_open_cap": "200ms", "attempts_max": 2}
+SECRETS = {"first": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "second": "whsec_" + "Y2hhbmdlZC1jaGFuZ2VkLWNoYW5nZWQh"}
+
+
+@pytest.fixture(autouse=True)
+def leave_the_group(started):
+    """A killed member stays in its group until its session ends, and the next test would wait for that."""
+    yield
+    for process in started:
+        process.stop()
+
+
+@pytest.fixture
+def orders(topics):
+    return Orders(topics)
+
+
+@pytest.fixture
+def opened():
+    """Servers of this test are registered here and closed with it."""
+    servers = []
+    yield lambda server: servers.append(server) or server
+    for server in reversed(servers):
+        server.close()
+
+
+@pytest.fixture
+def authority(rig_dir):
+    return Authority(rig_dir)
+
+
+@pytest.fixture
+def secret(rig_dir):
+    """secret("name", "text") writes a secret's file."""
+    def write(name, text):
+        path = rig_dir / name
+        replace(path, text)
+        return path
+    return write
+
+
+def delivered(program):
+    return program.metric("tandem_worker_delivered_total")
+
+
+def dead(program):
+    return program.metric("tandem_worker_dead_letters_total")
+
+
+def why_not(program):
+    return http("GET", program.admin_url + "/readyz")[1]
+
+
+def headers_seen(api, name):
+    return [headers.get(name) for _, _, headers, _ in list(api.requests)]
+
+
+# ---- keys, passwords, signatures --------------------------------------------------------------------------------------
+
+def test_basic_credentials_are_read_by_another_library(orders, worker, opened, secret, wait_until):
+    api = opened(SecureApi())
+    worker("inventory", url=api.url, basic_user="tändem", basic_password_file=secret("p", "pa:ss wörd\n"))
+    orders.place("o-1")
+    wait_until(lambda: api.requests, message="the request arrives")
+    found = Authorization.from_header(headers_seen(api, "Authorization")[0])
+    assert (found.type, found.username, found.password) == ("basic", "tändem", "pa:ss wörd")
+
+
+def test_a_changed_key_file_is_used_without_a_restart(orders, worker, opened, secret, wait_until, topics):
+    valid = {"key": "first-key"}
+    api = opened(SecureApi(answer=lambda headers, _: (200 if headers.get("X-API-Key") == valid["key"] else 401, b"")))
+    file = secret("key", "first-key\n")
+    program = worker("inventory", url=api.url, api_key_file=file, **FAST)
+    orders.place("o-1")
+    wait_until(lambda: delivered(program) == 1, message="the first key works")
+    valid["key"] = "second-key"
+    orders.place_many(20, keys=20)
+    wait_until(lambda: program.metric("tandem_worker_auth_failures_total") > 0, message="the first key is refused")
+    secret("key", "second-key\n")
+    wait_until(lambda: delivered(program) == 21, message="the second key works")
+    assert program.metric("tandem_worker_secrets_reloaded_total") == 1
+    assert topics.read(DLQ) == []
+
+
+def test_signatures_are_verified_by_the_standard_library(orders, worker, opened, secret, wait_until):
+    """Of a POST with a body and of a DELETE without one; an API key goes along."""
+    api = opened(SecureApi())
+    program = worker("inventory", url=api.url, api_key_file=secret("key", "k-12345"),
+                     webhook_secret_file=secret("hook", SECRETS["first"] + "\n"))
+    ids = [orders.place("o-1"), orders.place("o-2", type_="order.cancelled"), orders.place("o-3", value=b"\xff\xfe not UTF-8")]
+    wait_until(lambda: delivered(program) + dead(program) >= 3 and len(api.requests) >= 2, message="they arrive")
+    verifier = standardwebhooks.Webhook(SECRETS["first"])
+    for method, _, headers, body in api.requests:
+        assert headers["webhook-id"] == headers["Idempotency-Key"] in ids
+        assert headers["X-API-Key"] == "k-12345"
+        if method == "POST" and body.isascii():
+            assert verifier.verify(body, dict(headers))["order"] == "o-1"
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        standardwebhooks.Webhook(SECRETS["second"]).verify(api.requests[0][3], dict(api.requests[0][2]))
+    (bodiless,) = [r for r in api.requests if r[0] == "DELETE"]
+    signed = verifier.sign(bodiless[2]["webhook-id"], as_time(bodiless[2]["webhook-timestamp"]), "")
+    assert bodiless[3] == b"" and bodiless[2]["webhook-signature"] == signed
+
+
+def as_time(seconds):
+    import datetime
+    return datetime.datetime.fromtimestamp(int(seconds), tz=datetime.timezone.utc)
+
+
+def test_while_secrets_are_changed_over_a_receiver_with_either_verifies(orders, worker, opened, secret, wait_until):
+    api = opened(SecureApi())
+    program = worker("inventory", url=api.url, webhook_secret_file=secret("hook", SECRETS["second"]),
+                     webhook_secret_old_file=secret("old", SECRETS["first"]))
+    orders.place("o-1")
+    wait_until(lambda: api.requests, message="the request arrives")
+    _, _, headers, body = api.requests[0]
+    for name in SECRETS:
+        standardwebhooks.Webhook(SECRETS[name]).verify(body, dict(headers))
+    secret("hook", SECRETS["first"])
+    wait_until(lambda: program.metric("tandem_worker_secrets_reloaded_total") == 1, message="the file is read again")
+    orders.place("o-2")
+    wait_until(lambda: len(api.requests) == 2, message="the next request arrives")
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        standardwebhooks.Webhook(SECRETS["second"]).verify(api.requests[1][3], dict(api.requests[1][2]))
+
+
+# ---- OAuth ------------------------------------------------------------------------------------------------------------
+
+class Bearer:
+    """A token server and an API that takes its tokens, both over TLS."""
+
+    def __init__(self, opened, authority, secret, method="client_secret_basic", life_s=3600):
+        self.client = Client("tandem", "client-secret-1", method, "orders:write orders:read")
+        self.tokens = opened(TokenServer(authority.server_context(), self.client, life_s))
+        self.revoked = set()
+        self.api = opened(SecureApi(authority.server_context(), self.answer))
+        self.options = {"url": self.api.url, "tls_ca_file": authority.file, "oauth_token_url": self.tokens.url,
+                        "oauth_client_id": "tandem", "oauth_client_secret_file": secret("client", "client-secret-1\n"),
+                        "oauth_client_auth": method.rpartition("_")[2], "oauth_scope": "orders:write", **FAST}
+
+    def answer(self, headers, _body):
+        good = self.tokens.knows(headers) and headers["Authorization"] not in self.revoked
+        return (200, b"") if good else (401, b"")
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+def test_one_token_of_a_real_token_server_serves_all_requests(orders, worker, opened, authority, secret, wait_until, method):
+    world = Bearer(opened, authority, secret, method)
+    program = worker("inventory", oauth_audience="urn:api", **world.options)
+    orders.place_many(200, keys=100)
+    wait_until(lambda: delivered(program) == 200, message="all delivered")
+    assert len(world.tokens.asked) == len(world.tokens.tokens) == program.metric("tandem_worker_tokens_fetched_total") == 1
+    assert world.tokens.tokens[0]["scope"] == "orders:write"
+    assert world.tokens.asked[0]["audience"] == "urn:api"
+    assert program.metric("tandem_worker_auth_failures_total") == 0
+
+
+def test_a_token_is_renewed_before_it_ends(orders, worker, opened, authority, secret, wait_until):
+    world = Bearer(opened, authority, secret, life_s=2)
+    program = worker("inventory", **world.options)
+    placed = 0
+    while len(world.tokens.tokens) < 3:
+        placed += 1
+        orders.place(f"o-{placed}")
+        wait_until(lambda n=placed: delivered(program) == n, message="it is delivered")
+    assert [a for a in headers_seen(world.api, "Authorization") if a is None] == []
+    assert program.metric("tandem_worker_auth_failures_total") == program.metric("tandem_worker_tokens_failed_total") == 0
+    assert len(world.api.requests) == placed  # none was refused and sent again
+
+
+def test_a_withdrawn_token_is_fetched_anew_once_and_nothing_fails(orders, worker, opened, authority, secret, wait_until):
+    world = Bearer(opened, authority, secret)
+    program = worker("inventory", **world.options)
+    orders.place("o-1")
+    wait_until(lambda: delivered(program) == 1, message="the first token works")
+    world.revoked.add(headers_seen(world.api, "Authorization")[0])
+    orders.place_many(50, keys=50)
+    wait_until(lambda: delivered(program) == 51, message="all delivered with another token")
+    assert len(world.tokens.asked) == 2
+    assert program.metric("tandem_worker_auth_failures_total") == program.metric("tandem_worker_breaker_opened_total") == 0
+
+
+def test_an_api_that_refuses_every_token_is_an_outage(orders, worker, opened, authority, secret, wait_until, topics):
+    world = Bearer(opened, authority, secret)
+    refusing = {"now": True}
+    world.api.answer = lambda headers, body: (401, b"") if refusing["now"] else world.answer(headers, body)
+    program = worker("inventory", **world.options)
+    orders.place_many(50, keys=50)
+    wait_until(lambda: program.metric("tandem_worker_breaker_probes_total") >= 4, message="the breaker is open and probes")
+    assert "HTTP 401" in why_not(program)
+    # each attempt may ask for one token more, and those that were refused together share theirs
+    assert len(world.tokens.asked) <= 2 + program.metric("tandem_worker_breaker_probes_total") + 1
+    refusing["now"] = False
+    wait_until(lambda: delivered(program) == 50, message="all delivered")
+    assert topics.read(DLQ) == []
+
+
+@pytest.mark.parametrize("trouble", ["refused", "error", "garbage", "hang", "gone", "endless"])
+def test_a_failing_token_server_is_an_outage_and_no_attempt(orders, worker, opened, authority, secret, wait_until, topics, trouble):
+    world = Bearer(opened, authority, secret)
+    healed = threading.Event()
+
+    def before(_request):
+        if healed.is_set():
+            return None
+        if trouble == "hang":
+            healed.wait(60)
+        return {"refused": ('{"error":"invalid_client","error_description":"client-secret-1"}', 401), "error": ("", 500),
+                "garbage": ("<html>client-secret-1", 200), "hang": ("", 500), "gone": ("", 404),
+                "endless": (iter(lambda: b"x" * 65536, None), 200)}[trouble]
+
+    world.tokens.before = before
+    program = worker("inventory", request_timeout="500ms", **world.options)
+    orders.place_many(30, keys=30)
+    wait_until(lambda: program.metric("tandem_worker_breaker_probes_total") >= 3, message="the breaker is open and probes")
+    said = why_not(program)
+    assert "no token from the token server: " in said
+    assert {"refused": "401 invalid_client", "error": "500", "garbage": "not a JSON object", "hang": "timed out",
+            "gone": "404", "endless": "larger than"}[trouble] in said
+    assert world.api.requests == [] and "client-secret-1" not in program.log() + said
+    assert program.metric("tandem_worker_tokens_failed_total") >= 3
+    healed.set()
+    wait_until(lambda: delivered(program) == 30, message="all delivered")
+    assert len(world.api.requests) == 30
+    assert topics.read(DLQ) == []
+
+
+def test_a_slow_token_server_delays_and_is_asked_once(orders, worker, opened, authority, secret, wait_until):
+    world = Bearer(opened, authority, secret)
+    release = threading.Event()
+    world.tokens.before = lambda _: release.wait(60) and None
+    program = worker("inventory", **world.options)
+    orders.place_many(100, keys=100)
+    wait_until(lambda: program.metric("tandem_worker_in_flight_requests") == 64, message="as many wait as may")
+    assert len(world.tokens.asked) == 1 and world.api.requests == []
+    assert http("GET", program.admin_url + "/healthz")[0] == 200
+    release.set()
+    wait_until(lambda: delivered(program) == 100, message="all delivered")
+    assert len(world.tokens.asked) == 1
+
+
+def test_a_worker_that_waits_for_a_token_stops_when_asked(orders, worker, opened, authority, secret, wait_until):
+    world = Bearer(opened, authority, secret)
+    release = threading.Event()
+    world.tokens.before = lambda _: release.wait(60) and None
+    program = worker("inventory", drain_timeout="300ms", **world.options)
+    orders.place_many(10, keys=10)
+    wait_until(lambda: program.metric("tandem_worker_in_flight_requests") == 10, message="they wait for the token")
+    assert program.stop() == 0
+    release.set()
+
+
+def test_a_token_that_cannot_be_renewed_is_used_to_its_end(orders, worker, opened, authority, secret, wait_until):
+    """The renewal begins a fifth of its life before; a token server that is away that long is not noticed."""
+    world = Bearer(opened, authority, secret, life_s=10)
+    program = worker("inventory", **world.options)
+    orders.place("o-0")
+    wait_until(lambda: delivered(program) == 1, message="the first token works")
+    world.tokens.before = lambda _: ("", 503)
+    placed = 1
+    while program.metric("tandem_worker_tokens_failed_total") == 0:
+        orders.place(f"o-{placed}")
+        placed += 1
+        wait_until(lambda n=placed: delivered(program) == n, message="the old token still works")
+    world.tokens.before = None
+    while len(world.tokens.tokens) < 2:
+        orders.place(f"o-{placed}")
+        placed += 1
+        wait_until(lambda n=placed: delivered(program) == n, message="delivered")
+    assert program.metric("tandem_worker_auth_failures_total") == 0
+
+
+# ---- TLS --------------------------------------------------------------------------------------------------------------
+
+def test_a_client_certificate_is_shown_and_a_changed_pair_only_as_a_whole(orders, worker, opened, rig_dir, authority, wait_until, topics):
+    clients = Authority(rig_dir, "clients")
+    cert, key = rig_dir / "client.pem", rig_dir / "client.key"
+    clients.client_files("first", cert, key)
+    api = opened(SecureApi(authority.server_context(client_authority=clients)))
+    program = worker("inventory", url=api.url, tls_ca_file=authority.file, tls_cert_file=cert, tls_key_file=key, **FAST)
+    orders.place("o-1")
+    wait_until(lambda: delivered(program) == 1, message="the first certificate works")
+    second = clients.client_files("second", cert, None)  # half of it
+    wait_until(lambda: "no pair with its key yet" in program.log(), message="the half is noticed")
+    orders.place("o-2")
+    wait_until(lambda: delivered(program) == 2, message="the first pair still works")
+    replace(key, second.private_key_pem.bytes())
+    wait_until(lambda: program.metric("tandem_worker_secrets_reloaded_total") == 1, message="the pair is whole")
+    orders.place("o-3")
+    wait_until(lambda: delivered(program) == 3, message="the second pair works")
+    assert api.peers[0] == "first" and api.peers[-1] == "second"
+    assert "second" not in api.peers[:-1]
+    assert topics.read(DLQ) == []
+
+
+def test_an_api_that_wants_a_certificate_is_an_outage_without_one(orders, worker, opened, rig_dir, authority, wait_until, topics):
+    clients = Authority(rig_dir, "clients")
+    api = opened(SecureApi(authority.server_context(client_authority=clients)))
+    program = worker("inventory", url=api.url, tls_ca_file=authority.file, **FAST)
+    orders.place_many(20, keys=20)
+    wait_until(lambda: program.metric("tandem_worker_breaker_probes_total") >= 3, message="the breaker is open and probes")
+    # TLS 1.3 tells us after the handshake: as its alert, or as a connection that is gone
+    assert any(word in why_not(program) for word in ("certificate required", "Broken pipe", "reset", "Connection died"))
+    assert topics.read(DLQ) == [] and dead(program) == 0
+
+
+@pytest.mark.parametrize("fault", ["expired", "unknown authority", "another host", "TLS 1.1", "older than wanted", "no TLS"])
+def test_an_api_that_cannot_be_trusted_is_an_outage_with_its_reason(orders, worker, opened, rig_dir, authority, wait_until, topics, fault):
+    options = dict(FAST)
+    context = authority.server_context(*(["other.example"] if fault == "another host" else []), expired=fault == "expired")
+    if fault == "unknown authority":
+        context = Authority(rig_dir, "stranger").server_context()
+    if fault == "TLS 1.1":
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("ALL:@SECLEVEL=0")
+    if fault == "older than wanted":
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        options["tls_min_version"] = "1.3"
+    api = opened(SecureApi(None if fault == "no TLS" else context))
+    program = worker("inventory", url=api.url.replace("http:", "https:"), tls_ca_file=authority.file, **options)
+    orders.place_many(20, keys=20)
+    wait_until(lambda: program.metric("tandem_worker_breaker_probes_total") >= 3, message="the breaker is open and probes")
+    said = why_not(program)
+    assert {"expired": "certificate has expired", "unknown authority": "unable to get local issuer certificate",
+            "another host": "no alternative certificate subject name matches", "TLS 1.1": "protocol version",
+            "older than wanted": "protocol version", "no TLS": "wrong version number"}[fault] in said
+    assert said.strip().splitlines()[-1].split("last failure: ")[1] in program.log()
+    assert api.requests == [] and topics.read(DLQ) == [] and dead(program) == 0
+    if fault in ("expired", "another host"):
+        authority.certificate().configure_cert(context)  # mended while it runs
+        wait_until(lambda: delivered(program) == 20, message="all delivered")
+
+
+def test_connections_and_tls_sessions_are_used_again(orders, worker, opened, authority, wait_until):
+    api = opened(SecureApi(authority.server_context()))
+    program = worker("inventory", url=api.url, tls_ca_file=authority.file, in_flight_max=4)
+    orders.place_many(200, keys=50)
+    wait_until(lambda: delivered(program) == 200, message="all delivered")
+    assert len(api.peers) <= 4
+    assert set(api.names) == {"localhost"}
+    closing = {"done": 0}
+
+    def answer(_headers, _body):
+        closing["done"] += 1
+        return 200, b""
+    api.answer = answer
+    api.Handler.protocol_version = "HTTP/1.0"  # from here on a connection for each request
+    try:
+        orders.place_many(20, keys=1, first=200)
+        wait_until(lambda: delivered(program) == 220, message="all delivered")
+    finally:
+        api.Handler.protocol_version = "HTTP/1.1"
+    assert sum(api.resumed[4:]) >= len(api.resumed[4:]) - 1
+
+
+def test_http_2_is_spoken_where_the_api_offers_it(orders, worker, opened, authority, rig_dir, wait_until):
+    server = opened(Http2Api(authority, rig_dir))
+    program = worker("inventory", url=server.url, tls_ca_file=authority.file, http_version="2")
+    orders.place_many(300, keys=100)
+    wait_until(lambda: delivered(program) == 300, message="all delivered")
+    assert {version for version, _ in server.seen} == {"2"}
+    assert len({client for _, client in server.seen}) <= 2
+    plain = opened(SecureApi(authority.server_context()))  # offers nothing
+    program.stop()
+    program = worker("inventory", url=plain.url, tls_ca_file=authority.file, http_version="2")
+    orders.place("o-1", 9)
+    wait_until(lambda: delivered(program) == 1, message="delivered by HTTP/1.1")
+
+
+class Http2Api:
+    """Hypercorn; .seen has (HTTP version, client address) of each request."""
+
+    def __init__(self, authority, directory):
+        import asyncio
+        from hypercorn.asyncio import serve
+        from hypercorn.config import Config
+        from processes import free_port
+        self.seen = []
+        port = free_port()
+        certificate = authority.certificate()
+        cert, key = directory / "h2.pem", directory / "h2.key"
+        cert.write_bytes(b"".join(part.bytes() for part in certificate.cert_chain_pems))
+        certificate.private_key_pem.write_to_path(key)
+        config = Config.from_mapping(bind=[f"127.0.0.1:{port}"], certfile=str(cert), keyfile=str(key), loglevel="CRITICAL")
+        self.url = f"https://localhost:{port}"
+        self.loop = asyncio.new_event_loop()
+        self.end = asyncio.Event()
+        up = threading.Event()
+
+        async def app(scope, receive, send):
+            if scope["type"] == "lifespan":
+                while (await receive())["type"] != "lifespan.shutdown":
+                    await send({"type": "lifespan.startup.complete"})
+                    up.set()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+            while (await receive()).get("more_body"):
+                pass
+            self.seen.append((scope["http_version"], scope["client"]))
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+
+        self.thread = threading.Thread(
+            target=lambda: self.loop.run_until_complete(serve(app, config, shutdown_trigger=self.end.wait)), daemon=True)
+        self.thread.start()
+        assert up.wait(30)
+
+    def close(self):
+        self.loop.call_soon_threadsafe(self.end.set)
+        self.thread.join(20)
+
+
+# ---- proxies ----------------------------------------------------------------------------------------------------------
+
+def test_a_proxy_is_used_where_the_option_says_so_and_no_variable_counts(orders, worker, opened, authority, secret, wait_until):
+    proxy = opened(Proxy(login="tandem:proxy-pass-1"))
+    api = opened(SecureApi(authority.server_context()))
+    program = worker("inventory", url=api.url, tls_ca_file=authority.file, proxy=proxy.url, proxy_user="tandem",
+                     proxy_password_file=secret("proxy", "proxy-pass-1"))
+    orders.place_many(20, keys=20)
+    wait_until(lambda: delivered(program) == 20, message="all delivered through the proxy")
+    assert set(proxy.asked) == {("CONNECT", f"localhost:{api.port}")}
+    assert [h for h in headers_seen(api, "Proxy-Authorization") if h] == []
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_variables_name_a_proxy_only_where_that_is_asked_for(orders, worker, opened, wait_until, monkeypatch, asked):
+    proxy, api = opened(Proxy()), opened(SecureApi())
+    for name in ("http_proxy", "https_proxy", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy.url)
+    monkeypatch.setenv("no_proxy", "")
+    program = worker("inventory", url=api.url, **({"proxy": "environment"} if asked else {}))
+    orders.place("o-1")
+    wait_until(lambda: delivered(program) == 1, message="it is delivered")
+    assert bool(proxy.asked) == asked
+
+
+def test_a_proxy_that_refuses_us_is_an_outage(orders, worker, opened, authority, wait_until, topics):
+    proxy = opened(Proxy(login="somebody:else"))
+    api = opened(SecureApi(authority.server_context()))
+    program = worker("inventory", url=api.url, tls_ca_file=authority.file, proxy=proxy.url, **FAST)
+    orders.place_many(20, keys=20)
+    wait_until(lambda: program.metric("tandem_worker_breaker_probes_total") >= 3, message="the breaker is open and probes")
+    assert "407" in why_not(program)
+    assert program.metric("tandem_worker_ambiguous_total") == 0  # nothing can have been executed
+    assert api.requests == [] and topics.read(DLQ) == [] and dead(program) == 0
+
+
+# ---- what is not shown, and what is refused ------------------------------------------------------------------------------
+
+PLANTED = {"api_key": "planted-api-key/1+x", "basic_password": "planted \"pass\" wörd", "oauth_client_secret": "planted-client&secret",
+           "webhook_secret": SECRETS["first"], "webhook_secret_old": SECRETS["second"], "proxy_password": "planted-proxy-pass"}
+
+
+def forms(text):
+    """How a secret may come back: as it is, in a form, in JSON, in base64."""
+    import base64
+    import json
+    from urllib.parse import quote, quote_plus
+    login = base64.b64encode(f"tandem:{text}".encode()).decode()
+    return {text, quote(text, safe=""), quote_plus(text), json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1],
+            base64.b64encode(text.encode()).decode(), login, text.removeprefix("whsec_")}
+
+
+@pytest.mark.parametrize("kind", ["api-key", "basic", "oauth2"])
+def test_no_output_shows_a_secret(orders, worker, opened, authority, secret, wait_until, topics, kind, kafka):
+    """The API and the token server repeat all they were sent; the worker logs at debug level."""
+    client = Client("tandem", PLANTED["oauth_client_secret"], "client_secret_post", "")
+    tokens = opened(TokenServer(authority.server_context(), client))
+    proxy = opened(Proxy(login="tandem:" + PLANTED["proxy_password"]))
+    answers = iter([401, 401, 401, 500, 422])
+
+    def echo(headers, body):
+        text = str(headers) + str(dict(headers)) + "".join(sorted(form for s in PLANTED.values() for form in forms(s)))
+        return next(answers, 422), text.encode()
+
+    def before(request):
+        if len(tokens.asked) == 1:
+            return f'{{"error":"{PLANTED["oauth_client_secret"]}","error_description":"{request.get_data(as_text=True)}"}}', 400
+        return None
+
+    tokens.before = before
+    api = opened(SecureApi(authority.server_context(), echo))
+    files = {f"{name}_file": secret(name, text + "\n") for name, text in PLANTED.items()}
+    options = {"auth": kind, "url": api.url, "tls_ca_file": authority.file, "proxy": proxy.url, "proxy_user": "tandem",
+               "basic_user": "tandem", "oauth_token_url": tokens.url, "oauth_client_id": "tandem", "oauth_client_auth": "post",
+               "log_level": "debug", **files, **FAST}
+    program = worker("inventory", **options)
+    orders.place("o-1")
+    wait_until(lambda: dead(program) == 1, message="the echo is in a dead letter")
+    secret("api_key", "planted-api-key/2\x01")  # cannot be used, and must not be quoted
+    secret("webhook_secret", "planted-no-secret")
+    wait_until(lambda: program.log().count("cannot be used") == 2 or kind != "api-key", message="the changes are noticed")
+    (letter,) = topics.read(DLQ)
+    assert "[redacted]" in headers_of(letter)["x-dlq-response-body"]
+    shown = {"log": program.log(), "metrics": http("GET", program.admin_url + "/metrics")[1], "readyz": why_not(program),
+             "letter": str(letter.headers()) + str(letter.value())}
+    flags = as_flags(program.options)
+    for name, command in {"config": [binary("tandem-inventory"), *flags, "--print-config"],
+                          "wrong": [binary("tandem-inventory"), *flags, "--url", "nonsense"],
+                          "show": [binary("tandem-dlq"), "--destination", "inventory", "--kafka-brokers", kafka.brokers, "show",
+                                   orders.ids[0]]}.items():
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        shown[name] = done.stdout + done.stderr
+    shown["command line"] = open(f"/proc/{program.pid}/cmdline", encoding="utf-8").read()
+    secrets = {form for s in PLANTED.values() for form in forms(s)} | {t["access_token"] for t in tokens.tokens}
+    secrets |= {"planted-api-key/2", "planted-no-secret"}
+    for place, text in shown.items():
+        assert text
+        for planted in secrets:
+            assert planted not in text, f"{place} shows {planted}"
+
+
+@pytest.mark.parametrize("options, why", [
+    ({"auth": "basic"}, "basic_password"),
+    ({"auth": "oauth2"}, "oauth_client_secret"),
+    ({"api_key_file": "key", "basic_password_file": "key"}, "both api_key and basic_password"),
+    ({"oauth_client_secret_file": "key"}, "oauth_token_url is missing"),
+    ({"oauth_client_secret_file": "key", "oauth_token_url": "ftp://x", "oauth_client_id": "x"}, "oauth_token_url"),
+    ({"oauth_client_secret_file": "key", "oauth_token_url": "http://u:hidden@x", "oauth_client_id": "x"}, "oauth_client_id"),
+    ({"webhook_secret_file": "key"}, "webhook_secret is not"),
+    ({"webhook_secret_old_file": "key"}, "without webhook_secret"),
+    ({"tls_cert_file": "key"}, "without tls_key_file"),
+    ({"tls_cert_file": "key", "tls_key_file": "key"}, "no certificate in PEM"),
+    ({"tls_cert_file": "nowhere", "tls_key_file": "key"}, "tls_cert_file"),
+    ({"tls_cert_file": "authority.pem", "tls_key_file": "key"}, "no private key"),
+    ({"tls_cert_file": "authority.pem", "tls_key_file": "other.key"}, "is not the key of"),
+    ({"http_version": "2", "url": "http://127.0.0.1:1"}, "http_version 2 needs an https url"),
+    ({"proxy": "http://u:hidden@x:1"}, "proxy_user"),
+    ({"proxy": "gopher://x:1"}, "not an address like"),
+    ({"proxy_user": "x"}, "without proxy"),
+    ({"proxy": "http://x:1", "refuse_private": True}, "refuse_private cannot be kept through a proxy"),
+])
+def test_credentials_that_cannot_be_are_said_at_the_start(rig_dir, authority, secret, options, why):
+    secret("key", "planted-key")
+    secret("other.key", authority.certificate().private_key_pem.bytes())
+    options = {n: (rig_dir / v if n.endswith("_file") else v) for n, v in options.items()}
+    done = subprocess.run([binary("tandem-inventory"), "--admin-listen", "off", *as_flags(options)], capture_output=True,
+                          text=True, check=False, timeout=60)
+    assert done.returncode == 100, done.stderr
+    assert why in done.stderr
+    assert "planted-key" not in done.stderr and "hidden" not in done.stderr
+
+
+def test_credentials_without_encryption_are_warned_of(rig_dir, secret, worker, kafka, topics, wait_until):
+    program = worker("inventory", ready=False, url="http://api.example", api_key_file=secret("key", "k-12345"))
+    wait_until(lambda: "credentials are sent without encryption" in program.log(), message="the warning")
+
+
