@@ -59,7 +59,7 @@ struct relay_wal *relay_wal_new(const struct relay_options *opt, struct err *err
         return NULL;
     }
     w->opt = opt;
-    w->stage = wal_stage_new(opt->max_record_bytes, err);
+    w->stage = wal_stage_new(opt->max_record_bytes, opt->source == RELAY_KIND_MESSAGE, err);
     if (!w->stage) {
         relay_wal_free(w);
         return NULL;

@@ -28,6 +28,7 @@ struct wal_page {
 
 struct wal_stage {
     int64_t max_record_bytes;
+    bool keep_large;
     char *block;
     size_t used, size, last_at; /* last_at: where the row added last begins */
     int count;
@@ -39,12 +40,13 @@ struct wal_stage {
 
 /* ---- birth ----------------------------------------------------------------------------------------------------- */
 
-struct wal_stage *wal_stage_new(int64_t max_record_bytes, struct err *err)
+struct wal_stage *wal_stage_new(int64_t max_record_bytes, bool keep_large, struct err *err)
 {
     struct wal_stage *s = calloc(1, sizeof(*s));
 
     if (s) {
         s->max_record_bytes = max_record_bytes;
+        s->keep_large = keep_large;
         s->size = BLOCK_BYTES;
         s->block = malloc(s->size);
         buf_init(&s->headers, HEADERS_PACKED_MAX);
@@ -133,12 +135,12 @@ static void pack_headers(struct wal_stage *s, struct wal_row *r)
         r->bad_headers ? (struct slice){0} : (struct slice){buf_str(&s->headers), s->headers.len};
 }
 
-/* Of what is too large to travel only the size is kept; the server copies the row when it is parked. */
+/* Of a row that is too large to travel only the size is kept: the server copies it when it is parked. */
 static void drop_too_large(const struct wal_stage *s, struct wal_row *r)
 {
     r->payload_bytes = (int64_t)r->row.payload.len;
     r->too_large = r->payload_bytes + (int64_t)r->row.key.len > s->max_record_bytes;
-    if (!r->too_large)
+    if (!r->too_large || s->keep_large)
         return;
     r->row.payload = (struct slice){0};
     if ((int64_t)r->row.key.len > s->max_record_bytes)

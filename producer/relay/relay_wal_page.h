@@ -2,7 +2,8 @@
  * Rows of the stream on their way to the core: collected in one reused block, handed over as pages of just their size.
  *
  * The row read last is kept back until the next message tells whether it was the last one of its transaction. A row is copied once into
- * the block and once with its page; nothing is allocated for a single row. What is too large to travel is not copied at all.
+ * the block and once with its page; nothing is allocated for a single row. What is too large to travel is not copied when the outbox
+ * has it.
  */
 #pragma once
 
@@ -18,8 +19,8 @@
 
 struct wal_stage;
 
-/* max_record_bytes: key and payload of a row that can travel. */
-struct wal_stage *wal_stage_new(int64_t max_record_bytes, struct err *err);
+/* max_record_bytes: key and payload of a row that can travel. keep_large: there is no other copy of one that cannot. */
+struct wal_stage *wal_stage_new(int64_t max_record_bytes, bool keep_large, struct err *err);
 void wal_stage_free(struct wal_stage *s); /* NULL-safe */
 void wal_stage_reset(struct wal_stage *s);
 
