@@ -405,6 +405,7 @@ def test_the_guard_warns_and_leaves_the_slot_alone_by_default(database, slot, st
     holder.execute("SELECT pg_current_xact_id()")  # keeps the slot's restart position back
     for _ in range(100):
         database.query("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 50000))")
+    put(database.connect(), "something is going on")  # of an idle relay the guard asks once a minute
     wait_until(lambda: any("keeps more of the log" in line["msg"] for line in running.log_lines()), 90, "it warns")
     assert running.metric("tandem_relay_slot_retained_bytes") > 1 << 20
     assert slots(database, slot) and streams(running)
