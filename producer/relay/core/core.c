@@ -5,7 +5,8 @@
 
 #define BUSY_HOLD_NS (500 * NS_PER_MS)    /* so long after the last row the relay looks at the busy rate */
 #define FAILED_PAUSE_NS (100 * NS_PER_MS) /* before what failed is published again */
-#define KEYS_RELOAD_NS (2 * NS_PER_S)     /* how soon an operator's clearing of parked rows is noticed */
+#define KEYS_SHARE 20 /* with very many of them: loading takes a twentieth of the time at most */
+#define KEYS_RELOAD_NS (2 * NS_PER_S) /* how soon an operator's clearing of parked rows is noticed */
 
 /* ---- birth ----------------------------------------------------------------------------------------------------- */
 
@@ -316,6 +317,8 @@ void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, 
     c->retry.left = retries;
     c->parked_known = count > 0;
     c->keys_at = now + KEYS_RELOAD_NS;
+    if (c->keys_at < now + KEYS_SHARE * (now - c->keys_asked_ns))
+        c->keys_at = now + KEYS_SHARE * (now - c->keys_asked_ns);
     if (c->park_events != c->park_events_at_load)
         return; /* a row was parked meanwhile: this list is too old to replace ours */
     keyset_clear(&c->keys);

@@ -202,6 +202,7 @@ static bool next_statement(struct relay_core *c, int64_t now, struct relay_actio
         c->stream.grown = false;
     } else if (kind == RELAY_LOAD_KEYS) {
         c->park_events_at_load = c->park_events;
+        c->keys_asked_ns = now;
         a->limit = c->cfg.parked_keys_max + 1;
     }
     c->db = (int)kind;

@@ -102,7 +102,7 @@ struct relay_core {
     bool keys_loaded, parked_known; /* parked_known: some row is parked, with a key or without */
     uint64_t careful_left;          /* reports still expected one at a time; 0: not careful */
 
-    int64_t acquire_at, look_at, keys_at, maintain_at, saved_at, publish_at;
+    int64_t acquire_at, look_at, keys_at, keys_asked_ns, maintain_at, saved_at, publish_at;
     int64_t row_seen_ns, look_delay_ns;
 
     struct held_page pages[PAGES_MAX];
