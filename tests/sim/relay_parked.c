@@ -42,8 +42,9 @@ static bool key_waits(const struct scene *sc, const struct row *r)
 }
 
 /* What parks behind rows that are published again follows them; so does what parks behind nothing any more. */
-static void park(struct scene *sc, struct row *r, enum park_reason reason)
+static void park(struct scene *sc, struct row *r, enum park_reason reason, bool ahead)
 {
+    r->park.ahead = ahead;
     r->park.parked = true;
     r->park.retry = reason == PARK_BEHIND && scene_has(sc, RFAULT_RETRIED) && !key_waits(sc, r);
     sim_trace(sc->sim, "pg: row %lld is parked: %s%s", (long long)r->id, park_reason_name(reason),
@@ -71,7 +72,7 @@ static void repark(struct scene *sc, const struct row *r)
 void parked_store(struct scene *sc, struct statement *st)
 {
     for (size_t i = 0; i < st->park_count; i++)
-        park(sc, &sc->db.rows[st->park_rows[i]], st->parks[i].reason);
+        park(sc, &sc->db.rows[st->park_rows[i]], st->parks[i].reason, st->authority_kafka);
     for (size_t i = 0; i < st->unpark_count; i++)
         unpark(sc, &sc->db.rows[parked_row_of_id(sc, st->unparks[i])]);
     for (size_t i = 0; i < st->repark_count; i++)

@@ -55,7 +55,7 @@ static void plan_sizes(struct scene *sc)
     p->kind = rng_chance(&sc->rng, 0.2)   ? RELAY_KIND_MESSAGE
               : rng_chance(&sc->rng, 0.5) ? RELAY_KIND_WAL
                                           : RELAY_KIND_TABLE;
-    p->faults &= ~(UINT64_C(1) << RFAULT_DELIVERY_SWITCHED);
+    p->exactly_once = rng_chance(&sc->rng, 0.4);
 }
 
 static void plan_core(struct scene *sc, struct relay_core_config *cfg)

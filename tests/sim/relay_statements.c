@@ -122,8 +122,9 @@ static void execute_acquire(struct scene *sc, struct statement *st)
         return;
     if (cursor->lease_until >= 0)
         audit_incident(sc); /* it was not given back */
-    if (!sc->doors[st->door].exactly_once)
+    if (!sc->doors[st->door].exactly_once || !sc->exactly_once)
         sc->eras++;
+    sc->exactly_once = sc->doors[st->door].exactly_once;
     cursor->epoch++;
     cursor->lease_until = db_now(sc) + sc->plan.cfg.lease_ttl_ns;
     cursor->holder = st->life;

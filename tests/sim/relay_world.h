@@ -106,6 +106,7 @@ struct row {
     struct parking {
         bool parked;      /* is in the table of parked rows */
         bool retry;       /* the operator wants it published after all */
+        bool ahead;   /* stored before the position in Kafka passed it: until then it may be tried again */
         bool cleared;     /* was there, until the operator took it out */
     } park, park_flushed; /* the second: as a crash leaves it */
     int stored;           /* times it is in the topic, undecided and aborted ones not counted */
@@ -349,8 +350,9 @@ struct scene {
     struct topic_partition topic[TOPIC_PARTITIONS_MAX];
     struct coordinator coordinator;
     uint64_t lives, producers, incidents, crashes, feeds, calls, txns;
-    /* Exactly-once holds between lives that deliver exactly once; each take-over by one that does not begins an era, in which a row may come again. */
+    /* Exactly-once holds between relays that deliver so; each take-over by or from another begins an era, in which a row may come again. */
     uint64_t eras;
+    bool exactly_once; /* the relay that took the lease last */
     int64_t kafka_back_at, db_back_at, stream_back_at;
     int64_t lease_doubtful_until; /* the database's clock jumped: leases end too soon until then */
     bool calm;
