@@ -91,6 +91,14 @@ int parked_next(const struct scene *sc)
     return best;
 }
 
+bool parked_keyless(const struct scene *sc)
+{
+    for (int i = 0; i < sc->db.row_count; i++)
+        if (sc->db.rows[i].park.parked && sc->db.rows[i].key < 0)
+            return true;
+    return false;
+}
+
 int64_t parked_retries(const struct scene *sc)
 {
     int64_t count = 0;

@@ -86,21 +86,21 @@ void db_statement(struct scene *sc, struct door *d, const struct relay_action *a
     st->crashes = sc->crashes;
     copy_action(sc, d, st, a);
     d->waiting = st;
-    mail(sc, st, a->kind == RELAY_LOOK ? SCENE_LOOK_FLOOR : SCENE_EXECUTED, trip(sc));
+    mail(sc, st, a->kind == RELAY_LOOK ? SCENE_LOOK_SNAPSHOT : SCENE_EXECUTED, trip(sc));
 }
 
-void db_look_floor(struct scene *sc, struct statement *st)
-{
-    st->look.floor = sc->db.sequence;
-    st->look.next_xid = sc->db.next_xid;
-    mail(sc, st, SCENE_LOOK_SNAPSHOT, scene_delay(sc, 0, 2 * MS));
-}
-
+/* A look is one statement, and others write between its parts: the snapshot, where the sequence stands, the next xid. */
 void db_look_snapshot(struct scene *sc, struct statement *st)
 {
     if (st->look.snapshot.xip != NULL || st->lost)
         return;
     st->look.snapshot = db_snapshot(sc);
+    mail(sc, st, SCENE_LOOK_FLOOR, scene_delay(sc, 0, 2 * MS));
+}
+
+void db_look_floor(struct scene *sc, struct statement *st)
+{
+    st->look.floor = st->look.ceiling = sc->db.sequence;
     mail(sc, st, SCENE_EXECUTED, scene_delay(sc, 0, 2 * MS));
 }
 
@@ -211,6 +211,8 @@ static void execute_keys(struct scene *sc, struct statement *st)
             snprintf(key, sizeof(key), "k%d", k);
             st->hashes[st->hash_count++] = keyset_hash(SLICE_LIT(TOPIC), (struct slice){key, strlen(key)});
         }
+    if (parked_keyless(sc))
+        st->hashes[st->hash_count++] = 0; /* so that the relay looks for retries of them */
     st->retries = parked_retries(sc);
 }
 
@@ -225,7 +227,7 @@ static void execute_read_parked(struct scene *sc, struct statement *st)
 
 static void execute_look(struct scene *sc, struct statement *st)
 {
-    st->look.ceiling = sc->db.sequence;
+    st->look.next_xid = sc->db.next_xid;
     st->look.lsn = sc->doors[st->door].kind == RELAY_KIND_TABLE ? 0 : sc->db.lsn;
 }
 

@@ -104,10 +104,10 @@ struct row {
     bool refused; /* some process was told that it can never be published */
     bool excused; /* message source: the slot that had it is gone */
     struct parking {
-        bool parked;      /* is in the table of parked rows */
-        bool retry;       /* the operator wants it published after all */
+        bool parked;  /* is in the table of parked rows */
+        bool retry;   /* the operator wants it published after all */
         bool ahead;   /* stored before the position in Kafka passed it: until then it may be tried again */
-        bool cleared;     /* was there, until the operator took it out */
+        bool cleared; /* was there, until the operator took it out */
     } park, park_flushed; /* the second: as a crash leaves it */
     int stored;           /* times it is in the topic, undecided and aborted ones not counted */
     int seen;             /* times a read_committed consumer has got it */
@@ -215,7 +215,7 @@ struct statement {
     struct position loaded;
     struct page *page;
     bool more;
-    uint64_t hashes[KEYS_MAX];
+    uint64_t hashes[KEYS_MAX + 1];
     size_t hash_count;
 };
 
@@ -424,6 +424,7 @@ void parked_store(struct scene *sc, struct statement *st);
 int parked_row_of_id(struct scene *sc, int64_t id);
 int parked_next(const struct scene *sc); /* the row that is to be published again first, -1: none */
 int64_t parked_retries(const struct scene *sc);
+bool parked_keyless(const struct scene *sc);
 void parked_count_keys(struct scene *sc);
 void parked_clear(struct scene *sc);
 void parked_retry(struct scene *sc);
