@@ -177,7 +177,8 @@ static int copy_all(struct relay_tool *t, struct republish *r, struct err *err)
             return -1;
         r->copied += rows;
         if (rows > 0)
-            fprintf(t->notes, "%" PRId64 " of %" PRId64 " rows\n", r->copied, r->planned);
+            fprintf(t->notes, "%" PRId64 " of %" PRId64 " rows, the next from id %s\n", r->copied, r->planned,
+                    r->from_id);
     } while (rows > 0);
     if (r->copied < r->planned) {
         fprintf(t->notes,

@@ -67,6 +67,16 @@ int64_t relay_tool_number(const PGresult *res, int row, const char *column)
     return strtoll(relay_tool_value(res, row, column), NULL, 10);
 }
 
+/* Columns whose name begins with '_' are for the program; they stand last. */
+static int columns_shown(const PGresult *res)
+{
+    int count = PQnfields(res);
+
+    while (count > 0 && PQfname(res, count - 1)[0] == '_')
+        count--;
+    return count;
+}
+
 /* ---- tables ---- */
 
 /* A cell as it is shown, so that its width can be known before it is printed. Owned by the caller. */
@@ -110,7 +120,7 @@ static bool is_number(const PGresult *res, int column)
 static void put_cell(FILE *out, const PGresult *res, int column, const char *text, int width)
 {
     int pad = width - width_of(text);
-    bool last = column == PQnfields(res) - 1;
+    bool last = column == columns_shown(res) - 1;
 
     if (column > 0)
         fputs("  ", out);
@@ -122,10 +132,10 @@ static void put_cell(FILE *out, const PGresult *res, int column, const char *tex
 
 static void measure(const PGresult *res, int *widths)
 {
-    for (int c = 0; c < PQnfields(res); c++)
+    for (int c = 0; c < columns_shown(res); c++)
         widths[c] = width_of(PQfname(res, c));
     for (int r = 0; r < PQntuples(res); r++)
-        for (int c = 0; c < PQnfields(res); c++) {
+        for (int c = 0; c < columns_shown(res); c++) {
             char *text = shown(res, r, c);
             int width = width_of(text);
             widths[c] = width > widths[c] ? width : widths[c];
@@ -137,13 +147,13 @@ void relay_tool_table(FILE *out, const PGresult *res)
 {
     int widths[32];
 
-    ENSURE(PQnfields(res) <= (int)ARRAY_LEN(widths));
+    ENSURE(columns_shown(res) <= (int)ARRAY_LEN(widths));
     measure(res, widths);
-    for (int c = 0; c < PQnfields(res); c++)
+    for (int c = 0; c < columns_shown(res); c++)
         put_cell(out, res, c, PQfname(res, c), widths[c]);
     fputc('\n', out);
     for (int r = 0; r < PQntuples(res); r++) {
-        for (int c = 0; c < PQnfields(res); c++) {
+        for (int c = 0; c < columns_shown(res); c++) {
             char *text = shown(res, r, c);
             put_cell(out, res, c, text ? text : "?", widths[c]);
             free(text);
@@ -185,7 +195,7 @@ static void put_json(struct buf *out, const PGresult *res, int row, int column)
 void relay_tool_json_row(struct buf *out, const PGresult *res, int row)
 {
     buf_puts(out, "{");
-    for (int c = 0; c < PQnfields(res); c++) {
+    for (int c = 0; c < columns_shown(res); c++) {
         buf_puts(out, c ? ", " : "");
         put_string(out, PQfname(res, c));
         buf_puts(out, ": ");

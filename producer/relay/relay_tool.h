@@ -60,7 +60,7 @@ int64_t relay_tool_number(const PGresult *res, int row, const char *column);
 
 /* ---- telling ---- */
 
-/* Rows as aligned columns under the names of the result's columns. */
+/* Rows as aligned columns under the names of the result's columns; one that begins with '_' is shown neither here nor in JSON. */
 void relay_tool_table(FILE *out, const PGresult *res);
 /* One row as a JSON object, types by those of the columns; all rows as a JSON array. */
 void relay_tool_json_row(struct buf *out, const PGresult *res, int row);

@@ -175,6 +175,16 @@ def test_a_row_that_is_being_parked_behind_is_retried_too(database, wait_until):
     assert retried(database) == [1, 2]
 
 
+def test_a_change_of_very_many_rows_lists_some_and_counts_all(database, tool):
+    database.query("INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, created_at, reason, detail) "
+                   "SELECT i, gen_random_uuid(), 't', 'k', 'x', 's', 'c', now(), 'behind', '' FROM generate_series(1, 1500) i")
+    for verb, words in (("retry", "1500 rows will be published again"), ("drop", "1500 rows were deleted")):
+        code, out, notes = tool("parked", verb, "--all", "--yes")
+        assert code == 0 and words in notes and "these are the first 1000" in notes
+        assert len(out.splitlines()) == 1001 and "_all" not in out
+    assert parked(database) == []
+
+
 def test_drop_deletes_what_is_named_says_what_remains_and_nothing_without_yes(database, tool):
     for number, key, reason in ((1, "a", "too-large"), (2, "a", "behind"), (3, "a", "behind"), (4, "b", "too-large")):
         park(database, number, key=key, reason=reason)
