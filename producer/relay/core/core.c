@@ -13,7 +13,7 @@
 struct relay_core_config relay_core_config_default(void)
 {
     return (struct relay_core_config){
-        .window_messages = 20000,
+        .window_messages = 5000,
         .window_bytes = INT64_C(32) << 20,
         .page_rows = 1000,
         .lease_ttl_ns = NS_PER_S,

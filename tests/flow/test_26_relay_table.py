@@ -1,0 +1,175 @@
+"""The table source at its edges: rows of every size, an idle outbox, very many parked rows, leases without end, readers in the way."""
+import random
+import re
+import time
+import uuid
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import pq
+
+TOPIC = "tandem.orders"
+SOURCES = Path(__file__).resolve().parents[2] / "producer" / "relay"
+INSERT = "INSERT INTO tandem.outbox (topic, key, type, payload, headers) VALUES (%s, %s, 'order.changed', %s, %s)"
+
+
+@pytest.fixture
+def settled(database, wait_until):
+    def wait(timeout=60):
+        sql = """SELECT (SELECT count(*) FROM tandem.outbox o WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot))
+                 FROM tandem.relay_cursor c"""
+        wait_until(lambda: database.value(sql) == 0, timeout, "every row is before the cursor")
+    return wait
+
+
+def statement(file, name):
+    """A statement of the relay's own, out of its source."""
+    literals = re.search(name + r"\[\] =([^;]*);", (SOURCES / file).read_text(encoding="utf-8")).group(1)
+    return "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', literals)).replace('\\"', '"')
+
+
+# ---- pages -------------------------------------------------------------------------------------------------------------
+
+def test_rows_of_every_size_travel_whole_and_in_order(database, topics, relay, settled):
+    """A page of usual rows ends before a large one, and large ones are read by their bytes: in whatever mixture they come."""
+    chance = random.Random(7)
+    sizes = [chance.choice((0, 10, 600, 5000, 60_000, 300_000)) for _ in range(150)] + [10] * 30
+    sent = [b"%d " % number + chance.randbytes(size) for number, size in enumerate(sizes)]
+    with database.connect(autocommit=False) as connection:
+        for number, payload in enumerate(sent):
+            headers = '{"note": "%s"}' % ("h" * chance.choice((1, 20_000))) if number % 7 == 3 else None
+            connection.execute(INSERT, (TOPIC, b"one-key", payload, headers))
+            if number % 11 == 0:
+                connection.commit()
+    running = relay(window_bytes="1MiB", page_rows=20)
+    settled()
+    assert [m.value() for m in topics.read(TOPIC)] == sent
+    assert database.value("SELECT count(*) FROM tandem.parked") == 0
+    assert running.metric("tandem_relay_rewinds_total") == 0
+
+
+def test_headers_that_are_small_on_disk_and_large_as_text_are_bounded_too(database, topics, relay, settled):
+    """Postgres compresses them: a page of such rows must not be read as one of small ones."""
+    connection = database.connect()
+    for number in range(50):
+        connection.execute("INSERT INTO tandem.outbox (topic, key, type, payload, headers) VALUES (%s, %s, 't', %s, "
+                           "jsonb_build_object('h', repeat('x', %s)))", (TOPIC, b"k%d" % number, b"%d" % number, 50_000 + 100_000 * (number % 2)))
+    relay()
+    settled()
+    assert sorted(int(m.value()) for m in topics.read(TOPIC)) == list(range(0, 50, 2))
+    assert database.query("SELECT DISTINCT reason, count(*) FROM tandem.parked GROUP BY reason") == [("bad-headers", 25)]
+
+
+def test_explicit_partition_and_timestamp_reach_the_record(database, topics, relay, settled):
+    relay()
+    connection = database.connect()
+    for key, partition, at in ((b"a", 4, "2001-02-03 04:05:06.789Z"), (b"b", 0, None), (b"c", -7, None), (b"d", 99, None)):
+        connection.execute('INSERT INTO tandem.outbox (topic, key, type, payload, partition, "timestamp") VALUES (%s, %s, %s, %s, %s, %s)',
+                           (TOPIC, key, "t", b"x", partition, at))
+    settled()
+    found = {m.key(): (m.partition(), m.timestamp()[1]) for m in topics.read(TOPIC)}
+    assert found[b"a"] == (4, 981173106789) and found[b"b"][0] == 0
+    assert database.query("SELECT convert_from(key, 'UTF8'), reason, partition FROM tandem.parked ORDER BY 1") == [
+        ("c", "bad-partition", -7), ("d", "bad-partition", 99)]
+
+
+def test_rows_of_one_copy_are_gone_on_with_where_a_killed_relay_stopped(database, topics, relay, settled, wait_until):
+    running = relay(window_messages=50, page_rows=50)
+    with database.connect() as connection, connection.cursor() as cursor:
+        with cursor.copy("COPY tandem.outbox (topic, key, type, payload) FROM STDIN") as copy:
+            for number in range(20_000):
+                copy.write_row((TOPIC, b"one-key", "t", b"%d" % number))
+    wait_until(lambda: database.value("SELECT last_id > 0 FROM tandem.relay_cursor"), message="a part of it is settled")
+    running.kill()
+    relay()
+    settled()
+    seen = [int(m.value()) for m in topics.read(TOPIC)]
+    assert list(dict.fromkeys(seen)) == list(range(20_000))
+
+
+# ---- an idle outbox ----------------------------------------------------------------------------------------------------
+
+def test_an_idle_relay_asks_at_most_ten_statements_a_second(database, relay, wait_until):
+    running = relay()
+
+    def statements():
+        metrics = running.metrics()
+        return sum(metrics[f"tandem_relay_{name}_total"] for name in ("polls", "cursor_saves", "pages"))
+
+    def rate():
+        since, before = time.monotonic(), statements()
+        wait_until(lambda: statements() >= before + 20, message="it goes on looking")
+        return (statements() - before) / (time.monotonic() - since)
+
+    wait_until(lambda: rate() <= 10, message="few statements a second, some time after the start")
+
+
+# ---- parked rows -------------------------------------------------------------------------------------------------------
+
+def test_a_million_parked_rows_cost_the_relay_a_few_index_pages(database):
+    """Of few keys and of none; the relay asks every two seconds which keys have parked rows."""
+    database.query("""INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, created_at, reason, detail)
+        SELECT n, gen_random_uuid(), 'topic-' || n % 3, CASE WHEN n % 5 > 0 THEN convert_to('key-' || n % 5, 'UTF8') END,
+               't', 's', 'c', now(), 'refused', '' FROM generate_series(1, 200000) AS n""")
+    connection = database.connect()
+    connection.execute("VACUUM ANALYZE tandem.parked")
+    connection.execute(statement("relay_table_sql.c", "session_sql"))
+    asked = statement("relay_park.c", "keys_sql").replace("$1", "100001")
+    rows = connection.execute(asked).fetchall()
+    assert sorted(rows[:-1]) == sorted((f"topic-{t}", b"key-%d" % k, 0) for t in range(3) for k in range(1, 5))
+    assert rows[-1] == (None, None, 0)
+    plan = connection.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + asked).fetchone()[0][0]["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 500
+
+
+# ---- leases without end ------------------------------------------------------------------------------------------------
+
+def test_a_lease_without_end_is_taken_over_only_when_its_slot_is_not_in_use(database, relay, wait_until):
+    slot = "idle_" + uuid.uuid4().hex[:8]
+    database.query("CREATE PUBLICATION nothing")
+    database.query("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
+    stream = pq.PGconn.connect(psycopg.conninfo.make_conninfo(database.url, replication="database").encode())
+    try:
+        answer = stream.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 (proto_version '1', publication_names 'nothing')".encode())
+        assert answer.status == pq.ExecStatus.COPY_BOTH, stream.error_message
+        database.query("UPDATE tandem.relay_cursor SET holder = 'idle', lease_until = 'infinity', slot = %s", (slot,))
+        running = relay()
+        asked = "SELECT calls FROM (SELECT sum(xact_commit) AS calls FROM pg_stat_database WHERE datname = current_database()) AS s"
+        before = database.value(asked)
+        wait_until(lambda: database.value(asked) > before + 50, message="it asks for the lease again and again")
+        assert running.metric("tandem_relay_active") == 0
+        assert database.value("SELECT holder FROM tandem.relay_cursor") == "idle"
+    finally:
+        stream.finish()
+    wait_until(lambda: running.metric("tandem_relay_active") == 1, message="the stream has ended, and with it the lease")
+    wait_until(lambda: not database.value("SELECT active FROM pg_replication_slots WHERE slot_name = %s", (slot,)), message="the slot is free")
+    database.query("SELECT pg_drop_replication_slot(%s)", (slot,))
+
+
+# ---- rotation ----------------------------------------------------------------------------------------------------------
+
+def test_a_reader_of_the_outbox_holds_up_its_rotation_and_nothing_else(database, topics, relay, settled, wait_until):
+    """Its ACCESS SHARE lock keeps the table from being truncated; no insert waits behind a lock that is asked for."""
+    running = relay(rotate_rows=10)
+    connection = database.connect()
+    reader = database.connect(autocommit=False)
+    reader.execute("SELECT count(*) FROM tandem.outbox")
+    sent = 0
+
+    def more():
+        nonlocal sent
+        connection.execute("SET lock_timeout = '2s'")
+        for _ in range(10):
+            connection.execute(INSERT, (TOPIC, b"k", b"%d" % sent, None))
+            sent += 1
+
+    more()
+    wait_until(lambda: more() or running.metric("tandem_relay_rotations_total") >= 1, message="rotated")
+    settled()
+    assert running.metric("tandem_relay_truncates_total") == 0
+    reader.rollback()
+    wait_until(lambda: more() or running.metric("tandem_relay_truncates_total") >= 1, message="truncated")
+    settled()
+    assert [int(m.value()) for m in topics.read(TOPIC)] == list(range(sent))
+    assert database.value("SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname LIKE 'outbox%'") == 0
