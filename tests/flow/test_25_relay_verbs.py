@@ -207,6 +207,55 @@ def put(database, key, payload):
     database.query(PUT, (TOPIC, key, "x", payload))
 
 
+# ---- parked, with a relay ----------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def values(topics):
+    return lambda key: [m.value().decode() for m in topics.read(TOPIC) if m.key() == key.encode()]
+
+
+def test_a_retried_key_is_published_whole_and_in_order(database, tool, relay, values, wait_until):
+    small = relay(max_record_bytes="2000")
+    large = "L" * 5000
+    for payload in ("1", large, "2", "3"):
+        put(database, "k", payload)
+    wait_until(lambda: len(parked(database)) == 3, message="the large row and those behind it are parked")
+    small.stop()
+    relay(max_record_bytes="1000000")
+    code, _, notes = tool("parked", "retry", "--reason", "too-large", "--yes")
+    assert code == 0 and "3 rows will be published again" in notes
+    put(database, "k", "4")
+    wait_until(lambda: parked(database) == [], message="nothing is parked any more")
+    wait_until(lambda: len(values("k")) == 5, message="all are published")
+    assert values("k") == ["1", large, "2", "3", "4"]
+
+
+def test_what_is_refused_again_stays_parked_and_what_is_behind_it_too(database, tool, relay, values, wait_until):
+    relay(max_record_bytes="2000")
+    for payload in ("L" * 5000, "1"):
+        put(database, "k", payload)
+    put(database, "other", "o")
+    wait_until(lambda: len(parked(database)) == 2, message="two rows are parked")
+    assert tool("parked", "retry", "--all", "--yes")[0] == 0
+    wait_until(lambda: retried(database) == [], message="the relay has tried and given up")
+    assert len(parked(database)) == 2 and values("k") == []
+    put(database, "k", "2")
+    wait_until(lambda: len(parked(database)) == 3, message="later rows of the key still follow")
+    assert values("other") == ["o"]
+
+
+def test_dropping_the_first_row_lets_the_others_of_its_key_go_on(database, tool, relay, values, wait_until):
+    relay(max_record_bytes="2000")
+    for payload in ("L" * 5000, "1", "2"):
+        put(database, "k", payload)
+    wait_until(lambda: len(parked(database)) == 3, message="three rows are parked")
+    assert tool("parked", "drop", str(parked(database)[0]), "--then-retry", "--yes")[0] == 0
+    wait_until(lambda: parked(database) == [], message="what stood behind it is published")
+    put(database, "k", "3")
+    wait_until(lambda: len(values("k")) == 3, message="and the key is free")
+    assert values("k") == ["1", "2", "3"]
+
+
 # ---- republish ---------------------------------------------------------------------------------------------------------
 
 def settle(database):
