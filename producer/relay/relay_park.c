@@ -65,8 +65,9 @@ const char relay_park_value_sql[] =
     " FROM tandem.relay_cursor WHERE shard = '0' AND epoch = $1::bigint ON CONFLICT DO NOTHING";
 
 /*
- * One descent of the index for each topic and each key, however many rows they have. A row without a key has no order, and nothing
- * follows it. Last comes a row without topic: how many rows wait to be published again, counted up to a bound.
+ * One descent of the index for each topic and each key, however many rows they have. Rows without a key have no order, and nothing
+ * follows them: that a topic has some is told by a row without key. Last comes a row without topic: how many rows wait to be published
+ * again, counted up to a bound.
  */
 const char relay_park_keys_sql[] =
     "WITH RECURSIVE topics AS ((SELECT topic FROM tandem.parked ORDER BY topic LIMIT 1)"
@@ -77,7 +78,9 @@ const char relay_park_keys_sql[] =
     "   ORDER BY p.key LIMIT 1) AS key FROM topics t WHERE t.topic IS NOT NULL"
     " UNION ALL SELECT k.topic, (SELECT p.key FROM tandem.parked p WHERE p.topic = k.topic AND p.key > k.key"
     "   ORDER BY p.key LIMIT 1) FROM keys k WHERE k.key IS NOT NULL)"
-    " (SELECT topic, key, 0::bigint FROM keys WHERE key IS NOT NULL LIMIT $1::int)"
+    " (SELECT topic, NULL::bytea, 0::bigint FROM topics t WHERE t.topic IS NOT NULL"
+    "   AND EXISTS (SELECT FROM tandem.parked p WHERE p.topic = t.topic AND p.key IS NULL)"
+    "  UNION ALL SELECT topic, key, 0 FROM keys WHERE key IS NOT NULL LIMIT $1::int)"
     " UNION ALL SELECT NULL, NULL, count(*) FROM"
     "  (SELECT FROM tandem.parked WHERE retry_at IS NOT NULL ORDER BY outbox_id LIMIT 1000) AS retries";
 
