@@ -9,6 +9,8 @@ import psycopg
 import pytest
 from psycopg import pq
 
+from stream_world import slot, streaming  # noqa: F401
+
 TOPIC = "tandem.orders"
 SOURCES = Path(__file__).resolve().parents[2] / "producer" / "relay"
 INSERT = "INSERT INTO tandem.outbox (topic, key, type, payload, headers) VALUES (%s, %s, 'order.changed', %s, %s)"
@@ -122,6 +124,30 @@ def test_very_many_parked_rows_cost_the_relay_a_few_index_pages(database):
     assert rows[-1] == (None, None, 0)
     plan = connection.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + asked).fetchone()[0][0]["Plan"]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 500
+
+
+def test_an_emitted_event_that_is_too_large_is_parked_whole_and_published_when_asked_for(database, topics, relay, slot,  # noqa: F811
+                                                                                         streaming, wait_until):  # noqa: F811
+    """It is in no table that it could be copied from."""
+    emit = ("SELECT tandem.outbox_emit(topic => %s, key => %s::bytea, type => 'order.changed', payload => %s::bytea, headers => %s, "
+            "partition => 3, \"timestamp\" => '2001-02-03 04:05:06.789Z')")
+    running = streaming(source="message", max_record_bytes=2000)
+    connection = database.connect()
+    large, headers = b"\xff\x00" * 3000, r'{"quoted": "a \"b\" \\c, {d}", "umlaut": "ö"}'
+    for payload in (large, b"behind"):
+        connection.execute(emit, (TOPIC, b"\x00k", payload, headers))
+    wait_until(lambda: database.value("SELECT count(*) FROM tandem.parked") == 2, message="both are parked")
+    assert database.query("SELECT payload, key, reason, behind, headers = %s::jsonb, partition FROM tandem.parked ORDER BY outbox_id",
+                          (headers,)) == [(large, b"\x00k", "too-large", False, True, 3), (b"behind", b"\x00k", "behind", True, True, 3)]
+    running.stop()
+    database.query("UPDATE tandem.parked SET retry_at = now()")
+    relay(source="message", slot=slot)
+    wait_until(lambda: len(topics.read(TOPIC)) == 2, message="both are published")
+    records = topics.read(TOPIC)
+    assert [m.value() for m in records] == [large, b"behind"]
+    assert {(m.key(), m.partition(), m.timestamp()[1]) for m in records} == {(b"\x00k", 3, 981173106789)}
+    assert dict(records[0].headers())["quoted"] == b'a "b" \\c, {d}'
+    wait_until(lambda: database.value("SELECT count(*) FROM tandem.parked") == 0, message="nothing is parked any more")
 
 
 # ---- leases without end ------------------------------------------------------------------------------------------------
