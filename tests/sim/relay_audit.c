@@ -63,6 +63,11 @@ static const struct position *ruling(const struct scene *sc)
                                                                    : &sc->db.cursor.position;
 }
 
+bool audit_passed(const struct scene *sc, const struct row *r)
+{
+    return covered(sc, ruling(sc), r);
+}
+
 /* ---- G1, G3, G5: what is published ------------------------------------------------------------------------------------------- */
 
 /* When the database's clock jumps ahead a lease ends early, and two relays work until the older one notices: rows come twice then. */

@@ -56,8 +56,6 @@ static void plan_sizes(struct scene *sc)
               : rng_chance(&sc->rng, 0.5) ? RELAY_KIND_WAL
                                           : RELAY_KIND_TABLE;
     p->exactly_once = rng_chance(&sc->rng, 0.4);
-    if (p->exactly_once || p->faults >> RFAULT_DELIVERY_SWITCHED & 1)
-        p->faults &= ~(UINT64_C(1) << RFAULT_RETRIED);
 }
 
 static void plan_core(struct scene *sc, struct relay_core_config *cfg)

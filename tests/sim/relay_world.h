@@ -507,5 +507,6 @@ void audit_position(struct scene *sc, const struct position *p, const char *wher
 void audit_confirmed(struct scene *sc, struct door *d, uint64_t lsn);
 void audit_slot_made(struct scene *sc);
 void audit_bounds(struct scene *sc, struct door *d);
+bool audit_passed(const struct scene *sc, const struct row *r); /* by the position that counts */
 bool audit_all_done(const struct scene *sc);
 void audit_end(struct scene *sc);

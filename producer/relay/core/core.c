@@ -5,8 +5,8 @@
 
 #define BUSY_HOLD_NS (500 * NS_PER_MS)    /* so long after the last row the relay looks at the busy rate */
 #define FAILED_PAUSE_NS (100 * NS_PER_MS) /* before what failed is published again */
+#define KEYS_NONE_NS (10 * NS_PER_S)      /* the same when none was parked */
 #define KEYS_SHARE 20 /* with very many of them: loading takes a twentieth of the time at most */
-#define KEYS_RELOAD_NS (2 * NS_PER_S) /* how soon an operator's clearing of parked rows is noticed */
 
 /* ---- birth ----------------------------------------------------------------------------------------------------- */
 
@@ -316,7 +316,7 @@ void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, 
     db_ended(c, RELAY_LOAD_KEYS);
     c->retry.left = retries;
     c->parked_known = count > 0;
-    c->keys_at = now + KEYS_RELOAD_NS;
+    c->keys_at = now + (c->parked_known ? KEYS_RELOAD_NS : KEYS_NONE_NS);
     if (c->keys_at < now + KEYS_SHARE * (now - c->keys_asked_ns))
         c->keys_at = now + KEYS_SHARE * (now - c->keys_asked_ns);
     if (c->park_events != c->park_events_at_load)

@@ -121,7 +121,7 @@ void relay_core_producer_lost(struct relay_core *c, int64_t now);
 
 /* SAVE or RELEASE ended; held false: the epoch is not ours any more, nothing was stored. */
 void relay_core_saved(struct relay_core *c, int64_t now, bool held);
-/* All keys that have parked rows, as keyset_hash values; retries: how many parked rows are to be published again. */
+/* All keys that have parked rows, as keyset_hash values, and one 0 when there are parked rows without a key; retries: how many parked rows are to be published again. */
 void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, size_t count,
                      int64_t retries);
 /* Answer to READ_PARKED: the oldest row that is to be published again, or none. row.id is its outbox_id. page as in relay_core_page. */

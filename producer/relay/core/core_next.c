@@ -78,7 +78,9 @@ static int64_t keys_due(const struct relay_core *c)
         return CLOCK_NEVER;
     if (!c->keys_loaded)
         return 0;
-    return c->parked_known || c->park_events != c->park_events_at_load ? c->keys_at : CLOCK_NEVER;
+    if (c->park_events != c->park_events_at_load)
+        return least(c->keys_at, c->keys_asked_ns + KEYS_RELOAD_NS);
+    return c->parked_known || !c->lease.idle ? c->keys_at : CLOCK_NEVER;
 }
 
 static int64_t maintain_due(const struct relay_core *c)

@@ -76,6 +76,8 @@ void core_retry_committed(struct relay_core *c)
 
 void core_retry_loaded(struct relay_core *c)
 {
+    if (c->retry.unpark != 0 && !c->retry.certain)
+        c->retry.unpark = 0; /* its transaction never was */
     if (c->cursor.unparked == 0 || c->retry.saving)
         return;
     c->retry.unpark = c->cursor.unparked;
@@ -118,8 +120,6 @@ void core_retry_saved(struct relay_core *c, int64_t now)
 void core_retry_dropped(struct relay_core *c)
 {
     c->retry.on_its_way = false;
-    if (!c->retry.certain)
-        c->retry.unpark = 0;
 }
 
 void core_retry_done(struct relay_core *c)

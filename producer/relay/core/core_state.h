@@ -8,7 +8,8 @@
 #include "producer/relay/core/ledger.h"
 #include "producer/relay/core/stream.h"
 
-#define PAGES_AHEAD 2 /* pages held at once: one being published, the next prefetched */
+#define KEYS_RELOAD_NS (2 * NS_PER_S) /* how soon an operator's clearing of parked rows is noticed */
+#define PAGES_AHEAD 2                 /* pages held at once: one being published, the next prefetched */
 #define PAGES_MAX                                                                                            \
     (PAGES_AHEAD +                                                                                           \
      4) /* with dropped ones that wait for their FREE_PAGE, and a read and a streamed one at once */
@@ -156,7 +157,8 @@ int64_t core_retry_due(const struct relay_core *c); /* when the next parked row 
 bool core_retry_to_save(const struct relay_core *c);
 void core_retry_settled(struct relay_core *c, struct ledger_entry *e);
 void core_retry_committed(struct relay_core *c);
-void core_retry_loaded(struct relay_core *c); /* a position that may know of a row that was not deleted yet */
+/* The position that counts, after an abort or a new producer: it may know of a row that was not deleted yet. */
+void core_retry_loaded(struct relay_core *c);
 void core_retry_fill(struct relay_core *c, struct relay_action *a);
 void core_retry_saved(struct relay_core *c, int64_t now);
 void core_retry_dropped(struct relay_core *c); /* the ledger's rows are */
