@@ -6,6 +6,8 @@
  *     replay ─▶ worker_side        poison?           │        │ ──▶ worker_letter ──▶ worker_bury ──▶ Kafka: dlq, parked
  *     parked                                         └────────┘
  *
+ * auth.h has who we are: what credentials put into a request, how their files are followed, and what no text may show.
+ *
  * worker.c turns the loop: facts from the doors into the engine, the engine's actions to the doors. One thread; no call in it
  * waits, except for reading committed offsets when partitions are assigned (nothing is in flight then).
  * worker_topics.c looks at the topics once at the start. worker_admin.c serves /metrics and /readyz from copies.
