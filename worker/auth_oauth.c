@@ -7,7 +7,7 @@
 #include "common/clock.h"
 
 #define LIFE_UNKNOWN_NS (300 * NS_PER_S) /* RFC 6749 5.1 only recommends expires_in */
-#define LIFE_MAX_NS (7 * 86400 * NS_PER_S)
+#define LIFE_MAX_S (7 * 86400.0)
 #define AHEAD_MAX_NS (60 * NS_PER_S)
 #define PAUSE_MIN_NS NS_PER_S
 #define PAUSE_MAX_NS (30 * NS_PER_S)
@@ -95,8 +95,7 @@ static int answer_life(const json_t *root, int64_t *ret_life_ns, struct err *err
         return err_set(err, ERR_TEMPORARY, "its expires_in is not a positive number");
     if (seconds < 1)
         seconds = 1;
-    double longest = (double)(LIFE_MAX_NS / NS_PER_S);
-    *ret_life_ns = (int64_t)((seconds < longest ? seconds : longest) * (double)NS_PER_S);
+    *ret_life_ns = (int64_t)((seconds < LIFE_MAX_S ? seconds : LIFE_MAX_S) * (double)NS_PER_S);
     return 0;
 }
 
