@@ -88,7 +88,7 @@ static bool reload(struct relay_core *c)
     if (stream_up(&c->stream))
         core_stream_off(c);
     c->stream.caught_up = false;
-    if (c->db != RELAY_SAVE && c->park_count > 0) { /* they will be parked again */
+    if (c->db != RELAY_SAVE && c->db != RELAY_RELEASE && c->park_count > 0) { /* they will be parked again */
         core_drop_parks(c, c->park_count);
         c->keys_loaded = false;
     }
