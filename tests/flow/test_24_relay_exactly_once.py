@@ -1,0 +1,369 @@
+"""tandem-relay with delivery = exactly-once: a reader of committed records sees each event once, in order, whatever is killed."""
+import random
+import threading
+
+import psycopg
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from topics import headers_of
+
+TOPIC = "tandem.orders"
+CURSORS = "tandem.relay.cursor"
+PUT = "SELECT tandem.outbox_put(topic => %s, key => %s::text, type => 'order.changed', payload => %s::text)"
+
+
+def put(connection, payload, key="o-1", topic=TOPIC):
+    connection.execute(PUT, (topic, key, str(payload)))
+
+
+def values(topics, topic=TOPIC):
+    return [m.value().decode() for m in topics.read(topic)]
+
+
+def by_key(topics, topic=TOPIC):
+    found = {}
+    for message in topics.read(topic):
+        found.setdefault(message.key().decode(), []).append(int(message.value()))
+    return found
+
+
+@pytest.fixture
+def settled(database, wait_until):
+    """Waits until every committed row is before the position that Postgres has, which follows the one in Kafka."""
+    def wait(timeout=120):
+        sql = """SELECT (SELECT count(*) FROM tandem.outbox o WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot))
+                 FROM tandem.relay_cursor c"""
+        wait_until(lambda: database.value(sql) == 0, timeout, "every row is before the cursor")
+    return wait
+
+
+@pytest.fixture
+def exactly(relay):
+    return lambda **options: relay(delivery="exactly-once", **options)
+
+
+class Writers:
+    """Write events 0, 1, 2 … of some keys, in transactions of every length; a lost connection is made anew, what was in doubt is looked up."""
+
+    def __init__(self, url, count=4, pause=0.002):
+        self.url, self.pause = url, pause
+        self.stopping = threading.Event()
+        self.written = 0
+        self.threads = [threading.Thread(target=self._write, args=(n,), daemon=True) for n in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def _transaction(self, connection, key, number, count):
+        with connection.transaction():
+            for n in range(number, number + count):
+                put(connection, n, key)
+
+    def _count(self, connection, key):
+        return connection.execute("SELECT count(*) FROM tandem.outbox WHERE key = %s::bytea", (key.encode(),)).fetchone()[0]
+
+    def _write(self, thread):
+        dice, numbers, connection = random.Random(thread), {}, None
+        while not self.stopping.wait(self.pause):  # the pace of the load
+            key = f"k-{thread}-{dice.randrange(5)}"
+            try:
+                if connection is None:
+                    connection = psycopg.connect(self.url, autocommit=True)
+                    numbers = {}
+                if key not in numbers:
+                    numbers[key] = self._count(connection, key)
+                count = dice.choice([1, 1, 1, 3, 20])
+                self._transaction(connection, key, numbers[key], count)
+                numbers[key] += count
+                self.written += count
+            except psycopg.Error:
+                if connection is not None:
+                    connection.close()
+                connection = None
+
+    def stop(self):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def assert_each_once_in_order(database, topics):
+    """Returns how many there were."""
+    rows = database.query("SELECT convert_from(key, 'UTF8'), count(*) FROM tandem.outbox GROUP BY key")
+    found = by_key(topics)
+    for key, count in rows:
+        assert found.get(key, []) == list(range(count)), key
+    assert set(found) == {key for key, _ in rows}
+    ids = [headers_of(m)["ce_id"] for m in topics.read(TOPIC)]
+    assert len(set(ids)) == len(ids)
+    return len(ids)
+
+
+def more(writers, wait_until, count):
+    target = writers.written + count
+    wait_until(lambda: writers.written >= target, 120, f"{count} more events are written")
+
+
+# ---- everyday ----------------------------------------------------------------------------------------------------------
+
+def test_events_come_once_and_their_position_is_in_kafka(database, topics, exactly, settled):
+    running = exactly()
+    connection = database.connect()
+    for n in range(100):
+        put(connection, n // 7, f"k-{n % 7}")
+    settled()
+    assert assert_each_once_in_order(database, topics) == 100
+    record = topics.read(CURSORS)[-1]
+    assert record.key().decode().startswith("tandem-relay-") and record.value().startswith(b"tandem-cursor 1\n")
+    assert database.value("SELECT authority FROM tandem.relay_cursor") == "kafka"
+    assert running.metric("tandem_relay_transactions_total") > 0
+    assert topics.partitions(CURSORS) == 1
+
+
+def test_a_graceful_restart_goes_on_where_it_was(database, topics, exactly, settled):
+    connection = database.connect()
+    for part in range(3):
+        running = exactly()
+        for n in range(50):
+            put(connection, 50 * part + n, "a")
+        settled()
+        running.stop()
+        assert running.exit_code == 0
+    assert by_key(topics) == {"a": list(range(150))}
+
+
+def test_an_idle_relay_commits_nothing(database, topics, exactly, settled, wait_until):
+    running = exactly()
+    put(database.connect(), 0)
+    settled()
+    polls = running.metric("tandem_relay_polls_total")
+    before = running.metric("tandem_relay_transactions_total")
+    wait_until(lambda: running.metric("tandem_relay_polls_total") > polls + 20, message="it looks for rows")
+    assert running.metric("tandem_relay_transactions_total") == before
+
+
+# ---- kill -9 -----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("victim", ["relay", "kafka", "postgres"])
+def test_kill_9_leaves_no_duplicate_and_no_hole(database, topics, kafka, postgres, exactly, settled, wait_until, victim):
+    running = exactly()
+    part = {"relay": running, "kafka": kafka, "postgres": postgres}[victim]
+    dice = random.Random(24)
+    writers = Writers(database.url)
+    try:
+        for _ in range(3):
+            more(writers, wait_until, dice.randrange(50, 600))
+            part.kill()
+            part.start_again()
+            running.wait_ready()
+    finally:
+        writers.stop()
+    settled()
+    assert assert_each_once_in_order(database, topics) > 150
+
+
+def test_a_standby_takes_over_without_a_duplicate(database, topics, exactly, settled, wait_until):
+    relays = [exactly(), exactly()]
+    writers = Writers(database.url)
+    try:
+        for _ in range(4):
+            wait_until(lambda: any(r.metric("tandem_relay_active") == 1 for r in relays), message="one works")
+            more(writers, wait_until, 200)
+            active = next(r for r in relays if r.metric("tandem_relay_active") == 1)
+            active.kill()
+            active.start_again()
+            active.wait_ready()
+    finally:
+        writers.stop()
+    settled()
+    assert_each_once_in_order(database, topics)
+
+
+def test_a_zombie_that_wakes_up_writes_nothing(database, topics, exactly, settled, wait_until):
+    first = exactly()
+    second = exactly()
+    writers = Writers(database.url)
+    try:
+        more(writers, wait_until, 300)
+        for zombie, other in ((first, second), (second, first), (first, second)):
+            wait_until(lambda z=zombie: z.metric("tandem_relay_active") == 1, message="it works")
+            zombie.pause()
+            wait_until(lambda o=other: o.metric("tandem_relay_active") == 1, message="the other takes over")
+            more(writers, wait_until, 300)
+            zombie.cont()
+            wait_until(lambda z=zombie: z.metric("tandem_relay_active") == 0, message="it sees that it is fenced")
+    finally:
+        writers.stop()
+    settled()
+    assert_each_once_in_order(database, topics)
+
+
+# ---- changes of mode ---------------------------------------------------------------------------------------------------
+
+def test_switching_at_least_once_and_exactly_once_loses_and_doubles_nothing(database, topics, relay, settled, wait_until):
+    writers = Writers(database.url)
+    try:
+        for delivery in ("at-least-once", "exactly-once", "at-least-once", "exactly-once"):
+            running = relay(delivery=delivery)
+            more(writers, wait_until, 300)
+            wait_until(lambda r=running: r.metric("tandem_relay_acknowledged_total") > 100, message="it is at work")
+            running.stop()
+            assert running.exit_code == 0
+    finally:
+        writers.stop()
+    relay(delivery="exactly-once")
+    settled()
+    assert_each_once_in_order(database, topics)
+
+
+def test_without_the_topic_of_cursors_it_goes_on_from_postgres_and_says_so(database, topics, exactly, settled):
+    running = exactly()
+    connection = database.connect()
+    put(connection, 0)
+    settled()
+    running.stop()
+    topics.delete(CURSORS)
+    running = exactly()
+    put(connection, 1)
+    settled()
+    assert values(topics) == ["0", "1"]
+    assert any(line["level"] == "error" and "no position" in line["msg"] for line in running.log_lines())
+
+
+def test_the_topic_of_cursors_deleted_under_a_working_relay_is_made_again(database, topics, exactly, settled, wait_until):
+    running = exactly()
+    connection = database.connect()
+    put(connection, 0)
+    settled()
+    topics.delete(CURSORS)
+    put(connection, 1)
+    settled()
+    assert list(dict.fromkeys(values(topics))) == ["0", "1"]
+    assert running.alive()
+
+
+def test_a_position_that_cannot_be_read_stops_the_relay_and_the_fix_it_names_helps(database, topics, exactly, settled):
+    running = exactly()
+    put(database.connect(), 0)
+    settled()
+    running.stop()
+    key = topics.read(CURSORS)[-1].key()
+    topics.produce(CURSORS, value=b"tandem-cursor 2\n", key=key)
+    running = exactly(ready=False)
+    running.wait_gone()
+    assert running.exit_code == 111
+    assert "tandem-cursor 2" in running.log() and "relay_adopt" in running.log()
+    database.query("SELECT tandem.relay_adopt()")
+    exactly()
+    put(database.connect(), 1)
+    settled()
+    assert values(topics)[-1] == "1"
+
+
+def test_the_last_position_is_found_behind_many_of_others(database, topics, exactly, settled):
+    running = exactly()
+    put(database.connect(), 0)
+    settled()
+    running.stop()
+    topics.produce(CURSORS, value=b"x", key="other")
+    for n in range(3000):
+        topics.producer.produce(CURSORS, value=b"x", key=f"other-{n % 3}")
+    assert topics.producer.flush(30) == 0
+    database.query("UPDATE tandem.relay_cursor SET prev_snapshot = '3:3:', prev_floor = 0")  # Kafka's position counts, not this one
+    exactly()
+    put(database.connect(), 1)
+    settled()
+    assert values(topics) == ["0", "1"]
+
+
+# ---- rows that can never be published ----------------------------------------------------------------------------------
+
+def parked(database):
+    return database.query("SELECT convert_from(key, 'UTF8'), reason, behind FROM tandem.parked ORDER BY outbox_id")
+
+
+def test_a_poison_row_in_a_transaction_is_parked_and_doubles_nothing(database, topics, exactly, settled):
+    topics.create("small.records", 1, max_message_bytes=3000)
+    connection = database.connect()
+    with connection.transaction():
+        for number in range(20):
+            put(connection, number, f"k-{number}", "small.records")
+            if number in (5, 12):
+                put(connection, "x" * 5000, f"large-{number}", "small.records")
+    exactly()
+    settled()
+    assert sorted(values(topics, "small.records"), key=int) == [str(n) for n in range(20)]
+    assert parked(database) == [("large-5", "too-large", False), ("large-12", "too-large", False)]
+
+
+def test_a_row_that_is_refused_at_once_is_parked_with_its_key(database, topics, exactly, settled):
+    exactly(max_record_bytes=2000, create_topics=False)
+    connection = database.connect()
+    put(connection, "1", "a")
+    put(connection, "x" * 3000, "a")
+    put(connection, "2", "a")
+    put(connection, "3", "b", "not.there")
+    put(connection, "4", "c")
+    settled()
+    assert sorted(values(topics)) == ["1", "4"]
+    assert parked(database) == [("a", "too-large", False), ("a", "behind", True), ("b", "unknown-topic", False)]
+
+
+# ---- readers -----------------------------------------------------------------------------------------------------------
+
+ORDER = '{"order":"%s","customer":"c","status":"placed","version":1,"lines":[{"sku":"s-1","quantity":1}]}'
+
+
+class OrderWriter(threading.Thread):
+    """Places one order after the other, so that the relay's transaction stays open until its interval is over."""
+
+    def __init__(self, url):
+        super().__init__(daemon=True)
+        self.url, self.stopping, self.count = url, threading.Event(), 0
+        self.start()
+
+    def run(self):
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            while not self.stopping.wait(0.002):  # the pace of the load
+                name = f"o-{self.count}"
+                connection.execute("SELECT tandem.outbox_put(topic => %s, key => %s, type => 'order.placed', payload => %s::jsonb)",
+                                   (TOPIC, name, ORDER % name))
+                self.count += 1
+
+
+def test_records_of_an_aborted_transaction_are_not_seen_by_the_workers(
+        topics, database, exactly, worker, inventory_api, settled, wait_until):
+    running = exactly(transaction_interval="2s")
+    worker("inventory")
+    orders = OrderWriter(database.url)
+    try:
+        for _ in range(3):
+            wait_until(lambda: running.metric("tandem_relay_acknowledged_total") > 20, message="records are in Kafka")
+            running.kill()
+            running.start_again()
+            running.wait_ready()
+    finally:
+        orders.stopping.set()
+        orders.join()
+    settled()
+    committed = {str(row[0]) for row in database.query("SELECT event_id FROM tandem.outbox")}
+    wait_until(lambda: set(inventory_api.ids()) >= committed, 60, "each event is delivered")
+    assert len(inventory_api.ids()) == len(committed) and inventory_api.audit()["duplicates"] == 0
+    assert uncommitted_count(topics) > len(committed), "no record was aborted: this test shows nothing"
+
+
+def uncommitted_count(topics):
+    consumer = Consumer({**topics.common, "group.id": "rig-reader", "isolation.level": "read_uncommitted",
+                         "enable.partition.eof": True, "enable.auto.commit": False})
+    count, ended, partitions = 0, set(), range(topics.partitions(TOPIC))
+    try:
+        consumer.assign([TopicPartition(TOPIC, p, 0) for p in partitions])
+        while len(ended) < len(partitions):
+            message = consumer.poll(10)
+            assert message is not None
+            if message.error():
+                ended.add(message.partition())
+            else:
+                count += 1
+    finally:
+        consumer.close()
+    return count
