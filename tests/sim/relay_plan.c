@@ -58,6 +58,14 @@ static void plan_sizes(struct scene *sc)
     p->exactly_once = rng_chance(&sc->rng, 0.4);
 }
 
+static void plan_bursts(struct scene *sc)
+{
+    struct scene_plan *p = &sc->plan;
+    p->bursts = rng_chance(&sc->rng, 0.4) ? pick(sc, 1, (int)ARRAY_LEN(p->burst_at)) : 0;
+    for (int i = 0; i < p->bursts; i++)
+        p->burst_at[i] = rng_between(&sc->rng, 0, p->calm_at - sc->sim->now);
+}
+
 static void plan_core(struct scene *sc, struct relay_core_config *cfg)
 {
     *cfg = relay_core_config_default();
@@ -70,7 +78,7 @@ static void plan_core(struct scene *sc, struct relay_core_config *cfg)
     cfg->poll_idle_ns = pick(sc, 5, 100) * MS;
     cfg->save_ns = pick(sc, 5, 80) * MS;
     cfg->parked_keys_max = 16;
-    cfg->maintain_ns = pick(sc, 50, 500) * MS;
+    cfg->maintain_ns = pick(sc, 20, rng_chance(&sc->rng, 0.5) ? 60 : 500) * MS;
     cfg->park_key = rng_chance(&sc->rng, 0.7);
     cfg->refresh_ns = pick(sc, 20, 400) * MS;
     cfg->stream_retry_ns = pick(sc, 50, 600) * MS;
@@ -118,6 +126,7 @@ void *scene_build(struct sim *s)
     for (int f = 0; f < RFAULT_COUNT; f++)
         rng_seed(&sc->fault_rng[f], s->seed, 100 + (uint64_t)f);
     plan_sizes(sc);
+    plan_bursts(sc);
     plan_core(sc, &sc->plan.cfg);
     db_begin(sc);
     plan_faults(sc);

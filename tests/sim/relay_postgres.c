@@ -24,7 +24,12 @@ static void plan_writer(struct scene *sc, int i)
     t->early_xid = scene_strikes(sc, RFAULT_EARLY_XID, 0.4);
     t->rolls_back = scene_strikes(sc, RFAULT_ROLLBACK, 0.3);
     t->key = -1;
-    step_later(sc, i, 0, rng_chance(&sc->rng, 0.5) ? 500 * MS : sc->plan.calm_at - sc->sim->now);
+    if (sc->plan.bursts > 0) { /* with silence between them, so that relays come to idle */
+        int64_t at = sc->plan.burst_at[scene_delay(sc, 0, sc->plan.bursts - 1)];
+        step_later(sc, i, at, at + 60 * MS);
+    } else {
+        step_later(sc, i, 0, rng_chance(&sc->rng, 0.5) ? 500 * MS : sc->plan.calm_at - sc->sim->now);
+    }
 }
 
 static void copy_snapshot(const struct snapshot *from, struct snapshot *to)

@@ -334,6 +334,8 @@ struct scene_plan {
     int relays, writers, keys, partitions;
     enum { POISON_AT_BROKER, POISON_UNSENT, POISON_AT_ONCE } poison_known; /* who refuses a poison row */
     int64_t calm_at;
+    int bursts; /* 0: writers come all the time */
+    int64_t burst_at[4];
     double intensity;
     struct relay_core_config cfg;
 };
