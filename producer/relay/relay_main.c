@@ -127,6 +127,17 @@ static bool serve_help(const struct relay_args *args, int argc, char **argv)
     return served;
 }
 
+/* Until the options say a level: a person who looks at one screen is not told of variables that other programs know. */
+static enum log_level first_level(int argc, char **argv)
+{
+    size_t words;
+
+    for (int i = 1; i < argc; i++)
+        if (relay_verb_of((const char *const *)&argv[i], (size_t)(argc - i), &words) > RELAY_VERB_RUN)
+            return LOG_ERROR;
+    return LOG_INFO;
+}
+
 static int finish(struct relay_args *args, const struct err *err, bool in_part)
 {
     relay_args_done(args);
@@ -150,7 +161,7 @@ int main(int argc, char **argv)
     size_t count = 0;
     bool in_part = false;
 
-    log_init("tandem-relay", LOG_INFO);
+    log_init("tandem-relay", first_level(argc, argv));
     if (relay_args_take(&args, &argc, argv, &err) < 0 || serve_help(&args, argc, argv))
         return finish(&args, &err, false);
     if (options_load(&options, argc, argv, &opt, &opt.kafka, &opt.postgres, words, ARRAY_LEN(words), &count,
