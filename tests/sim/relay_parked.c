@@ -80,12 +80,14 @@ void parked_store(struct scene *sc, struct statement *st)
     parked_count_keys(sc);
 }
 
+/* Exactly-once stores a parked row before the position passes it; until then it may be read again, and is not asked for here. */
 int parked_next(const struct scene *sc)
 {
     int best = -1;
     for (int i = 0; i < sc->db.row_count; i++) {
         const struct row *r = &sc->db.rows[i];
-        if (r->park.parked && r->park.retry && (best < 0 || r->id < sc->db.rows[best].id))
+        if (r->park.parked && r->park.retry && audit_passed(sc, r) &&
+            (best < 0 || r->id < sc->db.rows[best].id))
             best = i;
     }
     return best;
