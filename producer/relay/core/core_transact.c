@@ -308,6 +308,9 @@ static bool needs_flush(const struct relay_core *c)
 {
     const struct transact *t = &c->transact;
 
+#ifdef SIM_BUG_COMMIT_BEFORE_PARK
+    return t->state == TRANSACT_READY && t->ending && !t->flushed;
+#endif
     return t->state == TRANSACT_READY && t->ending && (!t->flushed || c->park_count > 0);
 }
 
