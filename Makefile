@@ -123,8 +123,12 @@ down: ## stop what `make up` started, and remove its data
 	@python3 tests/rig/rig stop --dir $(STACK) --wipe
 
 bench: deps ## figures with CPU and memory of each part, into build/bench: [ONLY="producer relay worker chain"]
-	@$(MAKE) --no-print-directory -s all
+	@$(MAKE) --no-print-directory -s all build/bench/relay_probe
 	@build/venv/bin/python tests/bench/bench --only '$(ONLY)'
+
+build/bench/relay_probe: tests/bench/relay_probe.c $(B)/lib/common.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 check: ## all of it under sanitizers (SAN=address,undefined or thread), then lint
 	@tests/lint/check $(SAN)

@@ -1,62 +1,222 @@
-"""How fast the relay empties a backlog: 600-byte rows, one row a transaction, from the first record to the last."""
+"""What the relay does beside its limits, each measured in the same run: drains, latency, idling, a backlog that grows.
+
+BENCH_ROWS_MAX=n (default 1,000,000): the largest backlog. BENCH_PARTS="drains follow latency idle backlog": some of it.
+"""
+import json
+import os
+import subprocess
+import threading
 import time
 
-from meter import Meter
-from stage import record, until
+import psycopg
+from meter import Meter, cpu_seconds
+from stage import ROOT, metric, record, until
 
 ROWS = 300_000
 SESSIONS = 4
-WARM_UP = 5  # drains before the one that counts: a JVM that has just started pays two to three times as much for a record
+WARM_UP = 3  # drains before those that count: a JVM that has just started pays two to three times as much for a record
+PROBE = os.path.join(ROOT, "build", "bench", "relay_probe")
+SOURCES = ("table", "wal")
 
+# One row a transaction from its own loop of COMMITs; %(each)d rows a transaction.
 FILL = """
 DO $$
 DECLARE i int;
 BEGIN
-    FOR i IN 1..%(rows)d LOOP
+    FOR i IN 1..%(rows)d / %(each)d LOOP
         INSERT INTO tandem.outbox (topic, key, type, payload)
-        VALUES ('%(topic)s', convert_to('o-' || (%(base)d + i) %% 10000, 'UTF8'), 'order.placed', convert_to(repeat('x', 600), 'UTF8'));
+        SELECT '%(topic)s', convert_to('o-' || (%(base)d + i * %(each)d + n) %% 10000, 'UTF8'), 'order.placed', convert_to(repeat('x', 600), 'UTF8')
+        FROM generate_series(1, %(each)d) AS n;
         COMMIT;
     END LOOP;
 END $$
 """
 
 
-def fill(stage, url, topic, rows=ROWS):
-    import threading
-
-    import psycopg
-
+def fill(url, topic, rows=ROWS, each=1):
     def session(n):
         with psycopg.connect(url, autocommit=True) as conn:
             conn.execute("SET synchronous_commit = off")
-            conn.execute(FILL % {"rows": rows // SESSIONS, "topic": topic, "base": n * (rows // SESSIONS)})
+            conn.execute(FILL % {"rows": rows // SESSIONS, "each": each, "topic": topic, "base": n * (rows // SESSIONS)})
 
     threads = [threading.Thread(target=session, args=(n,)) for n in range(SESSIONS)]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
+
+
+def value(url, sql):
     with psycopg.connect(url, autocommit=True) as conn:
-        return conn.execute("SELECT count(*) FROM tandem.outbox").fetchone()[0]
+        return conn.execute(sql).fetchone()[0]
 
 
-def drain(stage):
-    """One backlog, from the first record to the last: rows, rows a second, CPU of every part."""
-    url, topic = stage.fresh_database(), stage.topic()
-    rows = fill(stage, url, topic)
-    relay = stage.relay(url)
+def probe(*words):
+    done = subprocess.run([PROBE, *map(str, words)], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return json.loads(done.stdout)
+
+
+def ratio(rate, limit):
+    return round(rate / limit, 2)
+
+
+class World:
+    """A database and a topic of its own; for the stream also the publication and the slot, made before the first row."""
+
+    def __init__(self, stage, source, *options):
+        self.stage, self.source, self.options = stage, source, options
+        self.url, self.topic = stage.fresh_database(), stage.topic()
+        self.slot = self.url.rsplit("/", 1)[1]
+        self.args = ["--source", source, "--slot", self.slot, *options]
+        if source != "table":
+            subprocess.run([os.path.join(ROOT, "build", "bin", "tandem-relay"), "setup", "--database-url", self.url, *self.args[:4]],
+                           check=True, capture_output=True, stdin=subprocess.DEVNULL)
+
+    def relay(self):
+        return self.stage.relay(self.url, *self.args)
+
+    def close(self):
+        if self.source != "table":
+            value(self.url, f"SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE database = '{self.slot}'")
+        name = self.url.rsplit("/", 1)[1]
+        with psycopg.connect(self.stage.database_url, autocommit=True) as conn:
+            conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def drain(stage, source, each=1, rows=ROWS, options=(), limit=None):
+    """One backlog, from the first record to the last: rows a second, CPU of every part. limit(world) is measured before the relay starts."""
+    world = World(stage, source, *options)
+    measured = None
+    if limit and source != "table":
+        value(world.url, "SELECT pg_create_logical_replication_slot('limit', 'pgoutput')")
+    fill(world.url, world.topic, rows, each)
+    if limit:
+        measured = limit(world)
+    relay = world.relay()
     with Meter(relay=relay.pid, postgres=stage.pid_of("postgres"), kafka=stage.pid_of("kafka")) as m:
-        until(lambda: stage.end_offsets(topic) > 0, "the first record", step=0.005)
-        start, first = time.monotonic(), stage.end_offsets(topic)
-        until(lambda: stage.end_offsets(topic) >= rows, "the last record", step=0.005)
+        until(lambda: stage.end_offsets(world.topic) > 0, "the first record", step=0.005)
+        start, first = time.monotonic(), stage.end_offsets(world.topic)
+        until(lambda: stage.end_offsets(world.topic) >= rows, "the last record", timeout=900, step=0.005)
         seconds = time.monotonic() - start
         m.stop()
     relay.stop()
-    return rows, (rows - first) / seconds, m
+    world.close()
+    return (rows - first) / seconds, m, measured
+
+
+# ---- limits ------------------------------------------------------------------------------------------------------------
+
+def read_alone(world):
+    done = probe("read", world.url)
+    return done["rows"] / done["seconds"]
+
+
+def librdkafka_alone(stage):
+    done = probe("produce", stage.brokers, stage.topic(), ROWS)
+    return done["rows"] / done["seconds"]
+
+
+def recvlogical_alone(world):
+    """The same transactions by pg_recvlogical, from a slot of its own to nothing."""
+    end = value(world.url, "SELECT pg_current_wal_flush_lsn()")
+    command = [os.path.join(value(world.url, "SELECT setting FROM pg_config() WHERE name = 'BINDIR'"), "pg_recvlogical"), "-d", world.url,
+               "--slot", "limit", "--start", "--no-loop", "-f", "/dev/null", "-F", "0", "--endpos", end, "-o", "proto_version=1",
+               "-o", "publication_names=tandem_outbox", "-o", "binary=true"]
+    rows, start = value(world.url, "SELECT count(*) FROM tandem.outbox"), time.monotonic()
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    seconds = time.monotonic() - start
+    value(world.url, "SELECT count(pg_drop_replication_slot('limit'))")
+    return rows / seconds
+
+
+# ---- what is measured --------------------------------------------------------------------------------------------------
+
+def drains(stage):
+    for _ in range(WARM_UP):
+        drain(stage, "table")
+    producer = librdkafka_alone(stage)
+    record("relay/limit-librdkafka", producer, "rows/s", rows=ROWS)
+    rate, m, read = drain(stage, "table", limit=read_alone)
+    record("relay/limit-read-query", read, "rows/s", rows=ROWS)
+    record("relay/drain-table", rate, "rows/s", ROWS, m, of_librdkafka=ratio(rate, producer), of_read_query=ratio(rate, read))
+    once, m, _ = drain(stage, "table", options=("--delivery", "exactly-once"))
+    record("relay/drain-table-exactly-once", once, "rows/s", ROWS, m, of_at_least_once=ratio(once, rate))
+    for each in (1, 100):
+        rate, m, peer = drain(stage, "wal", each, limit=recvlogical_alone)
+        record(f"relay/limit-pg_recvlogical-{each}-a-transaction", peer, "rows/s", rows=ROWS)
+        record(f"relay/drain-wal-{each}-a-transaction", rate, "rows/s", ROWS, m, of_pg_recvlogical=ratio(rate, peer))
+
+
+def follow(stage, each):
+    """The stream alone: writers as fast as they can while the relay follows; the rate at which it received, and how far it was behind."""
+    world = World(stage, "wal")
+    relay = world.relay()
+    until(lambda: metric(relay.admin, "tandem_relay_streaming") == 1, "the stream")
+    with Meter(relay=relay.pid, postgres=stage.pid_of("postgres"), kafka=stage.pid_of("kafka")) as m:
+        start = time.monotonic()
+        fill(world.url, world.topic, ROWS, each)
+        wrote = time.monotonic() - start
+        behind = ROWS - stage.end_offsets(world.topic)
+        until(lambda: stage.end_offsets(world.topic) >= ROWS, "the last record", timeout=300, step=0.005)
+        seconds = time.monotonic() - start
+        m.stop()
+    relay.stop()
+    world.close()
+    record(f"relay/follow-wal-{each}-a-transaction", ROWS / seconds, "rows/s", ROWS, m, written_per_s=round(ROWS / wrote), behind_at_the_end=behind)
+
+
+def latency(stage, source, rate, options=(), seconds=15):
+    world = World(stage, source, *options)
+    relay = world.relay()
+    until(lambda: stage.ready(relay), "the relay")
+    if source == "wal":
+        until(lambda: metric(relay.admin, "tandem_relay_streaming") == 1, "the stream")
+    committed_only = ["read_committed"] if "exactly-once" in options else []
+    before = cpu_seconds(relay.pid)
+    done = probe("latency", world.url, stage.brokers, world.topic, 6, rate, seconds, *committed_only)
+    cpu = cpu_seconds(relay.pid) - before
+    relay.stop()
+    world.close()
+    name = f"relay/latency-{source}{'-exactly-once' if committed_only else ''}-{rate}"
+    record(name, done["p50_ms"], "ms", p95_ms=done["p95_ms"], p99_ms=done["p99_ms"], max_ms=done["max_ms"], relay_cpu_s=round(cpu, 2))
+
+
+def idle(stage, source, seconds=15):
+    world = World(stage, source)
+    relay = world.relay()
+    fill(world.url, world.topic, 1000)
+    until(lambda: stage.end_offsets(world.topic) >= 1000, "the rows before the rest")
+    time.sleep(3)  # until it has noticed that nothing comes any more; a benchmark may wait by the clock
+    queries = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+    before, cpu = value(world.url, queries), cpu_seconds(relay.pid)
+    time.sleep(seconds)
+    cpu = cpu_seconds(relay.pid) - cpu
+    asked = value(world.url, queries) - before
+    relay.stop()
+    world.close()
+    record(f"relay/idle-{source}", asked / seconds, "queries/s", core_percent=round(cpu / seconds * 100, 2))
+
+
+def growth(stage, source):
+    """CPU a row and memory as the backlog grows tenfold."""
+    most, rows, each = int(os.environ.get("BENCH_ROWS_MAX") or 1_000_000), 10_000, 100
+    smallest = None
+    while rows <= most:
+        rate, m, _ = drain(stage, source, each, rows)
+        cost = (m.cpu["relay"] + m.cpu["postgres"]) / rows
+        smallest = smallest or cost
+        record(f"relay/backlog-{source}-{rows}", rate, "rows/s", rows, m, cost_to_smallest=round(cost / smallest, 2))
+        rows *= 10
 
 
 def run(stage):
-    for _ in range(WARM_UP):
-        drain(stage)
-    rows, rate, m = drain(stage)
-    record("relay/drain-table", rate, "rows/s", rows, m, rows=rows)
+    parts = {
+        "drains": lambda: drains(stage),
+        "follow": lambda: [follow(stage, each) for each in (1, 100)],
+        "latency": lambda: ([latency(stage, source, rate) for rate in (500, 2000) for source in SOURCES],
+                            latency(stage, "table", 500, ("--delivery", "exactly-once"))),
+        "idle": lambda: [idle(stage, source) for source in SOURCES],
+        "backlog": lambda: growth(stage, "table"),
+    }
+    for name in os.environ.get("BENCH_PARTS", "").split() or parts:
+        parts[name]()

@@ -125,12 +125,15 @@ class Stage:
         return name
 
     def end_offsets(self, topic, partitions=6):
-        from confluent_kafka import Consumer, TopicPartition
+        from confluent_kafka import Consumer, KafkaException, TopicPartition
 
         if not hasattr(self, "_probe"):
             self._probe = Consumer({"bootstrap.servers": self.brokers, "group.id": "bench-probe", "log_level": 0})
-        return sum(self._probe.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1]
-                   for p in range(partitions))
+        try:
+            return sum(self._probe.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1]
+                       for p in range(partitions))
+        except KafkaException:
+            return 0  # the topic is so new that its leaders are not known everywhere
 
     def relay(self, database_url, *args):
         admin = f"127.0.0.1:{free_port()}"
