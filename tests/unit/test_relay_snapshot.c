@@ -110,6 +110,78 @@ static void stragglers_are_those_that_were_open_and_are_finished(void **state)
     snapshot_done(&cur);
 }
 
+static void assert_text(const struct snapshot *s, const char *expected)
+{
+    struct buf text;
+
+    buf_init(&text, 4096);
+    assert_int_equal(snapshot_format(s, &text), 0);
+    assert_int_equal(text.len, strlen(expected));
+    assert_memory_equal(text.data, expected, text.len);
+    buf_done(&text);
+}
+
+static void one_transaction_added_is_the_only_one_that_changes(void **state)
+{
+    struct snapshot s = snap("10:20:10,14,19");
+
+    (void)state;
+    assert_int_equal(snapshot_add(&s, 14, NULL), 0); /* it was open */
+    assert_text(&s, "10:20:10,19");
+    assert_int_equal(snapshot_add(&s, 12, NULL), 0); /* it was finished */
+    assert_text(&s, "10:20:10,19");
+    assert_int_equal(snapshot_add(&s, 23, NULL), 0); /* it was not known: those between are open */
+    assert_text(&s, "10:24:10,19,20,21,22");
+    assert_int_equal(snapshot_add(&s, 10, NULL), 0);
+    assert_text(&s, "19:24:19,20,21,22");
+    snapshot_done(&s);
+}
+
+static void a_list_that_would_grow_too_long_stays_as_it_is(void **state)
+{
+    struct snapshot s = snap("10:10:");
+
+    (void)state;
+    assert_int_equal(snapshot_add(&s, 10 + SNAPSHOT_XIP_MAX + 1, NULL), -1);
+    assert_text(&s, "10:10:");
+    assert_int_equal(snapshot_add(&s, 10 + SNAPSHOT_XIP_MAX, NULL), 0);
+    assert_int_equal(s.xip_count, SNAPSHOT_XIP_MAX);
+    snapshot_done(&s);
+}
+
+/* Against the definition, for all pairs of small snapshots. */
+static void merged_is_what_is_finished_in_either(void **state)
+{
+    (void)state;
+    for (unsigned a = 0; a < 64; a++)
+        for (unsigned b = 0; b < 64; b++) {
+            struct snapshot s = snap("3:3:"), other = snap("3:3:");
+
+            for (unsigned i = 0; i < 6; i++) {
+                if (a >> i & 1)
+                    assert_int_equal(snapshot_add(&s, 3 + i, NULL), 0);
+                if (b >> i & 1)
+                    assert_int_equal(snapshot_add(&other, 3 + i, NULL), 0);
+            }
+            assert_int_equal(snapshot_merge(&s, &other, NULL), 0);
+            for (unsigned i = 0; i < 6; i++)
+                assert_int_equal(snapshot_visible(&s, 3 + i), ((a | b) >> i) & 1);
+            snapshot_done(&s);
+            snapshot_done(&other);
+        }
+}
+
+static void an_xid_of_32_bits_is_widened_to_the_nearest(void **state)
+{
+    uint64_t epoch = UINT64_C(5) << 32;
+
+    (void)state;
+    assert_int_equal(snapshot_expand(7, 100), 7);
+    assert_int_equal(snapshot_expand(7, epoch + 100), epoch + 7);
+    assert_int_equal(snapshot_expand(UINT32_MAX, epoch + 3), epoch - 1);
+    assert_int_equal(snapshot_expand(3, epoch - 1), epoch + 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -118,6 +190,10 @@ int main(void)
         cmocka_unit_test(a_length_ends_the_text_even_without_a_nul),
         cmocka_unit_test(finished_is_below_xmin_or_between_and_not_listed),
         cmocka_unit_test(stragglers_are_those_that_were_open_and_are_finished),
+        cmocka_unit_test(one_transaction_added_is_the_only_one_that_changes),
+        cmocka_unit_test(a_list_that_would_grow_too_long_stays_as_it_is),
+        cmocka_unit_test(merged_is_what_is_finished_in_either),
+        cmocka_unit_test(an_xid_of_32_bits_is_widened_to_the_nearest),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,100 @@
+/* Promises of the relay's core for parked rows that an operator has published again. */
+#include "tests/unit/relay_rig.h"
+
+/* ---- parked rows published again ------------------------------------------------------------------------------------- */
+
+static uint64_t give_parked(int64_t id)
+{
+    struct relay_row row = {.id = id, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 10};
+    int64_t limit = wait_for(RELAY_READ_PARKED).limit;
+
+    assert_int_equal(limit, 1);
+    relay_core_parked_page(core, now, rig_page(), &row, 1);
+    return wait_for(RELAY_PUBLISH).seq;
+}
+
+static void a_parked_row_that_is_published_again_is_deleted_by_the_save(void **state)
+{
+    struct position p = {.prev = snap("100:100:")};
+    struct relay_action a;
+    uint64_t seq;
+
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease_at(p, 2);
+    seq = give_parked(5);
+    expect_nothing(); /* the second one only when the first is away */
+    acked(seq);
+    a = wait_for(RELAY_SAVE);
+    assert_int_equal(a.unpark_count, 1);
+    assert_int_equal(a.unparks[0], 5);
+    assert_int_equal(a.repark_count, 0);
+    relay_core_saved(core, now, true);
+    acked(give_parked(6));
+    end();
+}
+
+static void a_parked_row_that_is_refused_again_stays_with_the_new_reason(void **state)
+{
+    struct position p = {.prev = snap("100:100:")};
+    struct relay_action a;
+    uint64_t seq;
+
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease_at(p, 1);
+    seq = give_parked(5);
+    relay_core_report(core, now, seq, RELAY_REFUSED, PARK_TOO_LARGE, "still");
+    a = wait_for(RELAY_SAVE);
+    assert_int_equal(a.unpark_count, 0);
+    assert_int_equal(a.repark_count, 1);
+    assert_int_equal(a.reparks[0].id, 5);
+    assert_string_equal(a.reparks[0].detail, "still");
+    assert_int_equal(a.park_count, 0);
+    relay_core_saved(core, now, true);
+    assert_int_equal(relay_core_counts(core).parked, 0); /* it is no further one */
+    end();
+}
+
+static void what_is_new_of_a_key_parks_behind_while_its_rows_are_published_again(void **state)
+{
+    struct position p = {.prev = snap("100:100:")};
+    uint64_t hash = keyset_hash(SLICE_LIT("t"), SLICE_LIT("k"));
+    struct relay_row row = {.id = 5, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 10};
+    struct relay_row later = row;
+
+    (void)state;
+    begin_with(relay_core_config_default());
+    relay_core_connected(core, now);
+    expect(RELAY_ACQUIRE);
+    relay_core_acquired(core, now, 7, &p, false);
+    expect(RELAY_LOAD_KEYS);
+    relay_core_keys(core, now, &hash, 1, 1);
+    expect(RELAY_READ_PARKED);
+    relay_core_parked_page(core, now, rig_page(), &row, 1);
+    wait_for(RELAY_LOOK);
+    look_is("101:101:", 9, 0);
+    expect(RELAY_READ);
+    later.id = 9;
+    relay_core_page(core, now, rig_page(), &later, 1, false);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    assert_int_equal(wait_for(RELAY_SAVE).unpark_count, 1);
+    relay_core_saved(core, now, true);
+    expect(RELAY_LOAD_KEYS); /* is the key free now? Until that is known, no. */
+    expect_nothing();
+    assert_int_equal(relay_core_counts(core).parked_by[PARK_BEHIND], 1);
+    relay_core_keys(core, now, NULL, 0, 0); /* too old: a row of it was parked since */
+    assert_int_equal(wait_for(RELAY_SAVE).park_count, 1);
+    end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_parked_row_that_is_published_again_is_deleted_by_the_save),
+        cmocka_unit_test(a_parked_row_that_is_refused_again_stays_with_the_new_reason),
+        cmocka_unit_test(what_is_new_of_a_key_parks_behind_while_its_rows_are_published_again),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
