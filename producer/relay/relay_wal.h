@@ -44,6 +44,6 @@ struct relay_wal_news {
 };
 struct relay_wal_news relay_wal_news(struct relay_wal *w);
 
-/* Pages of kind RELAY_PAGE_WAL. */
+/* Pages of kind RELAY_PAGE_WAL; all of them are freed before relay_wal_free. */
 void relay_wal_record(const void *page, int row, struct relay_record *ret_rec);
 void relay_wal_free_page(void *page);

@@ -14,6 +14,13 @@
 #define HEADERS_PACKED_MAX                                                                                   \
     ((size_t)3 * HEADERS_JSON_MAX) /* a pair takes 5 bytes as text at least, and 8 more packed */
 #define BLOCK_BYTES (2 * WAL_PAGE_BYTES)
+#define SPARES_MAX 4
+/*
+ * Pages beyond LARGE_BYTES have one size and are used again: each free() of as much makes glibc tidy up its whole heap, which cost more than
+ * everything else that is done for a row of the stream.
+ */
+#define LARGE_BYTES ((size_t)32 * 1024)
+#define SPARE_BYTES (sizeof(struct wal_page) + WAL_PAGE_ROWS * sizeof(struct wal_row) + BLOCK_BYTES)
 
 struct wal_row {
     struct pgoutput_row row; /* its headers packed: see relay_headers.h */
@@ -23,7 +30,8 @@ struct wal_row {
 
 struct wal_page {
     struct relay_page head;
-    struct wal_row *rows; /* behind this struct, and their bytes behind them */
+    struct wal_stage *keeper; /* gets it back for the next page; NULL: it is freed */
+    struct wal_row *rows;     /* behind this struct, and their bytes behind them */
 };
 
 struct wal_stage {
@@ -34,6 +42,8 @@ struct wal_stage {
     int count;
     bool open; /* the row added last is kept back */
     struct buf headers;
+    struct wal_page *spares[SPARES_MAX];
+    int spare_count;
     struct wal_row rows[WAL_PAGE_ROWS];
     struct relay_stream_row facts[WAL_PAGE_ROWS];
 };
@@ -63,6 +73,8 @@ void wal_stage_free(struct wal_stage *s)
 {
     if (!s)
         return;
+    while (s->spare_count > 0)
+        free(s->spares[--s->spare_count]);
     buf_done(&s->headers);
     free(s->block);
     free(s);
@@ -216,14 +228,26 @@ bool wal_stage_full(const struct wal_stage *s)
 
 /* ---- pages ----------------------------------------------------------------------------------------------------- */
 
+static struct wal_page *page_of_bytes(struct wal_stage *s, size_t bytes)
+{
+    bool keep = bytes > LARGE_BYTES && bytes <= SPARE_BYTES;
+    struct wal_page *page;
+
+    if (keep && s->spare_count > 0)
+        return s->spares[--s->spare_count];
+    page = malloc(keep ? SPARE_BYTES : bytes);
+    if (page)
+        *page = (struct wal_page){.head.kind = RELAY_PAGE_WAL, .keeper = keep ? s : NULL};
+    return page;
+}
+
 static struct wal_page *make_page(struct wal_stage *s, int count, size_t bytes)
 {
-    struct wal_page *page = malloc(sizeof(*page) + (size_t)count * sizeof(page->rows[0]) + bytes);
+    struct wal_page *page = page_of_bytes(s, sizeof(*page) + (size_t)count * sizeof(page->rows[0]) + bytes);
     char *to;
 
     if (!page)
         return NULL;
-    page->head.kind = RELAY_PAGE_WAL;
     page->rows = (struct wal_row *)(void *)(page + 1);
     to = (char *)(page->rows + count);
     memcpy(page->rows, s->rows, (size_t)count * sizeof(page->rows[0]));
@@ -274,7 +298,13 @@ int wal_stage_hand_over(struct wal_stage *s, struct relay_core *c, int64_t now, 
 
 void relay_wal_free_page(void *page)
 {
-    free(page);
+    struct wal_page *p = page;
+    struct wal_stage *s = p->keeper;
+
+    if (s && s->spare_count < SPARES_MAX)
+        s->spares[s->spare_count++] = p;
+    else
+        free(p);
 }
 
 /* ---- records --------------------------------------------------------------------------------------------------- */
