@@ -97,9 +97,9 @@ static const struct {
 
 static uint8_t find_column(struct slice name)
 {
-    for (uint8_t i = 0; i < ARRAY_LEN(columns); i++)
+    for (size_t i = 0; i < ARRAY_LEN(columns); i++)
         if (slice_is(name, columns[i].name))
-            return i;
+            return (uint8_t)i;
     return NO_COLUMN;
 }
 
@@ -324,7 +324,7 @@ static int read_emitted(struct slice content, struct pgoutput_row *row, struct e
     const uint8_t timestamp = find_column(SLICE_LIT("timestamp"));
     const uint8_t created = find_column(SLICE_LIT("created_at"));
 
-    if (take_char(&b) != 'T' || take_char(&b) != '1')
+    if (!slice_is(take(&b, 2), "T1"))
         return err_set(err, ERR_PERMANENT, "replication stream: an emitted event of an unknown version");
     row->event_id = take_field(&b);
     row->topic = take_field(&b);
