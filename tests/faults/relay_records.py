@@ -20,6 +20,7 @@ class Follower:
     """Reads the committed records of the topic as they come, so that a test knows how far the relay is."""
 
     def __init__(self, topics):
+        self.topics = topics
         self.consumer = Consumer({**topics.common, "group.id": "rig-follower", "enable.auto.commit": False,
                                   "isolation.level": "read_committed", "auto.offset.reset": "earliest"})
         self.consumer.assign([TopicPartition(TOPIC, p, 0) for p in range(topics.partitions(TOPIC))])
@@ -62,10 +63,24 @@ class Follower:
         return [(key, version) for key, last in truth.items() if len(self.versions.get(key, ())) < last
                 for version in range(1, last + 1) if version not in self.versions.get(key, ())]
 
-    def has_all(self, truth, timeout=120):
+    def has_all(self, writers, timeout=120):
+        """Wait until everything that is committed now is in Kafka; returns it."""
+        truth = writers.truth()
         wait_until(lambda: not self.missing(truth) or self.trouble, timeout,
-                   lambda: f"no event is lost; missing {len(self.missing(truth))}, the first {self.missing(truth)[:5]}")
+                   lambda: f"no event is lost; missing {len(self.missing(truth))}, the first {self.missing(truth)[:5]}; "
+                           f"{self.where(writers.query, *self.missing(truth)[0])}")
         assert not self.trouble, self.trouble
+        return truth
+
+    def where(self, query, key, version):
+        """How far a missing event came: its row with its neighbours, what the relay believes, what a second reader sees."""
+        row = query("SELECT id, txid::text FROM tandem.outbox WHERE key = %s AND payload = %s", (key.encode(), str(version).encode()))
+        near = "SELECT id, txid::text, convert_from(key, 'UTF8'), convert_from(payload, 'UTF8'), created_at::text FROM tandem.outbox WHERE "
+        return {"row": row, "its transaction": row and query(near + "txid = %s::xid8", (row[0][1],)),
+                "neighbours": row and query(near + "id BETWEEN %s - 5 AND %s + 5 ORDER BY id", (row[0][0], row[0][0])),
+                "cursor": query("SELECT to_jsonb(c)::text FROM tandem.relay_cursor c"),
+                "parked": query("SELECT outbox_id, reason, detail FROM tandem.parked"),
+                "read anew": [r.version for r in by_key(self.topics).get(key, [])]}
 
 
 def by_key(topics):

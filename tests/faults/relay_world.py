@@ -1,11 +1,14 @@
 """A relay with its standby, as a kind of source and delivery, the parts of its world, and how each of them dies."""
 import os
+import subprocess
 from collections import namedtuple
 
 from processes import wait_until
+from programs import as_flags, binary
 
 Case = namedtuple("Case", "source delivery")
-CASES = [Case("table", "at-least-once")]
+CASES = [Case("table", "at-least-once"), Case("wal", "at-least-once"), Case("message", "at-least-once"),
+         Case("table", "exactly-once"), Case("wal", "exactly-once"), Case("message", "exactly-once")]
 EACH_DAY = [Case("table", "at-least-once"), Case("wal", "exactly-once")]  # for `make test`; all of them: ONLY=relay
 
 
@@ -33,9 +36,13 @@ class World:
         self.slot = database.value("SELECT 'relay_' || oid FROM pg_database WHERE datname = current_database()")
         self.options = {"source": case.source, "slot": self.slot, "delivery": case.delivery, "retention": "1d", **options}
         self.relays = []
-        if case.source == "wal":
-            database.query("CREATE PUBLICATION tandem_outbox FOR TABLE tandem.outbox"
-                           " WITH (publish = 'insert', publish_via_partition_root = true)")
+        if self.streams:
+            self.set_up()
+
+    def set_up(self):
+        """Publication and slot, as a person does it before the first start."""
+        flags = as_flags({"database_url": self.database.url, "source": self.case.source, "slot": self.slot})
+        subprocess.run([binary("tandem-relay"), "setup", *flags], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
     @property
     def exactly_once(self):

@@ -67,10 +67,13 @@ class Writers:
         yield
         self.going.set()
 
-    def truth(self, url=None):
+    def query(self, sql, parameters=None):
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    def truth(self):
         """{key: its last version} of what is committed."""
-        with psycopg.connect(url or self.url, autocommit=True) as connection:
-            return dict(connection.execute("SELECT key, version FROM public.aggregate").fetchall())
+        return dict(self.query("SELECT key, version FROM public.aggregate"))
 
     def _write(self, dice):
         connection = None

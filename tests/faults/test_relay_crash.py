@@ -42,7 +42,7 @@ def test_transaction_ids_that_a_crash_gives_out_again_are_new_events(case, own_p
                 writers.change(connection, "k02", 3)
                 again += connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()[0] <= last
             wait_until(lambda: running.is_ready(), message="the relay is back")
-            follower.has_all(writers.truth())
+            follower.has_all(writers)
         truth = writers.truth()
     world.stop_all()
     print(f"{verdict(topics, truth, world.exactly_once)} repeated, {again} ids given out again")

@@ -61,8 +61,7 @@ def test_kill_9_of_any_part_loses_nothing_and_keeps_the_order(case, database, to
         follower.more(200)
         assert not world.streams or last.metric("tandem_relay_streamed_total") > 0
         writers.stop()
-        truth = writers.truth()
-        follower.has_all(truth)
+        truth = follower.has_all(writers)
     world.stop_all()
     repeated = verdict(topics, truth, world.exactly_once)
     print(f"{sum(truth.values())} events of {writers.transactions} transactions, {writers.failed} failed; {repeated} repeated")

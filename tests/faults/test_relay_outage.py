@@ -30,8 +30,7 @@ def test_kafka_away_under_load_is_caught_up_and_bounded(case, database, topics, 
         kafka.start_again()
         follower.more(300)
         writers.stop()
-        truth = writers.truth()
-        follower.has_all(truth)
+        truth = follower.has_all(writers)
     world.stop_all()
     print(f"{sum(truth.values())} events, {verdict(topics, truth, world.exactly_once)} repeated")
 
@@ -52,7 +51,6 @@ def test_the_guard_drops_the_slot_while_kafka_is_away_and_nothing_is_lost(case, 
         world.wait_streaming()
         follower.more(300)
         writers.stop()
-        truth = writers.truth()
-        follower.has_all(truth)
+        truth = follower.has_all(writers)
     world.stop_all()
     print(f"{sum(truth.values())} events, {verdict(topics, truth, world.exactly_once)} repeated")

@@ -70,8 +70,7 @@ def test_the_outbox_stays_small_under_load_whoever_holds_a_snapshot_a_lock_or_a_
             follower.more(1500)  # the outbox grows, nothing else
         space_comes_back("the space comes back when they have gone")
         writers.stop()
-        truth = writers.truth()
-        follower.has_all(truth)
+        truth = follower.has_all(writers)
         print(f"{sum(truth.values())} events; {database.value(SIZE)} bytes are left")
         wait_until(lambda: database.value("SELECT count(*) FROM tandem.outbox") < sum(truth.values()) / 2, 60, "published rows go")
     assert sum(database.value(CHANGED, [f"tandem.{child}"]) for child in CHILDREN) == 0

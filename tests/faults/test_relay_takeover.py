@@ -38,8 +38,7 @@ def test_a_standby_takes_over_soon_after_kill_9(case, database, topics, relay, r
             working.start_again()
             working.wait_ready()
         writers.stop()
-        truth = writers.truth()
-        follower.has_all(truth)
+        truth = follower.has_all(writers)
     world.stop_all()
     verdict(topics, truth, world.exactly_once)
     took = [first_after(topics, moment) - moment for moment in killed]

@@ -21,8 +21,7 @@ def fenced(zombie):
 
 def finish(world, topics, writers, follower, log):
     writers.stop()
-    truth = writers.truth()
-    follower.has_all(truth)
+    truth = follower.has_all(writers)
     world.stop_all()
     print(f"{sum(truth.values())} events, {verdict(topics, truth, world.exactly_once, zombies=True)} repeated")
     log.check()
