@@ -108,7 +108,7 @@ static void audit_publish_new(struct scene *sc, const struct door *d, const stru
     if (covered(sc, &sc->db.cursor.position, r) || (d->exactly_once && covered(sc, ruling(sc), r) && !fenced))
         sim_broken(sc->sim, "G5", "n%d publishes row %lld, which its stored position confirms", d->index,
                    (long long)r->id);
-    if (r->park.parked && !r->park.ahead && !repeats_whole(sc, r))
+    if (r->park.parked && !r->parked_ahead && !repeats_whole(sc, r))
         sim_broken(sc->sim, "G5", "n%d publishes row %lld, which is parked", d->index, (long long)r->id);
     bool parked_before =
         r->key >= 0 && sc->db.keys_parked[r->key] && sc->db.keys_parked_at[r->key] < d->acquired_at;
@@ -134,7 +134,8 @@ void audit_publish(struct scene *sc, struct door *d, const struct page *page, in
         audit_publish_parked(sc, d, r);
     else
         audit_publish_new(sc, d, r);
-    if (r->stored > 0 && r->incident == sc->incidents && !repeats_whole(sc, r))
+    bool excused = repeats_whole(sc, r) || (r->parked_ahead && !d->exactly_once);
+    if (r->stored > 0 && r->incident == sc->incidents && !excused)
         sim_broken(sc->sim, "G5", "n%d publishes row %lld again without a reason", d->index,
                    (long long)r->id);
     r->incident = sc->incidents;

@@ -44,7 +44,7 @@ static bool key_waits(const struct scene *sc, const struct row *r)
 /* What parks behind rows that are published again follows them; so does what parks behind nothing any more. */
 static void park(struct scene *sc, struct row *r, enum park_reason reason, bool ahead)
 {
-    r->park.ahead = ahead;
+    r->parked_ahead = r->parked_ahead || ahead;
     r->park.parked = true;
     r->park.retry = reason == PARK_BEHIND && scene_has(sc, RFAULT_RETRIED) && !key_waits(sc, r);
     sim_trace(sc->sim, "pg: row %lld is parked: %s%s", (long long)r->id, park_reason_name(reason),

@@ -103,11 +103,12 @@ struct row {
     bool poison, swapped;
     bool refused; /* some process was told that it can never be published */
     bool excused; /* message source: the slot that had it is gone */
+    bool
+        parked_ahead; /* stored as parked before the position in Kafka passed it: until then it may be tried again */
     struct parking {
-        bool parked;  /* is in the table of parked rows */
-        bool retry;   /* the operator wants it published after all */
-        bool ahead;   /* stored before the position in Kafka passed it: until then it may be tried again */
-        bool cleared; /* was there, until the operator took it out */
+        bool parked;      /* is in the table of parked rows */
+        bool retry;       /* the operator wants it published after all */
+        bool cleared;     /* was there, until the operator took it out */
     } park, park_flushed; /* the second: as a crash leaves it */
     int stored;           /* times it is in the topic, undecided and aborted ones not counted */
     int seen;             /* times a read_committed consumer has got it */
