@@ -467,3 +467,26 @@ def test_a_lost_slot_of_emitted_events_is_said_loudly(database, topics, slot, st
     wait_until(lambda: "two" in values(topics), message="it goes on with a new slot")
     assert values(topics) == ["one", "two"]
     assert any(line["level"] == "error" and "slot lost" in line["msg"] for line in running.log_lines())
+
+
+def test_an_emitted_event_that_kafka_cannot_take_is_parked_whole(database, topics, streaming):
+    """There is no row in the outbox to look it up in."""
+    streaming(source="message", max_record_bytes=2000)
+    database.query(EMIT, (TOPIC, "k", "x" * 5000))
+    database.query(EMIT, (TOPIC, "k", "behind"))
+    database.query(EMIT, (TOPIC, "other", "on"))
+    wait_until(lambda: database.value("SELECT count(*) FROM tandem.parked") == 2, message="both rows of the key are parked")
+    assert database.query("SELECT reason, topic, key, payload FROM tandem.parked ORDER BY outbox_id") == [
+        ("too-large", TOPIC, b"k", b"x" * 5000), ("behind", TOPIC, b"k", b"behind")]
+    wait_until(lambda: values(topics) == ["on"], message="other keys go on")
+
+
+def test_a_row_that_kafka_cannot_take_is_parked_whole_by_the_server(database, topics, streaming, settled):
+    streaming(max_record_bytes=2000)
+    for payload, key in (("x" * 5000, "k"), ("behind", "k"), ("on", "other")):
+        put(database.connect(), payload, key=key)
+    settled()
+    wait_until(lambda: database.value("SELECT count(*) FROM tandem.parked") == 2, message="both rows of the key are parked")
+    assert database.query("SELECT reason, payload FROM tandem.parked ORDER BY outbox_id") == [
+        ("too-large", b"x" * 5000), ("behind", b"behind")]
+    assert values(topics) == ["on"]
