@@ -46,7 +46,7 @@ static void plan_sizes(struct scene *sc)
     p->partitions = pick(sc, 1, TOPIC_PARTITIONS_MAX);
     p->calm_at = sc->sim->now + pick(sc, 300, 4000) * MS;
     p->intensity = (double)pick(sc, 20, 100) / 100.0;
-    p->poison_known = pick(sc, POISON_AT_BROKER, POISON_AT_ONCE);
+    p->poison_known = (enum poison_known)pick(sc, POISON_AT_BROKER, POISON_AT_ONCE);
     int share = pick(sc, 5, 60);
     for (int f = 0; f < RFAULT_COUNT; f++)
         if (rng_chance(&sc->rng, share / 100.0))

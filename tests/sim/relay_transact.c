@@ -10,7 +10,7 @@
 #include "tests/sim/relay_world.h"
 
 #define MS NS_PER_MS
-#define TXN_TIMEOUT_NS (4 * NS_PER_S) /* the broker aborts a transaction that is open for so long */
+#define TXN_TIMEOUT_NS (1500 * MS) /* the broker aborts a transaction that is open for so long */
 
 /* ---- the thread ------------------------------------------------------------------------------------------------------------------ */
 
@@ -55,9 +55,9 @@ void transact_act(struct scene *sc, struct door *d, const struct relay_action *a
 {
     static const char *const NAMES[] = {"", "OPEN", "COMMIT", "ABORT"};
     struct transact *t = &d->transact;
-    int kind = a->kind == RELAY_OPEN     ? TRANSACT_OPEN
-               : a->kind == RELAY_COMMIT ? TRANSACT_COMMIT
-                                         : TRANSACT_ABORT;
+    enum transact_call kind = a->kind == RELAY_OPEN     ? TRANSACT_OPEN
+                              : a->kind == RELAY_COMMIT ? TRANSACT_COMMIT
+                                                        : TRANSACT_ABORT;
     if (!d->exactly_once || t->busy != TRANSACT_NONE)
         sim_broken(sc->sim, "contract", "n%d: %s while a transactional call is under way, or without need",
                    d->index, NAMES[kind]);

@@ -240,9 +240,11 @@ struct feed {
     int64_t give_up_at;
 };
 
+enum transact_call { TRANSACT_NONE, TRANSACT_OPEN, TRANSACT_COMMIT, TRANSACT_ABORT };
+
 /* The thread that makes Kafka's transactional calls. */
 struct transact {
-    enum { TRANSACT_NONE, TRANSACT_OPEN, TRANSACT_COMMIT, TRANSACT_ABORT } busy;
+    enum transact_call busy;
     bool at_broker;
     uint64_t serial;
     int64_t epoch;            /* of the producer; 0: not open */
@@ -319,7 +321,7 @@ struct call {
     struct call *all;
     int door;
     uint64_t life, serial;
-    int kind; /* transact.busy */
+    enum transact_call kind;
     int64_t epoch;
     uint64_t txn;
     bool failed, kafka_rules;
@@ -328,12 +330,15 @@ struct call {
     bool has_position;
 };
 
+/* Who refuses a poison row. */
+enum poison_known { POISON_AT_BROKER, POISON_UNSENT, POISON_AT_ONCE };
+
 struct scene_plan {
     enum relay_kind kind;
     bool exactly_once;
     uint64_t faults;
     int relays, writers, keys, partitions;
-    enum { POISON_AT_BROKER, POISON_UNSENT, POISON_AT_ONCE } poison_known; /* who refuses a poison row */
+    enum poison_known poison_known;
     int64_t calm_at;
     int bursts; /* 0: writers come all the time */
     int64_t burst_at[4];
