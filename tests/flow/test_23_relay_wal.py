@@ -211,10 +211,11 @@ def test_several_transactions_and_rows_under_concurrent_writers(database, topics
     assert running.metric("tandem_relay_rewinds_total") == 0
 
 
-def test_keepalives_are_answered_while_kafka_is_away(database, topics, kafka, streaming, settled):
+def test_keepalives_are_answered_while_kafka_is_away(database, topics, kafka, slot, streaming, settled):
     """More waits than the relay may hold, so it does not read its socket; the server's timeout is 2 s."""
     running = streaming(window_messages=100, page_rows=100)
-    lost = running.metric("tandem_relay_streams_lost_total")
+    walsender = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
+    before, lost = database.value(walsender, (slot,)), running.metric("tandem_relay_streams_lost_total")
     kafka.pause()
     try:
         writer = database.connect()
@@ -225,6 +226,7 @@ def test_keepalives_are_answered_while_kafka_is_away(database, topics, kafka, st
         wait_until(lambda: database.value("SELECT clock_timestamp() > %s::timestamptz + interval '7 s'", (started,)), 30,
                    "several timeouts of the server pass")
         assert streams(running) and running.metric("tandem_relay_streams_lost_total") == lost
+        assert database.value(walsender, (slot,)) == before, "the server has not given it up"
     finally:
         kafka.cont()
     settled()
