@@ -166,7 +166,8 @@ static int hear_database(struct relay *r, int64_t now, struct err *err)
 {
     struct err problem = {0};
 
-    if (!r->connected || r->ops->answer(r->source, r->core, now, &problem) >= 0)
+    if (!r->connected || r->ops->rest(r->source, now) > 0 ||
+        r->ops->answer(r->source, r->core, now, &problem) >= 0)
         return 0;
     return judge_database(r, now, &problem, err);
 }
@@ -399,6 +400,8 @@ static int64_t sleep_ns(struct relay *r, int64_t stop_by)
 
     ns = least(ns, relay_publish_tick(r->publish, now));
     ns = least(ns, relay_feed_tick(r->feed, r->core, now));
+    if (r->ops->rest(r->source, now) > 0)
+        ns = least(ns, r->ops->rest(r->source, now));
     if (!r->connected && !r->stopping)
         ns = least(ns, r->connect_at - now);
     if (r->stopping)
@@ -412,7 +415,7 @@ static void wait_for_facts(struct relay *r, int64_t ns)
     short database = (short)(POLLIN | (r->ops->wants_write(r->source) ? POLLOUT : 0));
     struct pollfd fds[] = {
         {relay_publish_fd(r->publish), POLLIN, 0},
-        {r->ops->fd(r->source), database, 0},
+        {r->ops->rest(r->source, clock_monotonic_ns()) > 0 ? -1 : r->ops->fd(r->source), database, 0},
         relay_feed_poll(r->feed, r->core, clock_monotonic_ns()),
         {r->stopping ? -1 : stop_fd(), POLLIN, 0}, /* readable for good after the first signal */
     };

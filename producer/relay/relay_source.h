@@ -67,6 +67,8 @@ struct relay_source_ops {
                   struct err *err);          /* 1: told the core; 0: not yet */
     int (*fd)(const struct relay_source *s); /* -1: not connected */
     bool (*wants_write)(const struct relay_source *s);
+    int64_t (*rest)(const struct relay_source *s,
+                    int64_t now); /* ns for which `fd` and `answer` are better left alone */
     void (*record)(const struct relay_source *s, const void *page, int row, struct relay_record *ret_rec);
     void (*free_page)(void *page);
     struct relay_source_news (*news)(struct relay_source *s);

@@ -3,11 +3,13 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 
 #define SNAPSHOT_TEXT_MAX (2 * 1024 * 1024)
+#define REST_NS (500 * NS_PER_US)
 #define ANSWER_LIMIT_NS (15 * NS_PER_S) /* a server that says nothing for so long counts as gone */
 
 static const struct {
@@ -205,6 +207,26 @@ static int table_start(struct relay_source *s, const struct relay_action *a, str
 
 /* ---- hearing --------------------------------------------------------------------------------------------------- */
 
+/* libpq reads some 16 KiB at a time: as long as there is more, its next reading needs no sleep in between. */
+static bool more_to_hear(const struct table *t)
+{
+    int bytes = 0;
+
+    return ioctl(PQsocket(t->conn), FIONREAD, &bytes) == 0 && bytes > 0;
+}
+
+static int hear(struct table *t, struct relay_core *c, int64_t now, struct err *err)
+{
+    int rc;
+
+    do {
+        if (PQconsumeInput(t->conn) != 1)
+            return pg_err(t->conn, NULL, err, "hearing from Postgres");
+        rc = relay_table_take_answer(t, c, now, err);
+    } while (rc == 0 && t->busy && more_to_hear(t));
+    return rc;
+}
+
 static int table_answer(struct relay_source *s, struct relay_core *c, int64_t now, struct err *err)
 {
     struct table *t = table_of(s);
@@ -212,12 +234,22 @@ static int table_answer(struct relay_source *s, struct relay_core *c, int64_t no
 
     if (t->wants_write && flush(t, err) < 0)
         return -1;
-    if (PQconsumeInput(t->conn) != 1)
-        return pg_err(t->conn, NULL, err, "hearing from Postgres");
-    rc = relay_table_take_answer(t, c, now, err);
+    rc = hear(t, c, now, err);
     if (rc == 0 && t->busy && clock_monotonic_ns() - t->sent_ns > ANSWER_LIMIT_NS)
         return err_set(err, ERR_TEMPORARY, "no answer from Postgres for 15 s");
+    t->rest_until = rc == 0 && t->busy && t->kind == RELAY_READ && t->full ? now + REST_NS : 0;
     return rc;
+}
+
+/*
+ * The server sends a page by 8 KiB at a time: while there is a backlog, to wake up for each of them costs more than to read them, and the
+ * page before is still being published.
+ */
+static int64_t table_rest(const struct relay_source *s, int64_t now)
+{
+    int64_t left = table_of_const(s)->rest_until - now;
+
+    return left > 0 ? left : 0;
 }
 
 static void table_record(const struct relay_source *s, const void *page, int row,
@@ -272,4 +304,5 @@ const struct relay_source_ops relay_table = {
     .free_page = table_free_page,
     .news = table_news,
     .identity = table_identity,
+    .rest = table_rest,
 };

@@ -18,7 +18,8 @@ struct table {
     bool busy, wants_write;
     int limit;  /* of that statement */
     bool sized; /* read the next page by its bytes: a row of unusual size was met */
-    int64_t sent_ns;
+    bool full;  /* so was the last page: there is a backlog */
+    int64_t sent_ns, rest_until;
     PGresult *result; /* the rows that it answers; NULL: none yet */
     char holder[160];
     char address[32];                /* ctid of the cursor row, see save_sql */

@@ -211,6 +211,7 @@ static int answer_page(struct table *t, struct relay_core *c, int64_t now, struc
     count = t->sized ? rows : small_rows(page->res);
     more = rows == t->limit || count < rows || (t->sized && cut_by_bytes(t, page->res, count));
     read_rows(t, page->res, count);
+    t->full = more;
     t->sized = t->sized ? !all_small(t, count) : count < rows;
     relay_core_page(c, now, page, t->rows, count, more);
     return 0;
