@@ -21,6 +21,7 @@
 --
 -- tandem.parked, besides what 0001 says:
 --   partition, "timestamp"   of the outbox row
+--   txid          of the outbox row; null: parked before this column was there, or an event without a row
 --   retry_at      not null: somebody asked (tandem-relay parked retry) that the relay publishes it again, which takes the row away.
 --                 Set for all rows of a key at once: they are published in the order of outbox_id
 -- Partial index on outbox_id: the relay asks every few seconds whether a row is to be published again; mostly there is none.
@@ -63,6 +64,7 @@ ALTER TABLE tandem.relay_cursor
     ADD COLUMN IF NOT EXISTS slot      text   NOT NULL DEFAULT '';
 
 ALTER TABLE tandem.parked
+    ADD COLUMN IF NOT EXISTS txid        xid8,
     ADD COLUMN IF NOT EXISTS partition   integer,
     ADD COLUMN IF NOT EXISTS "timestamp" timestamptz,
     ADD COLUMN IF NOT EXISTS retry_at    timestamptz;
@@ -99,6 +101,7 @@ BEGIN
     UPDATE tandem.relay_cursor SET epoch = epoch + 1, system_identifier = NULL, prev_snapshot = '3:3:', prev_floor = 0,
         cur_snapshot = NULL, cur_floor = 0, cur_ceiling = 0, last_id = 0,
         wal_lsn = NULL, txn_lsn = NULL, txn_index = 0, unparked = 0, authority = 'postgres';
+    UPDATE tandem.parked SET txid = NULL WHERE txid IS NOT NULL;
     UPDATE tandem.outbox SET txid = pg_current_xact_id();
     GET DIAGNOSTICS adopted = ROW_COUNT;
     RETURN adopted;

@@ -119,6 +119,7 @@ static int send_read_parked(struct table *t, const struct relay_action *a, struc
     add_number(&p, a->limit);
     add_number(&p, t->page_bytes);
     add_number(&p, t->opt->max_record_bytes);
+    add_text(&p, t->opt->delivery == DELIVERY_EXACTLY_ONCE ? "true" : "false");
     return send_prepared(t, "parked", &p, err);
 }
 

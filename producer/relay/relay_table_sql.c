@@ -196,9 +196,15 @@ const char relay_table_page_sql[] =
 
 const char relay_table_page_sized_sql[] = SIZED(ARMS, "$8", "$9");
 
+/*
+ * $4: only rows that the stored position has passed. A row that was parked for a Kafka transaction which then failed is read from the
+ * outbox once more, and parked again: published in between, it would be published twice.
+ */
 const char relay_table_parked_sql[] = SIZED(
     "SELECT outbox_id AS id, event_id, topic, key, type, source, content_type, payload, headers, traceparent,"
     " created_at, partition, \"timestamp\" FROM tandem.parked WHERE retry_at IS NOT NULL"
+    " AND (NOT $4::boolean OR txid IS NULL OR pg_visible_in_snapshot(txid,"
+    "  (SELECT prev_snapshot FROM tandem.relay_cursor WHERE shard = '0')))"
     " ORDER BY outbox_id LIMIT $1::int",
     "$2", "$3");
 

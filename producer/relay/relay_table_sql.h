@@ -13,8 +13,8 @@ extern const char relay_table_page_sql[];
  * All columns of enum page_column.
  */
 extern const char relay_table_page_sized_sql[];
-extern const char
-    relay_table_parked_sql[]; /* $1 rows, $2 bytes, $3 largest record. Columns as of the sized page */
+extern const char relay_table_parked_sql
+    []; /* $1 rows, $2 bytes, $3 largest record, $4 exactly-once. Columns as of the sized page */
 /* $1 holder, $2 lease, $3 source, $4 slot. Columns of enum acquire_column; no row: somebody else holds it. */
 extern const char relay_table_acquire_sql[];
 /* Parameters: enum save_parameter. One row, the cursor row's new address; none: the lease is not ours. */
