@@ -1,0 +1,320 @@
+/* Promises of exactly-once delivery in the relay's core, as a dialogue: facts in, actions out. */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "producer/relay/core/core.h"
+
+static struct relay_core *core;
+static int64_t now;
+static int page;
+static int xmax, rows_there; /* what a look sees */
+
+static struct snapshot snap(const char *text)
+{
+    struct snapshot s = {0};
+
+    assert_int_equal(snapshot_parse(text, strlen(text), &s, NULL), 0);
+    return s;
+}
+
+/* The next action, which must be of that kind; pages are freed on the way, purges have no meaning here. */
+static struct relay_action expect(enum relay_action_kind kind)
+{
+    struct relay_action a;
+
+    do
+        assert_true(relay_core_next(core, now, &a));
+    while (a.kind == RELAY_FREE_PAGE || a.kind == RELAY_PURGE);
+    assert_int_equal(a.kind, kind);
+    return a;
+}
+
+static void expect_nothing(void)
+{
+    struct relay_action a;
+
+    while (relay_core_next(core, now, &a))
+        assert_true(a.kind == RELAY_FREE_PAGE || a.kind == RELAY_PURGE);
+}
+
+/* Looks that find nothing new. */
+static void look_again(void)
+{
+    char text[32];
+
+    snprintf(text, sizeof(text), "%d:%d:", xmax, xmax);
+    struct look look = {snap(text), (uint64_t)xmax, rows_there, rows_there, 0};
+    relay_core_looked(core, now, &look);
+}
+
+/* Time passes until the core wants this; looks find nothing new, saves succeed. */
+static struct relay_action wait_for(enum relay_action_kind kind)
+{
+    for (int i = 0; i < 1000; i++) {
+        struct relay_action a;
+
+        if (!relay_core_next(core, now, &a)) {
+            now += relay_core_tick(core, now);
+            continue;
+        }
+        if (a.kind == kind)
+            return a;
+        if (a.kind == RELAY_LOOK)
+            look_again();
+        else if (a.kind == RELAY_SAVE)
+            relay_core_saved(core, now, true);
+        else
+            assert_true(a.kind == RELAY_FREE_PAGE || a.kind == RELAY_PURGE);
+    }
+    fail_msg("it never comes");
+    return (struct relay_action){0};
+}
+
+static void acquire(bool kafka_rules)
+{
+    struct relay_core_config cfg = relay_core_config_default();
+    struct position p = {.prev = snap("100:100:")};
+
+    cfg.exactly_once = true;
+    now = NS_PER_S;
+    xmax = kafka_rules ? 200 : 100;
+    rows_there = 0;
+    core = relay_core_new(&cfg, NULL);
+    assert_non_null(core);
+    relay_core_connected(core, now);
+    expect(RELAY_ACQUIRE);
+    relay_core_acquired(core, now, 1, &p, kafka_rules);
+    assert_int_equal(expect(RELAY_OPEN).authority_kafka, kafka_rules);
+    expect(RELAY_LOAD_KEYS);
+    relay_core_keys(core, now, NULL, 0, 0);
+    expect_nothing();
+}
+
+/* As a relay that goes on from a position in Kafka; the look is asked. */
+static void begin(void)
+{
+    struct position p = {.prev = snap("200:200:")};
+
+    acquire(true);
+    relay_core_opened(core, now, &p);
+    expect(RELAY_LOOK);
+}
+
+/* A look with `count` rows, ids from 1 on, all of one key. */
+static void give_rows(int count)
+{
+    struct relay_row rows[20];
+
+    xmax = 201;
+    rows_there = count;
+    look_again();
+    expect(RELAY_READ);
+    for (int i = 0; i < count; i++)
+        rows[i] =
+            (struct relay_row){.id = i + 1, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 100};
+    relay_core_page(core, now, &page, rows, count, false);
+}
+
+static uint64_t publish(int row)
+{
+    struct relay_action a = expect(RELAY_PUBLISH);
+
+    assert_int_equal(a.row, row);
+    return a.seq;
+}
+
+static void acked(uint64_t seq)
+{
+    relay_core_report(core, now, seq, RELAY_ACKED, PARK_REFUSED, NULL);
+}
+
+/* The save without which no look may leave for Kafka. */
+static struct relay_action flush(void)
+{
+    struct relay_action a = wait_for(RELAY_SAVE);
+
+    assert_true(a.flush);
+    return a;
+}
+
+static void nothing_is_published_before_the_position_in_kafka_counts(void **state)
+{
+    struct relay_action a;
+
+    (void)state;
+    acquire(false);
+    relay_core_opened(core, now, NULL);
+    a = expect(RELAY_SAVE);
+    assert_true(a.flush && !a.authority_kafka); /* it proves that the lease is still ours */
+    relay_core_saved(core, now, true);
+    assert_int_equal(expect(RELAY_COMMIT).position->prev.xmax, 100); /* as it was loaded */
+    expect(RELAY_LOOK);
+    give_rows(1);
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    a = expect(RELAY_SAVE);
+    assert_true(a.authority_kafka && a.flush);
+    expect_nothing();
+    relay_core_saved(core, now, true);
+    publish(0);
+    relay_core_free(core);
+}
+
+static void a_commit_waits_for_every_report_and_for_the_disk(void **state)
+{
+    uint64_t first, second;
+
+    (void)state;
+    begin();
+    give_rows(2);
+    first = publish(0);
+    second = publish(1);
+    acked(second);
+    flush();
+    relay_core_saved(core, now, true);
+    expect_nothing(); /* one row is not acknowledged */
+    acked(first);
+    assert_int_equal(expect(RELAY_COMMIT).position->prev.xmax, 201);
+    relay_core_free(core);
+}
+
+/* One row, published, acknowledged, and its COMMIT asked for. */
+static struct relay_action commit_one(void)
+{
+    begin();
+    give_rows(1);
+    acked(publish(0));
+    assert_int_equal(flush().position->prev.xmax, 200);
+    relay_core_saved(core, now, true);
+    return expect(RELAY_COMMIT);
+}
+
+static void saves_store_what_was_committed_and_not_what_was_acknowledged(void **state)
+{
+    struct relay_action a;
+
+    (void)state;
+    a = commit_one();
+    assert_int_equal(a.position->prev.xmax, 201);
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    a = wait_for(RELAY_SAVE);
+    assert_int_equal(a.position->prev.xmax, 201);
+    assert_true(a.authority_kafka);
+    relay_core_free(core);
+}
+
+static void abort_and_read_again(int count)
+{
+    expect(RELAY_ABORT);
+    relay_core_committed(core, now, RELAY_ABORTED);
+    xmax = 200;
+    wait_for(RELAY_LOOK);
+    give_rows(count);
+}
+
+static void an_aborted_transaction_is_published_again_from_what_was_committed(void **state)
+{
+    uint64_t first;
+
+    (void)state;
+    begin();
+    give_rows(2);
+    first = publish(0);
+    acked(publish(1));
+    relay_core_report(core, now, first, RELAY_FAILED, PARK_REFUSED, "timed out");
+    abort_and_read_again(2);
+    assert_int_equal(wait_for(RELAY_PUBLISH).row, 0);
+    publish(1);
+    relay_core_free(core);
+}
+
+static void a_row_that_spoilt_its_transaction_is_parked_without_being_published_again(void **state)
+{
+    struct relay_action a;
+    uint64_t second;
+
+    (void)state;
+    begin();
+    give_rows(3);
+    publish(0);
+    second = publish(1);
+    publish(2);
+    relay_core_report(core, now, second, RELAY_REFUSED, PARK_TOO_LARGE, "2 MB");
+    abort_and_read_again(3);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    a = flush();
+    assert_int_equal(a.park_count, 2);
+    assert_int_equal(a.parks[0].id, 2);
+    assert_int_equal(a.parks[0].reason, PARK_TOO_LARGE);
+    assert_int_equal(a.parks[1].reason, PARK_BEHIND); /* of the same key */
+    relay_core_saved(core, now, true);
+    assert_int_equal(expect(RELAY_COMMIT).position->prev.xmax, 201);
+    relay_core_free(core);
+}
+
+static void a_commit_of_unknown_end_is_settled_by_what_kafka_says(void **state)
+{
+    struct position p = {.prev = snap("201:201:")};
+
+    (void)state;
+    commit_one();
+    relay_core_producer_lost(core, now);
+    assert_true(wait_for(RELAY_OPEN).authority_kafka);
+    relay_core_opened(core, now, &p); /* it had been committed */
+    wait_for(RELAY_LOOK);
+    look_again();
+    expect_nothing(); /* not read, not published again */
+    relay_core_free(core);
+}
+
+static void a_stop_at_once_commits_no_row_that_its_position_does_not_cover(void **state)
+{
+    struct relay_action a;
+    bool stopped = false;
+
+    (void)state;
+    begin();
+    give_rows(2);
+    acked(publish(0));
+    publish(1);
+    relay_core_stop(core, now, true);
+    while (relay_core_next(core, now, &a)) {
+        assert_int_not_equal(a.kind, RELAY_COMMIT);
+        if (a.kind == RELAY_RELEASE) {
+            assert_int_equal(a.position->prev.xmax, 200);
+            relay_core_saved(core, now, true);
+        }
+        stopped = stopped || a.kind == RELAY_STOPPED;
+    }
+    assert_true(stopped);
+    relay_core_free(core);
+}
+
+static void a_fenced_relay_gives_the_lease_up(void **state)
+{
+    (void)state;
+    commit_one();
+    relay_core_committed(core, now, RELAY_COMMIT_FENCED);
+    wait_for(RELAY_ACQUIRE);
+    assert_int_equal(relay_core_counts(core).leases_lost, 1);
+    relay_core_free(core);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nothing_is_published_before_the_position_in_kafka_counts),
+        cmocka_unit_test(a_commit_waits_for_every_report_and_for_the_disk),
+        cmocka_unit_test(saves_store_what_was_committed_and_not_what_was_acknowledged),
+        cmocka_unit_test(an_aborted_transaction_is_published_again_from_what_was_committed),
+        cmocka_unit_test(a_row_that_spoilt_its_transaction_is_parked_without_being_published_again),
+        cmocka_unit_test(a_commit_of_unknown_end_is_settled_by_what_kafka_says),
+        cmocka_unit_test(a_stop_at_once_commits_no_row_that_its_position_does_not_cover),
+        cmocka_unit_test(a_fenced_relay_gives_the_lease_up),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
