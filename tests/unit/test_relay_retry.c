@@ -88,12 +88,42 @@ static void what_is_new_of_a_key_parks_behind_while_its_rows_are_published_again
     end();
 }
 
+/* Found by the simulator, seed 125629: the stream had filled the ledger when the row came. */
+static void the_stream_leaves_room_for_the_parked_row_that_is_being_read(void **state)
+{
+    struct relay_row parked = {.id = 5, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 10};
+    struct position p = {.prev = snap("100:100:"), .lsn = 1000};
+    struct relay_core_config cfg = relay_core_config_default();
+    struct relay_action a;
+    uint32_t came = 0;
+
+    (void)state;
+    cfg.kind = RELAY_KIND_MESSAGE;
+    cfg.window_messages = 6;
+    cfg.page_rows = 1;
+    begin_with(cfg);
+    take_lease_at(p, 1);
+    expect(RELAY_STREAM);
+    expect(RELAY_READ_PARKED); /* and no answer yet */
+    relay_core_stream_up(core, now, 1000);
+    for (; relay_core_stream_room(core) > 0; came++) {
+        stream_rows(200 + came, 2000 + 100 * came, 0, 10 + came, 1, 2050 + 100 * came);
+        while (next(&a))
+            assert_true(a.kind == RELAY_PUBLISH || a.kind == RELAY_STATUS || a.kind == RELAY_FREE_PAGE);
+    }
+    assert_int_equal(came, 7); /* of 8 */
+    relay_core_parked_page(core, now, rig_page(), &parked, 1);
+    assert_int_equal(relay_core_counts(core).held, 8);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_parked_row_that_is_published_again_is_deleted_by_the_save),
         cmocka_unit_test(a_parked_row_that_is_refused_again_stays_with_the_new_reason),
         cmocka_unit_test(what_is_new_of_a_key_parks_behind_while_its_rows_are_published_again),
+        cmocka_unit_test(the_stream_leaves_room_for_the_parked_row_that_is_being_read),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -237,6 +237,8 @@ int relay_core_stream_room(const struct relay_core *c)
 
     if (!stream_up(&c->stream) || c->draining || c->stream.waiting_count > 0 || c->page_count >= PAGES_AHEAD)
         return 0;
+    if (c->db == RELAY_READ_PARKED && room > 0)
+        room--; /* for the row that is being read */
     return room < (size_t)c->cfg.page_rows ? (int)room : c->cfg.page_rows;
 }
 
