@@ -21,7 +21,7 @@ def leave_the_group(started):
     """A killed member stays in its group until its session ends, and the next test would wait for that."""
     yield
     for process in started:
-        process.stop()
+        assert process.stop() == 0, process.log_tail()
 
 
 @pytest.fixture
