@@ -17,7 +17,7 @@ struct relay_core_config relay_core_config_default(void)
         .window_bytes = INT64_C(32) << 20,
         .page_rows = 1000,
         .lease_ttl_ns = NS_PER_S,
-        .standby_poll_ns = 200 * NS_PER_MS,
+        .standby_poll_ns = 100 * NS_PER_MS,
         .poll_busy_ns = 2 * NS_PER_MS,
         .poll_idle_ns = 150 * NS_PER_MS,
         .save_ns = 50 * NS_PER_MS,
