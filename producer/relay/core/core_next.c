@@ -241,8 +241,8 @@ static bool park_condemned(struct relay_core *c, struct ledger_entry *e)
 
     if (!it)
         return false;
-    it->parked = true;
     core_park(c, e, it->reason, it->detail);
+    core_transact_condemned_parked(c, it);
     return true;
 }
 

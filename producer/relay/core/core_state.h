@@ -194,7 +194,8 @@ struct core_refusal {
 /* A row that was handed to Kafka did not get there. */
 void core_transact_spoilt(struct relay_core *c, int64_t now, int64_t id, const struct core_refusal *why);
 struct condemned *core_transact_condemned(struct relay_core *c, int64_t id); /* NULL: it is not */
-bool core_transact_open(const struct relay_core *c);                         /* rows may be read */
+void core_transact_condemned_parked(struct relay_core *c, struct condemned *it);
+bool core_transact_open(const struct relay_core *c); /* rows may be read */
 bool core_transact_may_look(const struct relay_core *c);
 bool core_transact_takes_rows(const struct relay_core *c);
 bool core_transact_quiet(const struct relay_core *c);   /* nothing is left to be committed */

@@ -11,14 +11,16 @@
 /*
  * A row that Kafka refused has spoilt its transaction. When the transaction has been aborted the rows before it are published again, and
  * this one is parked without being handed to Kafka.
+ *
+ * With no place left another one is forgotten for it, and transactions end behind the first of them that is parked. What spoils such a
+ * transaction lies before all of them and is remembered next, so in the end the very first is.
  */
 static void condemn(struct transact *t, int64_t id, const struct core_refusal *why)
 {
-    struct condemned *it;
+    struct condemned *it = &t->condemned[0];
 
-    if (t->condemned_count == CONDEMNED_MAX)
-        return; /* its turn comes when others are committed */
-    it = &t->condemned[t->condemned_count++];
+    if (t->condemned_count < CONDEMNED_MAX)
+        it = &t->condemned[t->condemned_count++];
     *it = (struct condemned){.id = id, .reason = why->reason};
     snprintf(it->detail, sizeof(it->detail), "%s", why->detail ? why->detail : "");
 }
@@ -31,6 +33,13 @@ struct condemned *core_transact_condemned(struct relay_core *c, int64_t id)
         if (t->condemned[k].id == id)
             return &t->condemned[k];
     return NULL;
+}
+
+void core_transact_condemned_parked(struct relay_core *c, struct condemned *it)
+{
+    it->parked = true;
+    if (c->transact.condemned_count == CONDEMNED_MAX)
+        c->transact.ending = true;
 }
 
 static void forgive_parked(struct transact *t)
