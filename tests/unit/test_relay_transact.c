@@ -255,6 +255,68 @@ static void a_row_that_spoilt_its_transaction_is_parked_without_being_published_
     relay_core_free(core);
 }
 
+#define POISON_ROWS 40 /* more than are remembered */
+
+static void give_poison(int64_t after_id)
+{
+    struct relay_row rows[POISON_ROWS];
+    int count = 0;
+
+    for (int64_t id = after_id + 1; id <= POISON_ROWS; id++)
+        rows[count++] = (struct relay_row){.id = id, .topic = SLICE_LIT("t"), .bytes = 100};
+    relay_core_page(core, now, &page, rows, count, false);
+}
+
+/* A broker that refuses every row, some time after it was handed over. true: all of them are settled for good. */
+static bool refuse_all(uint64_t *late)
+{
+    struct relay_action a;
+
+    if (!relay_core_next(core, now, &a)) {
+        uint64_t seq = *late;
+
+        *late = 0;
+        if (seq != 0)
+            relay_core_report(core, now, seq - 1, RELAY_REFUSED, PARK_TOO_LARGE, "no");
+        else
+            now += relay_core_tick(core, now);
+    } else if (a.kind == RELAY_PUBLISH) {
+        *late = a.seq + 1;
+    } else if (a.kind == RELAY_LOOK) {
+        look_again();
+    } else if (a.kind == RELAY_READ) {
+        give_poison(a.bounds.after_id);
+    } else if (a.kind == RELAY_SAVE) {
+        relay_core_saved(core, now, true);
+    } else if (a.kind == RELAY_LOAD_KEYS) {
+        relay_core_keys(core, now, NULL, 0, 0);
+    } else if (a.kind == RELAY_ABORT) {
+        relay_core_committed(core, now, RELAY_ABORTED);
+    } else if (a.kind == RELAY_COMMIT) {
+        bool all = a.position->prev.xmax == 201;
+
+        relay_core_committed(core, now, RELAY_COMMITTED);
+        return all;
+    }
+    return false;
+}
+
+static void more_poison_than_is_remembered_is_parked_in_smaller_transactions(void **state)
+{
+    uint64_t late = 0;
+    int steps = 0;
+
+    (void)state;
+    begin();
+    xmax = 201;
+    rows_there = POISON_ROWS;
+    look_again();
+    while (!refuse_all(&late))
+        assert_true(++steps < 20000);
+    assert_true(relay_core_counts(core).parked >= POISON_ROWS);
+    relay_core_free(core);
+}
+
 static void a_commit_of_unknown_end_is_settled_by_what_kafka_says(void **state)
 {
     struct position p = {.prev = snap("201:201:")};
@@ -311,6 +373,7 @@ int main(void)
         cmocka_unit_test(saves_store_what_was_committed_and_not_what_was_acknowledged),
         cmocka_unit_test(an_aborted_transaction_is_published_again_from_what_was_committed),
         cmocka_unit_test(a_row_that_spoilt_its_transaction_is_parked_without_being_published_again),
+        cmocka_unit_test(more_poison_than_is_remembered_is_parked_in_smaller_transactions),
         cmocka_unit_test(a_commit_of_unknown_end_is_settled_by_what_kafka_says),
         cmocka_unit_test(a_stop_at_once_commits_no_row_that_its_position_does_not_cover),
         cmocka_unit_test(a_fenced_relay_gives_the_lease_up),
