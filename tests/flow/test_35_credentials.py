@@ -239,6 +239,20 @@ def test_a_failing_token_server_is_an_outage_and_no_attempt(orders, worker, open
     assert topics.read(DLQ) == []
 
 
+def test_the_token_server_may_have_another_authority_than_the_api(orders, worker, opened, rig_dir, authority, secret, wait_until):
+    other = Authority(rig_dir, "of-tokens")
+    world = Bearer(opened, authority, secret)
+    tokens = opened(TokenServer(other.server_context(), world.client))
+    world.tokens = tokens
+    options = {**world.options, "oauth_token_url": tokens.url}
+    program = worker("inventory", **options)
+    orders.place("o-1")
+    wait_until(lambda: "unable to get local issuer certificate" in why_not(program), message="it is not trusted")
+    assert tokens.asked == [] and program.stop() == 0
+    program = worker("inventory", oauth_ca_file=other.file, **options)
+    wait_until(lambda: delivered(program) == 1, message="it is delivered")
+
+
 def test_a_slow_token_server_delays_and_is_asked_once(orders, worker, opened, authority, secret, wait_until):
     world = Bearer(opened, authority, secret)
     release = threading.Event()
