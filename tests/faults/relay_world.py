@@ -41,7 +41,8 @@ class World:
 
     def set_up(self):
         """Publication and slot, as a person does it before the first start."""
-        flags = as_flags({"database_url": self.database.url, "source": self.case.source, "slot": self.slot})
+        flags = as_flags({name: value for name, value in {"database_url": self.database.url, **self.options}.items()
+                          if name in ("database_url", "source", "slot", "failover_slot")})
         subprocess.run([binary("tandem-relay"), "setup", *flags], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
     @property

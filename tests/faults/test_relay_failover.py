@@ -65,5 +65,7 @@ def test_a_failover_of_postgres_loses_nothing(case, own_postgres, topics, relay)
             truth = follower.has_all(writers)
         made = sum(one.metric("tandem_relay_slots_made_total") for one in world.relays)
         world.stop_all()
-    assert made == (0 if not world.streams else 1 if kept else 2)
-    print(f"{sum(truth.values())} events, {verdict(topics, truth, world.exactly_once)} repeated")
+    assert made == (1 if world.streams and not kept else 0)  # beside the one of setup
+    if world.exactly_once:  # the position in Kafka may know transactions that the standby never had: Postgres' own rules, loudly
+        assert any("its timeline changed" in one.log() for one in world.relays)
+    print(f"{sum(truth.values())} events, {verdict(topics, truth)} repeated")
