@@ -80,14 +80,21 @@ void parked_store(struct scene *sc, struct statement *st)
     parked_count_keys(sc);
 }
 
-/* Exactly-once stores a parked row before the position passes it; until then it may be read again, and is not asked for here. */
-int parked_next(const struct scene *sc)
+/* Exactly-once stores a parked row before the position passes it; until the stored position has, it may be read again. */
+static bool may_go(const struct scene *sc, const struct row *r, bool exactly_once)
+{
+    bool passed = sc->plan.kind == RELAY_KIND_MESSAGE
+                      ? audit_passed(sc, r)
+                      : db_txn_visible(&sc->db.cursor.position.prev, &sc->db.txns[r->txn]);
+    return r->park.parked && r->park.retry && (!exactly_once || passed);
+}
+
+int parked_next(const struct scene *sc, bool exactly_once)
 {
     int best = -1;
     for (int i = 0; i < sc->db.row_count; i++) {
         const struct row *r = &sc->db.rows[i];
-        if (r->park.parked && r->park.retry && audit_passed(sc, r) &&
-            (best < 0 || r->id < sc->db.rows[best].id))
+        if (may_go(sc, r, exactly_once) && (best < 0 || r->id < sc->db.rows[best].id))
             best = i;
     }
     return best;

@@ -218,7 +218,7 @@ static void execute_keys(struct scene *sc, struct statement *st)
 
 static void execute_read_parked(struct scene *sc, struct statement *st)
 {
-    int row = parked_next(sc);
+    int row = parked_next(sc, sc->doors[st->door].exactly_once);
     st->page = page_new(1);
     st->page->parked = true;
     if (row >= 0)

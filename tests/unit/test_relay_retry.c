@@ -117,6 +117,26 @@ static void the_stream_leaves_room_for_the_parked_row_that_is_being_read(void **
     end();
 }
 
+/* Found by the simulator, seed 327398: the time it was stopped for counted as the time that loading took. */
+static void a_relay_that_was_stopped_while_it_loaded_the_keys_asks_for_them_again_soon(void **state)
+{
+    struct position p = {.prev = snap("100:100:")};
+    uint64_t hash = keyset_hash(SLICE_LIT("t"), SLICE_LIT("k"));
+    int64_t woken;
+
+    (void)state;
+    begin_with(relay_core_config_default());
+    relay_core_connected(core, now);
+    expect(RELAY_ACQUIRE);
+    relay_core_acquired(core, now, 7, &p, false);
+    expect(RELAY_LOAD_KEYS);
+    woken = now += 600 * NS_PER_S;
+    relay_core_keys(core, now, &hash, 1, 0);
+    wait_for(RELAY_LOAD_KEYS);
+    assert_true(now - woken <= 30 * NS_PER_S);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -124,6 +144,7 @@ int main(void)
         cmocka_unit_test(a_parked_row_that_is_refused_again_stays_with_the_new_reason),
         cmocka_unit_test(what_is_new_of_a_key_parks_behind_while_its_rows_are_published_again),
         cmocka_unit_test(the_stream_leaves_room_for_the_parked_row_that_is_being_read),
+        cmocka_unit_test(a_relay_that_was_stopped_while_it_loaded_the_keys_asks_for_them_again_soon),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,6 +7,7 @@
 #define FAILED_PAUSE_NS (100 * NS_PER_MS) /* before what failed is published again */
 #define KEYS_NONE_NS (10 * NS_PER_S)      /* the same when none was parked */
 #define KEYS_SHARE 20 /* with very many of them: loading takes a twentieth of the time at most */
+#define KEYS_TOOK_MAX_NS (NS_PER_S + NS_PER_S / 2) /* a longer time was not spent loading */
 
 /* ---- birth ----------------------------------------------------------------------------------------------------- */
 
@@ -311,14 +312,21 @@ void relay_core_page(struct relay_core *c, int64_t now, void *page, const struct
     core_stream_ground(c, now);
 }
 
+/* Until the keys are asked for again; a process that was stopped meanwhile must not take that for a slow answer. */
+static int64_t keys_pause(const struct relay_core *c, int64_t took)
+{
+    int64_t pause = c->parked_known ? KEYS_RELOAD_NS : KEYS_NONE_NS;
+
+    took = took < KEYS_TOOK_MAX_NS ? took : KEYS_TOOK_MAX_NS;
+    return pause > KEYS_SHARE * took ? pause : KEYS_SHARE * took;
+}
+
 void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, size_t count, int64_t retries)
 {
     db_ended(c, RELAY_LOAD_KEYS);
     c->retry.left = retries;
     c->parked_known = count > 0;
-    c->keys_at = now + (c->parked_known ? KEYS_RELOAD_NS : KEYS_NONE_NS);
-    if (c->keys_at < now + KEYS_SHARE * (now - c->keys_asked_ns))
-        c->keys_at = now + KEYS_SHARE * (now - c->keys_asked_ns);
+    c->keys_at = now + keys_pause(c, now - c->keys_asked_ns);
     if (c->park_events != c->park_events_at_load)
         return; /* a row was parked meanwhile: this list is too old to replace ours */
     keyset_clear(&c->keys);
