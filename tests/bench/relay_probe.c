@@ -248,6 +248,13 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static double share_ms(const int64_t *sorted, int64_t count, int64_t percent)
+{
+    int64_t at = count * percent / 100;
+
+    return (double)sorted[at] / 1e6;
+}
+
 static void tell_latency(void)
 {
     int64_t warm = latency.count / 5,
@@ -262,8 +269,7 @@ static void tell_latency(void)
     qsort(ns, (size_t)n, sizeof(*ns), by_value);
     printf("{\"events\": %" PRId64
            ", \"p50_ms\": %.2f, \"p95_ms\": %.2f, \"p99_ms\": %.2f, \"max_ms\": %.2f}\n",
-           n, (double)ns[n / 2] / 1e6, (double)ns[n * 95 / 100] / 1e6, (double)ns[n * 99 / 100] / 1e6,
-           (double)ns[n - 1] / 1e6);
+           n, share_ms(ns, n, 50), share_ms(ns, n, 95), share_ms(ns, n, 99), (double)ns[n - 1] / 1e6);
 }
 
 /* latency URL BROKERS TOPIC PARTITIONS RATE SECONDS [read_committed]: from COMMIT's return to the record in a consumer's hands. */
