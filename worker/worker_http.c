@@ -12,7 +12,8 @@
 #include "worker/worker_http_transfer.h"
 #include "worker/worker_request.h"
 
-#define TROUBLE_AGAIN_NS (60 * NS_PER_S)
+#define TROUBLE_AGAIN_NS (60 * NS_PER_S) /* between two log lines of the same failure */
+#define TROUBLE_OTHER_NS NS_PER_S        /* of different ones */
 #define ANSWER_LOOK_BYTES_MAX                                                                                \
     16384 /* of an answer, looked at for secrets before a dead letter quotes 1 KiB of it */
 
@@ -249,7 +250,8 @@ static void http_trouble(struct worker_http *h, int64_t now, const char *text, b
     if (auth_redact(h->w->auth, (struct slice){text, strlen(text)}, false, &clean) == 0)
         snprintf(h->trouble, sizeof h->trouble, "%.*s", HTTP_TROUBLE_BYTES - 1, buf_str(&clean));
     buf_done(&clean);
-    if (!log || (strcmp(h->trouble, h->told) == 0 && now < h->told_at + TROUBLE_AGAIN_NS))
+    bool same = strcmp(h->trouble, h->told) == 0; /* those of timeouts differ by a millisecond */
+    if (!log || (h->told_at && now < h->told_at + (same ? TROUBLE_AGAIN_NS : TROUBLE_OTHER_NS)))
         return;
     LOG_WARNING("the API could not be asked", LOG_STR("error", h->trouble));
     memcpy(h->told, h->trouble, sizeof h->told);
