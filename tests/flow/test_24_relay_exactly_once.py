@@ -5,6 +5,7 @@ import threading
 import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from stream_world import end_walsender, slot, streaming  # noqa: F401  pylint: disable=unused-import
 from topics import headers_of
 
 TOPIC = "tandem.orders"
@@ -27,13 +28,27 @@ def by_key(topics, topic=TOPIC):
     return found
 
 
+def ends(topics, isolation):
+    """{(topic, partition): offset behind the last record} for readers of that isolation level."""
+    consumer = Consumer({**topics.common, "group.id": "rig-reader", "isolation.level": isolation})
+    try:
+        return {(t, p): consumer.get_watermark_offsets(TopicPartition(t, p), timeout=30)[1]
+                for t in topics.names() for p in range(topics.partitions(t))}
+    finally:
+        consumer.close()
+
+
 @pytest.fixture
-def settled(database, wait_until):
-    """Waits until every committed row is before the position that Postgres has, which follows the one in Kafka."""
+def settled(database, topics, wait_until):
+    """
+    Waits until every committed row is before the position that Postgres has, which follows the one in Kafka, and no transaction is open:
+    a broker answers a commit before it has told the partitions.
+    """
     def wait(timeout=120):
         sql = """SELECT (SELECT count(*) FROM tandem.outbox o WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot))
                  FROM tandem.relay_cursor c"""
         wait_until(lambda: database.value(sql) == 0, timeout, "every row is before the cursor")
+        wait_until(lambda: ends(topics, "read_committed") == ends(topics, "read_uncommitted"), timeout, "no transaction is open")
     return wait
 
 
@@ -154,6 +169,28 @@ def test_kill_9_leaves_no_duplicate_and_no_hole(database, topics, kafka, postgre
             more(writers, wait_until, dice.randrange(50, 600))
             part.kill()
             part.start_again()
+            running.wait_ready()
+    finally:
+        writers.stop()
+    settled()
+    assert assert_each_once_in_order(database, topics) > 150
+
+
+@pytest.mark.parametrize("victim", ["relay", "kafka", "postgres", "walsender"])
+def test_the_same_with_rows_of_the_stream(
+        database, topics, kafka, postgres, slot, streaming, settled, wait_until, victim):  # noqa: F811  pylint: disable=redefined-outer-name
+    running = streaming(delivery="exactly-once")
+    part = {"relay": running, "kafka": kafka, "postgres": postgres}.get(victim)
+    dice = random.Random(25)
+    writers = Writers(database.url)
+    try:
+        for _ in range(3):
+            more(writers, wait_until, dice.randrange(50, 600))
+            if part:
+                part.kill()
+                part.start_again()
+            else:
+                end_walsender(database, slot)
             running.wait_ready()
     finally:
         writers.stop()
