@@ -33,10 +33,11 @@ def statement(file, name):
 
 # ---- pages -------------------------------------------------------------------------------------------------------------
 
-def test_rows_of_every_size_travel_whole_and_in_order(database, topics, relay, settled):
+@pytest.mark.parametrize("page_rows", [7, 20, 64])  # the batch's last page ends elsewhere each time
+def test_rows_of_every_size_travel_whole_and_in_order(database, topics, relay, settled, page_rows):
     """A page of usual rows ends before a large one, and large ones are read by their bytes: in whatever mixture they come."""
     chance = random.Random(7)
-    sizes = [chance.choice((0, 10, 600, 5000, 60_000, 300_000)) for _ in range(150)] + [10] * 30
+    sizes = [chance.choice((0, 10, 600, 5000, 60_000, 300_000)) for _ in range(150)] + [10] * 50 + [60_000, 10, 10]
     sent = [b"%d " % number + chance.randbytes(size) for number, size in enumerate(sizes)]
     with database.connect(autocommit=False) as connection:
         for number, payload in enumerate(sent):
@@ -44,7 +45,7 @@ def test_rows_of_every_size_travel_whole_and_in_order(database, topics, relay, s
             connection.execute(INSERT, (TOPIC, b"one-key", payload, headers))
             if number % 11 == 0:
                 connection.commit()
-    running = relay(window_bytes="1MiB", page_rows=20)
+    running = relay(window_bytes="1MiB", page_rows=page_rows)
     settled()
     assert [m.value() for m in topics.read(TOPIC)] == sent
     assert database.value("SELECT count(*) FROM tandem.parked") == 0
