@@ -54,7 +54,7 @@ def prepared_transaction(database):
     connection.execute(f"ROLLBACK PREPARED '{name}'")
 
 
-@pytest.mark.parametrize("case", cases("table", "wal"), ids=case_id)
+@pytest.mark.parametrize("case", cases("table", "wal", deliveries=["at-least-once"]), ids=case_id)
 def test_the_outbox_stays_small_under_load_whoever_holds_a_snapshot_a_lock_or_a_transaction(case, postgres, database, topics, relay):
     world = World(case, database, relay, retention="0s", rotate_rows=ROTATE_ROWS)
     working, _ = world.pair()
