@@ -153,6 +153,12 @@ static struct engine_config worker_engine_config(const struct worker *w)
     cfg.order = (enum engine_order)o->order;
     cfg.on_dead_letter = (enum engine_on_dead_letter)o->on_dead_letter;
     cfg.in_flight_max = (int)o->in_flight_max;
+    cfg.adaptive = (enum engine_adaptive)o->adaptive;
+    cfg.in_flight_min = (int)o->in_flight_min;
+    cfg.rate_requests = o->rate_requests;
+    cfg.rate_bytes = o->rate_bytes;
+    cfg.retry_share = o->retry_share;
+    cfg.retry_min = (int)o->retry_min;
     cfg.window_events = (int)o->window_events;
     cfg.window_bytes = (int)o->window_bytes;
     cfg.total_bytes = (int)o->total_bytes;

@@ -91,6 +91,8 @@ static void stats_copy(struct stats *s, const struct engine_counts *n)
     stats_set(s, STAT_HELD, n->held);
     stats_set(s, STAT_HELD_BYTES, n->held_bytes);
     stats_set(s, STAT_IN_FLIGHT, n->in_flight);
+    stats_set(s, STAT_LIMIT, n->limit);
+    stats_set(s, STAT_OVER_BUDGET, n->over_budget);
     stats_set(s, STAT_BACKING_OFF, n->backing_off);
     stats_set(s, STAT_BURYING, n->burying);
     stats_set(s, STAT_PARKED_KEYS, n->parked_keys);

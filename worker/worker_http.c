@@ -311,6 +311,8 @@ static struct outcome exchange_outcome(struct exchange *x, CURLcode code)
     curl_easy_getinfo(x->transfer.easy, CURLINFO_RESPONSE_CODE, &status);
     out.status = (int)status;
     out.retry_after_ns = exchange_retry_after(x);
+    if (x->transfer.quota.has_remaining)
+        out.quota_wait_ns = quota_wait(&x->transfer.quota, clock_wall_ns());
     if (target->judge) {
         record_event(x->rec, &x->h->w->scratch);
         out.verdict = target->judge(&x->h->w->scratch, out.status,

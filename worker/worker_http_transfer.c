@@ -25,6 +25,8 @@ static size_t on_header(char *data, size_t size, size_t n, void *context)
     t->header_bytes += len;
     if (t->header_bytes > HTTP_HEADER_BYTES_MAX)
         return 0;
+    if (len > 0 && strchr("RrXx", data[0]))
+        quota_header(&t->quota, (struct slice){data, len});
     if (len >= sizeof name - 1 && strncasecmp(data, name, sizeof name - 1) == 0) {
         size_t room = len - (sizeof name - 1);
         if (room < sizeof t->retry_after) {
@@ -145,6 +147,7 @@ void transfer_begin(struct transfer *t)
     buf_reset(&t->body);
     t->header_bytes = 0;
     t->retry_after[0] = '\0';
+    t->quota = (struct quota){0};
     t->error[0] = '\0';
     t->refused[0] = '\0';
     if (t->to == TO_API && t->identity != auth->identity.generation)

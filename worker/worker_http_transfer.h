@@ -4,6 +4,7 @@
 #include <curl/curl.h>
 
 #include "common/buf.h"
+#include "worker/engine/quota.h"
 #include "worker/engine/verdict.h"
 #include "worker/worker.h"
 #include "worker/worker_address.h"
@@ -22,6 +23,7 @@ struct transfer {
     struct buf body; /* of the answer */
     size_t header_bytes;
     char retry_after[RETRY_AFTER_BYTES_MAX];
+    struct quota quota;
     char error[CURL_ERROR_SIZE];
     char refused[ADDRESS_TEXT_BYTES]; /* the last address that refuse_private kept us from */
     unsigned identity;                /* generation of the client certificate that easy has */

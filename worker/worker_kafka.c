@@ -71,6 +71,7 @@ void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, c
         .key = rec->key,
         .event_id = rec->event_id,
         .bytes = rec->bytes,
+        .request_bytes = rec->request.path.len + rec->request.headers.len + rec->request.body.len,
         .ref = rec,
         .poison = rec->poison,
         .poison_reason = rec->poison_reason,

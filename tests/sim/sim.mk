@@ -7,14 +7,15 @@ SEEDS     ?= 2000
 
 $(B)/bin/sim: $(call objs,$(SIM_ALL))
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^
+	$(CC) $(LDFLAGS) -o $@ $^ -lm
 $(call objs,$(SIM)): override CFLAGS += $(SIM_RELAY)
 
 sim: $(B)/bin/sim ## run SEEDS (2000) seeds of the simulated worlds against each core
 	$< --kept tests/sim/seeds.txt --seeds $(SEEDS)
 
 # A mutant is the simulator's own build of everything with one deliberate bug; each must be found within 1,000 seeds.
-MUTANTS_WORKER := COMMIT_TOO_FAR FORGET_LANE COUNT_WHILE_OPEN COMPLETE_BEFORE_BURIED
+MUTANTS_WORKER := COMMIT_TOO_FAR FORGET_LANE COUNT_WHILE_OPEN COMPLETE_BEFORE_BURIED \
+                    RETRY_AFTER_OF_ONE LIMIT_BELOW_FLOOR LIMIT_ABOVE_CAP IGNORE_BUDGET
 MUTANTS_RELAY  := $(if $(SIM_RELAY),CONFIRM_EARLY FORGET_EPOCH KEEPALIVE_OUTSTANDING RESUME_BY_LSN TRUST_LEASE_CLOCK \
                     COMMIT_BEFORE_PARK)
 MUTANTS        := $(MUTANTS_WORKER) $(MUTANTS_RELAY)
@@ -25,7 +26,7 @@ $(B)/sim/$(1)/%.o: %.c
 	$$(CC) $$(CFLAGS) $(SIM_RELAY) -DSIM_BUG_$(1) -c -o $$@ $$<
 $(B)/sim/mutant_$(1): $(patsubst %.c,$(B)/sim/$(1)/%.o,$(SIM_ALL))
 	@mkdir -p $$(@D)
-	$$(CC) $$(LDFLAGS) -o $$@ $$^
+	$$(CC) $$(LDFLAGS) -o $$@ $$^ -lm
 -include $(patsubst %.c,$(B)/sim/$(1)/%.d,$(SIM_ALL))
 endef
 $(foreach m,$(MUTANTS),$(eval $(call mutant,$(m))))

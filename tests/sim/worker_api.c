@@ -23,6 +23,15 @@ static void mail(struct world *w, struct request *r, enum happening_kind kind, i
            (struct happening){.kind = (int)kind, .node = r->node->index, .serial = r->life, .what = r});
 }
 
+/* Mostly honest; also none, nonsense, and a century. */
+static int64_t lying_wait(struct rng *rng)
+{
+    static const int64_t LIES[] = {-1, 0, 1, INT64_C(3200000000) * NS_PER_S};
+    if (rng_chance(rng, 0.15))
+        return LIES[rng_between(rng, 0, ARRAY_LEN(LIES) - 1)];
+    return rng_between(rng, 1, 4000) * MS;
+}
+
 static void answer_later(struct world *w, struct request *r, struct outcome answer)
 {
     r->answer = answer;
@@ -32,6 +41,10 @@ static void answer_later(struct world *w, struct request *r, struct outcome answ
     int64_t delay = world_delay(w, MS / 10, w->plan.latency_ns);
     if (world_strikes(w, FAULT_API_SLOW, 0.4))
         delay += rng_between(&w->fault_rng[FAULT_API_SLOW], 0, 1500 * MS);
+    if (world_has(w, FAULT_API_CROWDED) && r->node->in_flight > w->plan.crowd)
+        delay *= r->node->in_flight;
+    if (world_strikes(w, FAULT_API_QUOTA, 0.1))
+        r->answer.quota_wait_ns = lying_wait(&w->fault_rng[FAULT_API_QUOTA]);
     mail(w, r, HAPPEN_ANSWERED, delay);
 }
 
@@ -111,12 +124,15 @@ static bool answers_refusal(struct world *w, struct request *r)
     }
     if (world_strikes(w, FAULT_API_THROTTLE, 0.2)) {
         struct rng *rng = &w->fault_rng[FAULT_API_THROTTLE];
-        answer_later(
-            w, r,
-            (struct outcome){.transport = TRANSPORT_OK,
-                             .status = rng_chance(rng, 0.7) ? 429 : 503,
-                             .retry_after_ns = rng_between(rng, 0, 1) * rng_between(rng, 1, 4000) * MS,
-                             .sent = true});
+        answer_later(w, r,
+                     (struct outcome){.transport = TRANSPORT_OK,
+                                      .status = rng_chance(rng, 0.7) ? 429 : 503,
+                                      .retry_after_ns = rng_chance(rng, 0.5) ? lying_wait(rng) : 0,
+                                      .sent = true});
+        return true;
+    }
+    if (!w->calm && world_has(w, FAULT_API_CROWDED) && r->node->in_flight > 2 * w->plan.crowd) {
+        answer_status(w, r, rng_chance(&w->fault_rng[FAULT_API_CROWDED], 0.5) ? 429 : 503);
         return true;
     }
     if (world_strikes(w, FAULT_API_SHARE, 0.5)) {

@@ -21,6 +21,7 @@ void member_start(struct world *w, struct node *n)
     n->next_due = CLOCK_NEVER;
     n->successes = 0;
     n->throttled_until = 0;
+    n->sent_count = 0;
     sim_trace(w->sim, "n%d: starts, life %llu", n->index, (unsigned long long)n->life);
     group_join(w, n);
 }

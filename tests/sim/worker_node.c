@@ -61,6 +61,7 @@ void node_feed(struct world *w, struct node *n, struct stream *st, struct entry 
                                 .leader_epoch = en->epoch,
                                 .event_id = {held->id, strlen(held->id)},
                                 .bytes = held->bytes,
+                                .request_bytes = held->bytes,
                                 .ref = held,
                                 .skip = t->skip,
                                 .replay_count = en->replay_count};
@@ -241,12 +242,16 @@ static bool all_drained(const struct node *n)
 void node_turn(struct world *w, struct node *n)
 {
     struct action a;
-    int64_t wait = engine_tick(n->engine, w->sim->now);
-    for (int actions = 0; engine_next(n->engine, w->sim->now, &a); actions++) {
-        if (actions > 10000)
-            sim_broken(w->sim, "liveness", "n%d: actions without end", n->index);
-        act(w, n, &a);
-    }
+    int64_t wait;
+    int actions = 0, before;
+    do {
+        wait = engine_tick(n->engine, w->sim->now);
+        for (before = actions; engine_next(n->engine, w->sim->now, &a); actions++) {
+            if (actions > 10000)
+                sim_broken(w->sim, "liveness", "n%d: actions without end", n->index);
+            act(w, n, &a);
+        }
+    } while (actions > before);
     oracle_bounds(w, n);
     set_timer(w, n, wait);
     if ((n->state == NODE_REVOKING || n->state == NODE_STOPPING) && all_drained(n))

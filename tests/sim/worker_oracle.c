@@ -106,6 +106,7 @@ void oracle_sends(struct world *w, struct node *n, struct request *r)
     nobody_overtakes(w, n, r);
     earlier_are_done(w, n, r);
     outage_is_respected(w, n, r);
+    limits_sends(w, n, r);
     if (en->mark[n->index].life != n->life) {
         en->mark[n->index].life = n->life;
         en->mark[n->index].successes = n->successes;
@@ -169,6 +170,14 @@ static void failed(struct node *n, struct request *r, bool breaker_closed)
         en->mark[n->index].successes = n->successes;
 }
 
+static void asked_to_wait(const struct world *w, struct node *n, int64_t wait)
+{
+    if (wait > w->plan.cfg.retry_after_cap_ns)
+        wait = w->plan.cfg.retry_after_cap_ns;
+    if (n->throttled_until < w->sim->now + wait)
+        n->throttled_until = w->sim->now + wait;
+}
+
 void oracle_answered(struct world *w, struct node *n, struct request *r, bool breaker_closed)
 {
     if (r->success)
@@ -176,13 +185,10 @@ void oracle_answered(struct world *w, struct node *n, struct request *r, bool br
     else
         failed(n, r, breaker_closed);
     bool asked = r->answer.transport == TRANSPORT_OK && (r->answer.status == 429 || r->answer.status == 503);
-    if (asked && r->answer.retry_after_ns > 0) {
-        int64_t wait = r->answer.retry_after_ns;
-        if (wait > w->plan.cfg.retry_after_cap_ns)
-            wait = w->plan.cfg.retry_after_cap_ns;
-        if (n->throttled_until < w->sim->now + wait)
-            n->throttled_until = w->sim->now + wait;
-    }
+    if (asked && r->answer.retry_after_ns > 0)
+        asked_to_wait(w, n, r->answer.retry_after_ns);
+    if (r->answer.quota_wait_ns > 0)
+        asked_to_wait(w, n, r->answer.quota_wait_ns);
 }
 
 /* ---- dead letters ----------------------------------------------------------------------------------------------------- */
@@ -359,6 +365,7 @@ void oracle_bounds(struct world *w, struct node *n)
     const size_t event_max = 1500;
     size_t bytes = 0, one_fetch = event_max * (size_t)w->plan.fetch_max;
     int streams = 0;
+    limits_bounds(w, n);
     if (n->in_flight > cfg->in_flight_max)
         sim_broken(w->sim, "G6", "n%d: %d requests in flight", n->index, n->in_flight);
     for (size_t i = 0; i < ARRAY_LEN(n->streams); i++) {

@@ -29,6 +29,23 @@ static int at_most(int value, int limit)
     return value < limit ? value : limit;
 }
 
+static void plan_limits(struct world *w, struct engine_config *cfg)
+{
+    cfg->adaptive = (enum engine_adaptive)pick(w, ENGINE_ADAPTIVE_OFF, ENGINE_ADAPTIVE_ON);
+    cfg->in_flight_min = pick(w, 1, 4);
+    cfg->limit_window_ns = pick(w, 5, 100) * NS_PER_MS;
+    cfg->retry_min = 1000;
+    if (world_has(w, FAULT_SMALL_BUDGET)) {
+        cfg->retry_min = 1;
+        cfg->retry_share = (double)pick(w, 0, 30) / 100.0;
+    }
+    if (world_has(w, FAULT_SLOW_PACE)) {
+        cfg->rate_requests = rng_chance(&w->rng, 0.7) ? pick(w, 2, 100) : 0;
+        cfg->rate_bytes = rng_chance(&w->rng, 0.5) ? pick(w, 500, 50000) : 0;
+    }
+    w->plan.crowd = pick(w, 1, 4);
+}
+
 static void plan_engine(struct world *w, struct engine_config *cfg)
 {
     *cfg = engine_config_default();
@@ -53,6 +70,7 @@ static void plan_engine(struct world *w, struct engine_config *cfg)
     /* What waits for a parked place must not fill what all streams share, or the replay that would free one never comes in. */
     if (world_has(w, FAULT_FEW_PARKED))
         cfg->total_bytes = 1 << 20;
+    plan_limits(w, cfg);
     cfg->seed = rng_next(&w->rng);
     cfg->rules = w->plan.rules;
     cfg->rule_count = ARRAY_LEN(w->plan.rules);

@@ -5,6 +5,7 @@
  *   worker_world   runs it, calms it, ends it           worker_group   the group coordinator
  *   worker_api     the API, its moods and lies          worker_node    a process: carries out its engine's actions
  *   worker_oracle  knows the truth, checks G2 … G7      worker_member  a process: joins, is assigned, drains, dies
+ *   worker_limits  how much may be sent, and how often
  */
 #pragma once
 
@@ -19,7 +20,8 @@
 #define LOG_MAX 512
 #define HELD_MAX 256
 #define OUTAGES_MAX 4
-#define KINDS 2 /* enum stream_kind: source, replay */
+#define SENT_MAX 4096 /* requests of one process that the oracle remembers */
+#define KINDS 2       /* enum stream_kind: source, replay */
 
 /* X(id, "name as the trace and the options call it") */
 #define WORKER_FAULTS(X)                                                                                     \
@@ -46,7 +48,11 @@
     X(BAD_RECORDS, "bad-records")                                                                            \
     X(KEYLESS, "keyless")                                                                                    \
     X(FETCH_SLOW, "fetch-slow")                                                                              \
-    X(FEW_PARKED, "few-parked-keys")
+    X(FEW_PARKED, "few-parked-keys")                                                                         \
+    X(API_CROWDED, "api-slows-under-load")                                                                   \
+    X(API_QUOTA, "api-quota")                                                                                \
+    X(SLOW_PACE, "slow-pace")                                                                                \
+    X(SMALL_BUDGET, "small-retry-budget")
 enum fault {
 #define X(id, name) FAULT_##id,
     WORKER_FAULTS(X)
@@ -137,6 +143,13 @@ struct stream {
     int64_t completed_at; /* the oldest completion that no commit was asked for yet; 0: none */
 };
 
+/* A request that left, for what may leave within a time. */
+struct sent {
+    int64_t at;
+    size_t bytes;
+    bool again, probe;
+};
+
 enum node_state { NODE_DEAD, NODE_JOINING, NODE_RUNNING, NODE_REVOKING, NODE_STOPPING };
 
 struct node {
@@ -156,6 +169,8 @@ struct node {
     int in_flight;
     uint64_t successes; /* deliveries that its engine knows of */
     int64_t throttled_until;
+    struct sent sent[SENT_MAX]; /* a ring */
+    uint64_t sent_count;
     int64_t produced_until
         [2][PARTITIONS_MAX]; /* by kind of letter: its producer's last record there is stored then */
     bool static_member;
@@ -224,6 +239,7 @@ struct plan {
     struct outage outages[OUTAGES_MAX];
     int outage_count;
     int failing_key;
+    int crowd; /* more requests at once than this and the API slows down */
     bool compacted;
     struct verdict_rule rules[2];
 };
@@ -334,6 +350,10 @@ void api_answered(struct world *w, struct request *r);
 void api_timed_out(struct world *w, struct request *r);
 void api_node_died(struct world *w, struct node *n);
 void api_forget(struct world *w);
+
+/* ---- worker_limits: the oracle of pace, retry budget and the limit on requests at once ---- */
+void limits_sends(struct world *w, struct node *n, const struct request *r);
+void limits_bounds(struct world *w, const struct node *n);
 
 /* ---- worker_oracle ---- */
 void oracle_sends(struct world *w, struct node *n, struct request *r);

@@ -23,6 +23,20 @@ static enum breaker_result breaker_view(struct judgement j)
     return BREAKER_SERVED;
 }
 
+/* While the breaker is not closed, answers are of requests from before or of probes: they say nothing about how much is right. */
+static void tell_limiter(struct engine *e, const struct delivery *d, const struct outcome *out,
+                         struct judgement j)
+{
+    bool answered = out->transport == TRANSPORT_OK;
+
+    if (e->breaker.state != BREAKER_CLOSED)
+        return;
+    if (j.verdict == VERDICT_THROTTLE || (answered && (out->status == 429 || out->status == 503)))
+        limiter_refused(&e->limiter, e->now);
+    else if (answered && !j.systemic)
+        limiter_sample(&e->limiter, e->now, d->last_attempt_ns);
+}
+
 static void tell_breaker(struct engine *e, struct judgement j, bool probe)
 {
     enum breaker_result result = breaker_view(j);
@@ -35,18 +49,18 @@ static void tell_breaker(struct engine *e, struct judgement j, bool probe)
 }
 
 /* What the API asks for, cut to the cap; 0: nothing. */
-static int64_t asked_wait(const struct engine *e, const struct outcome *out)
+static int64_t cut_wait(const struct engine *e, int64_t asked_ns)
 {
-    if (out->retry_after_ns < 0)
+    if (asked_ns < 0)
         return 0;
-    return out->retry_after_ns < e->cfg.retry_after_cap_ns ? out->retry_after_ns : e->cfg.retry_after_cap_ns;
+    return asked_ns < e->cfg.retry_after_cap_ns ? asked_ns : e->cfg.retry_after_cap_ns;
 }
 
 /* The event's own backoff, or what the API asks for if that is longer. */
 static int64_t wait_after(struct engine *e, const struct outcome *out, int failures)
 {
     int64_t own = backoff_delay(&e->random, e->cfg.backoff_base_ns, e->cfg.backoff_cap_ns, failures);
-    int64_t asked = asked_wait(e, out);
+    int64_t asked = cut_wait(e, out->retry_after_ns);
     return own > asked ? own : asked;
 }
 
@@ -102,8 +116,9 @@ static enum step after_throttle(struct engine *e, struct delivery *d, const stru
 {
     e->counts.throttled++;
     d->wait_ns = wait_after(e, out, ++d->uncounted);
-    if (e->now + d->wait_ns > e->paused_until_ns)
-        e->paused_until_ns = e->now + d->wait_ns;
+#ifndef SIM_BUG_RETRY_AFTER_OF_ONE
+    dispatch_pause(e, d->wait_ns);
+#endif
     return STEP_BACKOFF;
 }
 
@@ -164,6 +179,8 @@ enum step answer_step(struct engine *e, struct delivery *d, const struct outcome
         offsets_mark_ambiguous(&d->stream->offsets, &d->entry);
         e->counts.ambiguous++;
     }
+    tell_limiter(e, d, out, j);
     tell_breaker(e, j, probe);
+    dispatch_pause(e, cut_wait(e, out->quota_wait_ns));
     return after_judgement(e, d, out, j, probe);
 }

@@ -53,7 +53,7 @@ static void set_step(struct engine *e, struct delivery *d, enum step step)
     enum step old = d->step;
 
     link_remove(&d->queue);
-    heap_remove(&e->ready, &d->ready);
+    dispatch_forget(e, d);
     timer_stop(e, &d->timer);
     if (old == STEP_BURYING && old != step)
         parking_unreserve(e, d);

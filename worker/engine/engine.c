@@ -12,6 +12,11 @@ struct engine_config engine_config_default(void)
         .order = ENGINE_ORDER_KEY,
         .on_dead_letter = ENGINE_PARK,
         .in_flight_max = 64,
+        .adaptive = ENGINE_ADAPTIVE_ON,
+        .in_flight_min = 4,
+        .limit_window_ns = 100 * NS_PER_MS,
+        .retry_share = 0.2,
+        .retry_min = 10,
         .window_events = 1000,
         .window_bytes = 32 << 20,
         .total_bytes = 128 << 20,
@@ -39,6 +44,9 @@ static int config_check(const struct engine_config *cfg, struct err *err)
         int64_t value;
     } bounds[] = {
         {"in_flight_max", cfg->in_flight_max},
+        {"in_flight_min", cfg->in_flight_min},
+        {"limit_window", cfg->limit_window_ns},
+        {"retry_min", cfg->retry_min},
         {"window_events", cfg->window_events},
         {"window_bytes", cfg->window_bytes},
         {"total_bytes", cfg->total_bytes},
@@ -69,6 +77,10 @@ static int config_check(const struct engine_config *cfg, struct err *err)
             err, ERR_PERMANENT,
             "breaker_share is %g and retry_age_max is %lld; neither may be below 0, the share not 0",
             cfg->breaker_share, (long long)cfg->retry_age_max_ns);
+    if (!(cfg->retry_share >= 0) || cfg->rate_requests < 0 || cfg->rate_bytes < 0)
+        return err_set(err, ERR_PERMANENT,
+                       "retry_share is %g, rate_requests %lld and rate_bytes %lld; none may be below 0",
+                       cfg->retry_share, (long long)cfg->rate_requests, (long long)cfg->rate_bytes);
     return 0;
 }
 
@@ -93,6 +105,9 @@ struct engine *engine_new(const struct engine_config *cfg, struct err *err)
     lanes_init(&e->lanes, delivery_lane_key);
     pool_init(&e->deliveries, sizeof(struct delivery));
     breaker_init(&e->breaker, &e->cfg, &e->random);
+    limiter_init(&e->limiter, cfg->in_flight_min, cfg->in_flight_max, cfg->limit_window_ns);
+    pace_init(&e->pace, cfg->rate_requests, cfg->rate_bytes);
+    budget_init(&e->budget, cfg->retry_share, cfg->retry_min);
     buf_init(&e->value, PARKED_VALUE_BYTES_MAX);
     return e;
 }
@@ -109,6 +124,7 @@ static void begin(struct engine *e, int64_t now)
         e->active_ns += now - since;
     e->now = now;
     breaker_tick(&e->breaker, now);
+    budget_tick(&e->budget, now);
 }
 
 void timer_set(struct engine *e, struct timer *timer, int64_t at_ns)
@@ -409,6 +425,7 @@ void engine_free(struct engine *e)
     lanes_done(&e->lanes);
     heap_done(&e->timers);
     heap_done(&e->ready);
+    heap_done(&e->ready_again);
     heap_done(&e->unsafe[STREAM_SOURCE]);
     heap_done(&e->unsafe[STREAM_REPLAY]);
     pool_done(&e->deliveries);
@@ -458,6 +475,8 @@ struct engine_counts engine_counts(const struct engine *e)
     counts.burying = e->in_step[STEP_BURYING] + e->in_step[STEP_PARKING] + e->in_step[STEP_STALLED];
     counts.breaker = e->breaker.state;
     counts.breaker_opened = e->breaker.opened;
+    counts.limit = limiter_limit(&e->limiter);
+    counts.over_budget = dispatch_over_budget(e) ? (int64_t)e->ready_again.count : 0;
     counts.paused_until_ns = e->paused_until_ns > e->now ? e->paused_until_ns : 0;
     return counts;
 }

@@ -40,12 +40,21 @@ struct delivery;
 
 enum engine_order { ENGINE_ORDER_KEY, ENGINE_ORDER_PARTITION, ENGINE_ORDER_NONE };
 enum engine_on_dead_letter { ENGINE_PARK, ENGINE_CONTINUE };
+enum engine_adaptive { ENGINE_ADAPTIVE_OFF, ENGINE_ADAPTIVE_SHADOW, ENGINE_ADAPTIVE_ON };
 
 /* All times in ns. Every bound is > 0. engine_config_default gives the documented defaults. */
 struct engine_config {
     enum engine_order order;
     enum engine_on_dead_letter on_dead_letter;
     int in_flight_max; /* requests at once, the whole destination */
+    /* A limit below in_flight_max that follows the API's latency (limiter.h), not below in_flight_min; SHADOW: only told */
+    enum engine_adaptive adaptive;
+    int in_flight_min;
+    int64_t limit_window_ns;
+    int64_t rate_requests, rate_bytes; /* a second, the whole destination; 0: no ceiling */
+    /* repetitions: this share of all requests, and so many a second; the probes of the breaker always may (budget.h) */
+    double retry_share;
+    int retry_min;
     /* per stream: records taken in and not complete; intake pauses at either */
     int window_events, window_bytes;
     int total_bytes;  /* over all streams */
@@ -54,7 +63,7 @@ struct engine_config {
     int64_t retry_age_max_ns;
     /* full jitter: uniform in [0, min(cap, base * 2^(n-1))], floor 1 ms */
     int64_t backoff_base_ns, backoff_cap_ns;
-    int64_t retry_after_cap_ns; /* a longer Retry-After is cut to this */
+    int64_t retry_after_cap_ns; /* a longer wait that the API asks for is cut to this */
     int breaker_failures;       /* consecutive systemic failures that open the breaker */
     double breaker_share;       /* or this share of failures ... */
     int breaker_share_min;      /* ... among at least so many answers ... */
@@ -117,6 +126,7 @@ struct engine_record {
     struct slice key;      /* data NULL: no key: no order, never parked */
     struct slice event_id; /* ce_id (or the door's "topic/partition/offset" when it has none) */
     size_t bytes;          /* what it holds in memory */
+    size_t request_bytes;  /* about what its request sends: for rate_bytes */
     /* the door's own (rd_kafka_message_t *): comes back in RELEASE, exactly once */
     void *ref;
     /* not NULL: it can never be a request: dead-lettered in its key's turn with this reason's verdict */
@@ -138,7 +148,9 @@ struct outcome {
     enum transport transport; /* TRANSPORT_OK: status is valid */
     int status;               /* HTTP status */
     int64_t retry_after_ns;   /* -1: none; already a duration (backoff.h parses the header) */
-    bool sent;                /* the request may have reached the API (ambiguous when it then failed) */
+    /* > 0: the answer says that nothing is left of a quota for so long (quota.h), whatever its status */
+    int64_t quota_wait_ns;
+    bool sent; /* the request may have reached the API (ambiguous when it then failed) */
     /* -1: use the rules; otherwise the target has looked into the answer: enum verdict */
     int verdict;
 };
@@ -159,7 +171,8 @@ void engine_committed(struct engine *e, int64_t now, int stream, bool ok);
 
 /*
  * Let what is due become ready; returns ns until time alone makes something new due, CLOCK_NEVER when nothing is. Call it after the facts,
- * then engine_next until it is false, then sleep. now never goes back and is > 0.
+ * then engine_next until it is false; when that gave an action the same again (a request that went out moves when the next one may);
+ * then sleep. now never goes back and is > 0.
  */
 int64_t engine_tick(struct engine *e, int64_t now);
 
@@ -235,7 +248,9 @@ struct engine_counts {
     int64_t parked_full; /* records now that wait for room among parked_keys_max */
     int parked_keys, streams;
     enum breaker_state breaker;
-    int64_t paused_until_ns; /* the destination asked to wait (Retry-After); 0: no */
+    int64_t paused_until_ns; /* the destination asked to wait (Retry-After, RateLimit); 0: no */
+    int limit;               /* requests at once that the adaptive limit allows, or would in shadow mode */
+    int64_t over_budget;     /* repetitions that are due and wait for the retry budget */
 };
 struct engine_counts engine_counts(const struct engine *e);
 /* The lowest incomplete offset of a stream (what a COMMIT now would carry), -1 when nothing is known yet. */

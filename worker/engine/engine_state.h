@@ -7,13 +7,16 @@
 #include "common/buf.h"
 #include "common/clock.h"
 #include "worker/engine/breaker.h"
+#include "worker/engine/budget.h"
 #include "worker/engine/delivery.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/heap.h"
 #include "worker/engine/lanes.h"
+#include "worker/engine/limiter.h"
 #include "worker/engine/list.h"
 #include "worker/engine/memory.h"
 #include "worker/engine/offsets.h"
+#include "worker/engine/pace.h"
 #include "worker/engine/parked.h"
 
 /* One partition of the source or the replay topic. */
@@ -78,8 +81,13 @@ struct engine {
     struct lanes lanes;
     struct pool deliveries;
     struct breaker breaker;
+    struct limiter limiter;
+    struct pace pace;
+    struct budget budget;
 
-    struct heap timers, ready;
+    struct heap timers;
+    struct heap ready,
+        ready_again;          /* deliveries that are due: for their first request, and for a repetition */
     struct heap unsafe[2];    /* streams by kind: see uncommitted.c */
     struct list held_back[2]; /* deliveries that are ready, but wait for a commit, by queue link */
     struct list turns;        /* first in their lane, to be looked at, by queue link */
@@ -126,8 +134,13 @@ bool uncommitted_holds_back(struct engine *e, struct delivery *d);
 
 /* ---- dispatch.c: which request goes next ---- */
 void dispatch_ready(struct engine *e, struct delivery *d);
+void dispatch_forget(struct engine *e, struct delivery *d); /* no effect when it is not ready */
 struct delivery *dispatch_next(struct engine *e); /* NULL: none may go now; otherwise it is in flight */
 void dispatch_breaker_closed(struct engine *e);
+int dispatch_limit(const struct engine *e); /* requests at once */
+bool dispatch_over_budget(const struct engine *e);
+/* The API wants no request for so long; the longest wish counts. */
+void dispatch_pause(struct engine *e, int64_t wait_ns);
 int64_t dispatch_due(const struct engine *e); /* when time alone would let one go; CLOCK_NEVER */
 
 /* ---- answer.c: what the end of an attempt means for its event ---- */

@@ -55,7 +55,7 @@ bool uncommitted_holds_back(struct engine *e, struct delivery *d)
 
     if (!is_too_old(e, kind))
         return false;
-    heap_remove(&e->ready, &d->ready);
+    dispatch_forget(e, d);
     list_push(&e->held_back[kind], &d->queue);
     return true;
 }

@@ -1,0 +1,182 @@
+"""How much is sent: pauses that the API asks for, ceilings, the retry budget, and a limit that follows the API's latency."""
+import email.utils
+import http.server
+import itertools
+import threading
+import time
+
+import pytest
+from worker_world import Orders
+
+DLQ = "tandem.inventory.dlq"
+FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "breaker_open_cap": "200ms"}
+
+
+@pytest.fixture(autouse=True)
+def leave_the_group(started):
+    """A killed member stays in its group until its session ends, and the next test would wait for that."""
+    yield
+    for process in started:
+        if process.name.startswith(("inventory-", "crm-")) and not process.name.endswith("api"):
+            process.stop()
+
+
+@pytest.fixture
+def orders(topics):
+    return Orders(topics)
+
+
+class LimitedApi(http.server.ThreadingHTTPServer):
+    """Answers as `answer(number of the request)` says, (status, headers, seconds), and knows when each request came."""
+
+    daemon_threads = True
+    request_queue_size = 512
+
+    def __init__(self, answer):
+        self.answer, self.arrivals, self.ids = answer, [], []
+        self.under_way, self.most = 0, 0
+        self.lock = threading.Lock()
+        super().__init__(("127.0.0.1", 0), self.Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):  # noqa: N802
+            api = self.server
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            with api.lock:
+                api.arrivals.append(time.time())
+                api.ids.append(self.headers["Idempotency-Key"])
+                number = len(api.arrivals)
+                api.under_way += 1
+                api.most = max(api.most, api.under_way)
+            status, headers, seconds = api.answer(number)
+            time.sleep(seconds)
+            with api.lock:
+                api.under_way -= 1
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_PUT = do_DELETE = do_POST  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+
+@pytest.fixture
+def api_that():
+    apis = []
+
+    def start(answer):
+        apis.append(LimitedApi(answer))
+        return apis[-1]
+
+    yield start
+    for api in apis:
+        api.shutdown()
+        api.server_close()
+
+
+def delivered(program):
+    return program.metric("tandem_worker_delivered_total")
+
+
+def dead(program):
+    return program.metric("tandem_worker_dead_letters_total")
+
+
+@pytest.mark.parametrize("form", ["seconds", "date", "ratelimit-draft-8", "ratelimit-draft-7", "x-ratelimit", "x-ratelimit-epoch"])
+def test_nothing_is_sent_inside_a_window_that_one_answer_asked_for(orders, worker, api_that, wait_until, form):
+    """Events of other keys wait as well; the answer to one of them asks, by its status or on a success."""
+    window = {}
+
+    def answer(number):
+        if number != 5:
+            return 200, {}, 0
+        end = int(time.time()) + 3
+        window.update(start=time.time() + 0.2, end=end)
+        seconds = str(end - int(time.time()))
+        return {"seconds": (429, {"Retry-After": seconds}, 0),
+                "date": (503, {"Retry-After": email.utils.formatdate(end, usegmt=True)}, 0),
+                "ratelimit-draft-8": (200, {"RateLimit": f'"default";r=0;t={seconds}'}, 0),
+                "ratelimit-draft-7": (200, {"RateLimit": f"limit=5, remaining=0, reset={seconds}"}, 0),
+                "x-ratelimit": (429, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": seconds}, 0),
+                "x-ratelimit-epoch": (200, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(end)}, 0)}[form]
+
+    api = api_that(answer)
+    program = worker("inventory", url=api.url, in_flight_max=1, **FAST)
+    orders.place_many(20, keys=20)
+    wait_until(lambda: delivered(program) == 20, message="all delivered")
+    assert [a for a in api.arrivals if window["start"] < a < window["end"] - 0.02] == []
+    assert len([a for a in api.arrivals if a >= window["end"] - 0.02]) >= 15
+    assert dead(program) == 0
+
+
+def test_requests_a_second_stay_under_their_ceiling(orders, worker, api_that, wait_until):
+    api = api_that(lambda _: (200, {}, 0))
+    program = worker("inventory", url=api.url, rate_requests=40)
+    orders.place_many(140, keys=70)
+    wait_until(lambda: delivered(program) == 140, message="all delivered")
+    times = sorted(api.arrivals)
+    for first, last in zip(times, times[60:]):  # 60 more than the one: more than a second and a tenth's worth
+        assert last - first > 1.2
+
+
+def test_bytes_a_second_stay_under_their_ceiling(orders, worker, inventory_api, wait_until):
+    program = worker("inventory", rate_bytes=20000)
+    before = time.monotonic()
+    orders.place_many(300, keys=100)  # of more than 120 bytes each
+    wait_until(lambda: delivered(program) == 300, message="all delivered")
+    assert time.monotonic() - before > 300 * 120 / 20000 - 0.2
+
+
+def test_repetitions_stay_within_their_share_and_nothing_is_lost(orders, worker, api_that, wait_until, topics):
+    numbers = itertools.count()
+    api = api_that(lambda _: (500 if next(numbers) % 5 < 2 else 200, {}, 0))
+    program = worker("inventory", url=api.url, retry_min=1, attempts_max=60, breaker_share="100%", **FAST)
+    orders.place_many(400, keys=200)
+    wait_until(lambda: len(api.ids) > 60 and program.metric("tandem_worker_over_retry_budget_events") > 0,
+               message="repetitions wait for the budget")
+    wait_until(lambda: delivered(program) >= 60, message="some delivered")
+    with api.lock:
+        seen, times = list(api.ids), list(api.arrivals)
+    again = len(seen) - len(set(seen))
+    assert again <= 0.2 * len(seen) + 1 * (10 + times[-1] - times[0]) + 1
+    api.answer = lambda _: (200, {}, 0)
+    wait_until(lambda: delivered(program) == 400, timeout=120, message="all delivered in the end")
+    assert topics.read(DLQ) == []
+
+
+def test_an_api_that_slows_down_under_load_is_not_drowned(orders, worker, api_that, wait_until):
+    """Eight places: more requests at once take as much longer. in_flight_max alone would put 200 on it."""
+    api = api_that(lambda _: (200, {}, 0.03 * max(1, api.under_way / 8)))
+    program = worker("inventory", url=api.url, in_flight_max=200)
+    orders.place_many(3000, keys=1000)
+    wait_until(lambda: delivered(program) == 3000, timeout=120, message="all delivered")
+    assert api.most < 120
+    assert 4 <= program.metric("tandem_worker_in_flight_limit") < 120
+
+
+def test_in_shadow_mode_the_limit_is_only_told(orders, worker, api_that, wait_until):
+    api = api_that(lambda _: (429 if api.under_way > 30 else 200, {}, 0.05))
+    program = worker("inventory", url=api.url, in_flight_max=40, adaptive="shadow", **FAST)
+    orders.place_many(300, keys=300)
+    wait_until(lambda: delivered(program) == 300, message="all delivered")
+    assert api.most > 30
+    assert program.metric("tandem_worker_in_flight_limit") < 40
+
+
+def test_after_an_outage_the_api_is_met_with_few_requests_at_first(orders, worker, inventory_api, wait_until, topics):
+    inventory_api.fault("status", status=503)
+    program = worker("inventory", in_flight_max=200, **FAST)
+    orders.place_many(2000, keys=1000)
+    wait_until(lambda: program.metric("tandem_worker_breaker_probes_total") >= 3, message="the breaker probes")
+    assert program.metric("tandem_worker_in_flight_limit") < 40
+    inventory_api.heal()
+    wait_until(lambda: delivered(program) == 2000, message="all delivered")
+    assert topics.read(DLQ) == []

@@ -1,0 +1,76 @@
+/* The oracle of how much may be sent: requests at once, requests and bytes a second, repetitions among all requests. */
+#include "tests/sim/worker_world.h"
+
+#define MS NS_PER_MS
+#define EVENT_BYTES_MAX 1500
+
+static struct sent *sent_at(struct node *n, uint64_t number)
+{
+    return &n->sent[number % SENT_MAX];
+}
+
+/* ---- pace -------------------------------------------------------------------------------------------------------------- */
+
+/* Within any time no more than what that time brings, a tenth of a second's worth, and the one that is always let through. */
+static void pace_is_kept(struct world *w, struct node *n)
+{
+    const struct engine_config *cfg = &w->plan.cfg;
+    double requests = 0, bytes = 0;
+    for (uint64_t i = n->sent_count; i > 0 && n->sent_count - i < SENT_MAX; i--) {
+        const struct sent *s = sent_at(n, i - 1);
+        double seconds = (double)(w->sim->now - s->at) / (double)NS_PER_S + 0.1;
+        requests++;
+        bytes += (double)s->bytes;
+        if (seconds > 2)
+            return;
+        if (cfg->rate_requests > 0 && requests > seconds * (double)cfg->rate_requests + 1.01)
+            sim_broken(w->sim, "pace", "n%d: %g requests in %g s, at %lld a second", n->index, requests,
+                       seconds - 0.1, (long long)cfg->rate_requests);
+        if (cfg->rate_bytes > 0 && bytes > seconds * (double)cfg->rate_bytes + EVENT_BYTES_MAX + 10)
+            sim_broken(w->sim, "pace", "n%d: %g bytes in %g s, at %lld a second", n->index, bytes,
+                       seconds - 0.1, (long long)cfg->rate_bytes);
+    }
+}
+
+/* ---- repetitions --------------------------------------------------------------------------------------------------------- */
+
+/* The engine's window moves in steps: what it counts is between the last 9.9 and the last 10 seconds. */
+static void budget_is_kept(struct world *w, struct node *n)
+{
+    const struct engine_config *cfg = &w->plan.cfg;
+    const struct sent *last = sent_at(n, n->sent_count - 1);
+    int64_t all = 0, again = 0;
+    for (uint64_t i = n->sent_count; i > 0 && n->sent_count - i < SENT_MAX; i--) {
+        const struct sent *s = sent_at(n, i - 1);
+        int64_t age = w->sim->now - s->at;
+        all += age <= 10000 * MS;
+        again += s->again && age < 9900 * MS;
+    }
+    if (last->again && !last->probe &&
+        (double)again > cfg->retry_share * (double)all + (double)(10 * cfg->retry_min) + 0.01)
+        sim_broken(w->sim, "budget", "n%d: %lld repetitions among %lld requests", n->index, (long long)again,
+                   (long long)all);
+}
+
+void limits_sends(struct world *w, struct node *n, const struct request *r)
+{
+    bool probe = engine_counts(n->engine).breaker == BREAKER_HALF_OPEN;
+    *sent_at(n, n->sent_count++) = (struct sent){.at = w->sim->now,
+                                                 .bytes = r->truth->bytes,
+                                                 .again = delivery_view(r->d).attempt > 1,
+                                                 .probe = probe};
+    pace_is_kept(w, n);
+    budget_is_kept(w, n);
+}
+
+/* ---- requests at once ---------------------------------------------------------------------------------------------------- */
+
+void limits_bounds(struct world *w, const struct node *n)
+{
+    const struct engine_config *cfg = &w->plan.cfg;
+    int floor = cfg->in_flight_min < cfg->in_flight_max ? cfg->in_flight_min : cfg->in_flight_max;
+    int limit = engine_counts(n->engine).limit;
+    if (limit < floor || limit > cfg->in_flight_max)
+        sim_broken(w->sim, "G6", "n%d: the limit is %d, its floor %d and its cap %d", n->index, limit, floor,
+                   cfg->in_flight_max);
+}
