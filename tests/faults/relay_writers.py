@@ -12,6 +12,7 @@ SCHEMA = """CREATE TABLE public.aggregate (key text PRIMARY KEY, version int NOT
             CREATE TABLE public.elsewhere (n int)"""
 NEXT = "UPDATE public.aggregate SET version = version + %s WHERE key = %s RETURNING version"
 CALL = "SELECT tandem.outbox_{}(topic => %s, key => %s::text, type => 'order.changed', payload => %s::text)"
+SHAPES = ["one", "several", "one", "burst", "one", "undo", "one", "undo_a_part", "early_id", "late_commit"]
 COPY = "COPY tandem.outbox (topic, key, type, payload) FROM STDIN"
 
 
@@ -26,10 +27,11 @@ class Writers:
     Postgres itself knows the truth, also of a commit whose answer was lost. emit: for the source without a table.
     """
 
-    def __init__(self, url, rate=100, threads=4, keys=40, emit=False, seed=0):
+    def __init__(self, url, rate=100, threads=4, keys=40, emit=False, seed=0, shapes=SHAPES):
         self.url = url
         self.interval = threads / rate
         self.emit = emit
+        self.shapes = [getattr(self, shape) for shape in shapes]
         self.keys = [f"k{n:02}" for n in range(keys)]
         self.stopping = threading.Event()
         self.going = threading.Event()
@@ -77,13 +79,11 @@ class Writers:
 
     def _write(self, dice):
         connection = None
-        shapes = [self.one, self.one, self.several, self.one, self.burst, self.one, self.undo, self.undo_a_part, self.early_id,
-                  self.late_commit]
         while not self.stopping.wait(self.interval):  # the pace of the load, not a wait for something
             self._count("busy")
             try:
                 if self.going.is_set():
-                    connection = self._transaction(connection, dice.choice(shapes), dice)
+                    connection = self._transaction(connection, dice.choice(self.shapes), dice)
             except Exception as error:  # pylint: disable=broad-exception-caught
                 self.trouble.append(repr(error))
                 return

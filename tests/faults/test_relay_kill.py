@@ -13,6 +13,7 @@ from relay_writers import Writers
 
 KILLS = int(os.environ.get("KILLS") or 6)
 RATE = 100  # transactions a second, about 4 events each
+SLOW_RATE, SLOW_KILLS = 60, 4
 # What was published since the position was last stored: 50 ms apart, in a store that waits for no disk (200 ms, three times). A test
 # machine is slow and bursts are whole transactions, so this only separates "what was on its way" from "from the beginning".
 REPEATED_PER_KILL = 2000
@@ -67,3 +68,23 @@ def test_kill_9_of_any_part_loses_nothing_and_keeps_the_order(case, database, to
     print(f"{sum(truth.values())} events of {writers.transactions} transactions, {writers.failed} failed; {repeated} repeated")
     assert repeated <= len(order) * REPEATED_PER_KILL
     assert database.value("SELECT count(*) FROM tandem.parked") == 0
+
+
+@pytest.mark.parametrize("case", cases(), ids=case_id)
+def test_kill_9_of_a_relay_that_keeps_up_repeats_next_to_nothing(case, database, topics, relay):
+    """G5: what was on its way, and what was acknowledged since the position was stored, at most 100 ms. The bound leaves a second."""
+    world = World(case, database, relay)
+    running = world.start()
+    world.wait_streaming()
+    with Follower(topics) as follower, Writers(database.url, SLOW_RATE, emit=world.emit, shapes=["one"]) as writers:
+        for _ in range(SLOW_KILLS):
+            follower.more(100)
+            running.kill()
+            running.start_again()
+            world.wait_streaming()
+        writers.stop()
+        truth = follower.has_all(writers)
+    world.stop_all()
+    repeated = verdict(topics, truth, world.exactly_once)
+    print(f"{sum(truth.values())} events, {repeated} repeated")
+    assert repeated <= SLOW_KILLS * SLOW_RATE
