@@ -4,6 +4,7 @@ BENCH_ROWS_MAX=n (default 1,000,000): the largest backlog. BENCH_PARTS="drains f
 """
 import json
 import os
+import statistics
 import subprocess
 import threading
 import time
@@ -14,6 +15,7 @@ from stage import ROOT, metric, record, until
 
 ROWS = 300_000
 SESSIONS = 4
+PAIRS = 3
 WARM_UP = 3  # drains before those that count: a JVM that has just started pays two to three times as much for a record
 PROBE = os.path.join(ROOT, "build", "bench", "relay_probe")
 SOURCES = ("table", "wal")
@@ -136,11 +138,17 @@ def drains(stage):
         drain(stage, "table")
     producer = librdkafka_alone(stage)
     record("relay/limit-librdkafka", producer, "rows/s", rows=ROWS)
-    rate, m, read = drain(stage, "table", limit=read_alone)
+    rates, pairs = [], []
+    for _ in range(PAIRS):  # single drains vary; a pair shares what the machine does meanwhile
+        rate, m, read = drain(stage, "table", limit=read_alone)
+        once, m_once, _ = drain(stage, "table", options=("--delivery", "exactly-once"))
+        rates.append((rate, m, read))
+        pairs.append((once / rate, once, m_once))
+    rate, m, read = sorted(rates, key=lambda r: r[0])[PAIRS // 2]
     record("relay/limit-read-query", read, "rows/s", rows=ROWS)
     record("relay/drain-table", rate, "rows/s", ROWS, m, of_librdkafka=ratio(rate, producer), of_read_query=ratio(rate, read))
-    once, m, _ = drain(stage, "table", options=("--delivery", "exactly-once"))
-    record("relay/drain-table-exactly-once", once, "rows/s", ROWS, m, of_at_least_once=ratio(once, rate))
+    _, once, m = sorted(pairs, key=lambda r: r[0])[PAIRS // 2]
+    record("relay/drain-table-exactly-once", once, "rows/s", ROWS, m, of_at_least_once=round(statistics.median(p[0] for p in pairs), 2))
     for each in (1, 100):
         rate, m, peer = drain(stage, "wal", each, limit=recvlogical_alone)
         record(f"relay/limit-pg_recvlogical-{each}-a-transaction", peer, "rows/s", rows=ROWS)
