@@ -159,6 +159,7 @@ def follow(stage, each):
     """The stream alone: writers as fast as they can while the relay follows; the rate at which it received, and how far it was behind."""
     world = World(stage, "wal")
     relay = world.relay()
+    until(lambda: stage.ready(relay), "the relay")
     until(lambda: metric(relay.admin, "tandem_relay_streaming") == 1, "the stream")
     with Meter(relay=relay.pid, postgres=stage.pid_of("postgres"), kafka=stage.pid_of("kafka")) as m:
         start = time.monotonic()
