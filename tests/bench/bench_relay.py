@@ -190,12 +190,18 @@ def latency(stage, source, rate, options=(), seconds=15):
     record(name, done["p50_ms"], "ms", p95_ms=done["p95_ms"], p99_ms=done["p99_ms"], max_ms=done["max_ms"], relay_cpu_s=round(cpu, 2))
 
 
+def settle(relay, seconds=15):
+    """Until it has noticed that nothing comes any more: a stream is relied upon, and its lease left alone, after some seconds."""
+    time.sleep(seconds)  # a benchmark may wait by the clock
+    until(lambda: metric(relay.admin, "tandem_relay_outstanding") == 0, "the last acknowledgement")
+
+
 def idle(stage, source, seconds=15):
     world = World(stage, source)
     relay = world.relay()
     fill(world.url, world.topic, 1000)
     until(lambda: stage.end_offsets(world.topic) >= 1000, "the rows before the rest")
-    time.sleep(3)  # until it has noticed that nothing comes any more; a benchmark may wait by the clock
+    settle(relay)
     queries = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
     before, cpu = value(world.url, queries), cpu_seconds(relay.pid)
     time.sleep(seconds)
