@@ -43,14 +43,30 @@ static void serve_links(struct httpd_response *res)
                          "<li><a href=\"/healthz\">/healthz</a><li><a href=\"/readyz\">/readyz</a></ul>\n");
 }
 
+static void serve_command(const struct admin_hooks *hooks, const struct httpd_request *req,
+                          struct httpd_response *res)
+{
+    if (httpd_header(req, "Origin")) {
+        res->status = 403;
+        buf_puts(&res->body, "commands are not taken from web pages\n");
+        return;
+    }
+    res->status = hooks->command(hooks->context, req->path, &res->body);
+}
+
 static void admin_handler(void *context, const struct httpd_request *req, struct httpd_response *res)
 {
     const struct admin_hooks *hooks = context;
 
+    if (hooks->command && strcmp(req->method, "POST") == 0) {
+        serve_command(hooks, req, res);
+        return;
+    }
     if (strcmp(req->method, "GET") != 0 && strcmp(req->method, "HEAD") != 0) {
         res->status = 405;
         snprintf(res->extra_name[0], sizeof(res->extra_name[0]), "Allow");
-        snprintf(res->extra_value[0], sizeof(res->extra_value[0]), "GET, HEAD");
+        snprintf(res->extra_value[0], sizeof(res->extra_value[0]),
+                 hooks->command ? "GET, HEAD, POST" : "GET, HEAD");
         return;
     }
     if (strcmp(req->path, "/metrics") == 0) {

@@ -46,7 +46,8 @@ const char *httpd_header(const struct httpd_request *req, const char *name); /* 
 const char *httpd_query(const struct httpd_request *req, const char *name);  /* decoded; NULL when missing */
 
 /*
- * The admin port: GET /metrics, /healthz (200 while the process runs its loop), /readyz (200 or 503 with one reason a line), / (links).
+ * The admin port: GET /metrics, /healthz (200 while the process runs its loop), /readyz (200 or 503 with one reason a line), / (links),
+ * and POST of the commands that the program has.
  * ready(context, why) returns true, or false after writing the reasons. alive(context) is false when the loop has not turned for 30 s.
  */
 struct stats;
@@ -56,6 +57,9 @@ struct admin_hooks {
     const struct stats *stats;
     /* more metric lines (per partition lag); may be NULL */
     void (*extra)(void *context, struct buf *metrics);
+    /* POST to any other path: carry it out, say in words what is so now, return the HTTP status; NULL: there are no commands.
+       Never asked for a request with an Origin header: a page in somebody's browser is no operator. */
+    int (*command)(void *context, const char *path, struct buf *answer);
     void *context;
 };
 /* Is `listen` an address or "off"? Errors of both name the option, admin_listen. */

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/stop.h"
 #include "common/version.h"
+#include "worker/worker_command.h"
 
 #define WORKER_LONGEST_SLEEP_NS (NS_PER_S / 4) /* metrics stay fresh */
 #define WORKER_DRAIN_SLACK_NS (10 * NS_PER_S)  /* beyond drain_timeout: the last commits */
@@ -106,8 +107,8 @@ static void worker_loop(struct worker *w)
         worker_bury_poll(w->bury, now);
         auth_tick(w->auth, now);
         worker_http_turn(w->http, now);
+        worker_admin_tick(w->admin, now); /* what the operator wants is acted on at once */
         int64_t next = worker_act(w, now);
-        worker_admin_tick(w->admin, now);
         if (drain_until != CLOCK_NEVER && worker_consume_idle(w->consume))
             return;
         /* The signal's descriptor stays readable after the first signal: then a short sleep looks for the second. */
@@ -171,6 +172,8 @@ static struct engine_config worker_engine_config(const struct worker *w)
     cfg.breaker_share = o->breaker_share;
     cfg.breaker_share_min = (int)o->breaker_share_min;
     cfg.breaker_window_ns = o->breaker_window;
+    cfg.breaker_slow_ns = o->breaker_slow;
+    cfg.breaker_slow_share = o->breaker_slow_share;
     cfg.breaker_open_ns = o->breaker_open;
     cfg.breaker_open_cap_ns = o->breaker_open_cap;
     cfg.commit_interval_ns = o->commit_interval;
@@ -303,14 +306,22 @@ static void worker_options_for(const struct target *target, struct option *table
     }
 }
 
-static const char help_tail[] =
-    "Topics: tandem.DESTINATION.dlq, .replay and .parked, each with as many partitions as the source topic.\n"
-    "\n"
-    "The first SIGTERM or SIGINT stops taking events, lets requests under way end and commits; the second "
-    "stops at once.\n"
-    "\n"
-    "Exit codes: 0 stopped after draining; 1 stopped at once; 100 wrong options or topics (do not restart);\n"
-    "111 the environment failed (restart).\n";
+static const char help_tail[] = "Commands, to the worker that runs with the same admin_listen:\n"
+#define X(id, path, prose) "  " path "  " prose "\n"
+    WORKER_COMMANDS(X)
+#undef X
+        "with a space for the slash, as in `breaker open`.\n"
+        "\n"
+        "Topics: tandem.DESTINATION.dlq, .replay and .parked, each with as many partitions as the source "
+        "topic.\n"
+        "\n"
+        "The first SIGTERM or SIGINT stops taking events, lets requests under way end and commits; the "
+        "second "
+        "stops at once.\n"
+        "\n"
+        "Exit codes: 0 stopped after draining; 1 stopped at once; 100 wrong options or topics (do not "
+        "restart);\n"
+        "111 the environment failed (restart).\n";
 
 static int worker_exit_code(const struct worker *w)
 {
@@ -322,17 +333,31 @@ static int worker_exit_code(const struct worker *w)
     return stop_state() == STOP_NOW ? 1 : 0;
 }
 
+/* A command for the worker that runs elsewhere. */
+static int worker_tell(struct worker *w, const char *const *words, size_t count)
+{
+    int command = worker_command_of(words, count);
+
+    if (command < 0)
+        return err_set(&w->failure, ERR_PERMANENT,
+                       "no command \"%s%s%s\": breaker open|close|auto, pause or resume", words[0],
+                       count > 1 ? " " : "", count > 1 ? words[1] : "");
+    return worker_http_command(w->opt.admin_listen, (enum worker_command)command, &w->failure);
+}
+
 int worker_main(const struct target *target, int argc, char **argv)
 {
     static struct worker worker; /* 10 KiB of scratch memory: not for the stack */
     static struct option table[ARRAY_LEN(option_table)];
     static char usage[64];
+    const char *words[COMMAND_WORDS_MAX + 1];
+    size_t word_count = 0;
     struct worker *w = &worker;
     enum options_result result;
     int code;
 
     worker_options_for(target, table);
-    snprintf(usage, sizeof usage, "%s [options]", target->program);
+    snprintf(usage, sizeof usage, "%s [options] [command]", target->program);
     const struct option_set set = {.program = target->program,
                                    .summary = target->summary,
                                    .usage = usage,
@@ -342,11 +367,12 @@ int worker_main(const struct target *target, int argc, char **argv)
                                    .kafka = true};
     w->target = target;
     log_init(target->program, LOG_INFO);
-    if (options_load(&set, argc, argv, &w->opt, &w->opt.kafka, NULL, NULL, 0, NULL, &result, &w->failure) <
-        0) {
+    if (options_load(&set, argc, argv, &w->opt, &w->opt.kafka, NULL, words, ARRAY_LEN(words), &word_count,
+                     &result, &w->failure) < 0 ||
+        (word_count > 0 && result == OPTIONS_RUN && worker_tell(w, words, word_count) < 0)) {
         fprintf(stderr, "%s: %s\n", target->program, w->failure.message);
         code = err_exit_code(&w->failure);
-    } else if (result == OPTIONS_EXIT) {
+    } else if (result == OPTIONS_EXIT || word_count > 0) {
         code = 0;
     } else {
         log_init(target->program, (enum log_level)w->opt.log_level);

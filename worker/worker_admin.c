@@ -7,10 +7,12 @@
 #include "common/clock.h"
 #include "common/httpd.h"
 #include "common/log.h"
+#include "worker/worker_command.h"
 
 #define ADMIN_REFRESH_NS (NS_PER_S / 4)
 #define ADMIN_TEXT_BYTES_MAX (1024 * 1024)
 #define ADMIN_STUCK_NS (30 * NS_PER_S)
+#define ADMIN_COMMAND_S 5 /* the loop turns at least each quarter of a second */
 
 struct worker_admin {
     struct worker *w;
@@ -22,6 +24,9 @@ struct worker_admin {
     pthread_mutex_t lock; /* guards the rest */
     bool ready;
     struct buf why, lag;
+    _Atomic int command; /* enum worker_command that the loop is to carry out, -1: none */
+    pthread_cond_t carried_out;
+    char state[128]; /* after it */
 };
 
 /* ---- the table ----------------------------------------------------------------------------------------------------------- */
@@ -97,6 +102,8 @@ static void stats_copy(struct stats *s, const struct engine_counts *n)
     stats_set(s, STAT_BURYING, n->burying);
     stats_set(s, STAT_PARKED_KEYS, n->parked_keys);
     stats_set(s, STAT_BREAKER, n->breaker);
+    stats_set(s, STAT_BREAKER_OVERRIDE, n->breaker_override);
+    stats_set(s, STAT_ON_HOLD, n->on_hold);
     stats_set(s, STAT_PARTITIONS, n->streams);
     for (size_t i = 0; i < REASON_COUNT; i++)
         stats_set(s, STAT_DEAD_LETTERS + i, n->dead_lettered_by[i]);
@@ -128,17 +135,44 @@ static void hook_extra(void *context, struct buf *metrics)
     pthread_mutex_unlock(&a->lock);
 }
 
+/* The engine belongs to the loop: hand the command over, wake the loop, wait for what it says. */
+static int hook_command(void *context, const char *path, struct buf *answer)
+{
+    struct worker_admin *a = context;
+    int command = worker_command_at(path), late = 0;
+    struct timespec until;
+
+    if (command < 0) {
+        (void)buf_puts(answer, "commands are breaker/open, breaker/close, breaker/auto, pause and resume\n");
+        return 404;
+    }
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += ADMIN_COMMAND_S;
+    pthread_mutex_lock(&a->lock);
+    atomic_store(&a->command, command);
+    worker_http_wake(a->w->http);
+    while (atomic_load(&a->command) >= 0 && late == 0)
+        late = pthread_cond_timedwait(&a->carried_out, &a->lock, &until);
+    bool done = atomic_load(&a->command) < 0;
+    atomic_store(&a->command, -1);
+    (void)buf_puts(answer, done ? a->state : "the worker is not running yet, or is stopping: try again\n");
+    pthread_mutex_unlock(&a->lock);
+    return done ? 200 : 503;
+}
+
 struct worker_admin *worker_admin_new(struct worker *w, struct err *err)
 {
     struct worker_admin *a = calloc(1, sizeof *a);
     ENSURE(a);
     a->w = w;
     pthread_mutex_init(&a->lock, NULL);
+    pthread_cond_init(&a->carried_out, NULL);
+    atomic_store(&a->command, -1);
     buf_init(&a->why, ADMIN_TEXT_BYTES_MAX);
     buf_init(&a->lag, ADMIN_TEXT_BYTES_MAX);
     atomic_store(&a->turned_ns, clock_monotonic_ns());
     worker_admin_say(a, "starting\n");
-    a->hooks = (struct admin_hooks){hook_ready, hook_alive, w->stats, hook_extra, a};
+    a->hooks = (struct admin_hooks){hook_ready, hook_alive, w->stats, hook_extra, hook_command, a};
     a->httpd = admin_start(w->opt.admin_listen, &a->hooks, err);
     if (a->httpd)
         LOG("admin port open", LOG_INT("port", httpd_port(a->httpd)));
@@ -154,6 +188,7 @@ void worker_admin_free(struct worker_admin *a)
         return;
     httpd_stop(a->httpd);
     pthread_mutex_destroy(&a->lock);
+    pthread_cond_destroy(&a->carried_out);
     buf_done(&a->why);
     buf_done(&a->lag);
     free(a);
@@ -184,6 +219,63 @@ static const char *breaker_name(enum breaker_state state)
     return "unknown";
 }
 
+static const char *override_text(enum breaker_override override)
+{
+    switch (override) {
+    case BREAKER_AUTO:
+        return "";
+    case BREAKER_KEPT_OPEN:
+        return ", kept open by the operator";
+    case BREAKER_KEPT_CLOSED:
+        return ", kept closed by the operator";
+    }
+    return "";
+}
+
+static void admin_carry_out(struct worker_admin *a, int64_t now, enum worker_command command)
+{
+    struct engine *e = a->w->engine;
+
+    switch (command) {
+    case COMMAND_BREAKER_OPEN:
+        engine_breaker(e, now, BREAKER_KEPT_OPEN);
+        break;
+    case COMMAND_BREAKER_CLOSE:
+        engine_breaker(e, now, BREAKER_KEPT_CLOSED);
+        break;
+    case COMMAND_BREAKER_AUTO:
+        engine_breaker(e, now, BREAKER_AUTO);
+        break;
+    case COMMAND_PAUSE:
+    case COMMAND_RESUME:
+        engine_hold(e, now, command == COMMAND_PAUSE);
+        break;
+    case COMMAND_COUNT:
+        break;
+    }
+}
+
+/* What the operator wants, between two turns of the engine. */
+static void admin_command(struct worker_admin *a, int64_t now)
+{
+    if (atomic_load_explicit(&a->command, memory_order_relaxed) < 0)
+        return;
+    pthread_mutex_lock(&a->lock);
+    int command = atomic_load(&a->command);
+    if (command >= 0) {
+        admin_carry_out(a, now, (enum worker_command)command);
+        struct engine_counts n = engine_counts(a->w->engine);
+        snprintf(a->state, sizeof a->state, "breaker %s%s; %s\n", breaker_name(n.breaker),
+                 override_text(n.breaker_override), n.on_hold ? "paused" : "not paused");
+        LOG("the operator's command is carried out",
+            LOG_STR("command", worker_command_path((enum worker_command)command)));
+        atomic_store(&a->command, -1);
+        a->refresh_at = 0;
+        pthread_cond_signal(&a->carried_out);
+    }
+    pthread_mutex_unlock(&a->lock);
+}
+
 /* An API that is away is no reason to take the worker out of service, but is worth saying. */
 static bool admin_look(struct worker_admin *a, const struct engine_counts *n, struct buf *why)
 {
@@ -193,8 +285,13 @@ static bool admin_look(struct worker_admin *a, const struct engine_counts *n, st
     if (unread)
         (void)buf_printf(why, "reading the parked keys of %d partitions\n", unread);
     if (n->breaker != BREAKER_CLOSED)
-        (void)buf_printf(why, "the API is not served: breaker %s; last failure: %s\n",
-                         breaker_name(n->breaker), worker_http_trouble(a->w->http));
+        (void)buf_printf(why, "the API is not served: breaker %s%s; last failure: %s\n",
+                         breaker_name(n->breaker), override_text(n->breaker_override),
+                         worker_http_trouble(a->w->http));
+    if (n->breaker == BREAKER_CLOSED && n->breaker_override == BREAKER_KEPT_CLOSED)
+        (void)buf_puts(why, "the breaker is kept closed by the operator\n");
+    if (n->on_hold)
+        (void)buf_puts(why, "the API is not served: paused by the operator\n");
     if (n->paused_until_ns)
         (void)buf_puts(why, "the API asked for a pause\n");
     return ready && !unread;
@@ -216,6 +313,7 @@ static void admin_log_breaker(struct worker_admin *a, const struct engine_counts
 void worker_admin_tick(struct worker_admin *a, int64_t now)
 {
     atomic_store_explicit(&a->turned_ns, now, memory_order_relaxed);
+    admin_command(a, now);
     if (now < a->refresh_at)
         return;
     a->refresh_at = now + ADMIN_REFRESH_NS;

@@ -22,6 +22,8 @@ void member_start(struct world *w, struct node *n)
     n->successes = 0;
     n->throttled_until = 0;
     n->sent_count = 0;
+    n->override = BREAKER_AUTO;
+    n->on_hold = false;
     sim_trace(w->sim, "n%d: starts, life %llu", n->index, (unsigned long long)n->life);
     group_join(w, n);
 }

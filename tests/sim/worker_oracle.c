@@ -63,6 +63,10 @@ static void outage_is_respected(struct world *w, const struct node *n, const str
     for (const struct request *o = n->requests; counts.breaker == BREAKER_HALF_OPEN && o != NULL; o = o->next)
         if (!o->dispatched_closed)
             sim_broken(w->sim, "G7", "n%d sends a second probe, %s", n->index, r->truth->id);
+    if (n->on_hold || n->override == BREAKER_KEPT_OPEN)
+        sim_broken(w->sim, "contract", "n%d sends %s though the operator said no", n->index, r->truth->id);
+    if (n->override == BREAKER_KEPT_CLOSED && counts.breaker != BREAKER_CLOSED)
+        sim_broken(w->sim, "contract", "n%d: the breaker that is to be kept closed is not", n->index);
     if (w->sim->now < n->throttled_until)
         sim_broken(w->sim, "G7", "n%d sends %s though the API asked to wait", n->index, r->truth->id);
 }

@@ -62,6 +62,10 @@ static void plan_engine(struct world *w, struct engine_config *cfg)
     cfg->backoff_cap_ns = pick(w, 200, 2000) * NS_PER_MS;
     cfg->retry_after_cap_ns = pick(w, 500, 5000) * NS_PER_MS;
     cfg->breaker_failures = pick(w, 2, 10);
+    if (rng_chance(&w->rng, 0.3)) {
+        cfg->breaker_slow_ns = pick(w, 20, 400) * NS_PER_MS;
+        cfg->breaker_share_min = pick(w, 3, 20);
+    }
     cfg->breaker_open_ns = pick(w, 50, 500) * NS_PER_MS;
     cfg->breaker_open_cap_ns = pick(w, 500, 3000) * NS_PER_MS;
     cfg->commit_interval_ns = pick(w, 5, 100) * NS_PER_MS;
@@ -158,7 +162,8 @@ static void plan_events(struct world *w)
 
 static void plan_faults(struct world *w)
 {
-    static const enum fault TIMED[] = {FAULT_KILL, FAULT_STOP, FAULT_STALL, FAULT_REBALANCE, FAULT_REPLAY};
+    static const enum fault TIMED[] = {FAULT_KILL,      FAULT_STOP,   FAULT_STALL,
+                                       FAULT_REBALANCE, FAULT_REPLAY, FAULT_OPERATOR};
     int64_t until = w->plan.calm_at - w->sim->now;
     for (size_t i = 0; i < ARRAY_LEN(TIMED); i++) {
         struct rng *rng = &w->fault_rng[TIMED[i]];

@@ -48,6 +48,8 @@ static void strike(struct world *w, enum fault f)
         member_stall(w, n);
     else if (f == FAULT_REBALANCE)
         group_rebalance(w);
+    else if (f == FAULT_OPERATOR)
+        operator_interferes(w, n);
     else if (f == FAULT_REPLAY)
         replay_some(w, rng_chance(rng, 0.5) ? 1.0 : 0.5);
 }
@@ -56,6 +58,7 @@ static void calm(struct world *w)
 {
     sim_trace(w->sim, "the world is calm from here on");
     w->calm = true;
+    operator_goes_home(w);
 }
 
 /* ---- handing out -------------------------------------------------------------------------------------------------------- */
@@ -131,6 +134,9 @@ static void happens_to_node(struct world *w, struct node *n, struct happening h)
         break;
     case HAPPEN_LETTER_ANSWERED:
         broker_letter_answered(w, h);
+        break;
+    case HAPPEN_OPERATOR_GONE:
+        operator_gone(w, n);
         break;
     case HAPPEN_COMMIT_ANSWERED:
         broker_commit_answered(w, h);

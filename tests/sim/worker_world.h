@@ -5,7 +5,7 @@
  *   worker_world   runs it, calms it, ends it           worker_group   the group coordinator
  *   worker_api     the API, its moods and lies          worker_node    a process: carries out its engine's actions
  *   worker_oracle  knows the truth, checks G2 … G7      worker_member  a process: joins, is assigned, drains, dies
- *   worker_limits  how much may be sent, and how often
+ *   worker_limits  how much may be sent, and how often  worker_operator  overrides the breaker, pauses the destination
  */
 #pragma once
 
@@ -52,7 +52,8 @@
     X(API_CROWDED, "api-slows-under-load")                                                                   \
     X(API_QUOTA, "api-quota")                                                                                \
     X(SLOW_PACE, "slow-pace")                                                                                \
-    X(SMALL_BUDGET, "small-retry-budget")
+    X(SMALL_BUDGET, "small-retry-budget")                                                                    \
+    X(OPERATOR, "operator")
 enum fault {
 #define X(id, name) FAULT_##id,
     WORKER_FAULTS(X)
@@ -171,6 +172,8 @@ struct node {
     int64_t throttled_until;
     struct sent sent[SENT_MAX]; /* a ring */
     uint64_t sent_count;
+    enum breaker_override override; /* what the operator said last */
+    bool on_hold;
     int64_t produced_until
         [2][PARTITIONS_MAX]; /* by kind of letter: its producer's last record there is stored then */
     bool static_member;
@@ -284,7 +287,8 @@ enum happening_kind {
     HAPPEN_LETTER_STORED,
     HAPPEN_LETTER_ANSWERED,
     HAPPEN_COMMIT_STORED,
-    HAPPEN_COMMIT_ANSWERED
+    HAPPEN_COMMIT_ANSWERED,
+    HAPPEN_OPERATOR_GONE
 };
 
 /* ---- worker_plan ---- */
@@ -350,6 +354,11 @@ void api_answered(struct world *w, struct request *r);
 void api_timed_out(struct world *w, struct request *r);
 void api_node_died(struct world *w, struct node *n);
 void api_forget(struct world *w);
+
+/* ---- worker_operator ---- */
+void operator_interferes(struct world *w, struct node *n);
+void operator_goes_home(struct world *w); /* everything will be automatic again */
+void operator_gone(struct world *w, struct node *n);
 
 /* ---- worker_limits: the oracle of pace, retry budget and the limit on requests at once ---- */
 void limits_sends(struct world *w, struct node *n, const struct request *r);

@@ -153,6 +153,80 @@ static void a_probe_without_an_answer_makes_room_for_another(void **state)
     assert_true(breaker_allows(&b));
 }
 
+static void slow_answers_open_it_by_their_share_and_a_slow_probe_does_not_close_it(void **state)
+{
+    (void)state;
+    struct engine_config cfg = config();
+    struct breaker b;
+
+    cfg.breaker_slow_share = 0.8;
+    breaker_init(&b, &cfg, &random_state);
+    for (int i = 0; i < 3; i++)
+        breaker_report(&b, now, BREAKER_SERVED, false);
+    for (int i = 0; i < 11; i++)
+        breaker_report(&b, now, BREAKER_SLOW, false);
+    assert_int_equal(b.state, BREAKER_CLOSED); /* 11 of 14 */
+    breaker_report(&b, now, BREAKER_SLOW, false);
+    assert_int_equal(b.state, BREAKER_OPEN); /* 12 of 15 */
+    assert_false(probe(&b, BREAKER_SLOW));
+    assert_int_equal(b.state, BREAKER_OPEN);
+    assert_true(probe(&b, BREAKER_SERVED));
+}
+
+static void kept_open_it_does_not_even_probe_until_it_is_automatic_again(void **state)
+{
+    (void)state;
+    struct engine_config cfg = config();
+    struct breaker b;
+
+    breaker_init(&b, &cfg, &random_state);
+    assert_false(breaker_command(&b, now, BREAKER_KEPT_OPEN));
+    now += 3600 * NS_PER_S;
+    breaker_tick(&b, now);
+    assert_int_equal(b.state, BREAKER_OPEN);
+    assert_false(breaker_report(&b, now, BREAKER_SERVED, false)); /* of before */
+    assert_false(breaker_allows(&b));
+    assert_false(breaker_command(&b, now, BREAKER_AUTO));
+    assert_true(probe(&b, BREAKER_SERVED));
+    assert_int_equal(b.state, BREAKER_CLOSED);
+}
+
+static void kept_closed_nothing_opens_it(void **state)
+{
+    (void)state;
+    struct engine_config cfg = config();
+    struct breaker b;
+
+    breaker_init(&b, &cfg, &random_state);
+    fail_times(&b, 3);
+    assert_int_equal(b.state, BREAKER_OPEN);
+    assert_true(breaker_command(&b, now, BREAKER_KEPT_CLOSED));
+    fail_times(&b, 100);
+    breaker_report(&b, now, BREAKER_REFUSED, false);
+    assert_int_equal(b.state, BREAKER_CLOSED);
+    assert_false(breaker_command(&b, now, BREAKER_AUTO));
+    fail_times(&b, 1);
+    assert_int_equal(b.state, BREAKER_OPEN);
+}
+
+static void a_probe_that_is_out_when_the_operator_keeps_it_open_changes_nothing(void **state)
+{
+    (void)state;
+    struct engine_config cfg = config();
+    struct breaker b;
+
+    breaker_init(&b, &cfg, &random_state);
+    fail_times(&b, 3);
+    now = b.until_ns;
+    breaker_tick(&b, now);
+    breaker_probe_sent(&b);
+    breaker_command(&b, now, BREAKER_KEPT_OPEN);
+    assert_false(breaker_report(&b, now, BREAKER_SERVED, true));
+    assert_int_equal(b.state, BREAKER_OPEN);
+    breaker_command(&b, now, BREAKER_AUTO);
+    assert_true(probe(&b, BREAKER_SERVED));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -162,6 +236,10 @@ int main(void)
         cmocka_unit_test(a_failed_probe_doubles_the_pause_up_to_the_cap_and_a_served_one_closes),
         cmocka_unit_test(late_answers_of_earlier_requests_do_not_move_an_open_breaker),
         cmocka_unit_test(a_probe_without_an_answer_makes_room_for_another),
+        cmocka_unit_test(slow_answers_open_it_by_their_share_and_a_slow_probe_does_not_close_it),
+        cmocka_unit_test(kept_open_it_does_not_even_probe_until_it_is_automatic_again),
+        cmocka_unit_test(kept_closed_nothing_opens_it),
+        cmocka_unit_test(a_probe_that_is_out_when_the_operator_keeps_it_open_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,12 +14,14 @@ static struct judgement judge(const struct engine *e, const struct outcome *out)
     return j;
 }
 
-static enum breaker_result breaker_view(struct judgement j)
+static enum breaker_result breaker_view(const struct engine *e, const struct delivery *d, struct judgement j)
 {
     if (j.verdict == VERDICT_AUTH)
         return BREAKER_REFUSED;
     if (j.systemic)
         return BREAKER_FAILED;
+    if (e->cfg.breaker_slow_ns > 0 && e->now - d->last_attempt_ns > e->cfg.breaker_slow_ns)
+        return BREAKER_SLOW;
     return BREAKER_SERVED;
 }
 
@@ -37,9 +39,9 @@ static void tell_limiter(struct engine *e, const struct delivery *d, const struc
         limiter_sample(&e->limiter, e->now, d->last_attempt_ns);
 }
 
-static void tell_breaker(struct engine *e, struct judgement j, bool probe)
+static void tell_breaker(struct engine *e, const struct delivery *d, struct judgement j, bool probe)
 {
-    enum breaker_result result = breaker_view(j);
+    enum breaker_result result = breaker_view(e, d, j);
 
     /* A 429 is from an API that works, which is all that a probe asks; otherwise it says nothing about failures. */
     if (j.verdict == VERDICT_THROTTLE && !j.systemic && !probe)
@@ -180,7 +182,7 @@ enum step answer_step(struct engine *e, struct delivery *d, const struct outcome
         e->counts.ambiguous++;
     }
     tell_limiter(e, d, out, j);
-    tell_breaker(e, j, probe);
+    tell_breaker(e, d, j, probe);
     dispatch_pause(e, cut_wait(e, out->quota_wait_ns));
     return after_judgement(e, d, out, j, probe);
 }

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "common/clock.h"
 #include "worker/engine/backoff.h"
 
 void breaker_init(struct breaker *b, const struct engine_config *cfg, uint64_t *random)
@@ -41,7 +42,7 @@ static void close_breaker(struct breaker *b)
     memset(b->slots, 0, sizeof(b->slots));
 }
 
-static void slot_count(struct breaker *b, int64_t now, bool failed)
+static void slot_count(struct breaker *b, int64_t now, enum breaker_result result)
 {
     int64_t width = b->cfg->breaker_window_ns / BREAKER_SLOTS + 1;
     int64_t number = now / width;
@@ -50,31 +51,38 @@ static void slot_count(struct breaker *b, int64_t now, bool failed)
     if (slot->number != number)
         *slot = (struct breaker_slot){.number = number};
     slot->answers++;
-    slot->failures += failed;
+    slot->failures += result == BREAKER_FAILED;
+    slot->slow += result == BREAKER_SLOW;
 }
 
 static bool share_is_over(const struct breaker *b, int64_t now)
 {
     int64_t number = now / (b->cfg->breaker_window_ns / BREAKER_SLOTS + 1);
-    int answers = 0, failures = 0;
+    int answers = 0, failures = 0, slow = 0;
 
     for (size_t i = 0; i < BREAKER_SLOTS; i++) {
         if (b->slots[i].number > number - BREAKER_SLOTS) {
             answers += b->slots[i].answers;
             failures += b->slots[i].failures;
+            slow += b->slots[i].slow;
         }
     }
-    return answers >= b->cfg->breaker_share_min && failures >= b->cfg->breaker_share * answers;
+    /* What failed was slow as well, or will be: both shares are of the same trouble. */
+    return answers >= b->cfg->breaker_share_min &&
+           (failures >= b->cfg->breaker_share * answers ||
+            (slow > 0 && slow + failures >= b->cfg->breaker_slow_share * answers));
 }
 
 static void report_closed(struct breaker *b, int64_t now, enum breaker_result result)
 {
-    bool failed = result == BREAKER_FAILED;
+    bool bad = result == BREAKER_FAILED || result == BREAKER_SLOW;
 
-    b->consecutive = failed ? b->consecutive + 1 : 0;
-    slot_count(b, now, failed);
+    b->consecutive = result == BREAKER_FAILED ? b->consecutive + 1 : 0;
+    slot_count(b, now, result);
+    if (b->override == BREAKER_KEPT_CLOSED)
+        return;
     if (result == BREAKER_REFUSED ||
-        (failed && (b->consecutive >= b->cfg->breaker_failures || share_is_over(b, now)))) {
+        (bad && (b->consecutive >= b->cfg->breaker_failures || share_is_over(b, now)))) {
         b->opened++;
         open_breaker(b, now);
     }
@@ -90,13 +98,32 @@ bool breaker_report(struct breaker *b, int64_t now, enum breaker_result result, 
         report_closed(b, now, result);
         return false;
     }
-    if (!probe)
+    if (!probe || b->override == BREAKER_KEPT_OPEN)
         return false;
     if (result == BREAKER_SERVED) {
         close_breaker(b);
         return true;
     }
     open_breaker(b, now);
+    return false;
+}
+
+bool breaker_command(struct breaker *b, int64_t now, enum breaker_override override)
+{
+    bool was_closed = b->state == BREAKER_CLOSED, was_kept_open = b->override == BREAKER_KEPT_OPEN;
+
+    b->override = override;
+    if (override == BREAKER_KEPT_OPEN) {
+        b->opened += was_closed;
+        b->state = BREAKER_OPEN;
+        b->until_ns = CLOCK_NEVER;
+    } else if (override == BREAKER_KEPT_CLOSED) {
+        close_breaker(b);
+        return !was_closed;
+    } else if (was_kept_open) {
+        b->until_ns = now;
+        b->pause_ns = b->cfg->breaker_open_ns;
+    }
     return false;
 }
 

@@ -10,6 +10,7 @@
 
 enum breaker_result {
     BREAKER_SERVED,   /* the API answered as an API that works does, also with a 4xx about the event */
+    BREAKER_SLOW,     /* served, but later than breaker_slow */
     BREAKER_FAILED,   /* its trouble: 5xx, no connection, no answer */
     BREAKER_REFUSED,  /* credentials: opens at once */
     BREAKER_NO_ANSWER /* says nothing: cancelled, 429, never sent */
@@ -17,13 +18,14 @@ enum breaker_result {
 
 struct breaker_slot {
     int64_t number; /* of the window's tenth that the counts are of */
-    int answers, failures;
+    int answers, failures, slow;
 };
 
 struct breaker {
     const struct engine_config *cfg; /* borrowed */
     uint64_t *random;                /* borrowed: the engine's */
     enum breaker_state state;
+    enum breaker_override override;
     int consecutive;
     int64_t pause_ns; /* the next pause; doubles while probes fail */
     int64_t until_ns; /* OPEN: when a probe may go */
@@ -41,5 +43,10 @@ void breaker_probe_sent(struct breaker *b);
  * nothing new. Returns true when this closed the breaker.
  */
 bool breaker_report(struct breaker *b, int64_t now, enum breaker_result result, bool probe);
+/*
+ * The operator decides: OPEN, nothing goes, not even a probe; CLOSED, it never opens. AUTO after OPEN begins with a probe, at once. Returns
+ * true when this closed the breaker.
+ */
+bool breaker_command(struct breaker *b, int64_t now, enum breaker_override override);
 /* Open and its time is over: half-open. */
 void breaker_tick(struct breaker *b, int64_t now);

@@ -85,6 +85,8 @@ static int64_t closed_until(const struct engine *e)
 {
     int64_t due = e->paused_until_ns;
 
+    if (e->on_hold)
+        return CLOCK_NEVER;
     if (e->breaker.state == BREAKER_OPEN && e->breaker.until_ns > due)
         due = e->breaker.until_ns;
     return pace_due(&e->pace) > due ? pace_due(&e->pace) : due;

@@ -29,6 +29,7 @@ struct engine_config engine_config_default(void)
         .breaker_share = 0.5,
         .breaker_share_min = 20,
         .breaker_window_ns = 10 * NS_PER_S,
+        .breaker_slow_share = 0.8,
         .breaker_open_ns = NS_PER_S,
         .breaker_open_cap_ns = 30 * NS_PER_S,
         .commit_interval_ns = 100 * NS_PER_MS,
@@ -72,6 +73,11 @@ static int config_check(const struct engine_config *cfg, struct err *err)
     if (cfg->attempts_max > OFFSET_MAP_ATTEMPTS_MAX)
         return err_set(err, ERR_PERMANENT, "attempts_max is %d; it must be at most %d", cfg->attempts_max,
                        OFFSET_MAP_ATTEMPTS_MAX);
+    if (!(cfg->breaker_slow_share > 0) || cfg->breaker_slow_ns < 0)
+        return err_set(
+            err, ERR_PERMANENT,
+            "breaker_slow_share is %g and breaker_slow %lld; neither may be below 0, the share not 0",
+            cfg->breaker_slow_share, (long long)cfg->breaker_slow_ns);
     if (!(cfg->breaker_share > 0) || cfg->retry_age_max_ns < 0)
         return err_set(
             err, ERR_PERMANENT,
@@ -120,7 +126,7 @@ static void begin(struct engine *e, int64_t now)
     if (now <= e->now)
         return;
     int64_t since = e->paused_until_ns > e->now ? e->paused_until_ns : e->now;
-    if (e->breaker.state == BREAKER_CLOSED && now > since)
+    if (e->breaker.state == BREAKER_CLOSED && !e->on_hold && now > since)
         e->active_ns += now - since;
     e->now = now;
     breaker_tick(&e->breaker, now);
@@ -339,6 +345,22 @@ void engine_committed(struct engine *e, int64_t now, int stream, bool ok)
         stream_committed(e, s, ok);
 }
 
+/* ---- the operator --------------------------------------------------------------------------------------------------- */
+
+void engine_breaker(struct engine *e, int64_t now, enum breaker_override override)
+{
+    begin(e, now);
+    if (breaker_command(&e->breaker, e->now, override))
+        dispatch_breaker_closed(e);
+    breaker_tick(&e->breaker, e->now);
+}
+
+void engine_hold(struct engine *e, int64_t now, bool hold)
+{
+    begin(e, now);
+    e->on_hold = hold;
+}
+
 /* ---- actions -------------------------------------------------------------------------------------------------------- */
 
 static struct delivery *pop_delivery(struct list *list)
@@ -474,6 +496,8 @@ struct engine_counts engine_counts(const struct engine *e)
     counts.parked_full = e->in_step[STEP_STALLED];
     counts.burying = e->in_step[STEP_BURYING] + e->in_step[STEP_PARKING] + e->in_step[STEP_STALLED];
     counts.breaker = e->breaker.state;
+    counts.breaker_override = e->breaker.override;
+    counts.on_hold = e->on_hold;
     counts.breaker_opened = e->breaker.opened;
     counts.limit = limiter_limit(&e->limiter);
     counts.over_budget = dispatch_over_budget(e) ? (int64_t)e->ready_again.count : 0;

@@ -68,6 +68,9 @@ struct engine_config {
     double breaker_share;       /* or this share of failures ... */
     int breaker_share_min;      /* ... among at least so many answers ... */
     int64_t breaker_window_ns;  /* ... within this window */
+    /* or this share of answers slower than breaker_slow_ns (0: none is), failures included */
+    int64_t breaker_slow_ns;
+    double breaker_slow_share;
     /* first pause before a probe, doubling (with jitter) up to the cap */
     int64_t breaker_open_ns, breaker_open_cap_ns;
     /* COMMIT at most this often per stream (100 ms), and at once when drained; while one's progress is not acknowledged for
@@ -169,6 +172,16 @@ void engine_park_written(struct engine *e, int64_t now, uint64_t token, bool ok)
 /* A COMMIT ended; after a failure it is asked for again with the then newest state. */
 void engine_committed(struct engine *e, int64_t now, int stream, bool ok);
 
+/* ---- the operator --------------------------------------------------------------------------------------------------- */
+
+/* Until told otherwise: AUTO, the rules decide; KEPT_OPEN, nothing is sent, not even a probe; KEPT_CLOSED, failures do not open it. */
+enum breaker_override { BREAKER_AUTO, BREAKER_KEPT_OPEN, BREAKER_KEPT_CLOSED };
+void engine_breaker(struct engine *e, int64_t now, enum breaker_override override);
+/* Nothing more is sent until released; what is in flight ends, records come in until their windows are full, nothing ages. */
+void engine_hold(struct engine *e, int64_t now, bool hold);
+
+/* ---- time ----------------------------------------------------------------------------------------------------------- */
+
 /*
  * Let what is due become ready; returns ns until time alone makes something new due, CLOCK_NEVER when nothing is. Call it after the facts,
  * then engine_next until it is false; when that gave an action the same again (a request that went out moves when the next one may);
@@ -248,6 +261,8 @@ struct engine_counts {
     int64_t parked_full; /* records now that wait for room among parked_keys_max */
     int parked_keys, streams;
     enum breaker_state breaker;
+    enum breaker_override breaker_override;
+    bool on_hold;            /* by engine_hold */
     int64_t paused_until_ns; /* the destination asked to wait (Retry-After, RateLimit); 0: no */
     int limit;               /* requests at once that the adaptive limit allows, or would in shadow mode */
     int64_t over_budget;     /* repetitions that are due and wait for the retry budget */

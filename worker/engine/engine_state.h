@@ -72,6 +72,7 @@ struct engine {
     uint64_t sequence;  /* of deliveries, in order of arrival */
     uint64_t successes; /* delivered or duplicate-ok, ever: the proof that the API works for others */
     int64_t paused_until_ns;
+    bool on_hold;            /* the operator paused it */
     int64_t breaker_episode; /* grows when the breaker closes: probes of an earlier one are forgotten */
 
     struct stream *streams[ENGINE_STREAMS_MAX];

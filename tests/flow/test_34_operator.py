@@ -1,0 +1,106 @@
+"""What an operator tells a running worker: the breaker kept open or closed, the destination paused, and who may say so."""
+import subprocess
+
+import pytest
+from programs import binary, http
+from worker_world import Orders
+
+DLQ = "tandem.inventory.dlq"
+FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "breaker_open_cap": "200ms"}
+
+
+@pytest.fixture(autouse=True)
+def leave_the_group(started):
+    """A killed member stays in its group until its session ends, and the next test would wait for that."""
+    yield
+    for process in started:
+        if process.name.startswith(("inventory-", "crm-")) and not process.name.endswith("api"):
+            process.stop()
+
+
+@pytest.fixture
+def orders(topics):
+    return Orders(topics)
+
+
+def tell(program, *words):
+    return subprocess.run([binary("tandem-inventory"), "--admin-listen", program.admin_url.split("//")[1], *words],
+                          capture_output=True, text=True, timeout=30, check=False)
+
+
+def delivered(program):
+    return program.metric("tandem_worker_delivered_total")
+
+
+def readiness(program):
+    return http("GET", f"{program.admin_url}/readyz")[1]
+
+
+def test_a_breaker_kept_open_sends_nothing_until_it_is_automatic_again(orders, worker, inventory_api, wait_until, topics):
+    program = worker("inventory", **FAST)
+    done = tell(program, "breaker", "open")
+    assert (done.returncode, done.stdout) == (0, "breaker open, kept open by the operator; not paused\n")
+    orders.place_many(100, keys=10)
+    wait_until(lambda: program.metric("tandem_worker_held_events") == 100, message="the records are in")
+    wait_until(lambda: "kept open by the operator" in readiness(program), message="/readyz says so")
+    assert program.metric("tandem_worker_breaker_override") == 1 and program.metric("tandem_worker_breaker_state") == 1
+    assert inventory_api.audit()["requests"] == 0
+    assert tell(program, "breaker", "auto").returncode == 0
+    wait_until(lambda: delivered(program) == 100, message="all delivered")
+    assert program.metric("tandem_worker_breaker_override") == 0
+    assert topics.read(DLQ) == []
+
+
+def test_a_breaker_kept_closed_goes_on_through_failures_and_spends_nothing(orders, worker, inventory_api, wait_until, topics):
+    inventory_api.fault("status", status=500)
+    program = worker("inventory", attempts_max=2, **FAST)
+    assert tell(program, "breaker", "close").stdout == "breaker closed, kept closed by the operator; not paused\n"
+    orders.place_many(50, keys=50)
+    wait_until(lambda: program.metric("tandem_worker_retried_total") > 100, message="failures")
+    assert program.metric("tandem_worker_breaker_opened_total") == 0
+    inventory_api.heal()
+    wait_until(lambda: delivered(program) == 50, message="all delivered")
+    assert topics.read(DLQ) == []
+
+
+def test_a_paused_destination_waits_and_is_resumed(orders, worker, inventory_api, wait_until):
+    program = worker("inventory")
+    assert tell(program, "pause").stdout == "breaker closed; paused\n"
+    orders.place_many(100, keys=10)
+    wait_until(lambda: program.metric("tandem_worker_held_events") == 100, message="the records are in")
+    wait_until(lambda: "paused by the operator" in readiness(program), message="/readyz says so")
+    assert inventory_api.audit()["requests"] == 0 and program.metric("tandem_worker_paused") == 1
+    assert tell(program, "resume").stdout == "breaker closed; not paused\n"
+    wait_until(lambda: delivered(program) == 100, message="all delivered")
+
+
+def test_commands_are_posts_of_somebody_who_is_no_web_page(worker, inventory_api):
+    program = worker("inventory")
+    assert http("GET", f"{program.admin_url}/breaker/open")[0] == 404
+    assert http("POST", f"{program.admin_url}/breaker/tea")[0] == 404
+    assert http("POST", f"{program.admin_url}/breaker/open", headers={"Origin": "http://evil.example"})[0] == 403
+    assert program.metric("tandem_worker_breaker_override") == 0
+    assert http("POST", f"{program.admin_url}/breaker/close")[0] == 200
+
+
+def test_a_command_that_cannot_be_carried_out_says_why(worker, inventory_api):
+    program = worker("inventory")
+    wrong = tell(program, "breaker", "tea")
+    assert wrong.returncode == 100 and 'no command "breaker tea"' in wrong.stderr
+    off = subprocess.run([binary("tandem-inventory"), "--admin-listen", "off", "pause"], capture_output=True, text=True,
+                         timeout=30, check=False)
+    assert off.returncode == 100 and "admin_listen" in off.stderr
+    program.stop()
+    gone = tell(program, "pause")
+    assert gone.returncode == 111 and "/pause" in gone.stderr
+
+
+def test_slow_answers_open_the_breaker(orders, worker, inventory_api, wait_until, topics):
+    inventory_api.fault("delay", delay_ms=400)
+    program = worker("inventory", breaker_slow="200ms", breaker_share_min=5, **FAST)
+    orders.place_many(30, keys=30)
+    wait_until(lambda: program.metric("tandem_worker_breaker_opened_total") > 0, message="the breaker opens")
+    inventory_api.heal()
+    wait_until(lambda: delivered(program) == 30, message="all delivered")
+    assert inventory_api.audit()["duplicates"] == 0
+    assert topics.read(DLQ) == []

@@ -1,0 +1,30 @@
+/* What an operator tells a running worker: `tandem-inventory breaker open` is POST /breaker/open at its admin port. */
+#pragma once
+
+#include "common/buf.h"
+#include "common/err.h"
+
+/* X(id, "path below the admin port; on the command line its words", "what it does") */
+#define WORKER_COMMANDS(X)                                                                                   \
+    X(BREAKER_OPEN, "breaker/open", "send nothing, not even a probe, until `breaker auto`")                  \
+    X(BREAKER_CLOSE, "breaker/close", "send, whatever fails, until `breaker auto`")                          \
+    X(BREAKER_AUTO, "breaker/auto", "let the breaker's rules decide again")                                  \
+    X(PAUSE, "pause", "let requests under way end and send nothing more until `resume`")                     \
+    X(RESUME, "resume", "send again")
+enum worker_command {
+#define X(id, path, prose) COMMAND_##id,
+    WORKER_COMMANDS(X)
+#undef X
+        COMMAND_COUNT
+};
+
+#define COMMAND_WORDS_MAX 2
+int worker_command_of(const char *const *words, size_t count); /* enum worker_command, -1: none */
+int worker_command_at(const char *path);                      /* of a path with its leading slash; -1: none */
+const char *worker_command_path(enum worker_command command); /* without it */
+
+/*
+ * Tell the worker that listens at admin_listen (its option) and print what it says now. -1: PERMANENT when nobody can be asked there,
+ * TEMPORARY when the worker does not answer or does not do it.
+ */
+NODISCARD int worker_http_command(const char *admin_listen, enum worker_command command, struct err *err);
