@@ -236,12 +236,52 @@ static void a_refused_message_is_parked_with_its_page_when_it_comes_again(void *
     end();
 }
 
+/* The waiting rows found no place in the ledger when the page that was being read had filled it. */
+static void the_stream_leaves_room_for_the_page_that_is_being_read(void **state)
+{
+    struct position p = {.prev = snap("100:100:"), .lsn = 1000};
+    struct relay_core_config cfg = wal_config();
+    uint64_t seq[4];
+
+    (void)state;
+    cfg.window_messages = 4;
+    cfg.page_rows = 2;
+    begin_with(cfg);
+    take_lease_at(p, 0);
+    wait_for(RELAY_STREAM);
+    relay_core_stream_up(core, now, 1000);
+    expect(RELAY_STATUS);
+    expect(RELAY_LOOK);
+    look_is("104:104:", 10, 1200);
+    expect(RELAY_READ);
+    for (int i = 0; i < 4; i += 2) {
+        table_page(i + 1, 2, true);
+        expect(RELAY_READ);
+        seq[i] = expect(RELAY_PUBLISH).seq;
+        seq[i + 1] = expect(RELAY_PUBLISH).seq;
+    }
+    table_page(5, 2, true); /* Kafka takes no more */
+    expect(RELAY_READ);     /* for the last two places of eight */
+    expect_nothing();
+    assert_int_equal(relay_core_stream_room(core), 0);
+    table_page(7, 1, false);
+    assert_int_equal(relay_core_counts(core).held, 7);
+    for (int i = 0; i < 4; i++)
+        acked(seq[i]);
+    for (int i = 0; i < 3; i++)
+        expect(RELAY_PUBLISH);
+    stream_rows(104, 1300, 0, 8, 1, 1350);
+    expect(RELAY_PUBLISH);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_lost_stream_is_made_up_for_by_the_table),
         cmocka_unit_test(a_lost_stream_in_the_middle_of_a_transaction_reads_the_rest_by_the_table),
         cmocka_unit_test(a_lost_lease_ends_the_stream),
+        cmocka_unit_test(the_stream_leaves_room_for_the_page_that_is_being_read),
         cmocka_unit_test(a_relay_that_stops_settles_confirms_and_ends_the_stream),
         cmocka_unit_test(a_refused_request_makes_streamed_rows_come_again_one_by_one),
         cmocka_unit_test(after_an_idle_lapse_a_row_is_published_after_the_renewing_save),

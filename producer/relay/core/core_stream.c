@@ -233,12 +233,15 @@ static void place_waiting(struct relay_core *c, int64_t now)
 
 int relay_core_stream_room(const struct relay_core *c)
 {
-    size_t room = ledger_room(&c->ledger);
+    size_t room = ledger_room(&c->ledger), coming = 0; /* rows that are being read */
 
     if (!stream_up(&c->stream) || c->draining || c->stream.waiting_count > 0 || c->page_count >= PAGES_AHEAD)
         return 0;
-    if (c->db == RELAY_READ_PARKED && room > 0)
-        room--; /* for the row that is being read */
+    if (c->db == RELAY_READ)
+        coming = (size_t)c->cfg.page_rows;
+    else if (c->db == RELAY_READ_PARKED)
+        coming = 1;
+    room = room > coming ? room - coming : 0;
     return room < (size_t)c->cfg.page_rows ? (int)room : c->cfg.page_rows;
 }
 
