@@ -15,15 +15,19 @@
  * A row that is parked behind others is to be published again with them: when none of its key waits for an operator any more (the last
  * one may have left while this one was on its way here), nobody else would ever ask for it. The rows of one key are asked for and given
  * up together, so that they stay in order.
+ *
+ * A row of the stream may not be visible yet (its commit waits for a synchronous standby, or is just being made known): then nothing is
+ * stored, and the answer is a row without address.
  */
 const char relay_park_save_sql[] =
-    "WITH mine AS (" RELAY_TABLE_SAVE " RETURNING ctid::text AS address),"
-    " again AS (SELECT r.id, r.reason, r.detail, q.topic, q.key FROM unnest($20::bigint[], $21::text[], "
+    "WITH again AS (SELECT r.id, r.reason, r.detail, q.topic, q.key FROM unnest($20::bigint[], $21::text[], "
     "$22::text[])"
     "   AS r(id, reason, detail) JOIN tandem.parked q ON q.outbox_id = r.id),"
     " refused AS (SELECT o.*, p.reason, p.detail FROM unnest($16::bigint[], $17::text[], $18::text[]) AS "
     "p(id, reason, detail)"
     "   JOIN tandem.outbox o ON o.id = p.id),"
+    " mine AS (" RELAY_TABLE_SAVE " AND (SELECT count(*) FROM refused) >= cardinality($16::bigint[])"
+    "  RETURNING ctid::text AS address),"
     " stored AS (INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, "
     "payload, headers,"
     "   traceparent, created_at, partition, \"timestamp\", reason, detail, behind, txid, retry_at)"
@@ -46,7 +50,8 @@ const char relay_park_save_sql[] =
     " told AS (UPDATE tandem.parked p SET retry_at = NULL, reason = a.reason, detail = a.detail, behind = "
     "false"
     "   FROM again a WHERE p.outbox_id = a.id AND EXISTS (SELECT FROM mine))"
-    " SELECT address FROM mine";
+    " SELECT address FROM mine"
+    " UNION ALL SELECT NULL WHERE (SELECT count(*) FROM refused) < cardinality($16::bigint[])";
 
 /* The same for an event that no table has. Runs behind the save, in its transaction: then the cursor row is ours, or nothing is stored. */
 const char relay_park_value_sql[] =

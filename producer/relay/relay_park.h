@@ -18,7 +18,10 @@ enum relay_park_array {
     RELAY_PARK_ARRAYS
 };
 
-/* Answers as the plain save: one row with the cursor row's new address, or none when the epoch is not ours; then nothing is stored. */
+/*
+ * Answers as the plain save: one row with the cursor row's new address, or none when the epoch is not ours; then nothing is stored. A row
+ * that is null: nothing was stored, because a row to be parked is not visible yet.
+ */
 extern const char relay_park_save_sql[];
 /* A row with its content: $1 epoch, $2 outbox_id, $3 event_id, $4 topic … see relay_table_park.c. No answer. */
 extern const char relay_park_value_sql[];

@@ -189,20 +189,41 @@ static int flush(struct table *t, struct err *err)
     return 0;
 }
 
+static int ask(struct table *t, struct err *err)
+{
+    if (relay_table_ask(t, &t->action, err) < 0)
+        return -1;
+    if (PQpipelineSync(t->conn) != 1)
+        return pg_err(t->conn, NULL, err, "sending to Postgres");
+    t->busy = true;
+    t->sent_ns = clock_monotonic_ns();
+    return flush(t, err);
+}
+
 static int table_start(struct relay_source *s, const struct relay_action *a, struct err *err)
 {
     struct table *t = table_of(s);
 
     ENSURE(t->conn && !t->busy);
-    if (relay_table_ask(t, a, err) < 0)
-        return -1;
-    if (PQpipelineSync(t->conn) != 1)
-        return pg_err(t->conn, NULL, err, "sending to Postgres");
+    t->action = *a;
     t->kind = a->kind;
     t->limit = a->limit;
-    t->busy = true;
-    t->sent_ns = clock_monotonic_ns();
-    return flush(t, err);
+    t->asked_ns = clock_monotonic_ns();
+    return ask(t, err);
+}
+
+/* Not for so long that the lease would end meanwhile: a new connection begins again with what is stored. */
+static int ask_again(struct table *t, struct err *err)
+{
+    static const char pause[] = "DO 'BEGIN PERFORM pg_sleep(0.01); END'";
+
+    if (clock_monotonic_ns() - t->asked_ns > t->opt->lease_ttl / 3)
+        return err_set(
+            err, ERR_TEMPORARY,
+            "a row that is to be parked is not visible yet: does its commit wait for a synchronous standby?");
+    if (PQsendQueryParams(t->conn, pause, 0, NULL, NULL, NULL, NULL, 1) != 1)
+        return pg_err(t->conn, NULL, err, "sending to Postgres");
+    return ask(t, err);
 }
 
 /* ---- hearing --------------------------------------------------------------------------------------------------- */
@@ -223,6 +244,8 @@ static int hear(struct table *t, struct relay_core *c, int64_t now, struct err *
         if (PQconsumeInput(t->conn) != 1)
             return pg_err(t->conn, NULL, err, "hearing from Postgres");
         rc = relay_table_take_answer(t, c, now, err);
+        if (rc == RELAY_TABLE_EARLY)
+            rc = ask_again(t, err);
     } while (rc == 0 && t->busy && more_to_hear(t));
     return rc;
 }

@@ -16,10 +16,12 @@ struct table {
     PGconn *conn;
     enum relay_action_kind kind; /* of the statement under way */
     bool busy, wants_write;
-    int limit;  /* of that statement */
-    bool sized; /* read the next page by its bytes: a row of unusual size was met */
-    bool full;  /* so was the last page: there is a backlog */
-    int64_t sent_ns, rest_until;
+    int limit;                  /* of that statement */
+    bool sized;                 /* read the next page by its bytes: a row of unusual size was met */
+    bool full;                  /* so was the last page: there is a backlog */
+    struct relay_action action; /* of that statement */
+    int64_t asked_ns, sent_ns;  /* asked_ns: for the first time, see relay_table_take_answer */
+    int64_t rest_until;
     PGresult *result; /* the rows that it answers; NULL: none yet */
     char holder[160];
     char address[32];                /* ctid of the cursor row, see save_sql */
@@ -44,7 +46,11 @@ NODISCARD int relay_table_ask(struct table *t, const struct relay_action *a, str
 /* Send the statement that parks an event of the message source by its content, behind its SAVE. */
 NODISCARD int relay_table_park(struct table *t, const struct relay_action *save,
                                const struct relay_park *park, struct err *err);
-/* Take what has arrived. 1: the statement ended and the core was told; 0: not yet; -1: the connection is of no use any more. */
+/*
+ * Take what has arrived. 1: the statement ended and the core was told; 0: not yet; -1: the connection is of no use any more.
+ * RELAY_TABLE_EARLY: a row to be parked came by the stream and is not visible yet (traps A2.5): ask once more, a little later.
+ */
+#define RELAY_TABLE_EARLY 2
 int relay_table_take_answer(struct table *t, struct relay_core *c, int64_t now, struct err *err);
 void relay_table_drop_result(struct table *t);
 /* One row of a page, judged. */

@@ -311,6 +311,13 @@ static int take_result(struct table *t, PGresult *res, struct err *err)
     }
 }
 
+static bool is_early(const struct table *t)
+{
+    bool save = t->kind == RELAY_SAVE || t->kind == RELAY_RELEASE;
+
+    return save && t->result && PQntuples(t->result) == 1 && PQgetisnull(t->result, 0, 0);
+}
+
 int relay_table_take_answer(struct table *t, struct relay_core *c, int64_t now, struct err *err)
 {
     while (t->busy && !PQisBusy(t->conn)) {
@@ -320,9 +327,11 @@ int relay_table_take_answer(struct table *t, struct relay_core *c, int64_t now, 
         if (rc < 0)
             return -1;
         if (rc > 0) {
-            rc = dispatch(t, c, now, err);
+            bool early = is_early(t);
+
+            rc = early ? 0 : dispatch(t, c, now, err);
             relay_table_drop_result(t);
-            return rc < 0 ? -1 : 1;
+            return rc < 0 ? -1 : early ? RELAY_TABLE_EARLY : 1;
         }
     }
     return 0;

@@ -1,6 +1,7 @@
 """The table source at its edges: rows of every size, an idle outbox, very many parked rows, leases without end, readers in the way."""
 import random
 import re
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -149,6 +150,26 @@ def test_an_emitted_event_that_is_too_large_is_parked_whole_and_published_when_a
     assert {(m.key(), m.partition(), m.timestamp()[1]) for m in records} == {(b"\x00k", 3, 981173106789)}
     assert dict(records[0].headers())["quoted"] == b'a "b" \\c, {d}'
     wait_until(lambda: database.value("SELECT count(*) FROM tandem.parked") == 0, message="nothing is parked any more")
+
+
+def test_row_ahead_of_visibility_that_kafka_cannot_take(database, topics, streaming, settled, wait_until):  # noqa: F811
+    """It is parked by its id, so only when a query can see it; until then the position does not pass it."""
+    running = streaming(max_record_bytes=2000)
+    database.query("ALTER SYSTEM SET synchronous_standby_names = 'ghost'")
+    database.query("SELECT pg_reload_conf()")
+    try:
+        thread = threading.Thread(target=database.connect().execute, args=(INSERT, (TOPIC, b"k", b"x" * 5000, None)), daemon=True)
+        thread.start()
+        wait_until(lambda: "is not visible yet" in running.log(), message="it is to be parked")
+        assert database.value("SELECT count(*) FROM tandem.outbox") == 0
+    finally:
+        database.query("ALTER SYSTEM RESET synchronous_standby_names")
+        database.query("SELECT pg_reload_conf()")
+    thread.join(30)
+    wait_until(lambda: database.query("SELECT reason, payload FROM tandem.parked") == [("too-large", b"x" * 5000)],
+               message="the row is parked")
+    settled()
+    assert topics.read(TOPIC) == []
 
 
 # ---- leases without end ------------------------------------------------------------------------------------------------
