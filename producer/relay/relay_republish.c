@@ -21,35 +21,19 @@
 #define SETTLED "NOT EXISTS (SELECT FROM tandem.relay_cursor c WHERE " RELAY_SQL_UNSETTLED ")"
 #define PARKED "EXISTS (SELECT FROM tandem.parked p WHERE p.outbox_id = o.id)"
 
+/* clang-format off */
+#define CHOSEN "FILTER (WHERE settled AND NOT parked)"
 static const char plan_sql[] =
-    "SELECT count(*) FILTER (WHERE settled AND NOT parked) AS rows,"
+    "SELECT count(*) " CHOSEN " AS rows,"
     " count(DISTINCT (topic, key)) FILTER (WHERE settled AND NOT parked AND key IS NOT NULL) AS keys,"
-    " coalesce(sum(bytes) FILTER (WHERE settled AND NOT parked), 0)::bigint AS bytes,"
+    " coalesce(sum(bytes) " CHOSEN ", 0)::bigint AS bytes,"
     " count(*) FILTER (WHERE NOT settled) AS not_published_yet, count(*) FILTER (WHERE parked) AS parked,"
-    " min(id) FILTER (WHERE settled AND NOT parked) AS first_id,"
-    " max(id) FILTER (WHERE settled AND NOT parked) AS last_id,"
-    " " RELAY_SQL_TIME(
-        "min(created_at) FILTER (WHERE settled AND NOT parked)") " AS first_at,"
-                                                                 " " RELAY_SQL_TIME(
-                                                                     "max(created_at) FILTER (WHERE settled "
-                                                                     "AND NOT parked)") " AS last_at"
-                                                                                        " FROM (SELECT o.id, "
-                                                                                        "o.topic, o.key, "
-                                                                                        "o.created_at,"
-                                                                                        " " SETTLED
-                                                                                        " AS settled, " PARKED
-                                                                                        " AS parked,"
-                                                                                        "  "
-                                                                                        "coalesce(octet_"
-                                                                                        "length(o.payload), "
-                                                                                        "0) + "
-                                                                                        "coalesce(octet_"
-                                                                                        "length(o.key), 0) "
-                                                                                        "AS bytes"
-                                                                                        "  FROM "
-                                                                                        "tandem.outbox o "
-                                                                                        "WHERE " WANTED
-                                                                                        ") AS found";
+    " min(id) " CHOSEN " AS first_id, max(id) " CHOSEN " AS last_id,"
+    " " RELAY_SQL_TIME("min(created_at) " CHOSEN) " AS first_at, " RELAY_SQL_TIME("max(created_at) " CHOSEN) " AS last_at"
+    " FROM (SELECT o.id, o.topic, o.key, o.created_at, " SETTLED " AS settled, " PARKED " AS parked,"
+    "  coalesce(octet_length(o.payload), 0) + coalesce(octet_length(o.key), 0) AS bytes"
+    "  FROM tandem.outbox o WHERE " WANTED ") AS found";
+/* clang-format on */
 
 static const char page_sql[] =
     "WITH page AS MATERIALIZED (SELECT * FROM tandem.outbox o WHERE " WANTED " AND " SETTLED

@@ -13,42 +13,32 @@
  * Lag is by the stored position: what was published since the last store counts as open. By the database's clock alone. First part: young
  * transactions, whose ids lie above the floor; second: those that were in progress at the position.
  */
+/* clang-format off */
 static const char shards_sql[] =
-    "SELECT c.shard, c.source, CASE c.authority WHEN 'kafka' THEN 'exactly-once' ELSE 'at-least-once' END AS "
-    "delivery,"
-    " CASE WHEN c.epoch = 0 THEN 'no relay yet' WHEN c.lease_until = 'infinity' AND s.active THEN 'idle, "
-    "holds the slot'"
-    "  WHEN c.lease_until = 'infinity' THEN 'idle, slot not held' WHEN c.lease_until > clock_timestamp() "
-    "THEN 'working'"
-    "  ELSE 'nobody works' END AS state,"
-    " CASE WHEN isfinite(c.lease_until) THEN round(extract(epoch FROM c.lease_until - "
-    "clock_timestamp())::numeric, 1)"
-    "  END AS lease_seconds,"
-    " c.holder, c.epoch, " RELAY_SQL_TIME_SHORT(
-        "c.updated_at") " AS stored,"
-                        " c.wal_lsn::text AS wal_lsn, lag.rows AS lag_rows, lag.rows > " LAG_ROWS_MAX
-                        " AS lag_is_more, lag.bytes AS lag_bytes,"
-                        " lag.seconds AS lag_seconds, " RELAY_SQL_TIME_SHORT(
-                            "c.rotated_at") " AS rotated"
-                                            " FROM tandem.relay_cursor c"
-                                            " LEFT JOIN pg_replication_slots s ON s.slot_name = c.slot AND "
-                                            "s.database = current_database()"
-                                            " CROSS JOIN LATERAL (SELECT count(*) AS rows, "
-                                            "coalesce(sum(bytes), 0)::bigint AS bytes,"
-                                            "  coalesce(greatest(round(extract(epoch FROM clock_timestamp() "
-                                            "- min(created_at))::numeric, 3), 0), 0) AS seconds"
-                                            "  FROM (SELECT created_at, coalesce(octet_length(payload), 0) + "
-                                            "coalesce(octet_length(key), 0) AS bytes FROM ("
-                                            "   (SELECT * FROM tandem.outbox o WHERE o.id > c.prev_floor "
-                                            "AND " RELAY_SQL_UNSETTLED " ORDER BY o.id LIMIT " LAG_ROWS_MAX
-                                            " + 1)"
-                                            "   UNION ALL"
-                                            "   (SELECT o.* FROM pg_snapshot_xip(c.prev_snapshot) AS late "
-                                            "(txid) JOIN tandem.outbox o ON o.txid = late.txid"
-                                            "     WHERE o.id <= c.prev_floor AND " RELAY_SQL_UNSETTLED
-                                            " LIMIT " LAG_ROWS_MAX " + 1)) AS both_parts"
-                                            "   LIMIT " LAG_ROWS_MAX " + 1) AS unsettled) AS lag"
-                                            " ORDER BY c.shard";
+    "SELECT c.shard, c.source,"
+    " CASE c.authority WHEN 'kafka' THEN 'exactly-once' ELSE 'at-least-once' END AS delivery,"
+    " CASE WHEN c.epoch = 0 THEN 'no relay yet'"
+    "  WHEN c.lease_until = 'infinity' AND s.active THEN 'idle, holds the slot'"
+    "  WHEN c.lease_until = 'infinity' THEN 'idle, slot not held'"
+    "  WHEN c.lease_until > clock_timestamp() THEN 'working' ELSE 'nobody works' END AS state,"
+    " CASE WHEN isfinite(c.lease_until)"
+    "  THEN round(extract(epoch FROM c.lease_until - clock_timestamp())::numeric, 1) END AS lease_seconds,"
+    " c.holder, c.epoch, " RELAY_SQL_TIME_SHORT("c.updated_at") " AS stored, c.wal_lsn::text AS wal_lsn,"
+    " lag.rows AS lag_rows, lag.rows > " LAG_ROWS_MAX " AS lag_is_more, lag.bytes AS lag_bytes,"
+    " lag.seconds AS lag_seconds, " RELAY_SQL_TIME_SHORT("c.rotated_at") " AS rotated"
+    " FROM tandem.relay_cursor c"
+    " LEFT JOIN pg_replication_slots s ON s.slot_name = c.slot AND s.database = current_database()"
+    " CROSS JOIN LATERAL (SELECT count(*) AS rows, coalesce(sum(bytes), 0)::bigint AS bytes,"
+    "  coalesce(greatest(round(extract(epoch FROM clock_timestamp() - min(created_at))::numeric, 3), 0), 0) AS seconds"
+    "  FROM (SELECT created_at, coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) AS bytes FROM ("
+    "   (SELECT * FROM tandem.outbox o WHERE o.id > c.prev_floor AND " RELAY_SQL_UNSETTLED
+    "     ORDER BY o.id LIMIT " LAG_ROWS_MAX " + 1)"
+    "   UNION ALL"
+    "   (SELECT o.* FROM pg_snapshot_xip(c.prev_snapshot) AS late (txid) JOIN tandem.outbox o ON o.txid = late.txid"
+    "     WHERE o.id <= c.prev_floor AND " RELAY_SQL_UNSETTLED " LIMIT " LAG_ROWS_MAX " + 1)) AS both_parts"
+    "   LIMIT " LAG_ROWS_MAX " + 1) AS unsettled) AS lag"
+    " ORDER BY c.shard";
+/* clang-format on */
 
 /* Columns that only later versions of Postgres have come by their name, and are null before. */
 static const char slots_sql[] =

@@ -21,11 +21,14 @@ const char relay_table_session_sql[] =
  *
  * The sequence is read by a function that takes the row's lock: every 32 values nextval() writes ahead, and while it does `SELECT
  * last_value` shows up to 32 more than was drawn (nextval_internal, SEQ_LOG_VALS). A floor that high lost the next rows.
+ *
+ * It is null when nothing was drawn yet; Postgres 18 also says null to a role without rights on the sequence, which read as 0 would pass
+ * over every row. The second question, which counts for nothing, needs SELECT on it: such a role is refused.
  */
 const char relay_table_look_sql[] =
-    "SELECT pg_current_snapshot()::text, coalesce(pg_sequence_last_value('tandem.outbox_id_seq'), 0), "
-    "age('3'::xid),"
-    " pg_current_wal_insert_lsn()";
+    "SELECT pg_current_snapshot()::text,"
+    " coalesce(pg_sequence_last_value('tandem.outbox_id_seq'), (SELECT 0 FROM tandem.outbox_id_seq)),"
+    " age('3'::xid), pg_current_wal_insert_lsn()";
 
 /* ---- pages ---------------------------------------------------------------------------------------------------------- */
 
@@ -53,146 +56,42 @@ const char relay_table_look_sql[] =
  * (its topic is null): the page ends before it, and the next one is read by the sized query. Half of that one's cost is the running
  * sum, which keeps a copy of every row.
  */
+/* clang-format off */
 const char relay_table_page_sql[] =
-    "SELECT id, event_id, " IF_SMALL("topic") ", " IF_SMALL("key") ", " IF_SMALL("type") ", " IF_SMALL(
-        "sourc"
-        "e") ", " IF_SMALL("content_type") ", " IF_SMALL("payload") ", "
-                                                                    "CASE WHEN small AND headers IS NOT NULL "
-                                                                    "THEN " HEADER_ARRAY("k") " END, "
-                                                                                              "CASE WHEN "
-                                                                                              "small AND "
-                                                                                              "headers IS "
-                                                                                              "NOT NULL "
-                                                                                              "THEN"
-                                                                                              " " HEADER_ARRAY("v") " END, " IF_SMALL(
-                                                                                                  "traceparen"
-                                                                                                  "t") ", "
-                                                                                                       "creat"
-                                                                                                       "ed_"
-                                                                                                       "at, "
-                                                                                                       "parti"
-                                                                                                       "tion,"
-                                                                                                       " "
-                                                                                                       "\"tim"
-                                                                                                       "estam"
-                                                                                                       "p\""
-                                                                                                       " FROM"
-                                                                                                       " ("
-                                                                                                       "SELEC"
-                                                                                                       "T *, "
-                                                                                                       "coale"
-                                                                                                       "sce("
-                                                                                                       "octet"
-                                                                                                       "_leng"
-                                                                                                       "th("
-                                                                                                       "paylo"
-                                                                                                       "ad),"
-                                                                                                       " 0) "
-                                                                                                       "+ "
-                                                                                                       "coale"
-                                                                                                       "sce("
-                                                                                                       "octet"
-                                                                                                       "_leng"
-                                                                                                       "th("
-                                                                                                       "key),"
-                                                                                                       " 0) "
-                                                                                                       "+ "
-                                                                                                       "octet"
-                                                                                                       "_leng"
-                                                                                                       "th("
-                                                                                                       "topic"
-                                                                                                       ")"
-                                                                                                       "   + "
-                                                                                                       "octet"
-                                                                                                       "_leng"
-                                                                                                       "th("
-                                                                                                       "type)"
-                                                                                                       " + "
-                                                                                                       "octet"
-                                                                                                       "_leng"
-                                                                                                       "th("
-                                                                                                       "sourc"
-                                                                                                       "e) + "
-                                                                                                       "octet"
-                                                                                                       "_leng"
-                                                                                                       "th("
-                                                                                                       "conte"
-                                                                                                       "nt_"
-                                                                                                       "type)"
-                                                                                                       "   + "
-                                                                                                       "coale"
-                                                                                                       "sce("
-                                                                                                       "octet"
-                                                                                                       "_leng"
-                                                                                                       "th("
-                                                                                                       "trace"
-                                                                                                       "paren"
-                                                                                                       "t), "
-                                                                                                       "0) "
-                                                                                                       "+"
-                                                                                                       " " HEADER_BYTES
-                                                                                                       " <= "
-                                                                                                       "$8::"
-                                                                                                       "int"
-                                                                                                       "   "
-                                                                                                       "AND "
-                                                                                                       "(head"
-                                                                                                       "ers "
-                                                                                                       "IS "
-                                                                                                       "NULL "
-                                                                                                       "OR "
-                                                                                                       "jsonb"
-                                                                                                       "_type"
-                                                                                                       "of("
-                                                                                                       "heade"
-                                                                                                       "rs) "
-                                                                                                       "= "
-                                                                                                       "'obje"
-                                                                                                       "ct') "
-                                                                                                       "AS "
-                                                                                                       "small"
-                                                                                                       "  "
-                                                                                                       "FROM "
-                                                                                                       "(" ARMS
-                                                                                                       ") AS "
-                                                                                                       "merge"
-                                                                                                       "d "
-                                                                                                       "OFFSE"
-                                                                                                       "T 0) "
-                                                                                                       "AS "
-                                                                                                       "page "
-                                                                                                       "ORDER"
-                                                                                                       " BY "
-                                                                                                       "id";
+    "SELECT id, event_id, " IF_SMALL("topic") ", " IF_SMALL("key") ", " IF_SMALL("type") ", " IF_SMALL("source")
+    ", " IF_SMALL("content_type") ", " IF_SMALL("payload")
+    ", CASE WHEN small AND headers IS NOT NULL THEN " HEADER_ARRAY("k") " END,"
+    " CASE WHEN small AND headers IS NOT NULL THEN " HEADER_ARRAY("v") " END, " IF_SMALL("traceparent")
+    ", created_at, partition, \"timestamp\""
+    " FROM (SELECT *, coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + octet_length(topic)"
+    "   + octet_length(type) + octet_length(source) + octet_length(content_type)"
+    "   + coalesce(octet_length(traceparent), 0) + " HEADER_BYTES " <= $8::int"
+    "   AND (headers IS NULL OR jsonb_typeof(headers) = 'object') AS small"
+    "  FROM (" ARMS ") AS merged OFFSET 0) AS page ORDER BY id";
+/* clang-format on */
 
 /*
  * The sum bounds what one page can hold in memory; a row that is too large is not fetched at all. The sum comes back with each row, so
  * that the answer's reader knows whether this bound ended the page: rows that were not fetched hold less here than they count there.
  */
-#define SIZED(rows_, bytes_, largest_)                                                                       \
-    "SELECT id, event_id, left(topic, 250), CASE WHEN octet_length(key) <= " largest_                        \
-    "::bigint THEN key END,"                                                                                 \
-    " left(type, 1100), left(source, 1100), left(content_type, 1100), CASE WHEN NOT too_large THEN payload " \
-    "END,"                                                                                                   \
-    " CASE WHEN headers IS NOT NULL AND NOT bad_headers THEN " HEADER_ARRAY(                                 \
-        "k") " END,"                                                                                         \
-             " CASE WHEN headers IS NOT NULL AND NOT bad_headers THEN " HEADER_ARRAY(                        \
-                 "v") " END,"                                                                                \
-                      " left(traceparent, 1100), created_at, partition, \"timestamp\","                      \
-                      " coalesce(octet_length(payload), 0)::bigint, bad_headers, too_large, running"         \
-                      " FROM (SELECT *, sum(bytes) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS running"   \
-                      "  FROM (SELECT *, coalesce(octet_length(payload), 0)::bigint + "                      \
-                      "coalesce(octet_length(key), 0)"                                                       \
-                      "     > " largest_ "::bigint AS too_large,"                                            \
-                      "    headers IS NOT NULL AND (jsonb_typeof(headers) <> 'object' OR header_bytes > "    \
-                      "131072) AS bad_headers,"                                                              \
-                      "    256 + least(coalesce(octet_length(payload), 0), " largest_ "::int)"               \
-                      "     + least(coalesce(octet_length(key), 0), " largest_                               \
-                      "::int) + least(header_bytes, 131072) AS bytes"                                        \
-                      "   FROM (SELECT *, " HEADER_BYTES " AS header_bytes FROM (" rows_                     \
-                      ") AS rows OFFSET 0) AS measured"                                                      \
-                      "   OFFSET 0) AS judged) AS page"                                                      \
-                      " WHERE running <= " bytes_ "::bigint OR running = bytes ORDER BY id"
+/* clang-format off */
+#define SIZED(rows_, bytes_, largest_)                                                                             \
+    "SELECT id, event_id, left(topic, 250), CASE WHEN octet_length(key) <= " largest_ "::bigint THEN key END,"     \
+    " left(type, 1100), left(source, 1100), left(content_type, 1100), CASE WHEN NOT too_large THEN payload END,"   \
+    " CASE WHEN headers IS NOT NULL AND NOT bad_headers THEN " HEADER_ARRAY("k") " END,"                           \
+    " CASE WHEN headers IS NOT NULL AND NOT bad_headers THEN " HEADER_ARRAY("v") " END,"                           \
+    " left(traceparent, 1100), created_at, partition, \"timestamp\","                                              \
+    " coalesce(octet_length(payload), 0)::bigint, bad_headers, too_large, running"                                 \
+    " FROM (SELECT *, sum(bytes) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS running"                           \
+    "  FROM (SELECT *, coalesce(octet_length(payload), 0)::bigint + coalesce(octet_length(key), 0)"                \
+    "     > " largest_ "::bigint AS too_large,"                                                                    \
+    "    headers IS NOT NULL AND (jsonb_typeof(headers) <> 'object' OR header_bytes > 131072) AS bad_headers,"     \
+    "    256 + least(coalesce(octet_length(payload), 0), " largest_ "::int)"                                       \
+    "     + least(coalesce(octet_length(key), 0), " largest_ "::int) + least(header_bytes, 131072) AS bytes"       \
+    "   FROM (SELECT *, " HEADER_BYTES " AS header_bytes FROM (" rows_ ") AS rows OFFSET 0) AS measured"           \
+    "   OFFSET 0) AS judged) AS page"                                                                              \
+    " WHERE running <= " bytes_ "::bigint OR running = bytes ORDER BY id"
+/* clang-format on */
 
 const char relay_table_page_sized_sql[] = SIZED(ARMS, "$8", "$9");
 
