@@ -34,7 +34,7 @@ static const struct verb_help HELP[RELAY_VERB_COUNT] = {
         {"setup drop",
          "Takes the replication slot and the publication away again. With the source message, events\n"
          "that the relay has not read yet are lost with the slot.",
-         "  tandem-relay setup drop\n"},
+         "  tandem-relay setup drop --source wal\n"},
     [RELAY_VERB_STATUS] =
         {"status [--json]",
          "One screen: who works, how far it is behind (by the stored position and the database's\n"

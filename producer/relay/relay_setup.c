@@ -241,7 +241,7 @@ static int check_slot(const struct setup *s, struct err *err)
     if (s->opt->failover_slot && !slot.failover)
         return err_set(
             err, ERR_PERMANENT,
-            "replication slot \"%s\" is there, but not as a failover slot: run setup --drop, then setup",
+            "replication slot \"%s\" is there, but not as a failover slot: run setup drop, then setup",
             s->opt->slot);
     fprintf(s->out, "replication slot %s: there\n", s->opt->slot);
     return 0;

@@ -5,8 +5,10 @@
  * the order of their ids. Rows of a batch are read by pages while those of the batches before it may still be
  * in flight:
  *
- *      prev ──batch 0──▶ snapshot 0 ──batch 1──▶ snapshot 1 ──batch 2──▶ snapshot 2        (newest: the one
- * being read) every row visible     │ in prev is settled    └ rows of batch 0 up to last_id are settled
+ *      prev ──batch 0──▶ snapshot 0 ──batch 1──▶ snapshot 1 ──batch 2──▶ snapshot 2
+ *       │        │                                                         └ newest: the one being read
+ *       │        └ its rows up to last_id are settled
+ *       └ every row visible in it is settled
  *
  * Order (G3): two events of one key are written by transactions that exclude each other by a row lock, so the
  * later one commits after the earlier one. It is then in a later batch, or in the same batch with a higher
