@@ -15,10 +15,13 @@
 
 enum { POLICY_WARN, POLICY_DROP_SLOT }; /* the words of option wal_guard */
 
+enum guard_question { QUESTION_SLOT, QUESTION_END_READER, QUESTION_DROP };
+
 struct relay_guard {
     const struct relay_options *opt;
     PGconn *conn;
-    bool busy, asking, dropping;
+    bool busy, dropping;
+    enum guard_question question; /* asked last */
     int64_t asked_at, sent_at, warn_at;
     struct slot slot;
 };
@@ -81,20 +84,33 @@ static int connect_guard(struct relay_guard *g, struct err *err)
                                              : err_set(err, ERR_TEMPORARY, "cannot use it without waiting");
 }
 
-/* The slot is dropped once its walsender, whose stream has been closed, is gone. */
+/*
+ * The slot is dropped once its walsender is gone. The stream has been closed, but a walsender that is making the slot does not notice: it
+ * waits for other people's transactions, and meanwhile the slot keeps the log.
+ */
+static int write_question(struct relay_guard *g, struct buf *sql)
+{
+    bool again = g->question == QUESTION_END_READER;
+
+    g->question = QUESTION_SLOT;
+    if (!g->dropping || !g->slot.there || again)
+        return relay_slot_ask_sql(sql, g->conn, g->opt);
+    g->question = g->slot.active_pid == 0 ? QUESTION_DROP : QUESTION_END_READER;
+    return g->question == QUESTION_DROP ? relay_slot_drop_sql(sql, g->conn, g->opt)
+                                        : relay_slot_end_reader_sql(sql, g->conn, g->opt);
+}
+
 static int send_question(struct relay_guard *g, struct err *err)
 {
-    bool drop = g->dropping && g->slot.there && g->slot.active_pid == 0;
     struct buf sql;
     int rc;
 
     buf_init(&sql, 4096);
-    rc = drop ? relay_slot_drop_sql(&sql, g->conn, g->opt) : relay_slot_ask_sql(&sql, g->conn, g->opt);
-    rc = rc == 0 && PQsendQuery(g->conn, buf_str(&sql)) == 1 && PQflush(g->conn) >= 0
+    rc = write_question(g, &sql);
+    rc = rc >= 0 && PQsendQuery(g->conn, buf_str(&sql)) == 1 && PQflush(g->conn) >= 0
              ? 0
              : pg_err(g->conn, NULL, err, "asking");
     buf_done(&sql);
-    g->asking = !drop;
     g->busy = rc == 0;
     return rc;
 }
@@ -137,9 +153,11 @@ static enum guard_verdict judge(struct relay_guard *g, int64_t now)
 static int take_result(struct relay_guard *g, const PGresult *res, struct err *err)
 {
     if (PQresultStatus(res) != PGRES_TUPLES_OK)
-        return pg_err(g->conn, res, err, g->asking ? "asking" : "dropping the slot");
-    if (g->asking)
+        return pg_err(g->conn, res, err, g->question == QUESTION_DROP ? "dropping the slot" : "asking");
+    if (g->question == QUESTION_SLOT)
         return relay_slot_read(res, &g->slot, err);
+    if (g->question == QUESTION_END_READER)
+        return 0;
     g->slot.there = false;
     LOG_WARNING("replication slot dropped", LOG_STR("slot", g->opt->slot));
     return 0;

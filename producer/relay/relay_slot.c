@@ -87,6 +87,14 @@ int relay_slot_drop_sql(struct buf *sql, PGconn *conn, const struct relay_option
         opt->slot);
 }
 
+int relay_slot_end_reader_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt)
+{
+    (void)conn;
+    return buf_printf(
+        sql, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '%s'",
+        opt->slot);
+}
+
 static bool truth(const PGresult *res, int col)
 {
     return PQgetvalue(res, 0, col)[0] == 't';

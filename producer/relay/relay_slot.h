@@ -31,6 +31,7 @@ PGconn *relay_slot_connect(const struct relay_options *opt, struct err *err);
 int relay_slot_ask_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt);
 int relay_slot_create_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt);
 int relay_slot_drop_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt);
+int relay_slot_end_reader_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt);
 
 /* The answer to relay_slot_ask_sql, in text. */
 NODISCARD int relay_slot_read(const PGresult *res, struct slot *ret_slot, struct err *err);

@@ -1,5 +1,6 @@
-"""tandem-relay setup: publication and slot are made, mended, checked and taken away, and a person is told what is missing."""
-from stream_world import setup, slot, slots  # noqa: F401
+"""Publication and slot: made, mended, checked and taken away, by tandem-relay setup and by the guard; a person is told what is missing."""
+from processes import wait_until
+from stream_world import drop_slot, setup, slot, slots  # noqa: F401
 
 
 def test_setup_makes_publication_and_slot_and_a_second_run_changes_nothing(database, slot):
@@ -58,3 +59,17 @@ def test_a_failover_slot_is_refused_with_one_line_where_the_server_has_none(data
     else:
         assert done.returncode == 100 and "failover_slot needs Postgres 17" in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_guard_drops_a_slot_that_waits_to_be_made_behind_a_long_transaction(database, slot, relay):  # noqa: F811
+    """The walsender that makes it does not notice that nobody waits for it any more; the log that it keeps would grow."""
+    assert setup(database.url, slot).returncode == 0
+    drop_slot(database, slot)
+    long = database.connect(autocommit=False)
+    long.execute("SELECT pg_current_xact_id()")
+    relay(source="wal", slot=slot, wal_guard="drop-slot", wal_guard_bytes="1MiB")
+    asked = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
+    maker = wait_until(lambda: database.query(asked, (slot,)), message="it waits for the transaction")[0][0]
+    database.query("SELECT pg_logical_emit_message(false, 'other', repeat('x', 4000000))")
+    wait_until(lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", (maker,)) == 0, message="its maker is ended")
+    long.rollback()
