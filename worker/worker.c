@@ -164,6 +164,7 @@ static struct engine_config worker_engine_config(const struct worker *w)
     cfg.window_bytes = (int)o->window_bytes;
     cfg.total_bytes = (int)o->total_bytes;
     cfg.attempts_max = (int)o->attempts_max;
+    cfg.blocking_attempts = (int)o->blocking_attempts;
     cfg.retry_age_max_ns = o->retry_age_max;
     cfg.backoff_base_ns = o->backoff_base;
     cfg.backoff_cap_ns = o->backoff_cap;

@@ -60,6 +60,27 @@ static struct record *message_copy(enum stream_kind kind, const rd_kafka_message
     return rec;
 }
 
+/*
+ * An endpoint of the API is a method and the first two segments of the path, as in "POST /v1/reservations": what follows names one
+ * resource (FNV-1a).
+ */
+static uint32_t route_of(const struct record *rec)
+{
+    const char *method = rec->request.method, *path = method ? buf_str(&rec->request.path) : "";
+    uint32_t hash = 2166136261U;
+    int slashes = 0;
+
+    for (const char *c = method ? method : ""; *c; c++)
+        hash = (hash ^ (unsigned char)*c) * 16777619U;
+    for (const char *c = path; *c && *c != '?'; c++) {
+        slashes += *c == '/';
+        if (slashes > 2)
+            break;
+        hash = (hash ^ (unsigned char)*c) * 16777619U;
+    }
+    return hash;
+}
+
 void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, const rd_kafka_message_t *m)
 {
     struct record *rec = message_copy(kind, m);
@@ -72,6 +93,7 @@ void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, c
         .event_id = rec->event_id,
         .bytes = rec->bytes,
         .request_bytes = rec->request.path.len + rec->request.headers.len + rec->request.body.len,
+        .route = route_of(rec),
         .ref = rec,
         .poison = rec->poison,
         .poison_reason = rec->poison_reason,

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from topics import headers_of
 from worker_world import Orders
 
 DLQ = "tandem.inventory.dlq"
@@ -180,3 +181,35 @@ def test_after_an_outage_the_api_is_met_with_few_requests_at_first(orders, worke
     inventory_api.heal()
     wait_until(lambda: delivered(program) == 2000, message="all delivered")
     assert topics.read(DLQ) == []
+
+
+def test_one_endpoint_that_is_down_is_no_poison(orders, worker, inventory_api, wait_until, topics):
+    """Cancellations fail, placements work: the API's successes elsewhere do not spend a cancellation's attempts."""
+    inventory_api.fault("status", status=503, methods=["DELETE"])
+    program = worker("inventory", attempts_max=2, **FAST)
+    for key in range(10):
+        orders.place(f"c-{key}")
+        orders.place(f"c-{key}", 2, type_="order.cancelled")
+    orders.place_many(500, keys=50)
+    wait_until(lambda: delivered(program) >= 510, message="all but the cancellations")
+    wait_until(lambda: program.metric("tandem_worker_retried_total") >= 60, message="the cancellations are tried again")
+    assert dead(program) == 0 and topics.read(DLQ) == []
+    inventory_api.heal()
+    wait_until(lambda: delivered(program) == 520, message="all delivered")
+
+
+def test_an_event_that_keeps_the_window_full_is_moved_aside(orders, worker, inventory_api, wait_until, topics):
+    """Its key has filled the partition's window, so other keys behind it wait as well; attempts_max alone would take far longer."""
+    inventory_api.fault("status", status=500, keys=["o-stuck"])
+    program = worker("inventory", attempts_max=60, window_events=30, blocking_attempts=3, backoff_base="100ms", backoff_cap="100ms")
+    orders.place("o-1", partition=1)
+    wait_until(lambda: delivered(program) == 1, message="the worker works")
+    for version in range(1, 60):
+        orders.place("o-stuck", version, partition=0)
+    orders.place("o-behind", partition=0)
+    for version in range(2, 200):
+        orders.place("o-1", version, partition=1)
+    wait_until(lambda: delivered(program) == 200, message="the key behind it is served")
+    wait_until(lambda: dead(program) == 59, message="the rest of the key follows")
+    reasons = [headers_of(message)["x-dlq-reason"] for message in topics.read(DLQ)]
+    assert (reasons.count("blocks-the-window"), reasons.count("parked-behind")) == (1, 58)

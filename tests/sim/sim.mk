@@ -15,7 +15,7 @@ sim: $(B)/bin/sim ## run SEEDS (2000) seeds of the simulated worlds against each
 
 # A mutant is the simulator's own build of everything with one deliberate bug; each must be found within 1,000 seeds.
 MUTANTS_WORKER := COMMIT_TOO_FAR FORGET_LANE COUNT_WHILE_OPEN COMPLETE_BEFORE_BURIED \
-                    RETRY_AFTER_OF_ONE LIMIT_BELOW_FLOOR LIMIT_ABOVE_CAP IGNORE_BUDGET
+                    RETRY_AFTER_OF_ONE LIMIT_BELOW_FLOOR LIMIT_ABOVE_CAP IGNORE_BUDGET FOREIGN_SUCCESS EVICT_IN_TRAFFIC
 MUTANTS_RELAY  := $(if $(SIM_RELAY),CONFIRM_EARLY FORGET_EPOCH KEEPALIVE_OUTSTANDING RESUME_BY_LSN TRUST_LEASE_CLOCK \
                     COMMIT_BEFORE_PARK)
 MUTANTS        := $(MUTANTS_WORKER) $(MUTANTS_RELAY)

@@ -122,6 +122,10 @@ static bool answers_refusal(struct world *w, struct request *r)
         answer_status(w, r, 500);
         return true;
     }
+    if (!w->calm && world_has(w, FAULT_API_ENDPOINT) && r->truth->route == w->plan.endpoint_down) {
+        answer_status(w, r, 503);
+        return true;
+    }
     if (world_strikes(w, FAULT_API_THROTTLE, 0.2)) {
         struct rng *rng = &w->fault_rng[FAULT_API_THROTTLE];
         answer_later(w, r,

@@ -19,7 +19,7 @@ void member_start(struct world *w, struct node *n)
         sim_broken(w->sim, "contract", "engine_new refuses: %s", err.message);
     n->state = NODE_JOINING;
     n->next_due = CLOCK_NEVER;
-    n->successes = 0;
+    memset(n->successes, 0, sizeof(n->successes));
     n->throttled_until = 0;
     n->sent_count = 0;
     n->override = BREAKER_AUTO;

@@ -62,6 +62,7 @@ void node_feed(struct world *w, struct node *n, struct stream *st, struct entry 
                                 .event_id = {held->id, strlen(held->id)},
                                 .bytes = held->bytes,
                                 .request_bytes = held->bytes,
+                                .route = (uint32_t)t->route,
                                 .ref = held,
                                 .skip = t->skip,
                                 .replay_count = en->replay_count};

@@ -113,7 +113,7 @@ void oracle_sends(struct world *w, struct node *n, struct request *r)
     limits_sends(w, n, r);
     if (en->mark[n->index].life != n->life) {
         en->mark[n->index].life = n->life;
-        en->mark[n->index].successes = n->successes;
+        en->mark[n->index].first = en->mark[n->index].successes = n->successes[r->truth->route];
     }
     if (en->first_sent == 0)
         en->first_sent = w->sim->now;
@@ -150,7 +150,7 @@ static void succeeded(struct world *w, struct node *n, struct request *r)
                        ? ++w->ok_order
                        : UINT64_MAX; /* a replay is complete once its key's state is written */
     en->covered = false;
-    n->successes++;
+    n->successes[r->truth->route]++;
 }
 
 /* Which failures may an engine count? Those that fell into healthy traffic (the design's D4), and those that are the event's own. */
@@ -161,7 +161,7 @@ static void failed(struct node *n, struct request *r, bool breaker_closed)
     bool own = status == 423 || status == 425 || status == 408;
     bool never =
         status == 429 || status == 401 || status == 403 || (status == 503 && r->answer.retry_after_ns >= 0);
-    bool healthy = n->successes > en->mark[n->index].successes && breaker_closed;
+    bool healthy = n->successes[r->truth->route] > en->mark[n->index].successes && breaker_closed;
     if (is_ambiguous(r->answer.transport))
         en->ambiguous_by = r->assignment;
     bool refused = status >= 400 && status < 500 && !own && !never;
@@ -171,7 +171,7 @@ static void failed(struct node *n, struct request *r, bool breaker_closed)
     if (r->dispatched_closed && (own || healthy))
         en->payable++;
     if (!own)
-        en->mark[n->index].successes = n->successes;
+        en->mark[n->index].successes = n->successes[r->truth->route];
 }
 
 static void asked_to_wait(const struct world *w, struct node *n, int64_t wait)
@@ -211,6 +211,22 @@ static void parked_behind_somebody(struct world *w, const struct delivery_view *
         sim_broken(w->sim, "G2", "%s is dead-lettered as parked-behind, behind nothing", t->id);
 }
 
+/* Its stream has taken in all that it may, and nothing of it is unfinished but what must wait for this event. */
+static bool keeps_the_window_full(struct world *w, const struct node *n, const struct entry *en)
+{
+    const struct truth *t = truth_of(w, en);
+    const struct stream *st = NULL;
+    for (int i = 0; i < n->held_count; i++)
+        if (n->held[i]->entry == en)
+            st = n->held[i]->stream;
+    for (int i = 0; i < n->held_count; i++) {
+        const struct held *other = n->held[i];
+        if (other->stream == st && other->entry != en && !same_lane(w, truth_of(w, other->entry), t))
+            return false;
+    }
+    return st != NULL && st->paused;
+}
+
 void oracle_buries(struct world *w, struct node *n, const struct delivery_view *v, struct entry *en)
 {
     const struct truth *t = truth_of(w, en);
@@ -221,6 +237,10 @@ void oracle_buries(struct world *w, struct node *n, const struct delivery_view *
         break;
     case REASON_ATTEMPTS:
         counts_are_paid(w, n, en, w->plan.cfg.attempts_max);
+        break;
+    case REASON_BLOCKING:
+        counts_are_paid(w, n, en, w->plan.cfg.blocking_attempts);
+        right = keeps_the_window_full(w, n, en);
         break;
     case REASON_AGE:
         counts_are_paid(w, n, en, 1);

@@ -57,6 +57,8 @@ static void plan_engine(struct world *w, struct engine_config *cfg)
     cfg->window_bytes = pick(w, 500, 20000);
     cfg->total_bytes = pick(w, 1000, 40000);
     cfg->attempts_max = pick(w, 1, 6);
+    cfg->blocking_attempts = pick(w, 1, 4);
+    cfg->blocking_successes = pick(w, 1, 5);
     cfg->retry_age_max_ns = rng_chance(&w->rng, 0.7) ? 0 : pick(w, 200, 5000) * NS_PER_MS;
     cfg->backoff_base_ns = pick(w, 5, 100) * NS_PER_MS;
     cfg->backoff_cap_ns = pick(w, 200, 2000) * NS_PER_MS;
@@ -116,6 +118,7 @@ static void plan_sizes(struct world *w)
     p->request_timeout_ns = pick(w, 50, 800) * NS_PER_MS;
     p->latency_ns = pick(w, 1, 60) * NS_PER_MS;
     p->intensity = (double)pick(w, 20, 100) / 100.0;
+    p->endpoint_down = pick(w, 0, ROUTES_MAX - 1);
     p->failing_key = pick(w, 0, KEYS_MAX - 1) % p->keys;
     p->compacted = rng_chance(&w->rng, 0.5);
     /* A few faults at once find more than all of them: they hide each other. */
@@ -138,6 +141,7 @@ static void plan_event(struct world *w, int i, int64_t offsets[PARTITIONS_MAX])
     t->key = keyless ? -1 : key;
     t->partition = key % w->plan.partitions;
     t->bytes = (size_t)pick(w, 50, 1500);
+    t->route = pick(w, 0, ROUTES_MAX - 1);
     t->bad = world_strikes(w, FAULT_BAD_RECORDS, 0.15);
     t->skip = !t->bad && world_strikes(w, FAULT_BAD_RECORDS, 0.15);
     t->rejected = world_strikes(w, FAULT_API_REJECTS, 0.2);

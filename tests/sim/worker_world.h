@@ -20,6 +20,7 @@
 #define LOG_MAX 512
 #define HELD_MAX 256
 #define OUTAGES_MAX 4
+#define ROUTES_MAX 3  /* endpoints of the API */
 #define SENT_MAX 4096 /* requests of one process that the oracle remembers */
 #define KINDS 2       /* enum stream_kind: source, replay */
 
@@ -53,7 +54,8 @@
     X(API_QUOTA, "api-quota")                                                                                \
     X(SLOW_PACE, "slow-pace")                                                                                \
     X(SMALL_BUDGET, "small-retry-budget")                                                                    \
-    X(OPERATOR, "operator")
+    X(OPERATOR, "operator")                                                                                  \
+    X(API_ENDPOINT, "api-endpoint-down")
 enum fault {
 #define X(id, name) FAULT_##id,
     WORKER_FAULTS(X)
@@ -65,7 +67,7 @@ enum fault {
 struct truth {
     char id[16];
     int key; /* -1: none */
-    int partition;
+    int partition, route;
     size_t bytes;
     bool skip, bad; /* by rule not for us; can never be a request */
     bool rejected;  /* the API answers 4xx until it is mended */
@@ -95,7 +97,7 @@ struct entry {
     int64_t kept_at;
     int payable; /* failures that an engine was allowed to count, all lives together */
     struct {
-        uint64_t life, successes;
+        uint64_t life, successes, first;
     } mark[NODES_MAX];     /* by process: its successes at this record's dispatch, then at its last failure */
     uint64_t ambiguous_by; /* the assignment in which it ended without a known result */
     int64_t first_sent;    /* 0: never, in any life */
@@ -168,7 +170,7 @@ struct node {
     int held_count;
     struct request *requests; /* in flight, as this process sees it */
     int in_flight;
-    uint64_t successes; /* deliveries that its engine knows of */
+    uint64_t successes[ROUTES_MAX]; /* deliveries that its engine knows of, by endpoint */
     int64_t throttled_until;
     struct sent sent[SENT_MAX]; /* a ring */
     uint64_t sent_count;
@@ -233,6 +235,7 @@ struct outage {
 };
 
 struct plan {
+    int endpoint_down; /* this one fails until the world is calm */
     int partitions, keys, events, nodes, fetch_max;
     uint32_t faults;
     struct engine_config cfg;

@@ -428,6 +428,97 @@ static void a_target_that_has_read_the_answer_decides(void **state)
     rig_free(r);
 }
 
+static void give_to(struct rig *r, int64_t offset, const char *key, uint32_t route)
+{
+    struct engine_record rec = rig_record(r, 0, offset, key, NULL);
+    rec.route = route;
+    engine_record(r->e, r->now, &rec);
+    rig_turn(r);
+}
+
+static void an_endpoint_that_is_down_is_no_poison_though_others_of_the_api_work(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.attempts_max = 2;
+    cfg.breaker_share = 1;
+    struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
+
+    give_to(r, 0, "down", 1);
+    for (int64_t i = 1; i < 40; i++) {
+        rig_answer(r, 0, 0, 500);
+        give_to(r, i, "fine", 2);
+        rig_answer(r, 0, i, 200);
+        for (int w = 0; w < 1000 && !rig_is_sent(r, 0, 0); w++)
+            rig_sleep(r, cfg.backoff_base_ns);
+    }
+    assert_int_equal(counted(r, 0), 0);
+    assert_int_equal(r->bury_count, 0);
+    give_to(r, 40, "fine", 1); /* a success there, and its failures count */
+    rig_answer(r, 0, 40, 200);
+    rig_answer(r, 0, 0, 500);
+    for (int w = 0; w < 1000 && !rig_is_sent(r, 0, 0); w++)
+        rig_sleep(r, cfg.backoff_base_ns);
+    assert_int_equal(counted(r, 0), 1);
+    rig_free(r);
+}
+
+/* One event fails among `others` that are served; its key has filled the window when `full`. Returns how often it was sent. */
+static int sent_until_aside(bool full, int others, enum reason *ret_reason)
+{
+    struct engine_config cfg = rig_config();
+    cfg.attempts_max = 20;
+    cfg.blocking_attempts = 4;
+    cfg.blocking_successes = 10;
+    cfg.window_events = 5;
+    cfg.breaker_share = 1;
+    struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
+    int64_t offset = 0, sent = 0;
+
+    rig_give(r, 0, offset++, "stuck");
+    for (int i = 0; full && i < 4; i++)
+        rig_give(r, 0, offset++, "stuck");
+    while (rig_bury_waiting(r, 0, 0) == NULL && sent < 100) {
+        for (int i = 0; i < others; i++, offset++) {
+            rig_give(r, 0, offset, "fine");
+            rig_answer(r, 0, offset, 200);
+        }
+        for (int w = 0; w < 1000 && !rig_is_sent(r, 0, 0); w++)
+            rig_sleep(r, cfg.backoff_base_ns);
+        rig_answer(r, 0, 0, 500);
+        sent++;
+    }
+    *ret_reason = delivery_view(rig_bury_waiting(r, 0, 0)).reason;
+    rig_free(r);
+    return (int)sent;
+}
+
+static void an_event_that_keeps_the_window_full_goes_aside_before_its_attempts_are_spent(void **state)
+{
+    (void)state;
+    enum reason reason;
+    assert_int_equal(sent_until_aside(true, 5, &reason), 4);
+    assert_int_equal(reason, REASON_BLOCKING);
+}
+
+static void an_event_that_nobody_waits_for_keeps_all_its_attempts(void **state)
+{
+    (void)state;
+    enum reason reason;
+    assert_int_equal(sent_until_aside(false, 5, &reason), 20);
+    assert_int_equal(reason, REASON_ATTEMPTS);
+}
+
+static void what_keeps_the_window_full_needs_the_success_of_enough_others(void **state)
+{
+    (void)state;
+    enum reason reason;
+    assert_int_equal(sent_until_aside(true, 1, &reason), 10);
+    assert_int_equal(reason, REASON_BLOCKING);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -450,6 +541,10 @@ int main(void)
         cmocka_unit_test(age_is_measured_without_the_time_of_an_outage_or_a_pause),
         cmocka_unit_test(age_does_not_grow_while_the_breaker_is_open),
         cmocka_unit_test(a_target_that_has_read_the_answer_decides),
+        cmocka_unit_test(an_endpoint_that_is_down_is_no_poison_though_others_of_the_api_work),
+        cmocka_unit_test(an_event_that_keeps_the_window_full_goes_aside_before_its_attempts_are_spent),
+        cmocka_unit_test(an_event_that_nobody_waits_for_keeps_all_its_attempts),
+        cmocka_unit_test(what_keeps_the_window_full_needs_the_success_of_enough_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

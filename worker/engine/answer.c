@@ -2,6 +2,14 @@
 #include "worker/engine/backoff.h"
 #include "worker/engine/engine_state.h"
 
+uint64_t *answer_successes(struct engine *e, const struct delivery *d)
+{
+#ifdef SIM_BUG_FOREIGN_SUCCESS
+    return &e->successes[0];
+#endif
+    return &e->successes[d->rec.route % ENGINE_ROUTES];
+}
+
 static struct judgement judge(const struct engine *e, const struct outcome *out)
 {
     if (out->verdict >= 0)
@@ -68,17 +76,17 @@ static int64_t wait_after(struct engine *e, const struct outcome *out, int failu
 
 /*
  * Does this failure spend one of the event's attempts? (G7, decision D4.) Not while the breaker is not closed, and not by a probe. If the
- * trouble may be the API's, only when the API has served another event since this one's last failure: so an outage spends nothing,
+ * trouble may be the API's, only when the same endpoint has served another event since this one's last failure: so an outage spends nothing,
  * and a bad event is spent by its neighbours' successes.
  */
-static bool is_counted(const struct engine *e, const struct delivery *d, struct judgement j, bool probe)
+static bool is_counted(struct engine *e, const struct delivery *d, struct judgement j, bool probe)
 {
 #ifdef SIM_BUG_COUNT_WHILE_OPEN
     return true;
 #endif
     if (probe || e->breaker.state != BREAKER_CLOSED)
         return false;
-    return !j.systemic || e->successes > d->successes_before;
+    return !j.systemic || *answer_successes(e, d) > d->successes_before;
 }
 
 static bool is_too_old(const struct engine *e, const struct delivery *d)
@@ -86,30 +94,54 @@ static bool is_too_old(const struct engine *e, const struct delivery *d)
     return e->cfg.retry_age_max_ns > 0 && e->active_ns - d->first_attempt_active_ns > e->cfg.retry_age_max_ns;
 }
 
+/*
+ * Does it keep its stream's window full, while all that is not of its key is done? Then more than its own key waits for it. As with UF's
+ * tokens, other events of the same endpoint have to have paid for it, so that an outage does not look like this.
+ */
+static bool is_blocking(struct engine *e, const struct delivery *d)
+{
+    if (!d->stream->paused || e->bytes_full || d->entry.attempts < e->cfg.blocking_attempts)
+        return false;
+#ifdef SIM_BUG_EVICT_IN_TRAFFIC
+    return true;
+#endif
+    return d->stream->held <= lanes_length(&d->place) &&
+           *answer_successes(e, d) - d->successes_at_first >= (uint64_t)e->cfg.blocking_successes;
+}
+
 /* REASON_NONE: it may be tried again. */
 static enum reason count_failure(struct engine *e, struct delivery *d, struct judgement j, bool probe)
 {
     bool counted = is_counted(e, d, j, probe);
 
-    d->successes_before = e->successes;
+    d->successes_before = *answer_successes(e, d);
     d->failed_before = true;
     if (!counted)
         return REASON_NONE;
     offsets_count_attempt(&d->stream->offsets, &d->entry);
     if (d->entry.attempts >= e->cfg.attempts_max)
         return REASON_ATTEMPTS;
+    if (is_blocking(e, d))
+        return REASON_BLOCKING;
     return is_too_old(e, d) ? REASON_AGE : REASON_NONE;
 }
 
 static enum step after_failure(struct engine *e, struct delivery *d, const struct outcome *out,
                                struct judgement j, bool probe)
 {
+    int before = d->entry.attempts;
+
     d->reason = count_failure(e, d, j, probe);
     if (d->reason != REASON_NONE)
         return STEP_BURYING;
     e->counts.retried++;
-    /* An uncounted failure does not lengthen the wait: in an outage the breaker does the waiting, and after it all come back soon. */
-    d->wait_ns = wait_after(e, out, d->entry.attempts + 1);
+    /*
+     * An uncounted failure does not lengthen the wait while the breaker does the waiting, so that after an outage all come back soon. With
+     * the breaker closed it is one endpoint that is down, and is to be asked less and less.
+     */
+    bool asked_less = !probe && e->breaker.state == BREAKER_CLOSED;
+    d->wait_ns = wait_after(e, out, d->entry.attempts + (asked_less ? d->uncounted : 0) + 1);
+    d->uncounted += asked_less && d->entry.attempts == before;
     return STEP_BACKOFF;
 }
 
@@ -134,7 +166,7 @@ static enum step after_auth(struct engine *e, struct delivery *d, const struct o
 static enum step after_success(struct engine *e, struct delivery *d, int64_t *count)
 {
     (*count)++;
-    e->successes++;
+    (*answer_successes(e, d))++;
     d->reason = REASON_NONE;
     return STEP_PARKING; /* a replay may free its key; for all others there is nothing to write */
 }

@@ -174,9 +174,10 @@ static enum step enter_in_flight(struct engine *e, struct delivery *d)
     if (d->attempt == 1) {
         d->first_attempt_ns = e->now;
         d->first_attempt_active_ns = e->active_ns;
+        d->successes_at_first = *answer_successes(e, d);
     }
     if (!d->failed_before)
-        d->successes_before = e->successes;
+        d->successes_before = *answer_successes(e, d);
     return STEP_IN_FLIGHT;
 }
 

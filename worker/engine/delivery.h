@@ -64,8 +64,9 @@ struct delivery {
     bool probe;       /* this attempt is the breaker's probe */
     int probes;       /* in the breaker's episode `probe_episode` */
     int64_t probe_episode;
-    int attempt;               /* requests made */
-    uint64_t successes_before; /* engine.successes at the last failure, or at the first dispatch */
+    int attempt; /* requests made */
+    /* of its route: at the last failure, or at the first dispatch; and at the first dispatch */
+    uint64_t successes_before, successes_at_first;
     bool failed_before;
     int uncounted; /* throttles and refusals, which have a backoff of their own */
     int64_t first_attempt_ns, last_attempt_ns, first_attempt_active_ns;

@@ -59,6 +59,9 @@ struct engine_config {
     int window_events, window_bytes;
     int total_bytes;  /* over all streams */
     int attempts_max; /* counted attempts before the dead letter */
+    /* after so many an event that keeps its stream's window full is dead-lettered, when all but its key's is done there */
+    int blocking_attempts;
+    int blocking_successes; /* and when its endpoint has served so many others since its first attempt */
     /* since the first attempt, the time with the breaker open not counted; 0: no limit */
     int64_t retry_age_max_ns;
     /* full jitter: uniform in [0, min(cap, base * 2^(n-1))], floor 1 ms */
@@ -130,6 +133,8 @@ struct engine_record {
     struct slice event_id; /* ce_id (or the door's "topic/partition/offset" when it has none) */
     size_t bytes;          /* what it holds in memory */
     size_t request_bytes;  /* about what its request sends: for rate_bytes */
+    /* which endpoint of the API its request goes to, any number: one that is down is no proof against events of another */
+    uint32_t route;
     /* the door's own (rd_kafka_message_t *): comes back in RELEASE, exactly once */
     void *ref;
     /* not NULL: it can never be a request: dead-lettered in its key's turn with this reason's verdict */

@@ -19,6 +19,8 @@
 #include "worker/engine/pace.h"
 #include "worker/engine/parked.h"
 
+#define ENGINE_ROUTES 64 /* more share a count */
+
 /* One partition of the source or the replay topic. */
 struct stream {
     int number;
@@ -69,8 +71,9 @@ struct engine {
     int64_t active_ns; /* time so far in which the destination was neither cut off nor pausing */
     uint64_t random;
     uint64_t hash_seed;
-    uint64_t sequence;  /* of deliveries, in order of arrival */
-    uint64_t successes; /* delivered or duplicate-ok, ever: the proof that the API works for others */
+    uint64_t sequence; /* of deliveries, in order of arrival */
+    /* delivered or duplicate-ok, ever, by route: the proof that the API works for others there */
+    uint64_t successes[ENGINE_ROUTES];
     int64_t paused_until_ns;
     bool on_hold;            /* the operator paused it */
     int64_t breaker_episode; /* grows when the breaker closes: probes of an earlier one are forgotten */
@@ -145,6 +148,8 @@ void dispatch_pause(struct engine *e, int64_t wait_ns);
 int64_t dispatch_due(const struct engine *e); /* when time alone would let one go; CLOCK_NEVER */
 
 /* ---- answer.c: what the end of an attempt means for its event ---- */
+/* Successes of the endpoint that d goes to. */
+uint64_t *answer_successes(struct engine *e, const struct delivery *d);
 enum step answer_step(struct engine *e, struct delivery *d, const struct outcome *out);
 
 /* ---- parking.c: parked keys and their writes ---- */

@@ -123,6 +123,7 @@ void lanes_join(struct lanes *lanes, struct lane_place *place, uint64_t hash, in
     if (lane == NULL)
         lane = add(lanes, hash, group, key);
     place->lane = lane;
+    lane->length[place->queue]++;
     list_push(&lane->queues[place->queue], &place->link);
     if (lane->turn == NULL)
         give_turn(lane);
@@ -131,6 +132,11 @@ void lanes_join(struct lanes *lanes, struct lane_place *place, uint64_t hash, in
 bool lanes_has_turn(const struct lane_place *place)
 {
     return place->lane == NULL || place->lane->turn == place;
+}
+
+int lanes_length(const struct lane_place *place)
+{
+    return place->lane == NULL ? 1 : place->lane->length[place->queue];
 }
 
 struct lane_place *lanes_leave(struct lanes *lanes, struct lane_place *place)
@@ -142,6 +148,7 @@ struct lane_place *lanes_leave(struct lanes *lanes, struct lane_place *place)
     lanes_unstall(place);
     link_remove(&place->link);
     place->lane = NULL;
+    lane->length[place->queue]--;
     struct lane_place *left = first_in(lane, LANE_SOURCE);
     if (left == NULL)
         left = first_in(lane, LANE_REPLAY);

@@ -29,8 +29,8 @@ struct lane {
     struct lane_place *turn, *stalled; /* NULL: nobody */
     struct lane *next;                 /* in its bucket */
     uint64_t hash;
-    int group;
-    struct slice key; /* borrowed from a place in it */
+    int group, length[LANE_QUEUES]; /* places in it */
+    struct slice key;               /* borrowed from a place in it */
 };
 
 struct lanes {
@@ -51,4 +51,5 @@ bool lanes_has_turn(const struct lane_place *place); /* also true of a place in 
 /* These return the place that has the turn now, when it is another than before, or NULL. */
 struct lane_place *lanes_leave(struct lanes *lanes, struct lane_place *place);
 struct lane_place *lanes_stall(struct lane_place *place);
-void lanes_unstall(struct lane_place *place); /* no effect when it is not stalled */
+int lanes_length(const struct lane_place *place); /* of its queue in its lane; 1: it is in none */
+void lanes_unstall(struct lane_place *place);     /* no effect when it is not stalled */
