@@ -122,7 +122,7 @@ const char relay_table_acquire_sql[] =
     " WHERE shard = '0' AND (lease_until < clock_timestamp() OR holder = $1::text"
     "  OR lease_until > clock_timestamp() + interval '2 minutes' AND lease_until <> 'infinity'"
     "  OR lease_until = 'infinity' AND NOT EXISTS (SELECT FROM pg_replication_slots"
-    "      WHERE slot_name = relay_cursor.slot AND active))"
+    "      WHERE slot_name = relay_cursor.slot AND database = current_database() AND active))"
     " RETURNING epoch, ctid::text, system_identifier = (SELECT system_identifier FROM pg_control_system()),"
     " pg_snapshot_xmax(prev_snapshot) <= pg_current_xact_id(),"
     " prev_snapshot::text, prev_floor, cur_snapshot::text, cur_floor, cur_ceiling, last_id, wal_lsn, "
