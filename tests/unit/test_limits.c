@@ -296,6 +296,15 @@ static void a_used_up_quota_is_read_from_every_draft(void **state)
     assert_int_equal(wait_of("X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 7.25"), 7 * NS_PER_S);
 }
 
+static void a_reset_in_the_far_future_is_a_century(void **state)
+{
+    (void)state;
+    const int64_t century = INT64_C(100) * 366 * 86400 * NS_PER_S;
+    assert_int_equal(wait_of("X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 99999999999999"), century);
+    assert_int_equal(wait_of("X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 999999999999"), century);
+    assert_int_equal(wait_of("RateLimit: \"a\";r=0;t=99999999999999", ""), century);
+}
+
 static void what_is_left_or_not_understood_asks_for_nothing(void **state)
 {
     (void)state;
@@ -338,6 +347,7 @@ int main(void)
         cmocka_unit_test(what_calm_hours_did_not_use_is_gone_after_ten_seconds),
         cmocka_unit_test(a_share_of_everything_is_no_limit),
         cmocka_unit_test(a_used_up_quota_is_read_from_every_draft),
+        cmocka_unit_test(a_reset_in_the_far_future_is_a_century),
         cmocka_unit_test(what_is_left_or_not_understood_asks_for_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,7 +5,8 @@
 
 #include "common/clock.h"
 
-#define NUMBER_MAX INT64_C(100000000000000) /* more is nonsense; keeps sums far from overflow */
+#define NUMBER_MAX INT64_C(100000000000000)             /* more is nonsense; keeps sums far from overflow */
+#define WAIT_MS_MAX (INT64_C(100) * 366 * 86400 * 1000) /* the engine cuts to its own cap */
 #define EPOCH_SECONDS_FROM INT64_C(1000000000)
 #define EPOCH_MS_FROM INT64_C(1000000000000)
 
@@ -122,11 +123,17 @@ void quota_header(struct quota *q, struct slice line)
 
 int64_t quota_wait(const struct quota *q, int64_t wall_ns)
 {
+    int64_t ms;
+
     if (!q->has_remaining || !q->has_reset || q->remaining > 0)
         return -1;
     if (q->reset >= EPOCH_MS_FROM)
-        return q->reset * NS_PER_MS > wall_ns ? q->reset * NS_PER_MS - wall_ns : 0;
-    if (q->reset >= EPOCH_SECONDS_FROM)
-        return q->reset > wall_ns / NS_PER_S ? q->reset * NS_PER_S - wall_ns : 0;
-    return q->reset * NS_PER_S;
+        ms = q->reset - wall_ns / NS_PER_MS;
+    else if (q->reset >= EPOCH_SECONDS_FROM)
+        ms = q->reset * 1000 - wall_ns / NS_PER_MS;
+    else
+        ms = q->reset * 1000;
+    if (ms < 0)
+        return 0;
+    return (ms < WAIT_MS_MAX ? ms : WAIT_MS_MAX) * NS_PER_MS;
 }
