@@ -308,10 +308,9 @@ static void worker_options_for(const struct target *target, struct option *table
 }
 
 static const char help_tail[] = "Commands, to the worker that runs with the same admin_listen:\n"
-#define X(id, path, prose) "  " path "  " prose "\n"
+#define X(id, words, path, prose) "  " words ": " prose "\n"
     WORKER_COMMANDS(X)
 #undef X
-        "with a space for the slash, as in `breaker open`.\n"
         "\n"
         "Topics: tandem.DESTINATION.dlq, .replay and .parked, each with as many partitions as the source "
         "topic.\n"

@@ -5,7 +5,7 @@
 #include <string.h>
 
 static const char *const paths[COMMAND_COUNT] = {
-#define X(id, path, prose) [COMMAND_##id] = (path),
+#define X(id, words, path, prose) [COMMAND_##id] = (path),
     WORKER_COMMANDS(X)
 #undef X
 };

@@ -4,15 +4,15 @@
 #include "common/buf.h"
 #include "common/err.h"
 
-/* X(id, "path below the admin port; on the command line its words", "what it does") */
+/* X(id, "its words on the command line", "its path below the admin port", "what it does") */
 #define WORKER_COMMANDS(X)                                                                                   \
-    X(BREAKER_OPEN, "breaker/open", "send nothing, not even a probe, until `breaker auto`")                  \
-    X(BREAKER_CLOSE, "breaker/close", "send, whatever fails, until `breaker auto`")                          \
-    X(BREAKER_AUTO, "breaker/auto", "let the breaker's rules decide again")                                  \
-    X(PAUSE, "pause", "let requests under way end and send nothing more until `resume`")                     \
-    X(RESUME, "resume", "send again")
+    X(BREAKER_OPEN, "breaker open", "breaker/open", "Send nothing, not even a probe.")                       \
+    X(BREAKER_CLOSE, "breaker close", "breaker/close", "Send, whatever fails.")                              \
+    X(BREAKER_AUTO, "breaker auto", "breaker/auto", "Let the breaker's rules decide again.")                 \
+    X(PAUSE, "pause", "pause", "Let requests under way end and send nothing more.")                          \
+    X(RESUME, "resume", "resume", "Send again.")
 enum worker_command {
-#define X(id, path, prose) COMMAND_##id,
+#define X(id, words, path, prose) COMMAND_##id,
     WORKER_COMMANDS(X)
 #undef X
         COMMAND_COUNT
