@@ -84,8 +84,12 @@ int options_unknown(const struct option_set *set, enum options_place place, cons
                     const char *word, struct err *err)
 {
     char nearest[OPTIONS_NAME_BYTES];
-    err_set(err, ERR_PERMANENT, "unknown option \"%.64s\"; the nearest is %s, and %s --help lists all", word,
-            options_nearest(set, place, word, nearest), set->program);
+    options_nearest(set, place, word, nearest);
+    if (*nearest && distance(word, nearest) <= strlen(word) / 3) /* what is further away was not meant */
+        err_set(err, ERR_PERMANENT, "unknown option \"%.64s\"; the nearest is %s, and %s --help lists all",
+                word, nearest, set->program);
+    else
+        err_set(err, ERR_PERMANENT, "unknown option \"%.64s\"; %s --help lists all", word, set->program);
     if (origin)
         err_prefix(err, "%s: ", origin);
     return -1;
