@@ -145,7 +145,7 @@ def test_help_names_the_program_and_what_each_option_takes(program):
     ("tandem-relay --admin-listen nonsense", 'admin_listen: "nonsense"'),
     ("tandem-relay --database-url nonsense", "database_url: "),
     ("tandem-relay --postgres nonsense=1", '--postgres: libpq has no setting "nonsense"'),
-    ("tandem-relay --create-topics maybe", '--create-topics: "maybe"'),
+    ("tandem-relay --create-topics=maybe", '--create-topics: "maybe"'),
     ("tandem-inventory --startup-timeout soon", '--startup-timeout: "soon"'),
     ("tandem-crm --api-key-file /nonexistent", '--api-key-file: cannot read "/nonexistent"'),
     ("tandem-dlq --destination inventory", "a verb is missing"),
