@@ -157,7 +157,7 @@ static int connect_database(struct relay *r, int64_t now, struct err *err)
         return judge_database(r, clock_monotonic_ns(), &problem, err);
     r->connected = true;
     r->connect_delay_ns = CONNECT_DELAY_MIN_NS;
-    LOG("postgres connected", LOG_STR("source", r->ops->name));
+    LOG("postgres connected", LOG_STR("source", relay_source_name(r->opt)));
     relay_core_connected(r->core, clock_monotonic_ns());
     return 0;
 }

@@ -75,7 +75,7 @@ static int connect_guard(struct relay_guard *g, struct err *err)
 {
     if (g->conn)
         return 0;
-    g->conn = pg_connect(g->opt->database_url, &g->opt->postgres, "tandem-relay", err);
+    g->conn = pg_connect(g->opt->database_url, &g->opt->postgres, "tandem-relay-guard", err);
     if (!g->conn)
         return -1;
     if (pg_exec(g->conn, "SET search_path = pg_catalog", err) < 0)

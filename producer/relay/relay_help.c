@@ -26,10 +26,13 @@ struct verb_help {
 
 static const struct verb_help HELP[RELAY_VERB_COUNT] = {
     [RELAY_VERB_SETUP] =
-        {"setup",
+        {"setup [drop]",
          "Makes the publication and the replication slot that the sources wal and message need, where\n"
-         "they are missing, and checks them where they are there. Safe to run again; says what it did.",
-         "  tandem-relay setup --source wal\n"},
+         "they are missing, and checks them where they are there. Safe to run again; says what it did.\n"
+         "Run it as a role with REPLICATION that owns tandem.outbox and may CREATE in the database, or\n"
+         "as a superuser. Slots are named in a whole cluster: a second database needs another --slot.",
+         "  tandem-relay setup --source wal\n"
+         "  tandem-relay setup --source wal --slot tandem_relay_shop\n"},
     [RELAY_VERB_SETUP_DROP] =
         {"setup drop",
          "Takes the replication slot and the publication away again. With the source message, events\n"

@@ -54,6 +54,14 @@ struct republish {
     int64_t planned, copied;
 };
 
+static int no_time(const char *flag, const char *text, struct err *err)
+{
+    return err_set(
+        err, ERR_PERMANENT,
+        "%s: \"%s\" is not a time; write 2026-01-02, 2026-01-02T03:04:05Z, or 2h for two hours ago", flag,
+        text);
+}
+
 static int instant(struct relay_tool *t, const char *flag, const char *text, char ret_instant[64],
                    struct err *err)
 {
@@ -69,14 +77,15 @@ static int instant(struct relay_tool *t, const char *flag, const char *text, cha
         relay_params_add(&p, NULL);
         relay_params_add(&p, text);
     } else {
-        return err_set(
-            err, ERR_PERMANENT,
-            "%s: \"%s\" is not a time; write 2026-01-02, 2026-01-02T03:04:05Z, or 2h for two hours ago", flag,
-            text);
+        return no_time(flag, text, err);
     }
     CLEANUP(pg_clearp) PGresult *res = relay_tool_query(t, flag, time_sql, &p, err);
-    if (res)
+    if (res) {
         snprintf(ret_instant, 64, "%s", relay_tool_value(res, 0, "instant"));
+    } else if (err->kind == ERR_PERMANENT) { /* Postgres cannot read it: 3, or a thirteenth month */
+        *err = (struct err){0};
+        return no_time(flag, text, err);
+    }
     return res ? 0 : -1;
 }
 

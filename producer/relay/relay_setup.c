@@ -63,7 +63,7 @@ static int begin(struct setup *s, const struct relay_options *opt, FILE *out, st
                        "source = table needs no setup: give --source wal or --source message");
     if (relay_slot_check(opt, err) < 0)
         return -1;
-    s->conn = pg_connect(opt->database_url, &opt->postgres, "tandem-relay", err);
+    s->conn = pg_connect(opt->database_url, &opt->postgres, "tandem-relay-tool", err);
     if (!s->conn || pg_check_schema(s->conn, err) < 0)
         return -1;
     s->publication = PQescapeIdentifier(s->conn, opt->publication, strlen(opt->publication));
@@ -123,11 +123,33 @@ static int check_server(const struct setup *s, struct err *err)
 
 static const char settings[] = "(publish = 'insert', publish_via_partition_root = true)";
 
+/* Postgres would say which right is missing, one at a time, and not who has them all. */
+static int check_publisher(const struct setup *s, struct err *err)
+{
+    CLEANUP(pg_clearp)
+    PGresult *res = query(s,
+                          "SELECT has_database_privilege(current_database(), 'CREATE'),"
+                          " pg_has_role(relowner, 'USAGE'), current_user, $1::text, $2::text"
+                          " FROM pg_class WHERE oid = 'tandem.outbox'::regclass",
+                          err);
+
+    if (!res)
+        return -1;
+    if (truth(res, 0) && (truth(res, 1) || s->opt->source == RELAY_KIND_MESSAGE))
+        return 0;
+    return err_set(err, ERR_PERMANENT,
+                   "role \"%s\" may not make the publication: run setup as a role with REPLICATION that owns "
+                   "tandem.outbox and may CREATE in this database, or as a superuser",
+                   PQgetvalue(res, 0, 2));
+}
+
 static int make_publication(const struct setup *s, struct err *err)
 {
     struct buf after;
     int rc;
 
+    if (check_publisher(s, err) < 0)
+        return -1;
     buf_init(&after, 4096);
     buf_printf(&after, "%sWITH %s", s->opt->source == RELAY_KIND_WAL ? "FOR TABLE tandem.outbox " : "",
                settings);

@@ -37,7 +37,7 @@ PGconn *relay_slot_connect(const struct relay_options *opt, struct err *err)
     memcpy(value, database, sizeof(value));
     memcpy(origin, ours_origin, sizeof(origin));
     pairs.items[pairs.count++] = (struct option_pair){name, value, origin};
-    conn = pg_connect(opt->database_url, &pairs, "tandem-relay", err);
+    conn = pg_connect(opt->database_url, &pairs, "tandem-relay-stream", err);
     /* Making a slot waits for other people's transactions, however long; a walsender that hears nothing for 2 s has lost its relay. */
     if (conn && pg_exec(conn, "SET statement_timeout = 0", err) == 0 &&
         pg_exec(conn, "SET lock_timeout = 0", err) == 0 &&
@@ -144,7 +144,7 @@ int relay_slot_judge(const struct slot *s, PGconn *conn, const struct relay_opti
                        opt->publication);
     if (s->there && !s->ours)
         return err_set(err, ERR_PERMANENT,
-                       "replication slot \"%s\" is of another plugin or database: give another name",
+                       "replication slot \"%s\" is of another plugin or database: give another slot",
                        opt->slot);
     return 0;
 }

@@ -56,7 +56,6 @@ struct relay_source;
 struct relay_options;
 
 struct relay_source_ops {
-    const char *name;
     struct relay_source *(*open)(const struct relay_options *opt,
                                  struct err *err);           /* allocates; no connection yet */
     void (*close)(struct relay_source *s);                   /* NULL-safe */
@@ -76,3 +75,5 @@ struct relay_source_ops {
 };
 
 extern const struct relay_source_ops relay_table;
+
+const char *relay_source_name(const struct relay_options *opt); /* as the option `source` spells it */

@@ -65,11 +65,10 @@ static const char tables_sql[] =
     " FROM generate_series(0, 2) AS n CROSS JOIN tandem.outbox_id_seq q"
     " LEFT JOIN pg_stat_user_tables s ON s.relid = ('tandem.outbox_' || n)::regclass ORDER BY n";
 
-/* A relay has one connection for its statements; the one that streams is a walsender, which its slot names. */
+/* Each relay has one connection of this name; its stream, the guard of the log and the tools have names of their own. */
 static const char relays_sql[] =
     "SELECT count(*) AS connected FROM pg_stat_activity WHERE datname = current_database()"
-    " AND application_name = 'tandem-relay' AND pid NOT IN (SELECT active_pid FROM pg_replication_slots"
-    "  WHERE active_pid IS NOT NULL)";
+    " AND application_name = 'tandem-relay'";
 
 static const char counter_sql[] = "SELECT last_value AS drawn, extract(epoch FROM "
                                   "clock_timestamp())::float8::text AS at FROM tandem.outbox_id_seq";

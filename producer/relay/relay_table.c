@@ -314,7 +314,6 @@ static const struct relay_identity *table_identity(const struct relay_source *s)
 }
 
 const struct relay_source_ops relay_table = {
-    .name = "table",
     .open = table_open,
     .close = table_close,
     .connect = table_connect,

@@ -133,15 +133,21 @@ static int send_keys(struct table *t, const struct relay_action *a, struct err *
 
 /* ---- cursor and lease ----------------------------------------------------------------------------------------------- */
 
+const char *relay_source_name(const struct relay_options *opt)
+{
+    static const char *const names[] = {
+        [RELAY_KIND_TABLE] = "table", [RELAY_KIND_WAL] = "wal", [RELAY_KIND_MESSAGE] = "message"};
+
+    return names[opt->source];
+}
+
 static int send_acquire(struct table *t, struct err *err)
 {
-    static const char *const sources[] = {
-        [RELAY_KIND_TABLE] = "table", [RELAY_KIND_WAL] = "wal", [RELAY_KIND_MESSAGE] = "message"};
     struct params p = {.count = 0};
 
     add_text(&p, t->holder);
     add_interval(&p, t->opt->lease_ttl);
-    add_text(&p, sources[t->opt->source]);
+    add_text(&p, relay_source_name(t->opt));
     add_text(&p, t->opt->source == RELAY_KIND_TABLE ? "" : t->opt->slot);
     return send_prepared(t, "acquire", &p, err);
 }

@@ -43,6 +43,9 @@ def test_setup_names_what_a_person_has_to_change(database, slot):
     try:
         done = setup(database.url.replace("tandem@", "poor@"), slot)
         assert done.returncode == 100 and "ALTER ROLE \"poor\" REPLICATION" in done.stderr
+        database.query("ALTER ROLE poor REPLICATION")
+        done = setup(database.url.replace("tandem@", "poor@"), slot)
+        assert done.returncode == 100 and 'role "poor" may not make the publication' in done.stderr
     finally:
         database.query("DROP OWNED BY poor; DROP ROLE poor")
     done = setup(database.url, "No-Slot")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from stream_world import slot  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[2]
 RELAY = Path(os.environ.get("TANDEM_BIN") or ROOT / "build" / "bin") / "tandem-relay"
 PUT = "SELECT tandem.outbox_put(topic => %s, key => %s::text, type => %s, payload => %s::text)"
@@ -400,6 +402,20 @@ def test_status_shows_slots_and_parked_rows(database, lines):
     assert found["retained_bytes"] >= 0
     assert [(row["reason"], row["rows"], row["keys"], row["to_be_retried"]) for row in status["parked"]] == \
         [("behind", 1, 1, 0), ("too-large", 2, 2, 1)]
+
+
+@pytest.mark.parametrize("text", ["3", "2026-13-01"])
+def test_a_time_that_only_postgres_can_refuse_is_refused_in_our_words(tool, text):
+    code, out, error = tool("republish", "--since", text)
+    assert (code, out) == (100, "") and error.startswith(f'tandem-relay: --since: "{text}" is not a time; write') and "SQLSTATE" not in error
+
+
+def test_a_relay_that_streams_is_counted_once(database, slot, relay, lines, wait_until):  # noqa: F811
+    subprocess.run([RELAY, "setup", "--database-url", database.url, "--source", "wal", "--slot", slot], check=True, capture_output=True)
+    relay(source="wal", slot=slot)
+    guarded = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tandem-relay-guard'"
+    wait_until(lambda: database.value(guarded) == 1, message="the guard of the log is connected")
+    assert lines("status")[0]["relays_connected"] == 1
 
 
 def test_status_of_a_working_relay_and_its_standby(database, relay, lines, wait_until):
