@@ -257,7 +257,7 @@ def test_a_slow_token_server_delays_and_is_asked_once(orders, worker, opened, au
     world = Bearer(opened, authority, secret)
     release = threading.Event()
     world.tokens.before = lambda _: release.wait(60) and None
-    program = worker("inventory", **world.options)
+    program = worker("inventory", adaptive="off", **world.options)  # the limit would begin with fewer
     orders.place_many(100, keys=100)
     wait_until(lambda: program.metric("tandem_worker_in_flight_requests") == 64, message="as many wait as may")
     assert len(world.tokens.asked) == 1 and world.api.requests == []
@@ -271,7 +271,7 @@ def test_a_worker_that_waits_for_a_token_stops_when_asked(orders, worker, opened
     world = Bearer(opened, authority, secret)
     release = threading.Event()
     world.tokens.before = lambda _: release.wait(60) and None
-    program = worker("inventory", drain_timeout="300ms", **world.options)
+    program = worker("inventory", adaptive="off", drain_timeout="300ms", **world.options)
     orders.place_many(10, keys=10)
     wait_until(lambda: program.metric("tandem_worker_in_flight_requests") == 10, message="they wait for the token")
     assert program.stop() == 0
@@ -374,7 +374,7 @@ def test_a_new_connection_resumes_the_tls_session_of_another_ones(orders, worker
     monkeypatch.setattr(api.Handler, "protocol_version", "HTTP/1.0")  # a connection for each request
     gate = threading.Event()
     api.answer = lambda headers, body: (gate.wait(60) and 200, b"")
-    program = worker("inventory", url=api.url, tls_ca_file=authority.file, request_timeout="60s")
+    program = worker("inventory", url=api.url, tls_ca_file=authority.file, request_timeout="60s", adaptive="off")
     orders.place("o-first")
     gate.set()
     wait_until(lambda: delivered(program) == 1, message="the first is delivered")

@@ -191,7 +191,7 @@ def test_a_misdeed_costs_its_own_key_time_and_nothing_else(orders, worker, opene
     orders.place_many(30, keys=30)
     wait_until(lambda: program.metric("tandem_worker_delivered_total") == 30, message="the other keys are delivered")
     wait_until(lambda: server.bad >= 4, message="the bad one is tried again and again")
-    assert any(reason in said for said in reasons(program)), reasons(program)
+    assert any(word in said for said in reasons(program) for word in reason.split("|")), reasons(program)
     assert program.metric("tandem_worker_ambiguous_total") > 0  # it was sent: it may have been executed
     assert program.metric("process_resident_memory_bytes") - before < GROWTH_MAX
     assert topics.read(DLQ) == []
@@ -205,7 +205,7 @@ def test_a_misdeed_costs_its_own_key_time_and_nothing_else(orders, worker, opene
     ("stalled handshake", hangs(b""), "timeout"),
     ("endless handshake", forever(b"", b"\x16\x03\x03\x40\x00" + b"\x0b" * 0x4000), ""),
     ("dripping handshake", drips(b"\x16\x03\x03\x00\x40"), "timeout"),
-    ("reset", resets_after(b""), "reset"),
+    ("reset", resets_after(b""), "reset|Failed to connect"),  # it may come before connect() has returned
     ("closed", says(), ""),
 ])
 def test_a_handshake_that_goes_wrong_is_an_outage_and_nothing_was_sent(orders, worker, opened, wait_until, topics, name, greet, reason):
@@ -214,7 +214,7 @@ def test_a_handshake_that_goes_wrong_is_an_outage_and_nothing_was_sent(orders, w
     before = program.metric("process_resident_memory_bytes")
     orders.place_many(10, keys=10)
     wait_until(lambda: program.metric("tandem_worker_breaker_probes_total") >= 3, message=f"{name}: the breaker is open")
-    assert any(reason in said for said in reasons(program)), reasons(program)
+    assert any(word in said for said in reasons(program) for word in reason.split("|")), reasons(program)
     assert program.metric("tandem_worker_ambiguous_total") == program.metric("tandem_worker_dead_letters_total") == 0
     assert program.metric("process_resident_memory_bytes") - before < GROWTH_MAX
     assert topics.read(DLQ) == [] and server.requests == []
