@@ -10,6 +10,13 @@
     (1024 * 1024) /* some hundred rows with a detail of at most a few hundred bytes each */
 
 /*
+ * A refused retry is given up for the whole key, the youngest rows first and so many of them in one save: a key with a million rows would
+ * run into the statement's time, again and again. While rows are left the refused one itself stays asked for: it stands before them, is
+ * refused once more, and the next save goes on.
+ */
+#define GIVE_UP_ROWS "10000"
+
+/*
  * A row is copied by the server from the outbox: it never travels to the relay, however large it is.
  *
  * A row that is parked behind others is to be published again with them: when none of its key waits for an operator any more (the last
@@ -44,11 +51,14 @@ const char relay_park_save_sql[] =
     "  FROM refused n WHERE EXISTS (SELECT FROM mine) ON CONFLICT DO NOTHING),"
     " taken AS (DELETE FROM tandem.parked WHERE outbox_id = ANY ($19::bigint[]) AND EXISTS (SELECT FROM "
     "mine)),"
-    " given_up AS (UPDATE tandem.parked p SET retry_at = NULL FROM again a WHERE p.topic = a.topic AND p.key "
-    "= a.key"
-    "   AND p.outbox_id <> ALL ($20::bigint[]) AND p.retry_at IS NOT NULL AND EXISTS (SELECT FROM mine)),"
-    " told AS (UPDATE tandem.parked p SET retry_at = NULL, reason = a.reason, detail = a.detail, behind = "
-    "false"
+    " flagged AS (SELECT f.outbox_id FROM again a CROSS JOIN LATERAL (SELECT q.outbox_id FROM tandem.parked q"
+    "   WHERE q.topic = a.topic AND q.key = a.key AND q.retry_at IS NOT NULL AND q.outbox_id <> ALL "
+    "($20::bigint[])"
+    "   ORDER BY q.outbox_id DESC LIMIT " GIVE_UP_ROWS ") f),"
+    " given_up AS (UPDATE tandem.parked SET retry_at = NULL"
+    "   WHERE outbox_id = ANY (ARRAY(SELECT outbox_id FROM flagged)) AND EXISTS (SELECT FROM mine)),"
+    " told AS (UPDATE tandem.parked p SET reason = a.reason, detail = a.detail, behind = false,"
+    "   retry_at = CASE WHEN (SELECT count(*) FROM flagged) >= " GIVE_UP_ROWS " THEN p.retry_at END"
     "   FROM again a WHERE p.outbox_id = a.id AND EXISTS (SELECT FROM mine))"
     " SELECT address FROM mine"
     " UNION ALL SELECT NULL WHERE (SELECT count(*) FROM refused) < cardinality($16::bigint[])";

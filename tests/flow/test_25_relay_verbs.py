@@ -253,6 +253,27 @@ def test_what_is_refused_again_stays_parked_and_what_is_behind_it_too(database, 
     assert values("other") == ["o"]
 
 
+def test_a_refused_retry_of_a_key_with_very_many_rows_is_given_up_in_steps_of_bounded_size(database, tool, relay, values, wait_until):
+    """All of them in one statement ran into its time, and a relay that cannot store its position begins again for ever."""
+    program = relay(max_record_bytes="2000")
+    for payload in ("L" * 5000, "1"):
+        put(database, "k", payload)
+    wait_until(lambda: len(parked(database)) == 2, message="two rows are parked")
+    database.query("""INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, payload, created_at, reason, detail, behind)
+                      SELECT outbox_id + n, gen_random_uuid(), topic, key, type, source, content_type, payload, created_at, reason, detail, true
+                      FROM tandem.parked, generate_series(1, 25000) AS n WHERE behind""")
+    database.query("""CREATE TABLE public.steps (rows bigint);
+                      CREATE FUNCTION count_rows() RETURNS trigger LANGUAGE plpgsql AS
+                          $$ BEGIN INSERT INTO public.steps SELECT count(*) FROM changed; RETURN NULL; END $$""")
+    assert tool("parked", "retry", "--all", "--yes")[0] == 0
+    database.query("""CREATE TRIGGER steps AFTER UPDATE ON tandem.parked REFERENCING NEW TABLE AS changed
+                      FOR EACH STATEMENT EXECUTE FUNCTION count_rows()""")
+    wait_until(lambda: retried(database) == [], message="the relay has tried and given up")
+    assert database.value("SELECT max(rows) FROM steps") <= 10001
+    assert len(parked(database)) == 25002 and values("k") == []
+    assert program.metric("tandem_relay_database_connects_total") == 1
+
+
 def test_dropping_the_first_row_lets_the_others_of_its_key_go_on(database, tool, relay, values, wait_until):
     relay(max_record_bytes="2000")
     for payload in ("L" * 5000, "1", "2"):
