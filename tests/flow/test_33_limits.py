@@ -87,6 +87,10 @@ def delivered(program):
     return program.metric("tandem_worker_delivered_total")
 
 
+def nonzero(program):
+    return {name: value for name, value in program.metrics().items() if value}
+
+
 def dead(program):
     return program.metric("tandem_worker_dead_letters_total")
 
@@ -207,7 +211,7 @@ def test_an_event_that_keeps_the_window_full_is_moved_aside(orders, worker, inve
     orders.place("o-behind", partition=0)
     for version in range(2, 200):
         orders.place("o-1", version, partition=1)
-    wait_until(lambda: delivered(program) == 200, message="the key behind it is served")
+    wait_until(lambda: delivered(program) == 200, message=lambda: f"the key behind it is served: {nonzero(program)}")
     wait_until(lambda: dead(program) == 59, message="the rest of the key follows")
     reasons = [headers_of(message)["x-dlq-reason"] for message in topics.read(DLQ)]
     assert (reasons.count("blocks-the-window"), reasons.count("parked-behind")) == (1, 58)

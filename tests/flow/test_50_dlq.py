@@ -75,6 +75,7 @@ class Letters:
         return event
 
     def replays(self):
+        self.topics.wait_settled(REPLAY)
         return self.topics.read(REPLAY)
 
     def replayed_events(self):

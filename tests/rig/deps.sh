@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 PACKAGES=(gcc make pkg-config curl librdkafka-dev libcurl4-openssl-dev libjansson-dev libpq-dev libmicrohttpd-dev
     libssl-dev libcmocka-dev clang clang-format clang-tidy cppcheck shellcheck mandoc postgresql python3 python3-venv
     maven)
-PYTHON_PACKAGES=(pytest 'psycopg[binary]' confluent-kafka cloudevents standardwebhooks requests
+PYTHON_PACKAGES=(pytest pytest-xdist 'psycopg[binary]' confluent-kafka cloudevents standardwebhooks requests
     authlib flask trustme hypercorn)
 
 say() { printf 'deps: %s\n' "$*" >&2; }

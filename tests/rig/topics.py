@@ -1,8 +1,8 @@
 """Topics, records and groups of the rig's Kafka, through another people's client (confluent-kafka)."""
 import time
 
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from processes import RigError, wait_until
 
@@ -83,12 +83,24 @@ class Topics:
                 if message is None:
                     continue
                 if message.error():
+                    if message.error().code() != KafkaError._PARTITION_EOF:
+                        raise RigError(f"{topic}: {message.error()}")
                     ended.add(message.partition())
                 else:
                     records.append(message)
         finally:
             consumer.close()
         return sorted(records, key=lambda m: (m.partition(), m.offset()))
+
+    def ends(self, topic, isolation):
+        asked = {TopicPartition(topic, p): OffsetSpec.latest() for p in range(self.partitions(topic))}
+        answers = self.admin.list_offsets(asked, isolation_level=isolation)
+        return {tp.partition: answer.result(30).offset for tp, answer in answers.items()}
+
+    def wait_settled(self, topic):
+        """Until a reader of committed records sees all there is: a commit returns before its partitions have the marker of it."""
+        wait_until(lambda: self.ends(topic, IsolationLevel.READ_COMMITTED) == self.ends(topic, IsolationLevel.READ_UNCOMMITTED),
+                   message=f"no transaction is open in {topic}")
 
     def count(self, topic):
         return len(self.read(topic)) if self.partitions(topic) else 0
