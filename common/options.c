@@ -62,12 +62,28 @@ static int keep(char **into, const char *text, struct err *err)
     return 0;
 }
 
+/* One more line. */
+static int keep_line(char **into, const char *text, struct err *err)
+{
+    size_t bytes = strlen(*into) + strlen(text) + 2;
+    char *both = malloc(bytes);
+    if (!both)
+        return no_memory(err);
+    snprintf(both, bytes, "%s\n%s", *into, text);
+    free(*into);
+    *into = both;
+    return 0;
+}
+
 static int put_setting(struct loader *l, struct layer *layer, const struct option *o, const char *text,
                        const char *origin, enum options_place place, bool is_path, struct err *err)
 {
     struct setting *s = &layer->settings[o - l->set->options];
+    bool further = o->type == OPTION_LIST && s->text && s->place == place;
     s->is_path = is_path;
     s->place = place;
+    if (further)
+        return keep_line(&s->text, text, err);
     return keep(&s->text, text, err) < 0 ? -1 : keep(&s->origin, origin, err);
 }
 
@@ -237,7 +253,7 @@ static int take_file_option(struct loader *l, const char *name, const char *valu
         return err_set(err, ERR_PERMANENT, "%s: %s is a secret: write its file's path as %s_file", where,
                        name, name);
     const struct setting *before = &l->low.settings[o - l->set->options];
-    if (before->text)
+    if (before->text && o->type != OPTION_LIST)
         return err_set(err, ERR_PERMANENT, "%s: \"%s\" a second time, first at %s", where, name,
                        before->origin);
 

@@ -37,6 +37,8 @@
  *   DURATION int64_t ns      "250ms" "10s" "5m" "1h" "7d"; a bare number is refused
  *   BYTES    int64_t bytes   "512" "64KiB" "10MiB" "1GiB"
  *   RATIO    double 0..1     "0.5" or "50%"; min and max unused
+ *   LIST     struct option_list   texts; in the file and as a flag the name comes once for each, in a variable each is a line;
+ *                            max bounds their number. The flags replace those of file and variable
  *   ENUM     int             min and max unused, UNIT is "word|word|word", the value is the word's index
  * min and max are in the member's own unit (DURATION: ns, BYTES: bytes). A default of NULL makes the option required.
  * Flag: --name VALUE or --name=VALUE with '-' for '_'; variable: TANDEM_NAME (empty counts as not set);
@@ -63,7 +65,13 @@ enum option_type {
     OPTION_DURATION,
     OPTION_BYTES,
     OPTION_RATIO,
-    OPTION_ENUM
+    OPTION_ENUM,
+    OPTION_LIST
+};
+
+struct option_list {
+    char **items;
+    size_t count;
 };
 
 struct option {
@@ -85,6 +93,7 @@ struct option {
 #define OPTION_MEMBER_BYTES(name_) int64_t name_;
 #define OPTION_MEMBER_RATIO(name_) double name_;
 #define OPTION_MEMBER_ENUM(name_) int name_;
+#define OPTION_MEMBER_LIST(name_) struct option_list name_;
 
 #define OPTION_PATH_STRING(struct_, name_) 0
 #define OPTION_PATH_SECRET(struct_, name_) offsetof(struct_, name_##_path)
@@ -94,6 +103,7 @@ struct option {
 #define OPTION_PATH_BYTES(struct_, name_) 0
 #define OPTION_PATH_RATIO(struct_, name_) 0
 #define OPTION_PATH_ENUM(struct_, name_) 0
+#define OPTION_PATH_LIST(struct_, name_) 0
 
 #define OPTION_ROW(struct_, name_, type_, dflt_, min_, max_, unit_, prose_)                                  \
     {                                                                                                        \
@@ -109,6 +119,7 @@ struct option {
 
 #define OPTIONS_MAX 128              /* rows of one program's table */
 #define OPTIONS_TEXT_BYTES_MAX 65536 /* of one value, and of a secret file */
+#define OPTIONS_ITEM_BYTES_MAX 4096  /* of one text of a LIST */
 
 /* name=value pairs handed on to a library under its own names; owned by the option struct. */
 struct option_pair {

@@ -130,6 +130,15 @@ void options_help(const struct option_set *set, struct buf *out)
 
 /* ---- files ---------------------------------------------------------------------------------------------------- */
 
+static void print_list(struct buf *out, const struct option *o, const void *values)
+{
+    const struct option_list *list = (const void *)((const char *)values + o->offset);
+    for (size_t i = 0; i < list->count; i++)
+        buf_printf(out, "%s = %s\n", o->name, list->items[i]);
+    if (list->count == 0)
+        buf_printf(out, "%s =\n", o->name);
+}
+
 static void print_option(struct buf *out, const struct option *o, const void *values)
 {
     struct buf value, shown;
@@ -137,6 +146,10 @@ static void print_option(struct buf *out, const struct option *o, const void *va
     if (o->type == OPTION_SECRET) {
         const char *secret = *(char *const *)(const void *)((const char *)values + o->offset);
         buf_printf(out, "# %s: %s\n", o->name, secret ? "(set)" : "(not set)");
+        return;
+    }
+    if (o->type == OPTION_LIST) {
+        print_list(out, o, values);
         return;
     }
     buf_init(&value, OPTIONS_TEXT_BYTES_MAX);

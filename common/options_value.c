@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "common/clock.h"
+#include "common/options_file.h"
 
 struct unit {
     const char *name;
@@ -217,6 +218,49 @@ static int set_string(const struct option *o, const char *text, void *into, stru
     return 0;
 }
 
+static int check_item(const char *item, struct err *err)
+{
+    if (strlen(item) > OPTIONS_ITEM_BYTES_MAX)
+        return err_set(err, ERR_PERMANENT, "\"%.64s…\" has more than %d bytes", item, OPTIONS_ITEM_BYTES_MAX);
+    for (const char *c = item; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7F)
+            return err_set(err, ERR_PERMANENT, "carries control characters");
+    return 0;
+}
+
+static int list_add(const struct option *o, struct option_list *list, const char *item, struct err *err)
+{
+    if (*item == '\0')
+        return 0;
+    if (list->count == (size_t)o->max)
+        return err_set(err, ERR_PERMANENT, "more than %lld of them", (long long)o->max);
+    if (check_item(item, err) < 0)
+        return -1;
+    char **items = reallocarray(list->items, list->count + 1, sizeof *items);
+    if (!items)
+        return err_set(err, ERR_TEMPORARY, "no memory");
+    list->items = items;
+    items[list->count] = strdup(item);
+    if (!items[list->count])
+        return err_set(err, ERR_TEMPORARY, "no memory");
+    list->count++;
+    return 0;
+}
+
+/* Each line is one of them. */
+static int set_list(const struct option *o, const char *text, void *into, struct err *err)
+{
+    char *copy = strdup(text);
+    int rc = copy ? 0 : err_set(err, ERR_TEMPORARY, "no memory");
+    char *next = copy;
+
+    options_value_free(o, into);
+    for (char *line; rc == 0 && (line = strsep(&next, "\n")) != NULL;)
+        rc = list_add(o, (void *)((char *)into + o->offset), options_trim(line), err);
+    free(copy);
+    return rc;
+}
+
 int options_value_set(const struct option *o, const char *text, void *into, struct err *err)
 {
     void *member = (char *)into + o->offset;
@@ -234,13 +278,25 @@ int options_value_set(const struct option *o, const char *text, void *into, stru
         return set_ratio(text, member, err);
     case OPTION_ENUM:
         return set_enum(o, text, member, err);
+    case OPTION_LIST:
+        return set_list(o, text, into, err);
     }
     ENSURE(!"an option type");
     return -1;
 }
 
+static void free_list(struct option_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        free(list->items[i]);
+    free(list->items);
+    *list = (struct option_list){NULL, 0};
+}
+
 void options_value_free(const struct option *o, void *into)
 {
+    if (o->type == OPTION_LIST)
+        free_list((void *)((char *)into + o->offset));
     if (o->type != OPTION_STRING && o->type != OPTION_SECRET)
         return;
     char **member = (char **)(void *)((char *)into + o->offset);
@@ -261,6 +317,12 @@ static void format_enum(const struct option *o, int index, struct buf *out)
     for (int i = 0; i < index; i++)
         word += strcspn(word, "|") + 1;
     buf_append(out, word, strcspn(word, "|"));
+}
+
+static void format_list(const struct option_list *list, struct buf *out)
+{
+    for (size_t i = 0; i < list->count; i++)
+        buf_printf(out, "%s%s", i ? "\n" : "", list->items[i]);
 }
 
 void options_value_format(const struct option *o, const void *values, struct buf *out)
@@ -285,6 +347,9 @@ void options_value_format(const struct option *o, const void *values, struct buf
         break;
     case OPTION_ENUM:
         format_enum(o, *(const int *)member, out);
+        break;
+    case OPTION_LIST:
+        format_list(member, out);
         break;
     }
 }

@@ -180,8 +180,6 @@ static struct engine_config worker_engine_config(const struct worker *w)
     cfg.commit_interval_ns = o->commit_interval;
     cfg.drain_ns = o->drain_timeout;
     cfg.parked_keys_max = (int)o->parked_keys_max;
-    cfg.rules = w->target->rules;
-    cfg.rule_count = w->target->rule_count;
     cfg.seed = (uint64_t)clock_wall_ns() ^ ((uint64_t)getpid() << 32);
     return cfg;
 }
@@ -200,9 +198,9 @@ static char *make_text(const char *fmt, const char *name)
 static void worker_name(struct worker *w)
 {
     char host[256] = "";
-    w->dlq_topic = make_text("tandem.@.dlq", w->target->name);
-    w->replay_topic = make_text("tandem.@.replay", w->target->name);
-    w->parked_topic = make_text("tandem.@.parked", w->target->name);
+    w->dlq_topic = make_text("tandem.@.dlq", w->destination);
+    w->replay_topic = make_text("tandem.@.replay", w->destination);
+    w->parked_topic = make_text("tandem.@.parked", w->destination);
     w->replay_group = make_text("@.replay", w->opt.group);
     if (*w->opt.instance_id || gethostname(host, sizeof host - 1) < 0)
         w->client_id = make_text("@", *w->opt.instance_id ? w->opt.instance_id : w->target->program);
@@ -216,6 +214,10 @@ static int worker_prepare(struct worker *w)
     struct err *err = &w->failure;
     struct engine_config cfg = worker_engine_config(w);
 
+    w->destination = w->target->name ? w->target->name : w->target->name_of(w->opt.own);
+    w->targeting = targeting_new(w->target, w->opt.own, &w->opt.rule, err);
+    if (!w->targeting)
+        return -1;
     worker_name(w);
     if (worker_consume_check(w, err) < 0 || worker_side_check(w, err) < 0 || worker_bury_check(w, err) < 0)
         return -1;
@@ -274,6 +276,7 @@ static void worker_done(struct worker *w)
     engine_free(w->engine);
     stats_free(w->stats);
     auth_free(w->auth);
+    targeting_free(w->targeting);
     free(w->dlq_topic);
     free(w->replay_topic);
     free(w->parked_topic);

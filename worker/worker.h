@@ -33,11 +33,14 @@ struct worker_options {
 #undef OPTION
 #undef OPTION_GROUP
     struct option_pairs kafka;
+    _Alignas(max_align_t) char own[TARGET_OPTIONS_BYTES_MAX]; /* the target's own options */
 };
 
 /* All of a worker; each part has its own file, and borrows this. */
 struct worker {
     const struct target *target;
+    struct targeting *targeting; /* the target at work */
+    const char *destination;     /* its name, of topics and dead letters */
     struct worker_options opt;
     char *dlq_topic, *replay_topic, *parked_topic, *replay_group, *client_id;
     int partitions; /* of the source topic and of the three others, since the start */

@@ -153,7 +153,7 @@ void worker_bury_letter(struct worker_bury *b, int64_t now, struct delivery *d)
     struct delivery_view v = delivery_view(d);
     struct record *rec = v.ref;
     char trace[33];
-    struct letter_facts facts = {.destination = b->w->target->name,
+    struct letter_facts facts = {.destination = b->w->destination,
                                  .topic = b->w->opt.topic,
                                  .group = b->w->opt.group,
                                  .worker = b->w->client_id,

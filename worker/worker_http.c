@@ -299,26 +299,55 @@ static int64_t exchange_retry_after(const struct exchange *x)
     return len ? backoff_retry_after((struct slice){from, len}, clock_wall_ns()) : -1;
 }
 
+/* What rules and target say of it; without them the engine's table decides. */
+static void exchange_judge(struct exchange *x, struct outcome *out)
+{
+    struct worker *w = x->h->w;
+    struct ruling ruling;
+
+    if (targeting_is_plain(w->targeting, out->transport, out->status))
+        return;
+    record_event(x->rec, &w->scratch);
+    const struct answer answer = {
+        .transport = out->transport,
+        .status = out->status,
+        .headers = {buf_str(&x->transfer.headers), x->transfer.headers.len},
+        .body = {buf_str(&x->transfer.body), x->transfer.body.len},
+        .repeated = x->rec->doubtful || delivery_view(x->d).ambiguous ||
+                    slice_is(record_header(x->rec, "x-dlq-ambiguous"), "true"),
+        .ev = &w->scratch,
+        .req = &x->rec->request,
+    };
+    if (!targeting_judge(w->targeting, &answer, &ruling))
+        return;
+    out->verdict = ruling.verdict;
+    out->reason = ruling.reason;
+}
+
 static struct outcome exchange_outcome(struct exchange *x, CURLcode code)
 {
-    const struct target *target = x->h->w->target;
     struct outcome out = {.retry_after_ns = -1, .verdict = -1, .sent = transfer_sent(&x->transfer)};
     long status = 0;
 
     out.transport = transfer_transport(&x->transfer, code);
-    if (out.transport != TRANSPORT_OK)
-        return out;
-    curl_easy_getinfo(x->transfer.easy, CURLINFO_RESPONSE_CODE, &status);
-    out.status = (int)status;
-    out.retry_after_ns = exchange_retry_after(x);
-    if (x->transfer.quota.has_remaining)
-        out.quota_wait_ns = quota_wait(&x->transfer.quota, clock_wall_ns());
-    if (target->judge) {
-        record_event(x->rec, &x->h->w->scratch);
-        out.verdict = target->judge(&x->h->w->scratch, out.status,
-                                    (struct slice){x->transfer.body.data, x->transfer.body.len});
+    if (out.transport == TRANSPORT_OK) {
+        curl_easy_getinfo(x->transfer.easy, CURLINFO_RESPONSE_CODE, &status);
+        out.status = (int)status;
+        out.retry_after_ns = exchange_retry_after(x);
+        if (x->transfer.quota.has_remaining)
+            out.quota_wait_ns = quota_wait(&x->transfer.quota, clock_wall_ns());
     }
+    exchange_judge(x, &out);
+    /* A gateway answers 502 or 504 also for what the API behind it has executed. */
+    x->rec->doubtful |= out.transport == TRANSPORT_OK ? out.status >= 500 : out.sent;
     return out;
+}
+
+static bool is_success(const struct outcome *out)
+{
+    if (out->verdict >= 0)
+        return out->verdict == VERDICT_DELIVERED || out->verdict == VERDICT_DUPLICATE_OK;
+    return out->transport == TRANSPORT_OK && out->status >= 200 && out->status <= 299;
 }
 
 /* The token may have been withdrawn: once, the same request with another one. */
@@ -338,7 +367,7 @@ static void exchange_end(struct exchange *x, int64_t now, CURLcode code)
     struct worker *w = x->h->w;
     struct delivery *d = x->d;
     struct outcome out = exchange_outcome(x, code);
-    bool success = out.transport == TRANSPORT_OK && out.status >= 200 && out.status <= 299;
+    bool success = is_success(&out);
 
     if (!success && exchange_renew(x, now, &out))
         return;

@@ -16,6 +16,15 @@ static size_t on_body(char *data, size_t size, size_t n, void *context)
     return buf_append(&t->body, data, size * n) < 0 ? 0 : size * n;
 }
 
+/* Those of the last answer: an interim one is begun anew. What does not fit is left out, as whole lines. */
+static void keep_header(struct transfer *t, const char *line, size_t len)
+{
+    if (len >= 5 && memcmp(line, "HTTP/", 5) == 0)
+        buf_reset(&t->headers);
+    else if (!t->headers.failed)
+        (void)buf_append(&t->headers, line, len);
+}
+
 static size_t on_header(char *data, size_t size, size_t n, void *context)
 {
     static const char name[] = "retry-after:";
@@ -25,6 +34,8 @@ static size_t on_header(char *data, size_t size, size_t n, void *context)
     t->header_bytes += len;
     if (t->header_bytes > HTTP_HEADER_BYTES_MAX)
         return 0;
+    if (t->keep_headers)
+        keep_header(t, data, len);
     if (len > 0 && strchr("RrXx", data[0]))
         quota_header(&t->quota, (struct slice){data, len});
     if (len >= sizeof name - 1 && strncasecmp(data, name, sizeof name - 1) == 0) {
@@ -100,6 +111,8 @@ void transfer_init(struct transfer *t, const struct worker *w, enum transfer_to 
 
     *t = (struct transfer){.w = w, .to = to, .easy = curl_easy_init()};
     ENSURE(t->easy);
+    t->keep_headers = to == TO_API && targeting_wants_headers(w->targeting);
+    buf_init(&t->headers, ANSWER_HEADER_BYTES_MAX);
     buf_init(&t->body, to == TO_API ? (size_t)o->response_body_max : AUTH_OAUTH_ANSWER_BYTES_MAX);
     curl_easy_setopt(t->easy, CURLOPT_PRIVATE, context);
     curl_easy_setopt(t->easy, CURLOPT_NOSIGNAL, 1L);
@@ -124,6 +137,7 @@ void transfer_done(struct transfer *t)
 {
     curl_easy_cleanup(t->easy);
     buf_done(&t->body);
+    buf_done(&t->headers);
 }
 
 /*
@@ -145,6 +159,7 @@ void transfer_begin(struct transfer *t)
     const char *proxy_password = auth_secret_text(auth, AUTH_WORD_PROXY);
 
     buf_reset(&t->body);
+    buf_reset(&t->headers);
     t->header_bytes = 0;
     t->retry_after[0] = '\0';
     t->quota = (struct quota){0};

@@ -20,7 +20,9 @@ struct transfer {
     const struct worker *w;
     CURL *easy;
     enum transfer_to to;
-    struct buf body; /* of the answer */
+    struct buf body;    /* of the answer */
+    struct buf headers; /* of the answer, where rules or the target look at them */
+    bool keep_headers;
     size_t header_bytes;
     char retry_after[RETRY_AFTER_BYTES_MAX];
     struct quota quota;

@@ -84,7 +84,7 @@ static uint32_t route_of(const struct record *rec)
 void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, const rd_kafka_message_t *m)
 {
     struct record *rec = message_copy(kind, m);
-    record_admit(rec, w->target, w->opt.topic, (size_t)w->opt.payload_max, &w->scratch);
+    record_admit(rec, w->targeting, w->opt.topic, (size_t)w->opt.payload_max, &w->scratch);
     struct engine_record er = {
         .stream = rec->stream,
         .offset = rec->offset,

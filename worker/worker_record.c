@@ -177,14 +177,14 @@ static int check_subject(struct slice s, struct err *err)
     return 0;
 }
 
-static void record_map(struct record *rec, const struct target *target, size_t payload_max,
+static void record_map(struct record *rec, struct targeting *target, size_t payload_max,
                        const struct event *ev)
 {
     enum reason reason = REASON_NOT_MAPPABLE;
     struct err err = {0};
 
     request_init(&rec->request, payload_max);
-    enum target_answer answer = target->map(ev, &rec->request, &reason, &err);
+    enum target_answer answer = targeting_map(target, ev, &rec->request, &reason, &err);
     if (answer == TARGET_SKIP)
         rec->skip = true;
     else if (answer == TARGET_POISON)
@@ -194,7 +194,7 @@ static void record_map(struct record *rec, const struct target *target, size_t p
     rec->bytes += rec->request.path.cap + rec->request.own_body.cap + rec->request.headers.cap;
 }
 
-void record_admit(struct record *rec, const struct target *target, const char *topic, size_t payload_max,
+void record_admit(struct record *rec, struct targeting *target, const char *topic, size_t payload_max,
                   struct event *ev)
 {
     struct err err = {0};

@@ -45,6 +45,8 @@ struct record {
     struct trace trace; /* of the event, or a new one when it has none */
     bool traced;
 
+    bool
+        doubtful; /* an attempt may have been executed: its answer was lost, or somebody on the way gave another one */
     struct buf answer; /* body of the last answer that was not a success: valid UTF-8, redacted, cut */
     struct exchange *exchange; /* NULL: none under way */
     struct burial *burial;
@@ -70,7 +72,7 @@ void record_free(struct record *rec); /* NULL-safe */
  * Is it an event, and which request does it make? Fills event_id, origin, and request or poison or skip. Never fails: what
  * cannot be delivered is poison with its reason. topic is the source topic. ev is scratch memory.
  */
-void record_admit(struct record *rec, const struct target *target, const char *topic, size_t payload_max,
+void record_admit(struct record *rec, struct targeting *target, const char *topic, size_t payload_max,
                   struct event *ev);
 /* The event of an admitted record that is not poison; slices borrow from rec. */
 void record_event(const struct record *rec, struct event *ev);

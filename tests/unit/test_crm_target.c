@@ -12,7 +12,7 @@ static enum target_answer map(const char *type, const char *key, const char *val
     request_done(&req);
     request_init(&req, 1024);
     reason = REASON_NONE;
-    return crm_target.map(&ev, &req, &reason, &err);
+    return crm_target.map(NULL, &ev, &req, &reason, &err);
 }
 
 static void an_order_is_put_under_its_customer(void **state)
@@ -82,11 +82,41 @@ static void deeply_nested_json_is_poison_and_no_crash(void **state)
     assert_int_equal(map("order.placed", "o-17", deep), TARGET_POISON);
 }
 
-static void a_412_says_that_it_is_there_already(void **state)
+static struct ruling judge(const char *value, const char *type, int status, bool repeated)
+{
+    struct targeting *t = targeting_of(&crm_target);
+    struct ruling ruling = {.verdict = VERDICT_COUNT};
+    assert_int_equal(map(type, "o-17", value), TARGET_SEND);
+    struct answer a = {.transport = TRANSPORT_OK, .status = status, .repeated = repeated, .req = &req};
+    (void)targeting_judge(t, &a, &ruling);
+    targeting_free(t);
+    return ruling;
+}
+
+static void a_412_says_that_a_placed_order_is_there_already(void **state)
 {
     (void)state;
-    struct judgement j = verdict_of(crm_target.rules, crm_target.rule_count, TRANSPORT_OK, 412);
-    assert_int_equal(j.verdict, VERDICT_DUPLICATE_OK);
+    assert_int_equal(judge("{\"customer\":\"c\"}", "order.placed", 412, false).verdict, VERDICT_DUPLICATE_OK);
+}
+
+static void a_412_to_an_etag_is_a_conflict_unless_an_earlier_attempt_may_have_arrived(void **state)
+{
+    (void)state;
+    const char *value = "{\"customer\":\"c\",\"etag\":\"\\\"1\\\"\"}";
+    struct ruling first = judge(value, "order.changed", 412, false);
+    assert_int_equal(first.verdict, VERDICT_POISON);
+    assert_int_equal(first.reason, REASON_CONFLICT);
+    assert_int_equal(judge(value, "order.changed", 412, true).verdict, VERDICT_DUPLICATE_OK);
+}
+
+static void an_etag_without_its_quotes_or_a_weak_one_is_poison(void **state)
+{
+    (void)state;
+    const char *payloads[] = {"{\"customer\":\"c\",\"etag\":\"1\"}",
+                              "{\"customer\":\"c\",\"etag\":\"W/\\\"1\\\"\"}",
+                              "{\"customer\":\"c\",\"etag\":\"\\\"1\\\", \\\"2\\\"\"}"};
+    for (size_t i = 0; i < ARRAY_LEN(payloads); i++)
+        assert_int_equal(map("order.changed", "o-17", payloads[i]), TARGET_POISON);
 }
 
 static void an_unknown_type_is_skipped(void **state)
@@ -111,7 +141,9 @@ int main(void)
         cmocka_unit_test(a_line_end_in_an_etag_is_poison_and_never_a_header),
         cmocka_unit_test(what_has_no_customer_or_order_is_poison),
         cmocka_unit_test(deeply_nested_json_is_poison_and_no_crash),
-        cmocka_unit_test(a_412_says_that_it_is_there_already),
+        cmocka_unit_test(a_412_says_that_a_placed_order_is_there_already),
+        cmocka_unit_test(a_412_to_an_etag_is_a_conflict_unless_an_earlier_attempt_may_have_arrived),
+        cmocka_unit_test(an_etag_without_its_quotes_or_a_weak_one_is_poison),
         cmocka_unit_test(an_unknown_type_is_skipped),
     };
     return cmocka_run_group_tests(tests, NULL, done);

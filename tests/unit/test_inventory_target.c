@@ -11,7 +11,7 @@ static enum target_answer map(const char *type, const char *key, const char *val
     event_of(&ev, type, key, value);
     request_init(req, 1024);
     *reason = REASON_NONE;
-    enum target_answer answer = inventory_target.map(&ev, req, reason, &err);
+    enum target_answer answer = inventory_target.map(NULL, &ev, req, reason, &err);
     assert_int_equal(answer == TARGET_POISON, err.kind == ERR_PERMANENT);
     return answer;
 }
@@ -88,13 +88,15 @@ static void an_unknown_type_is_skipped(void **state)
 static void only_a_cancellation_takes_404_as_done(void **state)
 {
     (void)state;
-    static struct event ev;
-    struct slice none = {NULL, 0};
-    event_of(&ev, "order.cancelled", "o-17", payload);
-    assert_int_equal(inventory_target.judge(&ev, 404, none), VERDICT_DUPLICATE_OK);
-    assert_int_equal(inventory_target.judge(&ev, 500, none), -1);
-    event_of(&ev, "order.placed", "o-17", payload);
-    assert_int_equal(inventory_target.judge(&ev, 404, none), -1);
+    struct targeting *t = targeting_of(&inventory_target);
+    struct request deletes = {.method = "DELETE"}, posts = {.method = "POST"};
+    struct answer a = {.transport = TRANSPORT_OK, .status = 404, .req = &deletes};
+    struct ruling ruling = {.verdict = VERDICT_RETRY};
+    assert_true(targeting_judge(t, &a, &ruling));
+    assert_int_equal(ruling.verdict, VERDICT_DUPLICATE_OK);
+    a.req = &posts;
+    assert_false(targeting_judge(t, &a, &ruling));
+    targeting_free(t);
 }
 
 int main(void)

@@ -19,6 +19,7 @@
     GROUP("Connection")                                                                                      \
     OPTION(create_topics, BOOL, "true", 0, 0, "", "Create what is missing.")                                 \
     OPTION(api_url, STRING, "", 0, 100, "URL", "Where the API is.")                                          \
+    OPTION(rule, LIST, "", 0, 3, "RULE", "What an answer means.")                                            \
     OPTION(api_key, SECRET, "", 0, 0, "TEXT", "Sent as X-API-Key.")
 
 #define MEMBER(name, type, ...) OPTION_MEMBER_##type(name)
@@ -429,10 +430,60 @@ static void times_and_sizes_have_exact_units(void **state)
     assert_int_equal(options_parse_bytes("9223372036854775808", &n, NULL), -1);
 }
 
+static void assert_rules(size_t count, const char *const *expected)
+{
+    assert_int_equal(got.rule.count, count);
+    for (size_t i = 0; i < count; i++)
+        assert_string_equal(got.rule.items[i], expected[i]);
+}
+
+static void a_list_comes_line_by_line_and_flags_replace_it(void **state)
+{
+    (void)state;
+    struct buf out;
+    assert_int_equal(NO_FLAGS(), 0);
+    assert_rules(0, NULL);
+    assert_int_equal(FILE_TEXT("rule = a = b\nshare = 1\nrule = c\n"), 0);
+    assert_rules(2, (const char *const[]){"a = b", "c"});
+
+    buf_init(&out, 65536);
+    options_print(&set, &got, &got.kafka, NULL, &out);
+    assert_non_null(strstr(buf_str(&out), "\nrule = a = b\nrule = c\n"));
+    buf_done(&out);
+
+    const char *flags[] = {"tandem-sample", "--rule", "x", "--rule=y", NULL};
+    assert_int_equal(load("rule = a\n", flags), 0);
+    assert_rules(2, (const char *const[]){"x", "y"});
+
+    setenv("TANDEM_RULE", "one\n\n  two \n", 1);
+    int rc = load("rule = a\n", (const char *const[]){"tandem-sample", NULL});
+    unsetenv("TANDEM_RULE");
+    assert_int_equal(rc, 0);
+    assert_rules(2, (const char *const[]){"one", "two"});
+}
+
+static void a_list_is_bounded(void **state)
+{
+    (void)state;
+    assert_int_equal(FILE_TEXT("rule = 1\nrule = 2\nrule = 3\nrule = 4\n"), -1);
+    assert_says("rule: more than 3 of them");
+    static char line[OPTIONS_ITEM_BYTES_MAX + 16];
+    memset(line, 'x', sizeof line - 1);
+    memcpy(line, "rule = ", 7);
+    assert_int_equal(FILE_TEXT(line), -1);
+    assert_says("has more than 4096 bytes");
+    assert_int_equal(FILE_TEXT("rule = a\x01"
+                               "b\n"),
+                     -1);
+    assert_says("control characters");
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup(f, clean_environment)
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_list_comes_line_by_line_and_flags_replace_it),
+        cmocka_unit_test(a_list_is_bounded),
         TEST(defaults_hold_when_nothing_is_said),
         TEST(flags_win_over_variables_and_variables_over_the_file),
         TEST(an_empty_variable_counts_as_not_set),

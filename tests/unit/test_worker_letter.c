@@ -46,7 +46,7 @@ static struct record *write_letter(enum stream_kind kind, const struct header_te
 {
     static struct event ev;
     struct record *rec = record_of(kind, "o-17", "{\"customer\":\"c-9\"}", headers);
-    record_admit(rec, &crm_target, "tandem.orders", 1000, &ev);
+    admit_by(&crm_target, rec, 1000, &ev);
     got_count = 0;
     assert_int_equal(letter_headers(rec, v, &facts, collect, NULL), 0);
     return rec;

@@ -5,7 +5,7 @@ static struct event scratch;
 
 static void admit(struct record *rec)
 {
-    record_admit(rec, &crm_target, "tandem.orders", 100, &scratch);
+    admit_by(&crm_target, rec, 100, &scratch);
 }
 
 static void assert_poison(const struct header_text *headers, const char *value, enum reason reason)

@@ -27,7 +27,7 @@ static void build(struct record *rec, const struct auth *auth)
 {
     struct trace span;
     struct err err = {0};
-    record_admit(rec, &crm_target, "tandem.orders", 1000, &ev);
+    admit_by(&crm_target, rec, 1000, &ev);
     record_event(rec, &ev);
     trace_child(record_trace(rec), &span);
     struct request_facts facts = {.rec = rec,

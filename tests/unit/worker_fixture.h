@@ -20,6 +20,25 @@ static inline struct slice text_slice(const char *s)
     return (struct slice){s, s ? strlen(s) : 0};
 }
 
+/* A target at work with its own rules only; free it. */
+static inline struct targeting *targeting_of(const struct target *target)
+{
+    const struct option_list none = {NULL, 0};
+    struct err err = {0};
+    struct targeting *t = targeting_new(target, NULL, &none, &err);
+    assert_non_null(t);
+    return t;
+}
+
+/* As record_admit, by a target that is needed for this record only. */
+static inline void admit_by(const struct target *target, struct record *rec, size_t payload_max,
+                            struct event *ev)
+{
+    struct targeting *t = targeting_of(target);
+    record_admit(rec, t, "tandem.orders", payload_max, ev);
+    targeting_free(t);
+}
+
 /* headers ends with a NULL name. */
 static inline struct record *record_of(enum stream_kind kind, const char *key, const char *value,
                                        const struct header_text *headers)

@@ -9,6 +9,9 @@ static const char *const NEXT[REASON_COUNT] = {
     [REASON_REJECTED] = "read the answer: mend the data or the API's rule it names, then replay; the same "
                         "request will get the same "
                         "answer until something has changed",
+    [REASON_CONFLICT] =
+        "compare the API's state with the event: somebody else changed it, or an earlier attempt of "
+        "ours did; discard what is there already, replay after the state is mended",
     [REASON_ATTEMPTS] = "the API failed at this event while it served others: look for the event id in the "
                         "API's log, have it mended, "
                         "then replay",

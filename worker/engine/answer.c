@@ -13,7 +13,7 @@ uint64_t *answer_successes(struct engine *e, const struct delivery *d)
 static struct judgement judge(const struct engine *e, const struct outcome *out)
 {
     if (out->verdict >= 0)
-        return verdict_given((enum verdict)out->verdict, out->transport, out->status);
+        return verdict_given((enum verdict)out->verdict, out->reason, out->transport, out->status);
     struct judgement j = verdict_of(e->cfg.rules, e->cfg.rule_count, out->transport, out->status);
     if (j.verdict == VERDICT_RETRY && out->transport == TRANSPORT_OK && out->status == 503 &&
         out->retry_after_ns >= 0)

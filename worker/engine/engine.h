@@ -161,6 +161,7 @@ struct outcome {
     bool sent; /* the request may have reached the API (ambiguous when it then failed) */
     /* -1: use the rules; otherwise the target has looked into the answer: enum verdict */
     int verdict;
+    enum reason reason; /* of its VERDICT_POISON; REASON_NONE: rejected */
 };
 /*
  * d: from SEND; after this call the door must not use it unless another action names it. A cancelled delivery needs no response, and

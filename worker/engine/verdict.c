@@ -52,13 +52,15 @@ static bool is_systemic(enum transport t, int status)
     return status < 200 || (status >= 300 && status <= 399) || status == 408 || status >= 500;
 }
 
-struct judgement verdict_given(enum verdict v, enum transport t, int status)
+struct judgement verdict_given(enum verdict v, enum reason reason, enum transport t, int status)
 {
+    if (reason == REASON_NONE)
+        reason = REASON_REJECTED;
     bool failed = v == VERDICT_RETRY || v == VERDICT_AMBIGUOUS || v == VERDICT_THROTTLE;
 
     return (struct judgement){
         .verdict = v,
-        .reason = v == VERDICT_POISON ? REASON_REJECTED : REASON_NONE,
+        .reason = v == VERDICT_POISON ? reason : REASON_NONE,
         .systemic = v == VERDICT_AUTH || (failed && is_systemic(t, status)),
     };
 }
@@ -71,10 +73,7 @@ struct judgement verdict_of(const struct verdict_rule *rules, size_t count, enum
         rule = rule_find(COMMON, ARRAY_LEN(COMMON), t, status);
     if (rule == NULL)
         rule = &OTHERWISE;
-    struct judgement j = verdict_given(rule->verdict, t, status);
-    if (rule->verdict == VERDICT_POISON && rule->reason != REASON_NONE)
-        j.reason = rule->reason;
-    return j;
+    return verdict_given(rule->verdict, rule->reason, t, status);
 }
 
 const char *verdict_name(enum verdict v)

@@ -59,5 +59,5 @@ struct judgement {
 };
 /* rules may be NULL. Every (transport, status) has an answer; unknown 4xx are poison, everything else unknown is retry. */
 struct judgement verdict_of(const struct verdict_rule *rules, size_t count, enum transport t, int status);
-/* The judgement when somebody who has read the answer (the target) gave the verdict. */
-struct judgement verdict_given(enum verdict v, enum transport t, int status);
+/* The judgement when somebody who has read the answer (the target) gave the verdict; reason: of a poison, REASON_NONE: rejected. */
+struct judgement verdict_given(enum verdict v, enum reason reason, enum transport t, int status);

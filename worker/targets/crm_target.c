@@ -6,7 +6,8 @@
 
 /*
  * order.placed      PUT /v1/customers/{customer}/orders/{order} with If-None-Match: *  (412: it is there already)
- * order.changed     the same, with If-Match when the payload has an "etag"
+ * order.changed     the same, with If-Match when the payload has an "etag": the version that the change was made of (412: conflict, but
+ *                   done when an earlier attempt may have arrived; targeting.c)
  * order.cancelled   the same, no precondition: the payload's status says it
  * order = the event's key, customer = the payload's "customer". Body: the payload as it is.
  */
@@ -45,18 +46,19 @@ static int crm_fill(const struct event *ev, const json_t *root, struct request *
         buf_puts(&req->path, "/orders") < 0 ||
         request_segment(req, "the key, which is the order id,", ev->key, err) < 0)
         return -1;
-    if (slice_is(ev->type, "order.placed") && request_header(req, "If-None-Match", SLICE_LIT("*"), err) < 0)
+    if (slice_is(ev->type, "order.placed") && request_if_none_match(req, SLICE_LIT("*"), err) < 0)
         return -1;
-    if (slice_is(ev->type, "order.changed") && etag.len && request_header(req, "If-Match", etag, err) < 0)
+    if (slice_is(ev->type, "order.changed") && etag.len && request_if_match(req, etag, err) < 0)
         return -1;
     req->method = "PUT";
     req->body = ev->value;
     return 0;
 }
 
-static enum target_answer crm_map(const struct event *ev, struct request *req, enum reason *ret_reason,
-                                  struct err *err)
+static enum target_answer crm_map(void *context, const struct event *ev, struct request *req,
+                                  enum reason *ret_reason, struct err *err)
 {
+    (void)context;
     if (!slice_is(ev->type, "order.placed") && !slice_is(ev->type, "order.changed") &&
         !slice_is(ev->type, "order.cancelled"))
         return TARGET_SKIP;
@@ -75,11 +77,6 @@ static enum target_answer crm_map(const struct event *ev, struct request *req, e
     return r < 0 ? TARGET_POISON : TARGET_SEND;
 }
 
-/* 412 Precondition Failed: the order, or this version of it, is there: an earlier attempt of ours arrived. RFC 9110 13.1. */
-static const struct verdict_rule crm_rules[] = {
-    {412, 412, TRANSPORT_OK, VERDICT_DUPLICATE_OK, REASON_NONE},
-};
-
 const struct target crm_target = {
     .name = "crm",
     .program = "tandem-crm",
@@ -87,7 +84,5 @@ const struct target crm_target = {
                "dead-letter topic.",
     .default_url = "http://127.0.0.1:8082",
     .default_admin = "127.0.0.1:9103",
-    .rules = crm_rules,
-    .rule_count = ARRAY_LEN(crm_rules),
     .map = crm_map,
 };

@@ -3,7 +3,7 @@
 
 /*
  * order.placed, order.changed   POST /v1/reservations, the payload as it is (the API upserts by the order in the body)
- * order.cancelled               DELETE /v1/reservations/{order}, order = the event's key
+ * order.cancelled               DELETE /v1/reservations/{order}, order = the event's key; not there (404) is as good as given back
  */
 static enum target_answer inventory_refuse(enum reason reason, enum reason *ret_reason)
 {
@@ -11,9 +11,10 @@ static enum target_answer inventory_refuse(enum reason reason, enum reason *ret_
     return TARGET_POISON;
 }
 
-static enum target_answer inventory_map(const struct event *ev, struct request *req, enum reason *ret_reason,
-                                        struct err *err)
+static enum target_answer inventory_map(void *context, const struct event *ev, struct request *req,
+                                        enum reason *ret_reason, struct err *err)
 {
+    (void)context;
     bool cancelled = slice_is(ev->type, "order.cancelled");
     if (!cancelled && !slice_is(ev->type, "order.placed") && !slice_is(ev->type, "order.changed"))
         return TARGET_SKIP;
@@ -39,15 +40,6 @@ static enum target_answer inventory_map(const struct event *ev, struct request *
     return TARGET_SEND;
 }
 
-/* A reservation that is not there is what a cancellation asks for; a 404 to a POST is a wrong address. */
-static int inventory_judge(const struct event *ev, int status, struct slice body)
-{
-    (void)body;
-    if ((status == 404 || status == 410) && slice_is(ev->type, "order.cancelled"))
-        return VERDICT_DUPLICATE_OK;
-    return -1;
-}
-
 const struct target inventory_target = {
     .name = "inventory",
     .program = "tandem-inventory",
@@ -56,5 +48,4 @@ const struct target inventory_target = {
     .default_url = "http://127.0.0.1:8081",
     .default_admin = "127.0.0.1:9102",
     .map = inventory_map,
-    .judge = inventory_judge,
 };

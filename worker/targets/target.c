@@ -53,3 +53,39 @@ int request_segment(struct request *req, const char *what, struct slice segment,
                        REQUEST_PATH_BYTES_MAX);
     return 0;
 }
+
+/* RFC 9110 8.8.3: W/ before a weak one, quotes, and neither quotes nor space inside. */
+static bool is_entity_tag(struct slice s, bool may_be_weak)
+{
+    if (may_be_weak && s.len > 2 && memcmp(s.data, "W/", 2) == 0)
+        s = (struct slice){s.data + 2, s.len - 2};
+    if (s.len < 2 || s.data[0] != '"' || s.data[s.len - 1] != '"')
+        return false;
+    for (size_t i = 1; i + 1 < s.len; i++)
+        if (s.data[i] <= 0x20 || s.data[i] >= 0x7F || s.data[i] == '"')
+            return false;
+    return true;
+}
+
+static int request_condition(struct request *req, const char *name, struct slice etag, bool may_be_weak,
+                             struct err *err)
+{
+    int shown = etag.len < 64 ? (int)etag.len : 64;
+    if (!slice_is(etag, "*") && !is_entity_tag(etag, may_be_weak))
+        return err_set(err, ERR_PERMANENT,
+                       "\"%.*s\" is not %s entity tag for %s: it is written with its quotes", shown,
+                       etag.data ? etag.data : "", may_be_weak ? "an" : "a strong", name);
+    return request_header(req, name, etag, err);
+}
+
+int request_if_match(struct request *req, struct slice etag, struct err *err)
+{
+    req->if_match = true;
+    return request_condition(req, "If-Match", etag, false, err);
+}
+
+int request_if_none_match(struct request *req, struct slice etag, struct err *err)
+{
+    req->if_none_match = true;
+    return request_condition(req, "If-None-Match", etag, true, err);
+}

@@ -1,4 +1,8 @@
-/* The seam of a destination: how an event becomes this API's request, and what its answers mean. One file per API. */
+/*
+ * The seam of a destination: how an event becomes this API's request, and what its answers mean. One file per API.
+ * What an answer means is asked in this order: the rules of the option `rule`, the target's judge, the target's rules, those that go with
+ * conditional requests (target.c), and the engine's table (verdict.c).
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -6,7 +10,8 @@
 #include "common/buf.h"
 #include "common/err.h"
 #include "common/event.h"
-#include "worker/engine/engine.h"
+#include "common/options.h"
+#include "worker/engine/verdict.h"
 
 #define REQUEST_PATH_BYTES_MAX 4096
 #define REQUEST_HEADER_BYTES_MAX 4096
@@ -19,11 +24,19 @@ struct request {
     struct buf own_body; /* where the target builds a body; limit = payload_max */
     const char *content_type; /* static; NULL: the event's own */
     struct buf headers; /* further "Name: value" lines, each ended by a NUL: only through request_header */
+    bool if_match, if_none_match; /* it has this precondition: 412 means something else with each */
 };
 void request_init(struct request *req, size_t payload_max);
 void request_done(struct request *req);
 /* Add one header. -1: name or value has a control or non-ASCII character (PERMANENT), or there is no room. */
 NODISCARD int request_header(struct request *req, const char *name, struct slice value, struct err *err);
+/*
+ * Preconditions (RFC 9110 13.1.1, 13.1.2): one entity tag with its quotes ("\"v1\"", 8.8.3), or "*": -1 PERMANENT for anything else, and
+ * for a weak tag in If-Match, which never matches. A 412 to If-None-Match says that the API has it; one to If-Match that somebody else has
+ * changed it, or that an earlier attempt of ours arrived.
+ */
+NODISCARD int request_if_match(struct request *req, struct slice etag, struct err *err);
+NODISCARD int request_if_none_match(struct request *req, struct slice etag, struct err *err);
 /* Append "/" and the bytes as one path segment. -1 PERMANENT: empty, "." or "..", or no room: it would name another resource. */
 NODISCARD int request_segment(struct request *req, const char *what, struct slice segment, struct err *err);
 
@@ -33,20 +46,64 @@ enum target_answer {
     TARGET_POISON /* can never be a request; err says why, *ret_reason the reason */
 };
 
+/* How an attempt ended, for who judges it. Everything is borrowed for the call. */
+struct answer {
+    enum transport transport; /* TRANSPORT_OK: an answer came, and the rest counts */
+    int status;
+    struct slice
+        headers; /* "Name: value" lines with their line ends, whole lines, at most ANSWER_HEADER_BYTES_MAX */
+    struct slice body; /* at most response_body_max */
+    bool repeated;     /* an earlier attempt may have been executed without our knowing */
+    const struct event *ev;
+    const struct request *req;
+};
+#define ANSWER_HEADER_BYTES_MAX 16384
+/* The value of the answer's first header of that name after `from` (NULL: of all), without space around it; data NULL: none. */
+struct slice answer_header(const struct answer *a, const char *name, const char *from);
+
+struct ruling {
+    enum verdict verdict;
+    enum reason reason; /* of VERDICT_POISON; REASON_NONE: rejected */
+};
+
 struct target {
-    const char *name;          /* "inventory": of the topics tandem.<name>.dlq and so on */
+    const char *name;          /* "inventory": of the topics tandem.<name>.dlq and so on; NULL: by name_of */
     const char *program;       /* "tandem-inventory" */
     const char *summary;       /* for --help */
     const char *default_url;   /* NULL: must be configured */
     const char *default_admin; /* "127.0.0.1:9102" */
-    const struct verdict_rule *rules;
+    const char *const *rules;  /* lines as in rules.h; may be NULL */
     size_t rule_count;
+
+    /* Options of its own, after the worker's: offsets into a struct of its own, of at most TARGET_OPTIONS_BYTES_MAX. May be NULL. */
+    const struct option *options;
+    size_t option_count;
+    const char *(*name_of)(const void *options);
+    /* Made of them once, given to map and judge, borrows them. -1 PERMANENT: one line that names what cannot be. May be NULL. */
+    int (*open)(const void *options, void **ret_context, struct err *err);
+    void (*close)(void *context);
+
     /* Map ev. Pure: no I/O, no clock; called once for each record, its request serves every attempt. req is initialised and empty. */
-    enum target_answer (*map)(const struct event *ev, struct request *req, enum reason *ret_reason,
-                              struct err *err);
-    /* Look into an answer (may be NULL): an enum verdict, or -1 to let the rules decide. body is capped. */
-    int (*judge)(const struct event *ev, int status, struct slice body);
+    enum target_answer (*map)(void *context, const struct event *ev, struct request *req,
+                              enum reason *ret_reason, struct err *err);
+    /* Look into an answer (may be NULL; called only when one came): false lets the rules decide. */
+    bool (*judge)(void *context, const struct answer *a, struct ruling *ret);
 };
+#define TARGET_OPTIONS_BYTES_MAX 1024
+
+/* A target at work: with its context, and all rules that count. */
+struct targeting;
+/* extra: the lines of the option `rule`, which come first. options: the target's own. NULL: PERMANENT, names the line or the value. */
+struct targeting *targeting_new(const struct target *target, const void *options,
+                                const struct option_list *extra, struct err *err);
+void targeting_free(struct targeting *t); /* NULL-safe */
+enum target_answer targeting_map(struct targeting *t, const struct event *ev, struct request *req,
+                                 enum reason *ret_reason, struct err *err);
+/* Can this status be left to the engine's table, without looking any further? */
+bool targeting_is_plain(const struct targeting *t, enum transport transport, int status);
+bool targeting_wants_headers(const struct targeting *t);
+/* false: the engine's table decides. */
+bool targeting_judge(struct targeting *t, const struct answer *a, struct ruling *ret);
 
 extern const struct target inventory_target;
 extern const struct target crm_target;
