@@ -110,12 +110,24 @@ static bool answers_by_mood(struct world *w, struct request *r)
     return false;
 }
 
-static bool answers_refusal(struct world *w, struct request *r)
+/* The target knows what a 409 is about; the rest is left to the rules. */
+static void answer_rejection(struct world *w, struct request *r)
 {
     static const int REJECTIONS[] = {400, 404, 409, 422};
+    int status = REJECTIONS[r->truth->bytes % ARRAY_LEN(REJECTIONS)];
+
+    answer_status(w, r, status);
+    if (status != 409)
+        return;
+    r->answer.verdict = VERDICT_POISON;
+    r->answer.reason = REASON_CONFLICT;
+}
+
+static bool answers_refusal(struct world *w, struct request *r)
+{
     static const int FAILURES[] = {500, 502, 503, 423, 425, 408};
     if (r->truth->rejected && !w->mended) {
-        answer_status(w, r, REJECTIONS[r->truth->bytes % ARRAY_LEN(REJECTIONS)]);
+        answer_rejection(w, r);
         return true;
     }
     if (!w->calm && world_has(w, FAULT_API_KEY) && r->truth->key == w->plan.failing_key) {

@@ -233,7 +233,10 @@ void oracle_buries(struct world *w, struct node *n, const struct delivery_view *
     bool right = true;
     switch (v->reason) {
     case REASON_REJECTED:
-        right = (en->refused >> n->index & 1) != 0;
+        right = (en->refused >> n->index & 1) != 0 && v->status != 409;
+        break;
+    case REASON_CONFLICT: /* what the target made of it */
+        right = (en->refused >> n->index & 1) != 0 && v->status == 409;
         break;
     case REASON_ATTEMPTS:
         counts_are_paid(w, n, en, w->plan.cfg.attempts_max);
