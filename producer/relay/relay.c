@@ -66,7 +66,8 @@ struct relay *relay_new(const struct relay_options *opt, struct err *err)
     r->stats = stats_new(relay_stat_table, RELAY_STAT_COUNT);
     r->source = r->core ? r->ops->open(opt, err) : NULL;
     r->feed = r->source ? relay_feed_new(opt, err) : NULL;
-    r->publish = r->feed ? relay_publish_new(opt, r->stats, err) : NULL;
+    r->lag = r->feed ? relay_lag_new(opt, err) : NULL;
+    r->publish = r->lag ? relay_publish_new(opt, r->stats, err) : NULL;
     if (!r->publish || !r->stats) {
         err_set(err, ERR_TEMPORARY, "no memory for the relay");
         relay_free(r);
@@ -108,6 +109,7 @@ void relay_free(struct relay *r)
     if (r->core && r->source)
         free_pages(r);
     relay_publish_free(r->publish);
+    relay_lag_free(r->lag);
     relay_feed_free(r->feed);
     if (r->source)
         r->ops->close(r->source);
@@ -300,7 +302,6 @@ static void tell_news(struct relay *r)
 static void set_stats(struct relay *r, const struct relay_counts *n)
 {
     struct stats *s = r->stats;
-    int64_t lag_ns = n->oldest_created_ns ? clock_wall_ns() - n->oldest_created_ns : 0;
 
     stats_set(s, RELAY_STAT_PUBLISHED, n->published);
     stats_set(s, RELAY_STAT_ACKNOWLEDGED, n->acknowledged);
@@ -312,7 +313,6 @@ static void set_stats(struct relay *r, const struct relay_counts *n)
     stats_set(s, RELAY_STAT_REWINDS, n->rewinds);
     stats_set(s, RELAY_STAT_OUTSTANDING, n->outstanding);
     stats_set(s, RELAY_STAT_OUTSTANDING_BYTES, n->outstanding_bytes);
-    stats_set(s, RELAY_STAT_LAG, lag_ns > 0 ? lag_ns : 0);
     stats_set(s, RELAY_STAT_LOOKS, n->looks);
     stats_set(s, RELAY_STAT_BATCHES, n->batches);
     stats_set(s, RELAY_STAT_PAGES, n->pages);
@@ -333,6 +333,8 @@ static void tell(struct relay *r, int64_t now)
     tell_news(r);
     set_stats(r, &n);
     relay_feed_stats(r->feed, r->stats, &n);
+    relay_lag_turn(r->lag, now, &n, r->connected);
+    relay_lag_stats(r->lag, clock_monotonic_ns(), &n, r->stats);
     r->told = n;
     r->health.database_up = r->connected;
     r->health.kafka_up = relay_publish_up(r->publish);

@@ -21,6 +21,7 @@
 #include "common/stats.h"
 #include "producer/relay/core/core.h"
 #include "producer/relay/relay_feed.h"
+#include "producer/relay/relay_lag.h"
 #include "producer/relay/relay_publish.h"
 #include "producer/relay/relay_source.h"
 
@@ -58,6 +59,7 @@ struct relay {
     const struct relay_source_ops *ops;
     struct relay_source *source;
     struct relay_feed *feed;
+    struct relay_lag *lag;
     struct relay_publish *publish;
     struct relay_core *core;
     struct stats *stats;

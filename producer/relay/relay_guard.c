@@ -6,11 +6,11 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "producer/relay/relay.h"
+#include "producer/relay/relay_side.h"
 
 #define ASK_NS (5 * NS_PER_S)
 #define ASK_IDLE_NS (60 * NS_PER_S)
 #define ASK_DROPPING_NS (100 * NS_PER_MS)
-#define ANSWER_LIMIT_NS (15 * NS_PER_S)
 #define WARN_NS (60 * NS_PER_S)
 
 enum { POLICY_WARN, POLICY_DROP_SLOT }; /* the words of option wal_guard */
@@ -19,10 +19,10 @@ enum guard_question { QUESTION_SLOT, QUESTION_END_READER, QUESTION_DROP };
 
 struct relay_guard {
     const struct relay_options *opt;
-    PGconn *conn;
-    bool busy, dropping;
+    struct relay_side side;
+    bool dropping;
     enum guard_question question; /* asked last */
-    int64_t asked_at, sent_at, warn_at;
+    int64_t asked_at, warn_at;
     struct slot slot;
 };
 
@@ -35,22 +35,16 @@ struct relay_guard *relay_guard_new(const struct relay_options *opt, struct err 
         return NULL;
     }
     g->opt = opt;
+    g->side = (struct relay_side){.opt = opt, .name = "tandem-relay-guard"};
     g->asked_at = INT64_MIN / 2;
     return g;
-}
-
-static void hang_up(struct relay_guard *g)
-{
-    PQfinish(g->conn);
-    g->conn = NULL;
-    g->busy = false;
 }
 
 void relay_guard_free(struct relay_guard *g)
 {
     if (!g)
         return;
-    hang_up(g);
+    relay_side_hang_up(&g->side);
     free(g);
 }
 
@@ -71,19 +65,6 @@ bool relay_guard_dropping(const struct relay_guard *g)
 
 /* ---- asking ---------------------------------------------------------------------------------------------------- */
 
-static int connect_guard(struct relay_guard *g, struct err *err)
-{
-    if (g->conn)
-        return 0;
-    g->conn = pg_connect(g->opt->database_url, &g->opt->postgres, "tandem-relay-guard", err);
-    if (!g->conn)
-        return -1;
-    if (pg_exec(g->conn, "SET search_path = pg_catalog", err) < 0)
-        return -1;
-    return PQsetnonblocking(g->conn, 1) == 0 ? 0
-                                             : err_set(err, ERR_TEMPORARY, "cannot use it without waiting");
-}
-
 /*
  * The slot is dropped once its walsender is gone. The stream has been closed, but a walsender that is making the slot does not notice: it
  * waits for other people's transactions, and meanwhile the slot keeps the log.
@@ -94,34 +75,27 @@ static int write_question(struct relay_guard *g, struct buf *sql)
 
     g->question = QUESTION_SLOT;
     if (!g->dropping || !g->slot.there || again)
-        return relay_slot_ask_sql(sql, g->conn, g->opt);
+        return relay_slot_ask_sql(sql, g->side.conn, g->opt);
     g->question = g->slot.active_pid == 0 ? QUESTION_DROP : QUESTION_END_READER;
-    return g->question == QUESTION_DROP ? relay_slot_drop_sql(sql, g->conn, g->opt)
-                                        : relay_slot_end_reader_sql(sql, g->conn, g->opt);
-}
-
-static int send_question(struct relay_guard *g, struct err *err)
-{
-    struct buf sql;
-    int rc;
-
-    buf_init(&sql, 4096);
-    rc = write_question(g, &sql);
-    rc = rc >= 0 && PQsendQuery(g->conn, buf_str(&sql)) == 1 && PQflush(g->conn) >= 0
-             ? 0
-             : pg_err(g->conn, NULL, err, "asking");
-    buf_done(&sql);
-    g->busy = rc == 0;
-    return rc;
+    return g->question == QUESTION_DROP ? relay_slot_drop_sql(sql, g->side.conn, g->opt)
+                                        : relay_slot_end_reader_sql(sql, g->side.conn, g->opt);
 }
 
 static int ask(struct relay_guard *g, int64_t now, struct err *err)
 {
+    struct buf sql;
+    int rc = -1;
+
     g->asked_at = now;
-    if (connect_guard(g, err) < 0)
+    if (relay_side_connect(&g->side, err) < 0)
         return -1;
-    g->sent_at = clock_monotonic_ns();
-    return send_question(g, err);
+    buf_init(&sql, 4096);
+    if (write_question(g, &sql) >= 0)
+        rc = relay_side_ask(&g->side, buf_str(&sql), err);
+    else
+        err_set(err, ERR_TEMPORARY, "no memory for a question");
+    buf_done(&sql);
+    return rc;
 }
 
 /* ---- answers --------------------------------------------------------------------------------------------------- */
@@ -150,10 +124,12 @@ static enum guard_verdict judge(struct relay_guard *g, int64_t now)
     return GUARD_TOLD;
 }
 
-static int take_result(struct relay_guard *g, const PGresult *res, struct err *err)
+static int take_result(void *context, const PGresult *res, struct err *err)
 {
+    struct relay_guard *g = context;
+
     if (PQresultStatus(res) != PGRES_TUPLES_OK)
-        return pg_err(g->conn, res, err, g->question == QUESTION_DROP ? "dropping the slot" : "asking");
+        return pg_err(g->side.conn, res, err, g->question == QUESTION_DROP ? "dropping the slot" : "asking");
     if (g->question == QUESTION_SLOT)
         return relay_slot_read(res, &g->slot, err);
     if (g->question == QUESTION_END_READER)
@@ -161,24 +137,6 @@ static int take_result(struct relay_guard *g, const PGresult *res, struct err *e
     g->slot.there = false;
     LOG_WARNING("replication slot dropped", LOG_STR("slot", g->opt->slot));
     return 0;
-}
-
-/* 1: the statement has ended. */
-static int hear(struct relay_guard *g, struct err *err)
-{
-    if (PQflush(g->conn) < 0 || PQconsumeInput(g->conn) != 1)
-        return pg_err(g->conn, NULL, err, "hearing");
-    while (!PQisBusy(g->conn)) {
-        CLEANUP(pg_clearp) PGresult *res = PQgetResult(g->conn);
-
-        if (!res)
-            return 1;
-        if (take_result(g, res, err) < 0)
-            return -1;
-    }
-    return clock_monotonic_ns() - g->sent_at > ANSWER_LIMIT_NS
-               ? err_set(err, ERR_TEMPORARY, "no answer for 15 s")
-               : 0;
 }
 
 /* ---- turning --------------------------------------------------------------------------------------------------- */
@@ -193,16 +151,15 @@ enum guard_verdict relay_guard_turn(struct relay_guard *g, int64_t now, bool idl
     struct err err = {0};
     int rc = 0;
 
-    if (g->busy)
-        rc = hear(g, &err);
+    if (g->side.busy)
+        rc = relay_side_hear(&g->side, take_result, g, &err);
     else if (now >= due(g, idle))
         rc = ask(g, now, &err);
     if (rc < 0) {
         LOG_WARNING("the guard of the log cannot look", LOG_STR("why", err.message));
-        hang_up(g);
+        relay_side_hang_up(&g->side);
     }
     if (rc <= 0)
         return GUARD_QUIET;
-    g->busy = false;
     return judge(g, now);
 }

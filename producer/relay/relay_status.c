@@ -5,15 +5,10 @@
 #include <string.h>
 #include <time.h>
 
-#define LAG_ROWS_MAX                                                                                         \
-    "100000" /* counted up to here: a status of a large backlog takes no longer than one of a small one */
+#include "producer/relay/relay_lag.h"
+
 #define STATUS_BYTES_MAX (1024 * 1024)
 
-/*
- * Lag is by the stored position: what was published since the last store counts as open. By the database's clock alone. First part: young
- * transactions, whose ids lie above the floor; second: those that were in progress at the position.
- */
-/* clang-format off */
 static const char shards_sql[] =
     "SELECT c.shard, c.source,"
     " CASE c.authority WHEN 'kafka' THEN 'exactly-once' ELSE 'at-least-once' END AS delivery,"
@@ -23,22 +18,16 @@ static const char shards_sql[] =
     "  WHEN c.lease_until > clock_timestamp() THEN 'working' ELSE 'nobody works' END AS state,"
     " CASE WHEN isfinite(c.lease_until)"
     "  THEN round(extract(epoch FROM c.lease_until - clock_timestamp())::numeric, 1) END AS lease_seconds,"
-    " c.holder, c.epoch, " RELAY_SQL_TIME_SHORT("c.updated_at") " AS stored, c.wal_lsn::text AS wal_lsn,"
-    " lag.rows AS lag_rows, lag.rows > " LAG_ROWS_MAX " AS lag_is_more, lag.bytes AS lag_bytes,"
-    " lag.seconds AS lag_seconds, " RELAY_SQL_TIME_SHORT("c.rotated_at") " AS rotated"
-    " FROM tandem.relay_cursor c"
-    " LEFT JOIN pg_replication_slots s ON s.slot_name = c.slot AND s.database = current_database()"
-    " CROSS JOIN LATERAL (SELECT count(*) AS rows, coalesce(sum(bytes), 0)::bigint AS bytes,"
-    "  coalesce(greatest(round(extract(epoch FROM clock_timestamp() - min(created_at))::numeric, 3), 0), 0) AS seconds"
-    "  FROM (SELECT created_at, coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) AS bytes FROM ("
-    "   (SELECT * FROM tandem.outbox o WHERE o.id > c.prev_floor AND " RELAY_SQL_UNSETTLED
-    "     ORDER BY o.id LIMIT " LAG_ROWS_MAX " + 1)"
-    "   UNION ALL"
-    "   (SELECT o.* FROM pg_snapshot_xip(c.prev_snapshot) AS late (txid) JOIN tandem.outbox o ON o.txid = late.txid"
-    "     WHERE o.id <= c.prev_floor AND " RELAY_SQL_UNSETTLED " LIMIT " LAG_ROWS_MAX " + 1)) AS both_parts"
-    "   LIMIT " LAG_ROWS_MAX " + 1) AS unsettled) AS lag"
-    " ORDER BY c.shard";
-/* clang-format on */
+    " c.holder, c.epoch, " RELAY_SQL_TIME_SHORT(
+        "c.updated_at") " AS stored, c.wal_lsn::text AS wal_lsn,"
+                        " lag.rows AS lag_rows, lag.rows > " RELAY_LAG_ROWS_MAX
+                        " AS lag_is_more, lag.bytes AS lag_bytes,"
+                        " lag.seconds AS lag_seconds, " RELAY_SQL_TIME_SHORT(
+                            "c.rotated_at") " AS rotated"
+                                            " FROM tandem.relay_cursor c"
+                                            " LEFT JOIN pg_replication_slots s ON s.slot_name = c.slot AND "
+                                            "s.database = current_database()"
+                                            " CROSS JOIN LATERAL " RELAY_SQL_LAG " AS lag ORDER BY c.shard";
 
 /* Columns that only later versions of Postgres have come by their name, and are null before. */
 static const char slots_sql[] =
@@ -187,8 +176,8 @@ static void tell_shard(FILE *out, const PGresult *res, int r)
     fprintf(out, "  holder    %s, epoch %s\n", relay_tool_value(res, r, "holder"),
             relay_tool_value(res, r, "epoch"));
     fprintf(out, "  lag       %s%s rows, %s bytes, the oldest %s s old\n", more ? "more than " : "",
-            more ? LAG_ROWS_MAX : relay_tool_value(res, r, "lag_rows"), relay_tool_value(res, r, "lag_bytes"),
-            relay_tool_value(res, r, "lag_seconds"));
+            more ? RELAY_LAG_ROWS_MAX : relay_tool_value(res, r, "lag_rows"),
+            relay_tool_value(res, r, "lag_bytes"), relay_tool_value(res, r, "lag_seconds"));
     fprintf(out, "  position  stored %s%s%s\n", relay_tool_value(res, r, "stored"),
             *relay_tool_value(res, r, "wal_lsn") ? ", of the log " : "", relay_tool_value(res, r, "wal_lsn"));
 }

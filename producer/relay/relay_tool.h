@@ -53,11 +53,6 @@ int64_t relay_tool_number(const PGresult *res, int row, const char *column);
 /* A key for people: text, or \x and hex as --key takes it. */
 #define RELAY_SQL_KEY(x) "coalesce(tandem.text_of(" x "), '\\x' || encode(" x ", 'hex'))"
 
-/* A row o of the outbox that the cursor c does not cover yet. */
-#define RELAY_SQL_UNSETTLED                                                                                  \
-    "NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot) AND (c.cur_snapshot IS NULL OR o.id > c.last_id"    \
-    " OR NOT pg_visible_in_snapshot(o.txid, c.cur_snapshot))"
-
 /* ---- telling ---- */
 
 /* Rows as aligned columns under the names of the result's columns; one that begins with '_' is shown neither here nor in JSON. */

@@ -216,6 +216,30 @@ void audit_slot_made(struct scene *sc)
     }
 }
 
+/* ---- the lag that is told -------------------------------------------------------------------------------------------------------- */
+
+void audit_look(struct scene *sc, const struct door *d, const struct snapshot *shown)
+{
+    for (int i = 0; i < sc->db.row_count; i++) {
+        struct row *r = &sc->db.rows[i];
+        if (!shown)
+            r->looked_at &= ~(1U << d->index);
+        else if (r->committed && db_txn_visible(shown, &sc->db.txns[r->txn]))
+            r->looked_at |= 1U << d->index;
+    }
+}
+
+/* A relay that says it is caught up has nothing to do for what was seen. */
+static void audit_caught_up(struct scene *sc, const struct door *d)
+{
+    for (int i = 0; i < sc->db.row_count; i++) {
+        const struct row *r = &sc->db.rows[i];
+        if (r->committed && (r->looked_at & 1U << d->index) && !settled(r))
+            sim_broken(sc->sim, "lag", "n%d says that nothing waits, and row %lld (key k%d) does", d->index,
+                       (long long)r->id, r->key);
+    }
+}
+
 /* ---- G6: bounds ------------------------------------------------------------------------------------------------------------------ */
 
 void audit_bounds(struct scene *sc, struct door *d)
@@ -232,6 +256,8 @@ void audit_bounds(struct scene *sc, struct door *d)
     if (counts.held > ring || d->page_count > cfg->window_messages + 4)
         sim_broken(sc->sim, "G6", "n%d: holds %lld rows in %d pages", d->index, (long long)counts.held,
                    d->page_count);
+    if (counts.caught_up && d->kind != RELAY_KIND_MESSAGE)
+        audit_caught_up(sc, d);
 }
 
 /* ---- the end ---------------------------------------------------------------------------------------------------------------------- */
@@ -243,6 +269,15 @@ static bool streams(const struct scene *sc)
         if (sc->doors[i].state == DOOR_UP && sc->doors[i].life == sc->db.cursor.holder)
             return sc->doors[i].kind != RELAY_KIND_TABLE;
     return false;
+}
+
+/* Does the relay that works say that nothing waits? */
+static bool says_so(const struct scene *sc)
+{
+    for (int i = 0; i < sc->plan.relays; i++)
+        if (sc->doors[i].state == DOOR_UP && sc->doors[i].life == sc->db.cursor.holder)
+            return relay_core_counts(sc->doors[i].core).caught_up;
+    return true;
 }
 
 static bool row_done(const struct scene *sc, const struct row *r)
@@ -262,7 +297,7 @@ bool audit_all_done(const struct scene *sc)
     for (int i = 0; i < sc->db.row_count; i++)
         if (!row_done(sc, &sc->db.rows[i]))
             return false;
-    return db_writers_done(sc);
+    return db_writers_done(sc) && says_so(sc);
 }
 
 static void audit_row_at_end(struct scene *sc, const struct row *r)
@@ -285,6 +320,8 @@ void audit_end(struct scene *sc)
 {
     if (!db_writers_done(sc))
         sim_broken(sc->sim, "liveness", "the writers do not end");
+    if (!says_so(sc))
+        sim_broken(sc->sim, "liveness", "nothing waits, and the relay that works does not say so");
     for (int i = 0; i < sc->db.row_count; i++)
         if (sc->db.rows[i].committed)
             audit_row_at_end(sc, &sc->db.rows[i]);

@@ -137,6 +137,7 @@ static void acquired(struct scene *sc, struct door *d, struct statement *st)
         d->acquired_at = sc->sim->now;
         d->era = st->era;
         memset(d->knows_parked, 0, sizeof(d->knows_parked));
+        audit_look(sc, d, NULL);
         sim_trace(sc->sim, "n%d: holds the lease, epoch %lld", d->index, (long long)d->epoch);
     }
     relay_core_acquired(d->core, sc->sim->now, st->epoch, st->held ? &st->loaded : NULL, st->kafka_rules);
@@ -187,6 +188,7 @@ void door_answered(struct scene *sc, struct door *d, struct statement *st)
         acquired(sc, d, st);
         break;
     case RELAY_LOOK:
+        audit_look(sc, d, &st->look.snapshot);
         relay_core_looked(d->core, sc->sim->now, &st->look);
         break;
     case RELAY_READ:

@@ -116,6 +116,7 @@ struct row {
     uint64_t incident;    /* scene.incidents when it was last handed to Kafka */
     int before;           /* the row of its key that was committed before it, -1: none */
     size_t bytes;
+    unsigned looked_at; /* by which door, under its lease of now: one bit each */
 };
 
 /* tandem.relay_cursor */
@@ -515,6 +516,8 @@ void audit_committed(struct scene *sc, int row);
 void audit_position(struct scene *sc, const struct position *p, const char *where);
 void audit_confirmed(struct scene *sc, struct door *d, uint64_t lsn);
 void audit_slot_made(struct scene *sc);
+/* Before the core is told: what this look shows; NULL: it has a new lease, and has not looked yet. */
+void audit_look(struct scene *sc, const struct door *d, const struct snapshot *shown);
 void audit_bounds(struct scene *sc, struct door *d);
 bool audit_passed(const struct scene *sc, const struct row *r); /* by the position that counts */
 bool audit_all_done(const struct scene *sc);

@@ -113,6 +113,7 @@ void core_drop_rows(struct relay_core *c)
     core_transact_dropped(c);
     c->purge = c->purge || c->ledger.outstanding > 0;
     ledger_drop_all(&c->ledger);
+    c->looked = false;
     release_pages(c);
     recount_holds(c);
     /* The keys of parked rows that were not stored must not count: the rows themselves will be read again. */
@@ -205,6 +206,7 @@ static void take_look(struct relay_core *c, int64_t now, struct look *look)
         c->counts.batches++;
     if (news == CURSOR_NOTHING)
         c->stream.caught_up = true;
+    c->looked = c->looked || news != CURSOR_FAILED;
     if (news != CURSOR_FAILED)
         core_stream_looked(c, now, lsn, next_xid);
 }
@@ -469,6 +471,20 @@ static enum relay_role role(const struct relay_core *c)
     return c->lease.held ? RELAY_ACTIVE : RELAY_STANDBY;
 }
 
+static bool caught_up(const struct relay_core *c)
+{
+    const struct stream *stream = &c->stream;
+    bool all_read = stream->state == STREAM_LIVE
+                        ? !stream->refresh_held /* a look may be ahead of the stream */
+                        : c->looked && !cursor_reading(&c->cursor);
+
+#ifdef SIM_BUG_CAUGHT_UP_TOO_SOON
+    all_read = true;
+#endif
+    return c->lease.held && !c->draining && all_read && core_transact_open(c) && core_transact_quiet(c) &&
+           ledger_held(&c->ledger) == 0 && stream->waiting_count == 0 && c->park_count == 0;
+}
+
 struct relay_counts relay_core_counts(const struct relay_core *c)
 {
     const struct ledger_entry *oldest = ledger_oldest(&c->ledger);
@@ -483,6 +499,7 @@ struct relay_counts relay_core_counts(const struct relay_core *c)
     n.oldest_created_ns = oldest ? oldest->created_ns : 0;
     n.careful = c->careful_left > 0;
     n.streaming = c->stream.state == STREAM_LIVE;
+    n.caught_up = caught_up(c);
     n.confirmed_lsn = c->stream.told_lsn;
     n.received_lsn = c->stream.received_lsn;
     return n;

@@ -254,6 +254,7 @@ struct relay_counts {
     int64_t oldest_created_ns; /* of the oldest row read and not settled; 0: none */
     bool careful;              /* one row at a time, to find the refused one */
     bool streaming;            /* rows come by the stream */
+    bool caught_up;            /* no row is held, and the last look found none that is not read */
     int64_t streamed, skipped; /* rows of the stream; of these, read through the table before */
     int64_t streams, statuses, transactions, aborts, unparked;
     int64_t streams_lost;   /* ended, or could not be had */

@@ -119,6 +119,7 @@ struct relay_core {
     uint64_t
         handed_seq; /* of the PUBLISH that was the last action: a refusal of it comes from the door itself */
     bool handed;
+    bool looked;     /* since the last rewind: what there was is known */
     bool first_page; /* the page that is read begins a batch */
 };
 

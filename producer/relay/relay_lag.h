@@ -1,0 +1,48 @@
+/*
+ * How far behind the outbox's relays are, in rows, bytes and seconds, as `tandem-relay status` counts it and /metrics tells it.
+ *
+ * The core knows that there is nothing left, or how many rows it holds; what else waits only Postgres knows. It is asked over a connection
+ * of its own: every few seconds while something has been waiting for a second, once a minute otherwise. Ages are by Postgres' clock.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/stats.h"
+#include "producer/relay/core/core.h"
+
+#define RELAY_LAG_ROWS_MAX "100000" /* counted up to here: a large backlog takes no longer than a small one */
+
+/* A row o of the outbox that the cursor c does not cover yet. */
+#define RELAY_SQL_UNSETTLED                                                                                  \
+    "NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot) AND (c.cur_snapshot IS NULL OR o.id > c.last_id"    \
+    " OR NOT pg_visible_in_snapshot(o.txid, c.cur_snapshot))"
+
+/*
+ * Of the cursor c, for CROSS JOIN LATERAL: rows, bytes, seconds. By the stored position: what was published since the last store counts as
+ * open. First part: young transactions, whose ids lie above the floor; second: those that were in progress at the position.
+ */
+/* clang-format off */
+#define RELAY_SQL_LAG                                                                                                    \
+    "(SELECT count(*) AS rows, coalesce(sum(bytes), 0)::bigint AS bytes,"                                                \
+    "  coalesce(greatest(round(extract(epoch FROM clock_timestamp() - min(created_at))::numeric, 3), 0), 0) AS seconds"  \
+    "  FROM (SELECT created_at, coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) AS bytes FROM ("     \
+    "   (SELECT * FROM tandem.outbox o WHERE o.id > c.prev_floor AND " RELAY_SQL_UNSETTLED                               \
+    "     ORDER BY o.id LIMIT " RELAY_LAG_ROWS_MAX " + 1)"                                                               \
+    "   UNION ALL"                                                                                                       \
+    "   (SELECT o.* FROM pg_snapshot_xip(c.prev_snapshot) AS late (txid) JOIN tandem.outbox o ON o.txid = late.txid"     \
+    "     WHERE o.id <= c.prev_floor AND " RELAY_SQL_UNSETTLED " LIMIT " RELAY_LAG_ROWS_MAX " + 1)) AS both_parts"       \
+    "   LIMIT " RELAY_LAG_ROWS_MAX " + 1) AS unsettled)"
+/* clang-format on */
+
+struct relay_lag;
+struct relay_options;
+
+/* opt is borrowed. */
+struct relay_lag *relay_lag_new(const struct relay_options *opt, struct err *err);
+void relay_lag_free(struct relay_lag *l); /* NULL-safe */
+/* Ask when it is due, hear the answer. database_up: Postgres may be asked. A failed question is logged and asked again later. */
+void relay_lag_turn(struct relay_lag *l, int64_t now, const struct relay_counts *n, bool database_up);
+void relay_lag_stats(const struct relay_lag *l, int64_t now, const struct relay_counts *n, struct stats *s);
