@@ -16,7 +16,7 @@ sim: $(B)/bin/sim ## run SEEDS (2000) seeds of the simulated worlds against each
 # A mutant is the simulator's own build of everything with one deliberate bug; each must be found within 1,000 seeds.
 MUTANTS_WORKER := COMMIT_TOO_FAR FORGET_LANE COUNT_WHILE_OPEN COMPLETE_BEFORE_BURIED \
                     RETRY_AFTER_OF_ONE LIMIT_BELOW_FLOOR LIMIT_ABOVE_CAP IGNORE_BUDGET FOREIGN_SUCCESS EVICT_IN_TRAFFIC \
-                    REASON_LOST
+                    REASON_LOST BISECT_LOSES_TAIL BATCH_TWO_OF_A_KEY ITEM_RESULTS_SHIFTED
 MUTANTS_RELAY  := $(if $(SIM_RELAY),CONFIRM_EARLY FORGET_EPOCH KEEPALIVE_OUTSTANDING RESUME_BY_LSN TRUST_LEASE_CLOCK \
                     COMMIT_BEFORE_PARK CAUGHT_UP_TOO_SOON)
 MUTANTS        := $(MUTANTS_WORKER) $(MUTANTS_RELAY)

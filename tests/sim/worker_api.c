@@ -1,6 +1,4 @@
 /* The simulated API and the way to it: latency, outages, refusals, throttling, lost answers and lies. */
-#include <stdlib.h>
-
 #include "tests/sim/worker_world.h"
 
 #define MS NS_PER_MS
@@ -17,12 +15,6 @@ static enum mood mood_now(const struct world *w)
 
 /* ---- the request leaves ------------------------------------------------------------------------------------------------ */
 
-static void mail(struct world *w, struct request *r, enum happening_kind kind, int64_t delay)
-{
-    sim_at(w->sim, delay,
-           (struct happening){.kind = (int)kind, .node = r->node->index, .serial = r->life, .what = r});
-}
-
 /* Mostly honest; also none, nonsense, and a century. */
 static int64_t lying_wait(struct rng *rng)
 {
@@ -32,74 +24,49 @@ static int64_t lying_wait(struct rng *rng)
     return rng_between(rng, 1, 4000) * MS;
 }
 
-static void answer_later(struct world *w, struct request *r, struct outcome answer)
+static void answer_later(struct world *w, struct parcel *p, struct outcome answer)
 {
-    r->answer = answer;
-    r->answer.verdict = -1; /* the rules decide */
-    if (r->answer.retry_after_ns == 0)
-        r->answer.retry_after_ns = -1;
+    p->answer = answer;
+    p->answer.verdict = -1; /* the rules decide */
+    if (p->answer.retry_after_ns == 0)
+        p->answer.retry_after_ns = -1;
     int64_t delay = world_delay(w, MS / 10, w->plan.latency_ns);
     if (world_strikes(w, FAULT_API_SLOW, 0.4))
         delay += rng_between(&w->fault_rng[FAULT_API_SLOW], 0, 1500 * MS);
-    if (world_has(w, FAULT_API_CROWDED) && r->node->in_flight > w->plan.crowd)
-        delay *= r->node->in_flight;
+    if (world_has(w, FAULT_API_CROWDED) && p->node->in_flight > w->plan.crowd)
+        delay *= p->node->in_flight;
     if (world_strikes(w, FAULT_API_QUOTA, 0.1))
-        r->answer.quota_wait_ns = lying_wait(&w->fault_rng[FAULT_API_QUOTA]);
-    mail(w, r, HAPPEN_ANSWERED, delay);
+        p->answer.quota_wait_ns = lying_wait(&w->fault_rng[FAULT_API_QUOTA]);
+    parcel_mail(w, p, HAPPEN_ANSWERED, delay);
 }
 
-static struct request *request_new(struct world *w, struct node *n, struct delivery *d, struct held *held)
+void api_leaves(struct world *w, struct parcel *p)
 {
-    struct request *r = calloc(1, sizeof(*r));
-    ENSURE(r != NULL);
-    *r = (struct request){.d = d,
-                          .held = held,
-                          .entry = held->entry,
-                          .truth = truth_of(w, held->entry),
-                          .kind = held->stream->kind,
-                          .node = n,
-                          .life = n->life,
-                          .assignment = held->stream->serial,
-                          .all = w->all_requests,
-                          .next = n->requests,
-                          .dispatched_closed = engine_counts(n->engine).breaker == BREAKER_CLOSED};
-    w->all_requests = r;
-    return r;
-}
-
-void api_send(struct world *w, struct node *n, struct delivery *d, struct held *held)
-{
-    struct request *r = request_new(w, n, d, held);
-    oracle_sends(w, n, r);
-    n->requests = r;
-    n->in_flight++;
-    delivery_set_door(d, r);
-    held->worked = true;
-    mail(w, r, HAPPEN_TIMED_OUT, w->plan.request_timeout_ns);
+    parcel_mail(w, p, HAPPEN_TIMED_OUT, w->plan.request_timeout_ns);
     if (mood_now(w) == MOOD_REFUSES || world_strikes(w, FAULT_API_LOST, 0.05))
-        answer_later(w, r, (struct outcome){.transport = TRANSPORT_CONNECT});
+        answer_later(w, p, (struct outcome){.transport = TRANSPORT_CONNECT});
     else
-        mail(w, r, HAPPEN_ARRIVED, world_delay(w, MS / 10, w->plan.latency_ns));
+        parcel_mail(w, p, HAPPEN_ARRIVED, world_delay(w, MS / 10, w->plan.latency_ns));
 }
 
 /* ---- the API decides ---------------------------------------------------------------------------------------------------- */
 
-static void answer_status(struct world *w, struct request *r, int status)
+static void answer_status(struct world *w, struct parcel *p, int status)
 {
-    answer_later(w, r, (struct outcome){.transport = TRANSPORT_OK, .status = status, .sent = true});
+    answer_later(w, p, (struct outcome){.transport = TRANSPORT_OK, .status = status, .sent = true});
 }
 
-static bool answers_by_mood(struct world *w, struct request *r)
+static bool answers_by_mood(struct world *w, struct parcel *p)
 {
     switch (mood_now(w)) {
     case MOOD_503:
-        answer_status(w, r, 503);
+        answer_status(w, p, 503);
         return true;
     case MOOD_500:
-        answer_status(w, r, 500);
+        answer_status(w, p, 500);
         return true;
     case MOOD_AUTH:
-        answer_status(w, r, r->truth->bytes % 2 == 0 ? 401 : 403);
+        answer_status(w, p, p->members[0].truth->bytes % 2 == 0 ? 401 : 403);
         return true;
     case MOOD_REFUSES:
     case MOOD_HANGS:
@@ -110,173 +77,199 @@ static bool answers_by_mood(struct world *w, struct request *r)
     return false;
 }
 
-/* The target knows what a 409 is about; the rest is left to the rules. */
-static void answer_rejection(struct world *w, struct request *r)
+static bool is_rejected(const struct world *w, const struct truth *t)
 {
-    static const int REJECTIONS[] = {400, 404, 409, 422};
-    int status = REJECTIONS[r->truth->bytes % ARRAY_LEN(REJECTIONS)];
-
-    answer_status(w, r, status);
-    if (status != 409)
-        return;
-    r->answer.verdict = VERDICT_POISON;
-    r->answer.reason = REASON_CONFLICT;
+    return t->rejected && !w->mended;
 }
 
-static bool answers_refusal(struct world *w, struct request *r)
+/* The target knows what a 409 is about; the rest is left to the rules. */
+static struct outcome rejection_of(const struct truth *t)
+{
+    static const int REJECTIONS[] = {400, 404, 409, 422};
+    struct outcome answer = {
+        .transport = TRANSPORT_OK, .status = 409, .retry_after_ns = -1, .sent = true, .verdict = -1};
+    answer.status = REJECTIONS[t->bytes % ARRAY_LEN(REJECTIONS)];
+    if (answer.status == 409) {
+        answer.verdict = VERDICT_POISON;
+        answer.reason = REASON_CONFLICT;
+    }
+    return answer;
+}
+
+/* One that it refuses is enough, where it does not speak of items. */
+static bool answers_rejection(struct world *w, struct parcel *p)
+{
+    for (int i = 0; i < p->count; i++)
+        if (is_rejected(w, p->members[i].truth) && (p->count == 1 || world_has(w, FAULT_BATCH_WHOLE))) {
+            struct outcome rejection = rejection_of(p->members[i].truth);
+            answer_status(w, p, rejection.status);
+            p->answer.verdict = rejection.verdict;
+            p->answer.reason = rejection.reason;
+            return true;
+        }
+    return false;
+}
+
+static bool has_failing_key(const struct world *w, const struct parcel *p)
+{
+    for (int i = 0; i < p->count; i++)
+        if (p->members[i].truth->key == w->plan.failing_key)
+            return true;
+    return false;
+}
+
+static bool answers_refusal(struct world *w, struct parcel *p)
 {
     static const int FAILURES[] = {500, 502, 503, 423, 425, 408};
-    if (r->truth->rejected && !w->mended) {
-        answer_rejection(w, r);
+    if (answers_rejection(w, p))
+        return true;
+    if (!w->calm && world_has(w, FAULT_API_KEY) && has_failing_key(w, p)) {
+        answer_status(w, p, 500);
         return true;
     }
-    if (!w->calm && world_has(w, FAULT_API_KEY) && r->truth->key == w->plan.failing_key) {
-        answer_status(w, r, 500);
-        return true;
-    }
-    if (!w->calm && world_has(w, FAULT_API_ENDPOINT) && r->truth->route == w->plan.endpoint_down) {
-        answer_status(w, r, 503);
+    if (!w->calm && world_has(w, FAULT_API_ENDPOINT) && p->members[0].truth->route == w->plan.endpoint_down) {
+        answer_status(w, p, 503);
         return true;
     }
     if (world_strikes(w, FAULT_API_THROTTLE, 0.2)) {
         struct rng *rng = &w->fault_rng[FAULT_API_THROTTLE];
-        answer_later(w, r,
+        answer_later(w, p,
                      (struct outcome){.transport = TRANSPORT_OK,
                                       .status = rng_chance(rng, 0.7) ? 429 : 503,
                                       .retry_after_ns = rng_chance(rng, 0.5) ? lying_wait(rng) : 0,
                                       .sent = true});
         return true;
     }
-    if (!w->calm && world_has(w, FAULT_API_CROWDED) && r->node->in_flight > 2 * w->plan.crowd) {
-        answer_status(w, r, rng_chance(&w->fault_rng[FAULT_API_CROWDED], 0.5) ? 429 : 503);
+    if (!w->calm && world_has(w, FAULT_API_CROWDED) && p->node->in_flight > 2 * w->plan.crowd) {
+        answer_status(w, p, rng_chance(&w->fault_rng[FAULT_API_CROWDED], 0.5) ? 429 : 503);
         return true;
     }
     if (world_strikes(w, FAULT_API_SHARE, 0.5)) {
         int64_t which = rng_between(&w->fault_rng[FAULT_API_SHARE], 0, ARRAY_LEN(FAILURES) - 1);
-        answer_status(w, r, FAILURES[which]);
+        answer_status(w, p, FAILURES[which]);
         return true;
     }
     return false;
 }
 
-/* Executed, but the answer lies or is lost. */
-static bool answers_falsely(struct world *w, struct request *r)
+static void execute(struct world *w, struct request *r)
 {
-    static const enum transport LOST[] = {TRANSPORT_RESET, TRANSPORT_GARBAGE, TRANSPORT_TIMEOUT};
-    if (world_strikes(w, FAULT_API_LIES, 0.4)) {
-        answer_status(w, r, 500);
-        return true;
-    }
-    if (world_strikes(w, FAULT_API_LOST, 0.3)) {
-        int64_t which = rng_between(&w->fault_rng[FAULT_API_LOST], 0, ARRAY_LEN(LOST) - 1);
-        answer_later(w, r, (struct outcome){.transport = LOST[which], .sent = true});
-        return true;
-    }
-    return false;
-}
-
-void api_arrived(struct world *w, struct request *r)
-{
-    if (r->over && rng_chance(&w->rng, 0.5))
-        return; /* the connection was cut before */
-    if (answers_by_mood(w, r) || answers_refusal(w, r))
-        return;
-    if (world_strikes(w, FAULT_API_LOST, 0.1)) {
-        answer_later(w, r, (struct outcome){.transport = TRANSPORT_RESET, .sent = true});
-        return;
-    }
     if (r->over)
         r->entry->excused = true;
     sim_trace(w->sim, "api: executes %s for n%d", r->truth->id, r->node->index);
     oracle_executes(w, r);
     r->executed = true;
-    if (answers_falsely(w, r))
-        return;
-    r->success = true;
+}
+
+/* Executed, but the answer lies or is lost; of a batch, an answer with too few items is as good as none. */
+static bool answers_falsely(struct world *w, struct parcel *p)
+{
+    static const enum transport LOST[] = {TRANSPORT_RESET, TRANSPORT_GARBAGE, TRANSPORT_TIMEOUT};
+    if (world_strikes(w, FAULT_API_LIES, 0.4)) {
+        answer_status(w, p, 500);
+        return true;
+    }
+    if (world_strikes(w, FAULT_API_LOST, 0.3)) {
+        int64_t which = rng_between(&w->fault_rng[FAULT_API_LOST], 0, ARRAY_LEN(LOST) - 1);
+        answer_later(w, p, (struct outcome){.transport = LOST[which], .sent = true});
+        return true;
+    }
+    return false;
+}
+
+/* It has the event: is that what it says? Half of those that it has had before, it knows. */
+static struct outcome success_of(struct world *w, struct request *r)
+{
+    struct outcome answer = {
+        .transport = TRANSPORT_OK, .status = 200, .retry_after_ns = -1, .sent = true, .verdict = -1};
     bool again = r->entry->executions > 1;
-    answer_status(w, r, again && rng_chance(&w->rng, 0.5) ? 412 : 200);
-    if (rng_chance(&w->rng, 0.1))
-        r->answer.verdict =
-            again ? VERDICT_DUPLICATE_OK : VERDICT_DELIVERED; /* the target has looked into it */
+    r->success = true;
+    if (again && rng_chance(&w->rng, 0.5))
+        answer.status = 412;
+    return answer;
 }
 
-/* ---- the answer comes --------------------------------------------------------------------------------------------------- */
-
-static void leave(struct request *r)
+static void answers_well(struct world *w, struct parcel *p)
 {
-    struct request **at = &r->node->requests;
-    while (*at != r)
-        at = &(*at)->next;
-    *at = r->next;
-    r->node->in_flight--;
-    r->over = true;
-    if (r->executed)
-        r->entry->excused = r->entry->excused || !r->success || r->node->life != r->life;
+    struct request *r = &p->members[0];
+    struct outcome answer = success_of(w, r);
+    for (int i = 1; i < p->count; i++)
+        p->members[i].success = true;
+    answer_status(w, p, p->count > 1 ? 200 : answer.status);
+    if (rng_chance(&w->rng, 0.1)) /* the target has looked into it */
+        p->answer.verdict = r->entry->executions > 1 ? VERDICT_DUPLICATE_OK : VERDICT_DELIVERED;
 }
 
-static void tell(struct world *w, struct request *r)
+/* ---- the API decides of each item ----------------------------------------------------------------------------------------- */
+
+static void item_decides(struct world *w, struct request *r)
 {
-    struct node *n = r->node;
-    if (r->answer.transport == TRANSPORT_OK)
-        sim_trace(w->sim, "n%d: %s answers %d", n->index, r->truth->id, r->answer.status);
-    else
-        sim_trace(w->sim, "n%d: %s ends: %s", n->index, r->truth->id, transport_name(r->answer.transport));
-    leave(r);
-    engine_response(n->engine, w->sim->now, r->d, &r->answer);
-    oracle_answered(w, n, r, engine_counts(n->engine).breaker == BREAKER_CLOSED);
-    node_turn(w, n);
+    static const int FAILURES[] = {500, 503, 429, 423};
+    r->answer = (struct outcome){
+        .transport = TRANSPORT_OK, .status = 500, .retry_after_ns = -1, .sent = true, .verdict = -1};
+    if (is_rejected(w, r->truth))
+        r->answer = rejection_of(r->truth);
+    else if (world_strikes(w, FAULT_API_SHARE, 0.3))
+        r->answer.status = FAILURES[rng_between(&w->fault_rng[FAULT_API_SHARE], 0, ARRAY_LEN(FAILURES) - 1)];
+    else {
+        execute(w, r);
+        r->answer = success_of(w, r);
+    }
 }
 
-void api_answered(struct world *w, struct request *r)
+/* Some of them are done, and then it fails. */
+static bool fails_midway(struct world *w, struct parcel *p)
 {
-    if (!r->over)
-        tell(w, r);
-    else if (r->executed)
-        r->entry->excused = true;
+    struct rng *rng = &w->fault_rng[FAULT_API_LIES];
+    if (p->count == 1 || !world_strikes(w, FAULT_API_LIES, 0.2))
+        return false;
+    int64_t done = rng_between(rng, 0, p->count);
+    for (int i = 0; i < done; i++)
+        if (!is_rejected(w, p->members[i].truth))
+            execute(w, &p->members[i]);
+    answer_status(w, p, 500);
+    return true;
 }
 
-void api_timed_out(struct world *w, struct request *r)
+static bool speaks_of_items(struct world *w, const struct parcel *p)
 {
-    if (r->over)
+    bool by_chance = p->batch != NULL && rng_chance(&w->fault_rng[FAULT_BATCHES], 0.5);
+    for (int i = 0; i < p->count; i++)
+        by_chance = by_chance || (p->count > 1 && is_rejected(w, p->members[i].truth));
+    return by_chance;
+}
+
+static void decides_by_item(struct world *w, struct parcel *p)
+{
+    for (int i = 0; i < p->count; i++)
+        item_decides(w, &p->members[i]);
+    if (answers_falsely(w, p)) {
+        for (int i = 0; i < p->count; i++)
+            p->members[i].success = false;
         return;
-    r->success = false;
-    r->answer =
-        (struct outcome){.transport = TRANSPORT_TIMEOUT, .retry_after_ns = -1, .sent = true, .verdict = -1};
-    tell(w, r);
+    }
+    p->by_item = true;
+    answer_status(w, p, 207);
 }
 
-void api_cancel(struct world *w, struct node *n, struct delivery *d)
+void api_arrived(struct world *w, struct parcel *p)
 {
-    struct request *r = n->requests;
-    while (r != NULL && r->d != d)
-        r = r->next;
-    if (r == NULL) {
-        for (int i = 0; i < n->held_count; i++)
-            if (n->held[i]->burying == d) {
-                n->held[i]->burying = NULL;
-                return;
-            }
-        sim_broken(w->sim, "contract", "n%d: CANCEL of nothing in flight", n->index);
+    if (p->live == 0 && rng_chance(&w->rng, 0.5))
+        return; /* the connection was cut before */
+    if (answers_by_mood(w, p) || answers_refusal(w, p))
+        return;
+    if (world_strikes(w, FAULT_API_LOST, 0.1)) {
+        answer_later(w, p, (struct outcome){.transport = TRANSPORT_RESET, .sent = true});
+        return;
     }
-    sim_trace(w->sim, "n%d: CANCEL %s", n->index, r->truth->id);
-    r->success = false;
-    leave(r);
-}
-
-void api_node_died(struct world *w, struct node *n)
-{
-    (void)w;
-    while (n->requests != NULL) {
-        n->requests->success = false;
-        leave(n->requests);
+    if (fails_midway(w, p))
+        return;
+    if (speaks_of_items(w, p)) {
+        decides_by_item(w, p);
+        return;
     }
-}
-
-void api_forget(struct world *w)
-{
-    while (w->all_requests != NULL) {
-        struct request *r = w->all_requests;
-        w->all_requests = r->all;
-        free(r);
-    }
+    for (int i = 0; i < p->count; i++)
+        execute(w, &p->members[i]);
+    if (!answers_falsely(w, p))
+        answers_well(w, p);
 }

@@ -4,6 +4,12 @@
 #define MS NS_PER_MS
 #define EVENT_BYTES_MAX 1500
 
+static double request_bytes_max(const struct engine_config *cfg)
+{
+    bool batches = cfg->batch_max_events > 1 && cfg->batch_max_bytes > EVENT_BYTES_MAX;
+    return batches ? (double)cfg->batch_max_bytes : EVENT_BYTES_MAX;
+}
+
 static struct sent *sent_at(struct node *n, uint64_t number)
 {
     return &n->sent[number % SENT_MAX];
@@ -26,7 +32,7 @@ static void pace_is_kept(struct world *w, struct node *n)
         if (cfg->rate_requests > 0 && requests > seconds * (double)cfg->rate_requests + 1.01)
             sim_broken(w->sim, "pace", "n%d: %g requests in %g s, at %lld a second", n->index, requests,
                        seconds - 0.1, (long long)cfg->rate_requests);
-        if (cfg->rate_bytes > 0 && bytes > seconds * (double)cfg->rate_bytes + EVENT_BYTES_MAX + 10)
+        if (cfg->rate_bytes > 0 && bytes > seconds * (double)cfg->rate_bytes + request_bytes_max(cfg) + 10)
             sim_broken(w->sim, "pace", "n%d: %g bytes in %g s, at %lld a second", n->index, bytes,
                        seconds - 0.1, (long long)cfg->rate_bytes);
     }
@@ -52,13 +58,16 @@ static void budget_is_kept(struct world *w, struct node *n)
                    (long long)all);
 }
 
-void limits_sends(struct world *w, struct node *n, const struct request *r)
+void limits_sends(struct world *w, struct node *n, const struct parcel *p)
 {
-    bool probe = engine_counts(n->engine).breaker == BREAKER_HALF_OPEN;
-    *sent_at(n, n->sent_count++) = (struct sent){.at = w->sim->now,
-                                                 .bytes = r->truth->bytes,
-                                                 .again = delivery_view(r->d).attempt > 1,
-                                                 .probe = probe};
+    struct sent sent = {.at = w->sim->now, .probe = engine_counts(n->engine).breaker == BREAKER_HALF_OPEN};
+    for (int i = 0; i < p->count; i++) {
+        const struct request *r = &p->members[i];
+        sent.bytes += r->truth->bytes;
+        /* what comes again because a batch with it was refused is no repetition */
+        sent.again = sent.again || (delivery_view(r->d).attempt > 1 && r->entry->halved_by != n->life);
+    }
+    *sent_at(n, n->sent_count++) = sent;
     pace_is_kept(w, n);
     budget_is_kept(w, n);
 }

@@ -250,7 +250,7 @@ void member_kill(struct world *w, struct node *n)
             oracle_leaves(w, n, &n->streams[i], false);
             n->streams[i].assigned = false;
         }
-    api_node_died(w, n);
+    parcel_node_died(w, n);
     for (; n->held_count > 0; n->held_count--) {
         struct held *held = n->held[n->held_count - 1];
         free(held->key);

@@ -63,6 +63,7 @@ void node_feed(struct world *w, struct node *n, struct stream *st, struct entry 
                                 .bytes = held->bytes,
                                 .request_bytes = held->bytes,
                                 .route = (uint32_t)t->route,
+                                .batch = t->alone ? 0 : t->route + 1,
                                 .ref = held,
                                 .skip = t->skip,
                                 .replay_count = en->replay_count};
@@ -117,7 +118,7 @@ static void release(struct world *w, struct node *n, struct held *held)
 }
 
 /* The record behind a delivery, after a look at whether the engine shows it as it is. */
-static struct held *held_of(struct world *w, struct node *n, const struct delivery_view *v)
+struct held *node_held_of(struct world *w, struct node *n, const struct delivery_view *v)
 {
     struct held *held = v->ref;
     if (!node_holds(n, held))
@@ -129,19 +130,10 @@ static struct held *held_of(struct world *w, struct node *n, const struct delive
     return held;
 }
 
-static void act_send(struct world *w, struct node *n, struct delivery *d)
-{
-    struct delivery_view v = delivery_view(d);
-    struct held *held = held_of(w, n, &v);
-    sim_trace(w->sim, "n%d: SEND %s@%lld attempt %d (counted %d)", n->index, held->id, (long long)v.offset,
-              v.attempt, v.attempts_counted);
-    api_send(w, n, d, held);
-}
-
 static void act_bury(struct world *w, struct node *n, struct delivery *d)
 {
     struct delivery_view v = delivery_view(d);
-    struct held *held = held_of(w, n, &v);
+    struct held *held = node_held_of(w, n, &v);
     sim_trace(w->sim, "n%d: BURY %s@%lld %s", n->index, held->id, (long long)v.offset, reason_name(v.reason));
     oracle_buries(w, n, &v, held->entry);
     broker_bury(w, n, d, held);
@@ -188,7 +180,7 @@ static void act(struct world *w, struct node *n, const struct action *a)
 {
     switch (a->kind) {
     case ACTION_SEND:
-        act_send(w, n, a->d);
+        parcel_send(w, n, a);
         break;
     case ACTION_BURY:
         act_bury(w, n, a->d);
@@ -204,7 +196,7 @@ static void act(struct world *w, struct node *n, const struct action *a)
         act_flow(w, n, a);
         break;
     case ACTION_CANCEL:
-        api_cancel(w, n, a->d);
+        parcel_cancel(w, n, a->d);
         break;
     case ACTION_RELEASE:
         release(w, n, a->ref);

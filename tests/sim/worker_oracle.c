@@ -110,7 +110,6 @@ void oracle_sends(struct world *w, struct node *n, struct request *r)
     nobody_overtakes(w, n, r);
     earlier_are_done(w, n, r);
     outage_is_respected(w, n, r);
-    limits_sends(w, n, r);
     if (en->mark[n->index].life != n->life) {
         en->mark[n->index].life = n->life;
         en->mark[n->index].first = en->mark[n->index].successes = n->successes[r->truth->route];
@@ -157,6 +156,7 @@ static void succeeded(struct world *w, struct node *n, struct request *r)
 static void failed(struct node *n, struct request *r, bool breaker_closed)
 {
     struct entry *en = r->entry;
+    bool as_batch = r->parcel->count > 1 && !r->parcel->by_item; /* nobody knows whose fault it was */
     int status = r->answer.transport == TRANSPORT_OK ? r->answer.status : 0;
     bool own = status == 423 || status == 425 || status == 408;
     bool never =
@@ -165,10 +165,12 @@ static void failed(struct node *n, struct request *r, bool breaker_closed)
     if (is_ambiguous(r->answer.transport))
         en->ambiguous_by = r->assignment;
     bool refused = status >= 400 && status < 500 && !own && !never;
-    en->refused = (en->refused & ~(1U << n->index)) | (unsigned)refused << n->index;
+    bool alone = refused && !as_batch;
+    en->refused = (en->refused & ~(1U << n->index)) | (unsigned)alone << n->index;
+    en->halved_by = refused && as_batch ? n->life : 0;
     if (never || refused)
         return;
-    if (r->dispatched_closed && (own || healthy))
+    if (r->dispatched_closed && (own || healthy) && !as_batch)
         en->payable++;
     if (!own)
         en->mark[n->index].successes = n->successes[r->truth->route];
@@ -182,17 +184,21 @@ static void asked_to_wait(const struct world *w, struct node *n, int64_t wait)
         n->throttled_until = w->sim->now + wait;
 }
 
+void oracle_asked(const struct world *w, struct node *n, const struct outcome *answer)
+{
+    bool asked = answer->transport == TRANSPORT_OK && (answer->status == 429 || answer->status == 503);
+    if (asked && answer->retry_after_ns > 0)
+        asked_to_wait(w, n, answer->retry_after_ns);
+    if (answer->quota_wait_ns > 0)
+        asked_to_wait(w, n, answer->quota_wait_ns);
+}
+
 void oracle_answered(struct world *w, struct node *n, struct request *r, bool breaker_closed)
 {
     if (r->success)
         succeeded(w, n, r);
     else
         failed(n, r, breaker_closed);
-    bool asked = r->answer.transport == TRANSPORT_OK && (r->answer.status == 429 || r->answer.status == 503);
-    if (asked && r->answer.retry_after_ns > 0)
-        asked_to_wait(w, n, r->answer.retry_after_ns);
-    if (r->answer.quota_wait_ns > 0)
-        asked_to_wait(w, n, r->answer.quota_wait_ns);
 }
 
 /* ---- dead letters ----------------------------------------------------------------------------------------------------- */

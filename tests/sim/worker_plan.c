@@ -46,6 +46,21 @@ static void plan_limits(struct world *w, struct engine_config *cfg)
     w->plan.crowd = pick(w, 1, 4);
 }
 
+static void plan_batches(struct world *w, struct engine_config *cfg)
+{
+    struct rng *rng = &w->fault_rng[FAULT_BATCHES];
+    if (!world_has(w, FAULT_BATCHES))
+        return;
+    cfg->batch_max_events = (int)rng_between(rng, 2, 10);
+    cfg->batch_max_bytes = rng_between(rng, 500, 10000);
+    cfg->batch_linger_ns = rng_chance(rng, 0.2) ? 0 : rng_between(rng, 1, 200) * NS_PER_MS;
+    if (rng_chance(rng, 0.3))
+        return;
+    cfg->window_events = 16; /* few records held are few to go together */
+    cfg->window_bytes = cfg->total_bytes = 40000;
+    cfg->order = rng_chance(rng, 0.8) ? ENGINE_ORDER_KEY : ENGINE_ORDER_NONE;
+}
+
 static void plan_engine(struct world *w, struct engine_config *cfg)
 {
     *cfg = engine_config_default();
@@ -73,10 +88,11 @@ static void plan_engine(struct world *w, struct engine_config *cfg)
     cfg->commit_interval_ns = pick(w, 5, 100) * NS_PER_MS;
     cfg->drain_ns = pick(w, 50, 1000) * NS_PER_MS;
     cfg->parked_keys_max = world_has(w, FAULT_FEW_PARKED) ? 1 : KEYS_MAX;
+    plan_limits(w, cfg);
+    plan_batches(w, cfg);
     /* What waits for a parked place must not fill what all streams share, or the replay that would free one never comes in. */
     if (world_has(w, FAULT_FEW_PARKED))
         cfg->total_bytes = 1 << 20;
-    plan_limits(w, cfg);
     cfg->seed = rng_next(&w->rng);
     cfg->rules = w->plan.rules;
     cfg->rule_count = ARRAY_LEN(w->plan.rules);
@@ -123,13 +139,18 @@ static void plan_sizes(struct world *w)
     p->compacted = rng_chance(&w->rng, 0.5);
     /* A few faults at once find more than all of them: they hide each other. */
     int share = pick(w, 5, 60);
-    for (int f = 0; f < FAULT_COUNT; f++)
+    for (int f = 0; f < FAULT_BATCHES; f++)
         if (rng_chance(&w->rng, share / 100.0))
-            p->faults |= UINT32_C(1) << f;
-    p->faults &= (uint32_t)limits->faults;
+            p->faults |= UINT64_C(1) << f;
+    for (int f = FAULT_BATCHES; f < FAULT_COUNT; f++) /* later ones leave older seeds as they were */
+        if (rng_chance(&w->fault_rng[f], 0.4))
+            p->faults |= UINT64_C(1) << f;
+    p->faults &= limits->faults;
+    if (world_has(w, FAULT_BATCHES)) /* one of a key goes in a batch: with few keys there are none */
+        p->keys = at_most(KEYS_MAX, limits->keys);
     if (world_has(
             w, FAULT_FEW_PARKED)) /* what can never be delivered would hold the one parked place for ever */
-        p->faults &= ~(UINT32_C(1) << FAULT_BAD_RECORDS);
+        p->faults &= ~(UINT64_C(1) << FAULT_BAD_RECORDS);
 }
 
 static void plan_event(struct world *w, int i, int64_t offsets[PARTITIONS_MAX])
@@ -145,6 +166,9 @@ static void plan_event(struct world *w, int i, int64_t offsets[PARTITIONS_MAX])
     t->bad = world_strikes(w, FAULT_BAD_RECORDS, 0.15);
     t->skip = !t->bad && world_strikes(w, FAULT_BAD_RECORDS, 0.15);
     t->rejected = world_strikes(w, FAULT_API_REJECTS, 0.2);
+    t->alone = rng_chance(&w->fault_rng[FAULT_BATCHES], 0.1);
+    if (world_has(w, FAULT_BATCHES) && rng_chance(&w->fault_rng[FAULT_BATCHES], 0.7))
+        t->route = 0;
     struct log *log = &w->logs[STREAM_SOURCE][t->partition];
     int64_t *offset = &offsets[t->partition];
     if (world_strikes(w, FAULT_GAPS, 0.3))

@@ -127,10 +127,10 @@ static void happens_to_node(struct world *w, struct node *n, struct happening h)
         }
         break;
     case HAPPEN_ANSWERED:
-        api_answered(w, h.what);
+        parcel_answered(w, h.what);
         break;
     case HAPPEN_TIMED_OUT:
-        api_timed_out(w, h.what);
+        parcel_timed_out(w, h.what);
         break;
     case HAPPEN_LETTER_ANSWERED:
         broker_letter_answered(w, h);
@@ -162,7 +162,7 @@ static void happen(struct world *w, struct happening h)
     if (n->life == h.serial)
         happens_to_node(w, n, h);
     else if (h.kind == HAPPEN_ANSWERED)
-        api_answered(w, h.what); /* executed for a process that is gone */
+        parcel_answered(w, h.what); /* executed for a process that is gone */
 }
 
 static void run_until_quiet(struct world *w)
@@ -215,7 +215,7 @@ static void world_raze(void *world)
             free(n->held[k]);
         }
     }
-    api_forget(w);
+    parcel_forget(w);
     broker_forget(w);
     free(w);
 }

@@ -6,6 +6,7 @@
  *   worker_api     the API, its moods and lies          worker_node    a process: carries out its engine's actions
  *   worker_oracle  knows the truth, checks G2 … G7      worker_member  a process: joins, is assigned, drains, dies
  *   worker_limits  how much may be sent, and how often  worker_operator  overrides the breaker, pauses the destination
+ *   worker_parcel  requests of one event or of several
  */
 #pragma once
 
@@ -55,7 +56,9 @@
     X(SLOW_PACE, "slow-pace")                                                                                \
     X(SMALL_BUDGET, "small-retry-budget")                                                                    \
     X(OPERATOR, "operator")                                                                                  \
-    X(API_ENDPOINT, "api-endpoint-down")
+    X(API_ENDPOINT, "api-endpoint-down")                                                                     \
+    X(BATCHES, "batches")                                                                                    \
+    X(BATCH_WHOLE, "batch-refused-whole")
 enum fault {
 #define X(id, name) FAULT_##id,
     WORKER_FAULTS(X)
@@ -70,6 +73,7 @@ struct truth {
     int partition, route;
     size_t bytes;
     bool skip, bad; /* by rule not for us; can never be a request */
+    bool alone;     /* it never goes with others */
     bool rejected;  /* the API answers 4xx until it is mended */
     bool executed, delivered, buried, parked;
     bool open; /* a dead letter that no replay has delivered yet */
@@ -86,6 +90,8 @@ struct entry {
     bool buried;      /* its dead letter of this round is in the dead-letter topic */
     bool bury_asked;  /* an engine decided on it */
     unsigned refused; /* a bit per process: the last answer it got was a 4xx by rule */
+    uint64_t
+        halved_by; /* the life in which a batch with it was refused as a whole, last; 0: it ended otherwise */
     int executions;
     bool excused;      /* it may be executed again: its success was never known, or could not be committed */
     uint64_t known_by; /* the life (node.life) that knows of its success */
@@ -194,8 +200,10 @@ struct group {
     uint64_t generation[PARTITIONS_MAX]; /* node.generation of the owner */
 };
 
+/* One event in a parcel. */
 struct request {
-    struct request *next, *all;
+    struct request *next;
+    struct parcel *parcel;
     struct delivery *d;
     struct held *held; /* NULL once released */
     struct entry *entry;
@@ -207,7 +215,19 @@ struct request {
     bool dispatched_closed; /* sent with the breaker closed: its failure may be counted */
     bool success;           /* the answer under way is one */
     bool executed;
+    struct outcome answer; /* to it; to the whole parcel unless it speaks of items */
+};
+
+/* A request as it goes over the wire: of one event, or of a batch. */
+struct parcel {
+    struct parcel *all;
+    struct batch *batch; /* NULL: of one event, in the old way */
+    struct node *node;
+    uint64_t life;
+    int count, live; /* live: members that somebody waits for */
+    bool by_item;
     struct outcome answer;
+    struct request *members; /* count of them, in order */
 };
 
 /* A message to the broker: a dead letter, a parked state or a commit. */
@@ -237,7 +257,7 @@ struct outage {
 struct plan {
     int endpoint_down; /* this one fails until the world is calm */
     int partitions, keys, events, nodes, fetch_max;
-    uint32_t faults;
+    uint64_t faults;
     struct engine_config cfg;
     int64_t calm_at, session_ns, rebalance_ns, request_timeout_ns;
     int64_t latency_ns; /* of the API, on a good day */
@@ -259,7 +279,7 @@ struct world {
     struct parked_log parked[PARTITIONS_MAX];
     struct node nodes[NODES_MAX];
     struct group group;
-    struct request *all_requests;
+    struct parcel *all_parcels;
     struct letter *all_letters;
     uint64_t lives, serials, ok_order;
     bool calm;   /* no fault any more */
@@ -349,14 +369,20 @@ void member_stop(struct world *w, struct node *n);
 void member_kill(struct world *w, struct node *n);
 void member_stall(struct world *w, struct node *n);
 
+/* ---- worker_parcel ---- */
+/* The record behind a delivery that an action names, after a look at whether the engine shows it as it is. */
+struct held *node_held_of(struct world *w, struct node *n, const struct delivery_view *v);
+void parcel_send(struct world *w, struct node *n, const struct action *a);
+void parcel_cancel(struct world *w, struct node *n, struct delivery *d);
+void parcel_mail(struct world *w, struct parcel *p, enum happening_kind kind, int64_t delay);
+void parcel_answered(struct world *w, struct parcel *p);
+void parcel_timed_out(struct world *w, struct parcel *p);
+void parcel_node_died(struct world *w, struct node *n);
+void parcel_forget(struct world *w);
+
 /* ---- worker_api ---- */
-void api_send(struct world *w, struct node *n, struct delivery *d, struct held *held);
-void api_cancel(struct world *w, struct node *n, struct delivery *d);
-void api_arrived(struct world *w, struct request *r);
-void api_answered(struct world *w, struct request *r);
-void api_timed_out(struct world *w, struct request *r);
-void api_node_died(struct world *w, struct node *n);
-void api_forget(struct world *w);
+void api_leaves(struct world *w, struct parcel *p); /* it is on its way */
+void api_arrived(struct world *w, struct parcel *p);
 
 /* ---- worker_operator ---- */
 void operator_interferes(struct world *w, struct node *n);
@@ -364,13 +390,15 @@ void operator_goes_home(struct world *w); /* everything will be automatic again 
 void operator_gone(struct world *w, struct node *n);
 
 /* ---- worker_limits: the oracle of pace, retry budget and the limit on requests at once ---- */
-void limits_sends(struct world *w, struct node *n, const struct request *r);
+void limits_sends(struct world *w, struct node *n, const struct parcel *p);
 void limits_bounds(struct world *w, const struct node *n);
 
 /* ---- worker_oracle ---- */
 void oracle_sends(struct world *w, struct node *n, struct request *r);
 void oracle_executes(struct world *w, struct request *r);
 void oracle_answered(struct world *w, struct node *n, struct request *r, bool breaker_closed);
+/* An answer, or one to an item, may ask for a pause. */
+void oracle_asked(const struct world *w, struct node *n, const struct outcome *answer);
 void oracle_buries(struct world *w, struct node *n, const struct delivery_view *v, struct entry *en);
 void oracle_releases(struct world *w, struct node *n, struct held *held);
 void oracle_commits(struct world *w, struct node *n, struct stream *st, const struct action *a);

@@ -27,6 +27,8 @@ struct rig {
     int record_count, released;
     struct delivery *sent[RIG_MAX], *buries[RIG_MAX]; /* waiting for an answer; NULL: answered */
     int sent_count, bury_count;
+    struct batch *batches[RIG_MAX]; /* their requests, in order; the members stand in sent as well */
+    int batch_count;
     struct action parks[RIG_MAX];
     char park_keys[RIG_MAX][32], park_values[RIG_MAX][512]; /* "" for a tombstone */
     int park_count;
@@ -75,11 +77,22 @@ static inline void rig_forget(struct rig *r, const struct delivery *d)
     }
 }
 
+static inline void rig_take_send(struct rig *r, const struct action *a)
+{
+    if (a->batch == NULL) {
+        r->sent[r->sent_count++] = a->d;
+        return;
+    }
+    r->batches[r->batch_count++] = a->batch;
+    for (int i = 0; i < a->batch->count; i++)
+        r->sent[r->sent_count++] = a->batch->members[i];
+}
+
 static inline void rig_take(struct rig *r, const struct action *a)
 {
     switch (a->kind) {
     case ACTION_SEND:
-        r->sent[r->sent_count++] = a->d;
+        rig_take_send(r, a);
         break;
     case ACTION_BURY:
         r->buries[r->bury_count++] = a->d;

@@ -200,25 +200,200 @@ static enum step after_judgement(struct engine *e, struct delivery *d, const str
     return STEP_DROPPED;
 }
 
-enum step answer_step(struct engine *e, struct delivery *d, const struct outcome *out)
+/* What the event itself remembers of it. */
+static void note(struct engine *e, struct delivery *d, const struct outcome *out, struct judgement j)
 {
-    bool probe = d->probe;
+    bool lost_track = out->sent && out->transport != TRANSPORT_OK;
 
     d->probe = false;
     d->transport = out->transport;
     d->status = out->transport == TRANSPORT_OK ? out->status : 0;
-    if (out->transport == TRANSPORT_CANCELLED) {
-        breaker_report(&e->breaker, e->now, BREAKER_NO_ANSWER, probe);
-        return STEP_READY;
-    }
-    struct judgement j = judge(e, out);
-    bool lost_track = out->sent && out->transport != TRANSPORT_OK;
     if (j.verdict == VERDICT_AMBIGUOUS || lost_track) {
         offsets_mark_ambiguous(&d->stream->offsets, &d->entry);
         e->counts.ambiguous++;
     }
+}
+
+/* What it says about the API, whoever was in the request. */
+static void tell(struct engine *e, const struct delivery *d, const struct outcome *out, struct judgement j,
+                 bool probe)
+{
     tell_limiter(e, d, out, j);
     tell_breaker(e, d, j, probe);
     dispatch_pause(e, cut_wait(e, out->quota_wait_ns));
+}
+
+/* Nobody asked the API. */
+static enum step after_no_request(struct engine *e, struct delivery *d)
+{
+    bool probe = d->probe;
+
+    d->probe = false;
+    d->transport = TRANSPORT_CANCELLED;
+    d->status = 0;
+    breaker_report(&e->breaker, e->now, BREAKER_NO_ANSWER, probe);
+    return STEP_READY;
+}
+
+enum step answer_step(struct engine *e, struct delivery *d, const struct outcome *out)
+{
+    bool probe = d->probe;
+
+    if (out->transport == TRANSPORT_CANCELLED)
+        return after_no_request(e, d);
+    struct judgement j = judge(e, out);
+    note(e, d, out, j);
+    tell(e, d, out, j, probe);
     return after_judgement(e, d, out, j, probe);
+}
+
+/* ---- the end of a request of several events -------------------------------------------------------------------------------- */
+
+/* How much an answer to one item says that the API works: a request is as good as its best item. */
+static int rank_of(struct judgement j)
+{
+    if (j.verdict == VERDICT_AUTH)
+        return 0;
+    if (j.systemic)
+        return 1;
+    return j.verdict == VERDICT_THROTTLE ? 2 : 3;
+}
+
+/* One of them asking for less is enough for the limiter; the breaker hears of the best. */
+static void tell_of_items(struct engine *e, const struct batch *b, const struct outcome *whole,
+                          const struct outcome *items)
+{
+    const struct delivery *best = NULL;
+    struct judgement best_j = {0};
+
+    for (int i = 0; i < b->count; i++) {
+        const struct delivery *d = b->members[i];
+        if (d == NULL || d->step == STEP_DROPPED)
+            continue;
+        struct judgement j = judge(e, &items[i]);
+        if (best == NULL || rank_of(j) > rank_of(best_j))
+            best_j = j, best = d;
+        if (j.verdict == VERDICT_THROTTLE && e->breaker.state == BREAKER_CLOSED)
+            limiter_refused(&e->limiter, e->now);
+    }
+    if (best != NULL)
+        tell(e, best, whole, best_j, best->probe);
+}
+
+static void tell_of_batch(struct engine *e, const struct batch *b, const struct outcome *whole)
+{
+    for (int i = 0; i < b->count; i++) {
+        const struct delivery *d = b->members[i];
+        if (d == NULL || d->step == STEP_DROPPED)
+            continue;
+        tell(e, d, whole, judge(e, whole), d->probe);
+        return;
+    }
+}
+
+static void halve(const struct batch *b, struct delivery *d)
+{
+    d->batch_limit = (b->count + 1) / 2;
+}
+
+/*
+ * The API refused the whole batch because of one of them, perhaps: they go again in halves, at once, until it stands alone. That is no
+ * repetition for the retry budget: the API works, and no event has been refused yet.
+ */
+static enum step after_refusal(const struct batch *b, struct delivery *d)
+{
+    halve(b, d);
+    d->again = false;
+#ifdef SIM_BUG_BISECT_LOSES_TAIL
+    if (d->batch_place >= d->batch_limit)
+        return STEP_PARKING;
+#endif
+    return STEP_READY;
+}
+
+/*
+ * No attempt is counted, nobody knows whose fault it was. But where it would be, since others were served meanwhile, it may be the fault of
+ * one: then the batch comes again in halves, and the one that always fails is counted when it stands alone.
+ */
+static enum step after_batch_failure(struct engine *e, const struct batch *b, struct delivery *d,
+                                     const struct outcome *out, struct judgement j)
+{
+    if (is_counted(e, d, j, false))
+        halve(b, d);
+    d->successes_before = *answer_successes(e, d);
+    d->failed_before = true;
+    e->counts.retried++;
+    bool asked_less = e->breaker.state == BREAKER_CLOSED;
+    d->wait_ns = wait_after(e, out, d->entry.attempts + (asked_less ? d->uncounted : 0) + 1);
+    d->uncounted += asked_less;
+    return STEP_BACKOFF;
+}
+
+static enum step after_whole(struct engine *e, const struct batch *b, struct delivery *d,
+                             const struct outcome *whole, struct judgement j, bool probe)
+{
+    if (b->count > 1 && j.verdict == VERDICT_POISON)
+        return after_refusal(b, d);
+    if (b->count > 1 && (j.verdict == VERDICT_RETRY || j.verdict == VERDICT_AMBIGUOUS))
+        return after_batch_failure(e, b, d, whole, j);
+    return after_judgement(e, d, whole, j, probe);
+}
+
+static enum step member_step(struct engine *e, const struct batch *b, struct delivery *d,
+                             const struct outcome *whole, const struct outcome *items)
+{
+    bool probe = d->probe;
+    int place = d->batch_place;
+
+    if (whole->transport == TRANSPORT_CANCELLED)
+        return after_no_request(e, d);
+#ifdef SIM_BUG_ITEM_RESULTS_SHIFTED
+    place = (place + 1) % b->count;
+#endif
+    const struct outcome *out = items == NULL ? whole : &items[place];
+    struct judgement j = judge(e, out);
+    note(e, d, out, j);
+    if (items != NULL)
+        return after_judgement(e, d, out, j, probe);
+    return after_whole(e, b, d, whole, j, probe);
+}
+
+/* Dropped before its CANCEL was handed out: only the record is to be released. */
+static void member_release(struct engine *e, struct delivery *d)
+{
+    link_remove(&d->queue);
+    list_push(&e->releases, &d->queue);
+}
+
+static void member_answered(struct engine *e, const struct batch *b, struct delivery *d,
+                            const struct outcome *whole, const struct outcome *items, int64_t *wait_ns)
+{
+    ENSURE(d->request_out && d->batch == b);
+    d->request_out = false;
+    d->batch = NULL;
+    if (d->step == STEP_DROPPED) {
+        member_release(e, d);
+        return;
+    }
+    enum step step = member_step(e, b, d, whole, items);
+    /* Those that wait wait equally long: then they are, mostly, the same batch again. */
+    if (step == STEP_BACKOFF && items == NULL)
+        *wait_ns = d->wait_ns = *wait_ns > 0 ? *wait_ns : d->wait_ns;
+    e->counts.batches_split += d->batch_place == 0 && d->batch_limit > 0 && d->batch_limit < b->count;
+    delivery_go(e, d, step);
+}
+
+void answer_batch(struct engine *e, struct batch *b, const struct outcome *whole, const struct outcome *items)
+{
+    int64_t wait_ns = 0;
+
+    if (b->live > 0)
+        e->riders -= b->live - 1;
+    if (whole->transport != TRANSPORT_CANCELLED && items != NULL)
+        tell_of_items(e, b, whole, items);
+    else if (whole->transport != TRANSPORT_CANCELLED)
+        tell_of_batch(e, b, whole);
+    for (int i = 0; i < b->count; i++)
+        if (b->members[i] != NULL)
+            member_answered(e, b, b->members[i], whole, items, &wait_ns);
 }

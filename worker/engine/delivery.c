@@ -52,13 +52,15 @@ static void set_step(struct engine *e, struct delivery *d, enum step step)
 {
     enum step old = d->step;
 
-    link_remove(&d->queue);
     dispatch_forget(e, d);
+    link_remove(&d->queue);
     timer_stop(e, &d->timer);
     if (old == STEP_BURYING && old != step)
         parking_unreserve(e, d);
     if (old == STEP_STALLED)
         lanes_unstall(&d->place);
+    if (old == STEP_IN_FLIGHT && d->batch != NULL)
+        batch_left(e, d);
     e->in_step[old]--;
     e->in_step[step]++;
     if (d->stream != NULL) {
@@ -122,6 +124,10 @@ static enum step enter_waiting(struct engine *e, struct delivery *d)
 #ifdef SIM_BUG_FORGET_LANE
     return STEP_TURN;
 #endif
+#ifdef SIM_BUG_BATCH_TWO_OF_A_KEY
+    if (batch_takes(e, d))
+        return STEP_TURN;
+#endif
     return lanes_has_turn(&d->place) ? STEP_TURN : STEP_WAITING;
 }
 
@@ -169,6 +175,7 @@ static enum step enter_ready(struct engine *e, struct delivery *d)
 static enum step enter_in_flight(struct engine *e, struct delivery *d)
 {
     d->request_out = true;
+    d->again = true;
     d->attempt++;
     d->last_attempt_ns = e->now;
     if (d->attempt == 1) {

@@ -56,13 +56,18 @@ struct delivery {
     struct link
         queue; /* in the one list that wants it next: turns, stalled, held_back, burials, a key's waiters, cancels, releases */
     struct heap_node ready;
+    int64_t ready_ns; /* READY in a bin: since when */
     struct timer timer;
 
-    bool request_out; /* SEND was handed out and neither answered nor cancelled */
-    bool bury_out;    /* BURY was handed out and not answered: the delivery lives until it is */
-    bool ref_held;    /* RELEASE was not handed out yet */
-    bool probe;       /* this attempt is the breaker's probe */
-    int probes;       /* in the breaker's episode `probe_episode` */
+    bool request_out;    /* SEND was handed out and neither answered nor cancelled */
+    bool again;          /* its next request is a repetition: for the retry budget */
+    struct batch *batch; /* the request that it is in with others; NULL: none */
+    int batch_place;     /* there */
+    int batch_limit;     /* it goes with so many at most, itself included; 0: as many as configured */
+    bool bury_out;       /* BURY was handed out and not answered: the delivery lives until it is */
+    bool ref_held;       /* RELEASE was not handed out yet */
+    bool probe;          /* this attempt is the breaker's probe */
+    int probes;          /* in the breaker's episode `probe_episode` */
     int64_t probe_episode;
     int attempt; /* requests made */
     /* of its route: at the last failure, or at the first dispatch; and at the first dispatch */

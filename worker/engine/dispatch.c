@@ -13,19 +13,25 @@ static int64_t rank_of(const struct engine *e, const struct delivery *d)
     return probes << 48 | (int64_t)(d->sequence & UINT64_C(0xffffffffffff));
 }
 
-static struct heap *heap_of(struct engine *e, const struct delivery *d)
+static struct heap *heap_of(struct engine *e, bool again)
 {
-    return d->attempt > 0 ? &e->ready_again : &e->ready;
+    return again ? &e->ready_again : &e->ready;
 }
 
 void dispatch_ready(struct engine *e, struct delivery *d)
 {
-    heap_put(heap_of(e, d), &d->ready, rank_of(e, d));
+    if (batch_takes(e, d))
+        batch_put(e, d, rank_of(e, d));
+    else
+        heap_put(heap_of(e, d->again), &d->ready, rank_of(e, d));
 }
 
 void dispatch_forget(struct engine *e, struct delivery *d)
 {
-    heap_remove(heap_of(e, d), &d->ready);
+    if (batch_takes(e, d))
+        batch_take_out(e, d);
+    else
+        heap_remove(heap_of(e, d->again), &d->ready);
 }
 
 static void count_probe(struct engine *e, struct delivery *d)
@@ -37,6 +43,20 @@ static void count_probe(struct engine *e, struct delivery *d)
     d->probe = true;
     e->counts.probes++;
     breaker_probe_sent(&e->breaker);
+}
+
+int64_t dispatch_requests(const struct engine *e)
+{
+    return e->in_step[STEP_IN_FLIGHT] - e->riders;
+}
+
+int64_t dispatch_waiting_again(const struct engine *e)
+{
+    int64_t waiting = (int64_t)e->ready_again.count;
+
+    for (size_t i = 0; i < ENGINE_BATCH_KINDS; i++)
+        waiting += (int64_t)e->bins[true][i].ready.count;
+    return waiting;
 }
 
 int dispatch_limit(const struct engine *e)
@@ -55,8 +75,7 @@ bool dispatch_over_budget(const struct engine *e)
     return e->breaker.state == BREAKER_CLOSED && !budget_allows(&e->budget);
 }
 
-/* The first that is ready and may go; those that wait for a commit are put aside until it comes. */
-static struct heap_node *first_to_go(struct engine *e, struct heap *ready)
+struct heap_node *dispatch_first(struct engine *e, struct heap *ready)
 {
     struct heap_node *first = heap_first(ready);
 
@@ -65,16 +84,26 @@ static struct heap_node *first_to_go(struct engine *e, struct heap *ready)
     return first;
 }
 
+/* Of the first requests or of the repetitions: the oldest, alone or with a batch that is due. */
+static struct heap_node *oldest_of(struct engine *e, bool again)
+{
+    struct heap_node *oldest = dispatch_first(e, heap_of(e, again));
+
+    for (size_t i = 0; e->cfg.batch_max_events > 1 && i < ENGINE_BATCH_KINDS; i++) {
+        struct bin *bin = &e->bins[again][i];
+        struct heap_node *first = batch_due(e, bin) <= e->now ? dispatch_first(e, &bin->ready) : NULL;
+        if (first != NULL && (oldest == NULL || first->key < oldest->key))
+            oldest = first;
+    }
+    return oldest;
+}
+
 /* Repetitions beyond the budget wait, and do not hold up first requests. */
 static struct delivery *oldest_to_go(struct engine *e)
 {
-    struct heap_node *first = first_to_go(e, &e->ready);
-    struct heap_node *again = heap_first(&e->ready_again);
+    struct heap_node *first = oldest_of(e, false);
+    struct heap_node *again = dispatch_over_budget(e) ? NULL : oldest_of(e, true);
 
-    if (again != NULL && !dispatch_over_budget(e))
-        again = first_to_go(e, &e->ready_again);
-    else
-        again = NULL;
     if (first == NULL || (again != NULL && again->key < first->key))
         first = again;
     return first == NULL ? NULL : OWNER_OF(first, struct delivery, ready);
@@ -92,21 +121,37 @@ static int64_t closed_until(const struct engine *e)
     return pace_due(&e->pace) > due ? pace_due(&e->pace) : due;
 }
 
-struct delivery *dispatch_next(struct engine *e)
+/* On its own, or with all that goes with it; returns the bytes of the request. */
+static size_t set_off(struct engine *e, struct delivery *d, struct batch **ret_batch)
 {
-    if (e->in_step[STEP_IN_FLIGHT] >= dispatch_limit(e) || e->now < closed_until(e) ||
-        !breaker_allows(&e->breaker))
-        return NULL;
+    size_t bytes = 0;
+
+    *ret_batch = batch_gather(e, d);
+    if (*ret_batch == NULL) {
+        delivery_go(e, d, STEP_IN_FLIGHT);
+        return d->rec.request_bytes;
+    }
+    for (int i = 0; i < (*ret_batch)->count; i++)
+        bytes += (*ret_batch)->members[i]->rec.request_bytes;
+    return bytes;
+}
+
+bool dispatch_next(struct engine *e, struct action *ret_action)
+{
+    if (dispatch_requests(e) >= dispatch_limit(e) || e->now < closed_until(e) || !breaker_allows(&e->breaker))
+        return false;
     struct delivery *d = oldest_to_go(e);
     if (d == NULL)
-        return NULL;
+        return false;
+    struct action a = {.kind = ACTION_SEND, .d = d, .stream = d->rec.stream};
+    budget_count(&e->budget, d->again);
+    size_t bytes = set_off(e, d, &a.batch);
     if (e->breaker.state == BREAKER_HALF_OPEN)
         count_probe(e, d);
-    budget_count(&e->budget, d->attempt > 0);
-    pace_spend(&e->pace, e->now, d->rec.request_bytes);
-    delivery_go(e, d, STEP_IN_FLIGHT);
-    limiter_sent(&e->limiter, e->in_step[STEP_IN_FLIGHT]);
-    return d;
+    pace_spend(&e->pace, e->now, bytes);
+    limiter_sent(&e->limiter, dispatch_requests(e));
+    *ret_action = a;
+    return true;
 }
 
 static void rank_anew(struct engine *e, struct heap *ready)
@@ -119,19 +164,41 @@ static void rank_anew(struct engine *e, struct heap *ready)
 void dispatch_breaker_closed(struct engine *e)
 {
     e->breaker_episode++;
-    rank_anew(e, &e->ready);
-    rank_anew(e, &e->ready_again);
+    for (int again = 0; again <= 1; again++) {
+        rank_anew(e, heap_of(e, again));
+        for (size_t i = 0; i < ENGINE_BATCH_KINDS; i++)
+            rank_anew(e, &e->bins[again][i].ready);
+    }
     limiter_restart(&e->limiter, e->now); /* an API that was away is not met with everything at once */
+}
+
+/* When the first of them could go, if nothing else stood in its way; CLOCK_NEVER: there is none. */
+static int64_t waiting_due(const struct engine *e, const struct heap *alone, const struct bin *bins)
+{
+    if (heap_first(alone) != NULL)
+        return e->now;
+    int64_t due = CLOCK_NEVER;
+    for (size_t i = 0; i < ENGINE_BATCH_KINDS; i++)
+        due = batch_due(e, &bins[i]) < due ? batch_due(e, &bins[i]) : due;
+    return due;
+}
+
+static int64_t later(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
 }
 
 int64_t dispatch_due(const struct engine *e)
 {
-    bool first = heap_first(&e->ready) != NULL, again = heap_first(&e->ready_again) != NULL;
+    int64_t first = waiting_due(e, &e->ready, e->bins[false]);
+    int64_t again = waiting_due(e, &e->ready_again, e->bins[true]);
 
-    if ((!first && !again) || e->in_step[STEP_IN_FLIGHT] >= dispatch_limit(e))
+    if (dispatch_requests(e) >= dispatch_limit(e))
         return CLOCK_NEVER;
-    int64_t due = closed_until(e);
-    if (!first && dispatch_over_budget(e) && budget_due(&e->budget, e->now) > due)
-        due = budget_due(&e->budget, e->now);
+    if (again != CLOCK_NEVER && dispatch_over_budget(e))
+        again = later(again, budget_due(&e->budget, e->now));
+    int64_t due = first < again ? first : again;
+    if (due != CLOCK_NEVER)
+        due = later(due, closed_until(e));
     return due > e->now ? due : CLOCK_NEVER;
 }

@@ -15,6 +15,9 @@ struct engine_config engine_config_default(void)
         .adaptive = ENGINE_ADAPTIVE_ON,
         .in_flight_min = 4,
         .limit_window_ns = 100 * NS_PER_MS,
+        .batch_max_events = 1,
+        .batch_max_bytes = 1 << 20,
+        .batch_linger_ns = 10 * NS_PER_MS,
         .retry_share = 0.2,
         .retry_min = 10,
         .window_events = 1000,
@@ -50,6 +53,8 @@ static int config_check(const struct engine_config *cfg, struct err *err)
         {"in_flight_min", cfg->in_flight_min},
         {"limit_window", cfg->limit_window_ns},
         {"retry_min", cfg->retry_min},
+        {"batch_max_events", cfg->batch_max_events},
+        {"batch_max_bytes", cfg->batch_max_bytes},
         {"window_events", cfg->window_events},
         {"window_bytes", cfg->window_bytes},
         {"total_bytes", cfg->total_bytes},
@@ -117,6 +122,7 @@ struct engine *engine_new(const struct engine_config *cfg, struct err *err)
     breaker_init(&e->breaker, &e->cfg, &e->random);
     limiter_init(&e->limiter, cfg->in_flight_min, cfg->in_flight_max, cfg->limit_window_ns);
     pace_init(&e->pace, cfg->rate_requests, cfg->rate_bytes);
+    batch_init(e);
     budget_init(&e->budget, cfg->retry_share, cfg->retry_min);
     buf_init(&e->value, PARKED_VALUE_BYTES_MAX);
     return e;
@@ -125,7 +131,7 @@ struct engine *engine_new(const struct engine_config *cfg, struct err *err)
 /* ---- time ----------------------------------------------------------------------------------------------------------- */
 
 /* Each fact begins so: the clocks move on. A destination that is cut off or pausing does not age its events. */
-static void begin(struct engine *e, int64_t now)
+void engine_begin(struct engine *e, int64_t now)
 {
     if (now <= e->now)
         return;
@@ -167,7 +173,7 @@ static void timer_fire(struct engine *e, struct timer *timer)
 
 int64_t engine_tick(struct engine *e, int64_t now)
 {
-    begin(e, now);
+    engine_begin(e, now);
     for (struct heap_node *node = heap_first(&e->timers); node != NULL && node->key <= e->now;
          node = heap_first(&e->timers)) {
         heap_remove(&e->timers, node);
@@ -193,7 +199,7 @@ static struct stream *stream_at(const struct engine *e, int stream)
 bool engine_assign(struct engine *e, int64_t now, int stream, enum stream_kind kind, int group,
                    int64_t committed, const char *metadata)
 {
-    begin(e, now);
+    engine_begin(e, now);
     ENSURE(stream_at(e, stream) == NULL);
     struct group *g = group_get(e, group);
     ENSURE(g->streams[kind] == NULL && !g->closed);
@@ -214,7 +220,7 @@ int engine_parked_key(struct engine *e, int group, struct slice key, struct slic
 
 void engine_open(struct engine *e, int64_t now, int group)
 {
-    begin(e, now);
+    engine_begin(e, now);
     struct group *g = group_find(e, group);
     if (g == NULL || g->closed)
         return;
@@ -233,7 +239,7 @@ void engine_open(struct engine *e, int64_t now, int group)
 
 void engine_revoke(struct engine *e, int64_t now, int stream)
 {
-    begin(e, now);
+    engine_begin(e, now);
     struct stream *s = stream_at(e, stream);
     if (s != NULL)
         stream_revoke(e, s);
@@ -250,7 +256,7 @@ static void group_leave(struct engine *e, struct group *g, enum stream_kind kind
 
 void engine_lost(struct engine *e, int64_t now, int stream)
 {
-    begin(e, now);
+    engine_begin(e, now);
     struct stream *s = stream_at(e, stream);
     if (s == NULL)
         return;
@@ -273,7 +279,7 @@ void engine_lost(struct engine *e, int64_t now, int stream)
 
 void engine_record(struct engine *e, int64_t now, const struct engine_record *rec)
 {
-    begin(e, now);
+    engine_begin(e, now);
     struct stream *s = stream_at(e, rec->stream);
     struct delivery *d = delivery_new(e, rec);
 
@@ -292,8 +298,8 @@ void engine_record(struct engine *e, int64_t now, const struct engine_record *re
 
 void engine_response(struct engine *e, int64_t now, struct delivery *d, const struct outcome *out)
 {
-    begin(e, now);
-    ENSURE(d->request_out);
+    engine_begin(e, now);
+    ENSURE(d->request_out && d->batch == NULL);
     d->request_out = false;
     if (d->step ==
         STEP_DROPPED) { /* it ended before its CANCEL was handed out: only the record is to be released */
@@ -306,6 +312,15 @@ void engine_response(struct engine *e, int64_t now, struct delivery *d, const st
     delivery_turns(e);
 }
 
+void engine_batch_response(struct engine *e, int64_t now, struct batch *b, const struct outcome *whole,
+                           const struct outcome *items)
+{
+    engine_begin(e, now);
+    answer_batch(e, b, whole, items);
+    free(b);
+    delivery_turns(e);
+}
+
 static void count_buried(struct engine *e, const struct delivery *d)
 {
     e->counts.dead_lettered++;
@@ -315,7 +330,7 @@ static void count_buried(struct engine *e, const struct delivery *d)
 
 void engine_buried(struct engine *e, int64_t now, struct delivery *d, bool ok)
 {
-    begin(e, now);
+    engine_begin(e, now);
     ENSURE(d->bury_out);
     d->bury_out = false;
     if (d->step != STEP_BURYING) {
@@ -336,14 +351,14 @@ void engine_buried(struct engine *e, int64_t now, struct delivery *d, bool ok)
 
 void engine_park_written(struct engine *e, int64_t now, uint64_t token, bool ok)
 {
-    begin(e, now);
+    engine_begin(e, now);
     parking_written(e, token, ok);
     delivery_turns(e);
 }
 
 void engine_committed(struct engine *e, int64_t now, int stream, bool ok)
 {
-    begin(e, now);
+    engine_begin(e, now);
     struct stream *s = stream_at(e, stream);
     if (s != NULL)
         stream_committed(e, s, ok);
@@ -353,7 +368,7 @@ void engine_committed(struct engine *e, int64_t now, int stream, bool ok)
 
 void engine_breaker(struct engine *e, int64_t now, enum breaker_override override)
 {
-    begin(e, now);
+    engine_begin(e, now);
     if (breaker_command(&e->breaker, e->now, override))
         dispatch_breaker_closed(e);
     breaker_tick(&e->breaker, e->now);
@@ -361,7 +376,7 @@ void engine_breaker(struct engine *e, int64_t now, enum breaker_override overrid
 
 void engine_hold(struct engine *e, int64_t now, bool hold)
 {
-    begin(e, now);
+    engine_begin(e, now);
     e->on_hold = hold;
 }
 
@@ -380,6 +395,7 @@ static bool next_cancel(struct engine *e, struct action *ret_action)
     if (d == NULL)
         return false;
     d->request_out = false;
+    batch_cancelled(d);
     list_push(&e->releases, &d->queue); /* it lives until then, so that the door can look at it */
     *ret_action = (struct action){.kind = ACTION_CANCEL, .d = d, .stream = d->rec.stream};
     return true;
@@ -413,23 +429,13 @@ static bool next_burial(struct engine *e, struct action *ret_action)
     return true;
 }
 
-static bool next_send(struct engine *e, struct action *ret_action)
-{
-    struct delivery *d = dispatch_next(e);
-
-    if (d == NULL)
-        return false;
-    *ret_action = (struct action){.kind = ACTION_SEND, .d = d, .stream = d->rec.stream};
-    return true;
-}
-
 /* CANCEL before all else frees the connection; RELEASE before DRAINED leaves the door nothing of a partition that goes. */
 bool engine_next(struct engine *e, int64_t now, struct action *ret_action)
 {
-    begin(e, now);
+    engine_begin(e, now);
     return next_cancel(e, ret_action) || next_release(e, ret_action) || next_burial(e, ret_action) ||
            parking_next_action(e, ret_action) || stream_next_action(e, ret_action) ||
-           next_send(e, ret_action);
+           dispatch_next(e, ret_action);
 }
 
 /* ---- end ------------------------------------------------------------------------------------------------------------ */
@@ -452,6 +458,7 @@ void engine_free(struct engine *e)
     heap_done(&e->timers);
     heap_done(&e->ready);
     heap_done(&e->ready_again);
+    batch_done(e);
     heap_done(&e->unsafe[STREAM_SOURCE]);
     heap_done(&e->unsafe[STREAM_REPLAY]);
     pool_done(&e->deliveries);
@@ -495,7 +502,7 @@ struct engine_counts engine_counts(const struct engine *e)
 {
     struct engine_counts counts = e->counts;
 
-    counts.in_flight = e->in_step[STEP_IN_FLIGHT];
+    counts.in_flight = dispatch_requests(e);
     counts.backing_off = e->in_step[STEP_BACKOFF];
     counts.parked_full = e->in_step[STEP_STALLED];
     counts.burying = e->in_step[STEP_BURYING] + e->in_step[STEP_PARKING] + e->in_step[STEP_STALLED];
@@ -504,7 +511,7 @@ struct engine_counts engine_counts(const struct engine *e)
     counts.on_hold = e->on_hold;
     counts.breaker_opened = e->breaker.opened;
     counts.limit = limiter_limit(&e->limiter);
-    counts.over_budget = dispatch_over_budget(e) ? (int64_t)e->ready_again.count : 0;
+    counts.over_budget = dispatch_over_budget(e) ? dispatch_waiting_again(e) : 0;
     counts.paused_until_ns = e->paused_until_ns > e->now ? e->paused_until_ns : 0;
     return counts;
 }

@@ -6,6 +6,7 @@
  *   engine_parked_key    a key was parked        │      │   BURY     produce this dead letter
  *   engine_record        a record arrived        │engine│   PARK     produce this state of a parked key
  *   engine_response      an attempt ended   ───▶ │      │──▶ COMMIT  commit this offset and map
+ *   engine_batch_response  one of several events │      │
  *   engine_buried        a dead letter is safe   │      │   PAUSE    stop fetching a stream; RESUME
  *   engine_park_written  a parked state is safe  │      │   CANCEL   give up this request, its answer will not count
  *   engine_committed     a commit ended          │      │   RELEASE  the record is not needed any more
@@ -52,6 +53,9 @@ struct engine_config {
     int in_flight_min;
     int64_t limit_window_ns;
     int64_t rate_requests, rate_bytes; /* a second, the whole destination; 0: no ceiling */
+    /* one request for so many events (1: never more) of so many request_bytes, once full or when the first has waited so long */
+    int batch_max_events;
+    int64_t batch_max_bytes, batch_linger_ns;
     /* repetitions: this share of all requests, and so many a second; the probes of the breaker always may (budget.h) */
     double retry_share;
     int retry_min;
@@ -135,6 +139,8 @@ struct engine_record {
     size_t request_bytes;  /* about what its request sends: for rate_bytes */
     /* which endpoint of the API its request goes to, any number: one that is down is no proof against events of another */
     uint32_t route;
+    /* 0: its request is of it alone; else 1 … ENGINE_BATCH_KINDS: it may go with others of the same number, which have its route */
+    int batch;
     /* the door's own (rd_kafka_message_t *): comes back in RELEASE, exactly once */
     void *ref;
     /* not NULL: it can never be a request: dead-lettered in its key's turn with this reason's verdict */
@@ -145,6 +151,7 @@ struct engine_record {
     /* of a replay record: how often it has been replayed, 0 for a source record */
     int replay_count;
 };
+#define ENGINE_BATCH_KINDS 8
 /* Offsets rise within a stream; gaps (transaction markers, compaction) count as complete. A record known complete by the map is
  * RELEASEd without delivery. slices are borrowed until RELEASE. Always accepted; after PAUSE at most one fetch may still come. */
 void engine_record(struct engine *e, int64_t now, const struct engine_record *rec);
@@ -168,6 +175,22 @@ struct outcome {
  * after its CANCEL was handed out none is allowed.
  */
 void engine_response(struct engine *e, int64_t now, struct delivery *d, const struct outcome *out);
+/*
+ * A request of several events, at most one of a key. It lives from its SEND until engine_batch_response, or until each member was named by
+ * a CANCEL: a stream that goes takes its own events out, and the others still get their answer. The door reads it, the engine writes.
+ */
+struct batch {
+    int count;                  /* members when it was sent, in the order of the request; never 0 */
+    int waiting;                /* that were not taken out by a CANCEL */
+    int live;                   /* the engine's own: of these, what its stream still wants */
+    struct delivery *members[]; /* NULL: taken out */
+};
+/*
+ * The end of a batch's request. items: what the API said of each member, by its place (those of members taken out are not looked at), or
+ * NULL when it spoke of the request as a whole. A refusal of a whole batch dead-letters nobody: it comes again in halves.
+ */
+void engine_batch_response(struct engine *e, int64_t now, struct batch *b, const struct outcome *whole,
+                           const struct outcome *items);
 /*
  * The dead letter of d is acknowledged (ok) or failed (asked for again after a backoff; d is not complete). Exactly once for each BURY,
  * also when the stream was lost or drained meanwhile: d lives until then, though its record is RELEASEd.
@@ -214,6 +237,7 @@ enum action_kind {
 struct action {
     enum action_kind kind;
     struct delivery *d;   /* SEND, BURY, CANCEL */
+    struct batch *batch;  /* SEND: not NULL: a request of these, d is the first */
     void *ref;            /* RELEASE */
     int stream;           /* COMMIT, PAUSE, RESUME, DRAINED; also SEND, BURY */
     int group;            /* PARK */
@@ -256,7 +280,9 @@ enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };
 
 /* Countable at any time (G2): nothing is ever nowhere. */
 struct engine_counts {
-    int64_t held, in_flight, backing_off, burying; /* records now */
+    int64_t held, backing_off, burying; /* records now */
+    int64_t in_flight;                  /* requests now */
+    int64_t batches, batches_split; /* requests of batchable events; batches that will come again in halves */
     int64_t held_bytes;
     int64_t delivered, duplicate_ok, skipped, retried, throttled, auth_failures, ambiguous, dead_lettered,
         parked_behind;

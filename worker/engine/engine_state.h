@@ -58,6 +58,13 @@ struct group {
     struct list stalled; /* deliveries that wait for room in it, by queue link */
 };
 
+/* Ready deliveries that may go in one request. */
+struct bin {
+    struct heap ready;   /* by rank: the first one goes first */
+    struct list by_time; /* the same, by queue link: which has waited longest */
+    int64_t bytes;       /* of their requests */
+};
+
 /* A PARK action that is not answered. */
 struct park_slot {
     uint64_t token; /* 0: free */
@@ -91,8 +98,10 @@ struct engine {
 
     struct heap timers;
     struct heap ready,
-        ready_again;          /* deliveries that are due: for their first request, and for a repetition */
-    struct heap unsafe[2];    /* streams by kind: see uncommitted.c */
+        ready_again; /* deliveries that are due: for their first request, and for a repetition */
+    struct bin bins[2][ENGINE_BATCH_KINDS]; /* the batchable ones of each: [repetition][kind - 1] */
+    int64_t riders;                         /* deliveries in flight in the request of another */
+    struct heap unsafe[2];                  /* streams by kind: see uncommitted.c */
     struct list held_back[2]; /* deliveries that are ready, but wait for a commit, by queue link */
     struct list turns;        /* first in their lane, to be looked at, by queue link */
     struct list cancels, releases, burials; /* deliveries, by queue link */
@@ -108,7 +117,8 @@ struct engine {
     char metadata[OFFSET_MAP_CHARS_MAX + 1]; /* of the last COMMIT */
 };
 
-/* ---- timers: engine.c ---- */
+/* ---- time and timers: engine.c ---- */
+void engine_begin(struct engine *e, int64_t now); /* each fact begins so */
 void timer_set(struct engine *e, struct timer *timer, int64_t at_ns);
 void timer_stop(struct engine *e, struct timer *timer);
 
@@ -139,7 +149,12 @@ bool uncommitted_holds_back(struct engine *e, struct delivery *d);
 /* ---- dispatch.c: which request goes next ---- */
 void dispatch_ready(struct engine *e, struct delivery *d);
 void dispatch_forget(struct engine *e, struct delivery *d); /* no effect when it is not ready */
-struct delivery *dispatch_next(struct engine *e); /* NULL: none may go now; otherwise it is in flight */
+/* The next SEND; what it names is in flight. false: none may go now. */
+bool dispatch_next(struct engine *e, struct action *ret_action);
+/* The first that is ready and may go; those that wait for a commit are put aside until it comes. */
+struct heap_node *dispatch_first(struct engine *e, struct heap *ready);
+int64_t dispatch_requests(const struct engine *e);      /* under way */
+int64_t dispatch_waiting_again(const struct engine *e); /* repetitions that are due */
 void dispatch_breaker_closed(struct engine *e);
 int dispatch_limit(const struct engine *e); /* requests at once */
 bool dispatch_over_budget(const struct engine *e);
@@ -147,10 +162,26 @@ bool dispatch_over_budget(const struct engine *e);
 void dispatch_pause(struct engine *e, int64_t wait_ns);
 int64_t dispatch_due(const struct engine *e); /* when time alone would let one go; CLOCK_NEVER */
 
+/* ---- batch.c: requests of several events ---- */
+bool batch_takes(const struct engine *e, const struct delivery *d); /* it waits in a bin, not on its own */
+void batch_init(struct engine *e);
+void batch_done(struct engine *e);
+void batch_put(struct engine *e, struct delivery *d, int64_t rank);
+void batch_take_out(struct engine *e, struct delivery *d); /* of its bin; no effect when it is in none */
+int64_t batch_due(const struct engine *e,
+                  const struct bin *bin); /* when its next request may go; CLOCK_NEVER: empty */
+/* All that goes with d is in flight; NULL: d goes on its own. */
+struct batch *batch_gather(struct engine *e, struct delivery *d);
+void batch_left(struct engine *e, const struct delivery *d); /* it is in flight no more, its request is */
+void batch_cancelled(struct delivery *d);                    /* its CANCEL is handed out */
+
 /* ---- answer.c: what the end of an attempt means for its event ---- */
 /* Successes of the endpoint that d goes to. */
 uint64_t *answer_successes(struct engine *e, const struct delivery *d);
 enum step answer_step(struct engine *e, struct delivery *d, const struct outcome *out);
+/* The members that are still wanted go on to their next steps. */
+void answer_batch(struct engine *e, struct batch *b, const struct outcome *whole,
+                  const struct outcome *items);
 
 /* ---- parking.c: parked keys and their writes ---- */
 struct group *group_find(struct engine *e, int number); /* NULL: not held */
