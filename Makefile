@@ -24,7 +24,8 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(1))
 COMMON := $(wildcard common/*.c)
 OUTBOX := producer/outbox.c producer/outbox_row.c
 RELAY  := $(filter-out %_main.c,$(wildcard producer/relay/*.c producer/relay/core/*.c))
-WORKER := $(filter-out %_main.c,$(wildcard worker/*.c worker/engine/*.c worker/targets/*.c))
+HTTP   := $(filter-out %_main.c,$(wildcard worker/targets/http_*.c)) worker/targets/template.c
+WORKER := $(filter-out %_main.c $(HTTP),$(wildcard worker/*.c worker/engine/*.c worker/targets/*.c))
 DLQ    := $(filter-out %_main.c,$(wildcard worker/dlq/*.c))
 ORDERS := $(wildcard producer/example/*.c)
 APIS   := $(wildcard tests/rig/*.c)
@@ -32,7 +33,7 @@ SIM    := $(wildcard tests/sim/*.c)
 UNIT   := $(wildcard tests/unit/test_*.c)
 CORES  := $(wildcard worker/engine/*.c producer/relay/core/*.c)
 
-BIN := tandem-relay tandem-inventory tandem-crm tandem-dlq orders-service inventory-api crm-api
+BIN := tandem-relay tandem-inventory tandem-crm tandem-http tandem-dlq orders-service inventory-api crm-api
 LIB := $(B)/lib/libtandem-outbox.a $(B)/lib/libtandem-outbox.so.0
 
 all: $(addprefix $(B)/bin/,$(BIN)) $(LIB) ## build the programs and the library
@@ -62,13 +63,14 @@ endef
 $(eval $(call program,tandem-relay,$(RELAY) producer/relay/relay_main.c))
 $(eval $(call program,tandem-inventory,$(WORKER) worker/targets/inventory_main.c))
 $(eval $(call program,tandem-crm,$(WORKER) worker/targets/crm_main.c))
+$(eval $(call program,tandem-http,$(WORKER) $(HTTP) worker/targets/http_main.c))
 $(eval $(call program,tandem-dlq,$(DLQ) worker/dlq/dlq_main.c $(wildcard worker/engine/*.c)))
 $(eval $(call program,orders-service,$(ORDERS),$(B)/lib/libtandem-outbox.a))
 $(eval $(call program,inventory-api,$(filter-out %/crm_api.c,$(APIS))))
 $(eval $(call program,crm-api,$(filter-out %/inventory_api.c,$(APIS))))
 
 # Unit tests: one program per file, linked with everything that is not a main.
-ALL_PARTS := $(RELAY) $(WORKER) $(DLQ) $(OUTBOX)
+ALL_PARTS := $(RELAY) $(WORKER) $(HTTP) $(DLQ) $(OUTBOX)
 $(B)/lib/parts.a: $(call objs,$(ALL_PARTS))
 	@mkdir -p $(@D)
 	@rm -f $@
@@ -160,7 +162,7 @@ fuzz: $(addprefix build/fuzz/,$(FUZZ)) ## each fuzz target for FUZZ_SECONDS (20)
 	echo "fuzz: $(words $(FUZZ)) passed, 0 failed"
 .SECONDARY: $(patsubst %,build/fuzz/obj/tests/fuzz/%.o,$(FUZZ))
 
-PROGRAMS := tandem-relay tandem-inventory tandem-crm tandem-dlq
+PROGRAMS := tandem-relay tandem-inventory tandem-crm tandem-http tandem-dlq
 MANUALS  := $(shell git ls-files '*.[1-8]' 2>/dev/null || find producer worker -name '*.[1-8]')
 install: all install-outbox ## everything into DESTDIR and PREFIX: programs, library, header, manuals, migrations
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/tandem/migrations"

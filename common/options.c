@@ -520,6 +520,8 @@ int options_load(const struct option_set *set, int argc, char **argv, void *into
             rc = read_environment(l, err);
         if (rc == 0)
             rc = apply(l, into, kafka, postgres, err);
+        if (rc == 0 && set->check)
+            rc = set->check(into, err);
         if (rc < 0)
             options_done(set, into, kafka, postgres);
     }

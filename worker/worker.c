@@ -198,6 +198,10 @@ static char *make_text(const char *fmt, const char *name)
 static void worker_name(struct worker *w)
 {
     char host[256] = "";
+    if (*w->opt.group == '\0') {
+        free(w->opt.group);
+        w->opt.group = make_text("tandem-@", w->destination);
+    }
     w->dlq_topic = make_text("tandem.@.dlq", w->destination);
     w->replay_topic = make_text("tandem.@.replay", w->destination);
     w->parked_topic = make_text("tandem.@.parked", w->destination);
@@ -294,20 +298,36 @@ static const struct option option_table[] = {
 #undef OPTION_GROUP
 };
 
-/* The table with this target's own defaults in it. */
-static void worker_options_for(const struct target *target, struct option *table)
+#define OWN_OPTIONS_MAX 32 /* rows of a target's own table */
+
+static void option_default(struct option *o, const struct target *target)
 {
-    memcpy(table, option_table, sizeof option_table);
-    for (size_t i = 0; i < ARRAY_LEN(option_table); i++) {
-        if (!table[i].name) /* a title */
-            continue;
-        if (strcmp(table[i].name, "group") == 0)
-            table[i].dflt = target->program;
-        else if (strcmp(table[i].name, "url") == 0)
-            table[i].dflt = target->default_url;
-        else if (strcmp(table[i].name, "admin_listen") == 0)
-            table[i].dflt = target->default_admin;
+    if (strcmp(o->name, "group") == 0 && target->name)
+        o->dflt = target->program;
+    else if (strcmp(o->name, "url") == 0)
+        o->dflt = target->default_url;
+    else if (strcmp(o->name, "admin_listen") == 0)
+        o->dflt = target->default_admin;
+}
+
+/* The target's own options and the worker's, with this target's defaults in them. Returns how many. */
+static size_t worker_options_for(const struct target *target, struct option *table)
+{
+    size_t count = target->option_count;
+
+    ENSURE(count <= OWN_OPTIONS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        table[i] = target->options[i];
+        table[i].offset += offsetof(struct worker_options, own);
+        table[i].path_offset += offsetof(struct worker_options, own);
     }
+    for (size_t i = 0; i < ARRAY_LEN(option_table); i++) {
+        table[count] = option_table[i];
+        if (table[count].name) /* not a title */
+            option_default(&table[count], target);
+        count++;
+    }
+    return count;
 }
 
 static const char help_tail[] = "Commands, to the worker that runs with the same admin_listen:\n"
@@ -348,10 +368,21 @@ static int worker_tell(struct worker *w, const char *const *words, size_t count)
     return worker_http_command(w->opt.admin_listen, (enum worker_command)command, &w->failure);
 }
 
+static const struct target *target_to_check; /* option_set.check has no room for it */
+
+/* Rules and the target's options, so that --print-config has looked at them too. */
+static int worker_check(const void *values, struct err *err)
+{
+    const struct worker_options *o = values;
+    struct targeting *t = targeting_new(target_to_check, o->own, &o->rule, err);
+    targeting_free(t);
+    return t ? 0 : -1;
+}
+
 int worker_main(const struct target *target, int argc, char **argv)
 {
     static struct worker worker; /* 10 KiB of scratch memory: not for the stack */
-    static struct option table[ARRAY_LEN(option_table)];
+    static struct option table[OWN_OPTIONS_MAX + ARRAY_LEN(option_table)];
     static char usage[64];
     const char *words[COMMAND_WORDS_MAX + 1];
     size_t word_count = 0;
@@ -359,16 +390,17 @@ int worker_main(const struct target *target, int argc, char **argv)
     enum options_result result;
     int code;
 
-    worker_options_for(target, table);
+    size_t option_count = worker_options_for(target, table);
     snprintf(usage, sizeof usage, "%s [options] [command]", target->program);
     const struct option_set set = {.program = target->program,
                                    .summary = target->summary,
                                    .usage = usage,
                                    .help_tail = help_tail,
                                    .options = table,
-                                   .option_count = ARRAY_LEN(table),
-                                   .kafka = true};
-    w->target = target;
+                                   .option_count = option_count,
+                                   .kafka = true,
+                                   .check = worker_check};
+    w->target = target_to_check = target;
     log_init(target->program, LOG_INFO);
     if (options_load(&set, argc, argv, &w->opt, &w->opt.kafka, NULL, words, ARRAY_LEN(words), &word_count,
                      &result, &w->failure) < 0 ||

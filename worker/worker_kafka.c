@@ -61,7 +61,7 @@ static struct record *message_copy(enum stream_kind kind, const rd_kafka_message
 }
 
 /*
- * An endpoint of the API is a method and the first two segments of the path, as in "POST /v1/reservations": what follows names one
+ * An endpoint of the API is what the target says, else a method and the first two segments of the path, as in "POST /v1/reservations": what follows names one
  * resource (FNV-1a).
  */
 static uint32_t route_of(const struct record *rec)
@@ -70,6 +70,8 @@ static uint32_t route_of(const struct record *rec)
     uint32_t hash = 2166136261U;
     int slashes = 0;
 
+    if (rec->request.endpoint)
+        return rec->request.endpoint;
     for (const char *c = method ? method : ""; *c; c++)
         hash = (hash ^ (unsigned char)*c) * 16777619U;
     for (const char *c = path; *c && *c != '?'; c++) {

@@ -15,6 +15,7 @@
 
 #define REQUEST_PATH_BYTES_MAX 4096
 #define REQUEST_HEADER_BYTES_MAX 4096
+#define REQUEST_TYPE_BYTES 128 /* of a content type, its NUL included */
 
 /* The request as the target maps it; the HTTP room adds Idempotency-Key, ce-*, traceparent, credentials and limits. */
 struct request {
@@ -22,8 +23,11 @@ struct request {
     struct buf path;     /* "/v1/reservations/o-17", percent-encoded, joined to the configured base URL */
     struct slice body;   /* borrowed from the event, or from own_body; data NULL: a request without a body */
     struct buf own_body; /* where the target builds a body; limit = payload_max */
-    const char *content_type; /* static; NULL: the event's own */
+    const char *content_type; /* static or own_type; NULL: the event's own */
     struct buf headers; /* further "Name: value" lines, each ended by a NUL: only through request_header */
+    char own_type[REQUEST_TYPE_BYTES]; /* where the target writes a content_type */
+    /* which endpoint of the API it is for, any number; 0: the method and the first two segments of the path */
+    uint32_t endpoint;
     bool if_match, if_none_match; /* it has this precondition: 412 means something else with each */
 };
 void request_init(struct request *req, size_t payload_max);

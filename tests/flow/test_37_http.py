@@ -1,0 +1,217 @@
+"""An API that only a configuration file describes: its requests, what its answers mean, and that order and dead letters are as ever."""
+import http.server
+import json
+import subprocess
+import threading
+
+import pytest
+from programs import ROOT, Program
+from processes import free_port
+from topics import headers_of
+from worker_world import event_headers
+
+TOPIC, DLQ = "shop.parcels", "tandem.shipping.dlq"
+CONFIG = """
+# A third API, without a line of C.
+destination = shipping
+topic = shop.parcels
+
+route = parcel.dropped DELETE /v1/parcels/{key}
+route = parcel.moved   PATCH  /v1/depots/{data/depot}/parcels/{key}?by={header driver}
+route = parcel.*       PUT    /v1/parcels/{key}
+
+header = X-Depot: {data/depot}
+header = parcel.packed If-None-Match: *
+header = parcel.weighed If-Match: {data/etag}
+
+rule = header X-Already = yes -> duplicate-ok
+rule = 400 and body /error/code = LOCKED -> retry
+rule = 2xx and body /status = refused -> poison
+
+backoff_base = 5ms
+backoff_cap = 20ms
+"""
+
+
+class ParcelApi(http.server.ThreadingHTTPServer):
+    """Answers as `answer(method, path, body, times this event was seen)` says: (status, headers, body)."""
+
+    daemon_threads = True
+    request_queue_size = 512
+
+    def __init__(self, answer):
+        self.answer, self.requests, self.lock = answer, [], threading.Lock()
+        super().__init__(("127.0.0.1", 0), self.Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def serve(self):
+            api, event = self.server, self.headers["Idempotency-Key"]
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            with api.lock:
+                api.requests.append((event, self.command, self.path, self.headers, body))
+                seen = sum(1 for r in api.requests if r[0] == event)
+            status, headers, said = api.answer(self.command, self.path, body, seen)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        do_POST = do_PUT = do_PATCH = do_DELETE = do_GET = serve  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    def close(self):
+        self.shutdown()
+        self.server_close()
+
+
+@pytest.fixture
+def parcel_api():
+    apis = []
+
+    def start(answer=lambda *_: (200, {}, b"")):
+        apis.append(ParcelApi(answer))
+        return apis[-1]
+    yield start
+    for api in apis:
+        api.close()
+
+
+@pytest.fixture
+def shipping(rig_dir, started, topics, kafka):
+    """shipping(api, more="") runs tandem-http with the file above and these lines more."""
+    topics.create(TOPIC, 3)
+
+    def start(api, more=""):
+        config = rig_dir / "shipping.ini"
+        config.write_text(CONFIG + more, encoding="utf-8")
+        admin = f"127.0.0.1:{free_port()}"
+        program = Program(rig_dir, "tandem-http", options={"config": str(config), "url": api.url, "kafka_brokers": kafka.brokers,
+                                                           "admin_listen": admin})
+        started.append(program)
+        return program.run_ready()
+    yield start
+    for process in started:
+        if process.name == "tandem-http":
+            process.stop()
+
+
+def send(topics, key, type_, value=None, **headers):
+    sent = event_headers(type_=type_, **headers)
+    topics.produce(TOPIC, json.dumps(value if value is not None else {}).encode(), key=key, headers=sent)
+    return dict(sent)["ce_id"]
+
+
+def delivered(program):
+    return program.metric("tandem_worker_delivered_total")
+
+
+def dead_letters(topics):
+    return {headers_of(m)["x-dlq-event-id"]: headers_of(m) for m in topics.read(DLQ)}
+
+
+def test_each_type_becomes_the_request_that_the_file_describes(shipping, parcel_api, topics, wait_until):
+    api = parcel_api()
+    program = shipping(api)
+    send(topics, "p/1", "parcel.packed", {"depot": "north"})
+    send(topics, "p/1", "parcel.moved", {"depot": "far east"}, driver="d&1")
+    send(topics, "p/1", "parcel.dropped", {})
+    send(topics, "p/1", "invoice.sent", {})
+    wait_until(lambda: delivered(program) == 3, message="three are delivered")
+    packed, moved, dropped = api.requests
+    assert packed[1:3] == ("PUT", "/v1/parcels/p%2F1") and json.loads(packed[4]) == {"depot": "north"}
+    assert packed[3]["If-None-Match"] == "*" and packed[3]["X-Depot"] == "north"
+    assert packed[3]["Content-Type"] == "application/json" and packed[3]["User-Agent"].startswith("tandem-http/")
+    assert moved[1:3] == ("PATCH", "/v1/depots/far%20east/parcels/p%2F1?by=d%261") and "If-None-Match" not in moved[3]
+    assert dropped[1:3] == ("DELETE", "/v1/parcels/p%2F1") and dropped[4] == b"" and "X-Depot" not in dropped[3]
+    wait_until(lambda: program.metric("tandem_worker_skipped_total") == 1, message="what has no route is not for this API")
+    assert topics.read(DLQ) == []
+
+
+def test_order_per_key_holds_through_retries(shipping, parcel_api, topics, wait_until):
+    taken = []
+
+    def answer(_, path, body, seen):
+        version = json.loads(body)["version"]
+        if seen == 1 and version % 4 == 0:
+            return 503, {}, b""
+        taken.append((path, version))
+        return 200, {}, b""
+    program = shipping(parcel_api(answer), "breaker_failures = 1000\nbreaker_share = 100%\nretry_share = 100%\n")
+    for version in range(40):
+        for key in ("a", "b", "c"):
+            send(topics, key, "parcel.packed", {"version": version})
+    wait_until(lambda: delivered(program) == 120, message="all are delivered")
+    for key in ("a", "b", "c"):
+        assert [version for path, version in taken if path.endswith(key)] == list(range(40))
+
+
+def test_status_header_and_body_of_an_answer_decide_by_the_files_rules(shipping, parcel_api, topics, wait_until):
+    def answer(_, path, __, seen):
+        return {"/v1/parcels/plain": (422, {}, b'{"error":"weight"}'),
+                "/v1/parcels/header": (409, {"X-Already": "yes"}, b""),
+                "/v1/parcels/locked": (400, {}, b'{"error":{"code":"LOCKED"}}') if seen < 3 else (200, {}, b""),
+                "/v1/parcels/other": (400, {}, b'{"error":{"code":"OTHER"}}'),
+                "/v1/parcels/polite": (200, {}, b'{"status":"refused"}')}[path]
+    api = parcel_api(answer)
+    program = shipping(api)
+    ids = {key: send(topics, key, "parcel.packed") for key in ("plain", "header", "locked", "other", "polite")}
+    wait_until(lambda: delivered(program) == 1 and program.metric("tandem_worker_dead_letters_total") == 3, message="all are decided")
+    assert program.metric("tandem_worker_duplicate_ok_total") == 1
+    letters = dead_letters(topics)
+    assert set(letters) == {ids["plain"], ids["other"], ids["polite"]}
+    assert {letter["x-dlq-reason"] for letter in letters.values()} == {"rejected"}
+    assert letters[ids["plain"]]["x-dlq-http-status"] == "422" and "weight" in letters[ids["plain"]]["x-dlq-response-body"]
+    assert "refused" in letters[ids["polite"]]["x-dlq-response-body"], "also an answer that looked like a success is quoted"
+    assert sum(1 for r in api.requests if r[0] == ids["locked"]) == 3
+
+
+def test_a_failed_precondition_is_done_or_a_conflict(shipping, parcel_api, topics, wait_until):
+    def answer(_, path, __, seen):
+        if path.endswith("/lost") and seen == 1:
+            return 504, {}, b""  # executed behind a gateway that did not wait
+        return (412, {}, b"") if not path.endswith("/gone") else (404, {}, b"")
+    program = shipping(parcel_api(answer))
+    send(topics, "there", "parcel.packed")
+    conflict = send(topics, "mine", "parcel.weighed", {"etag": '"v1"'})
+    send(topics, "lost", "parcel.weighed", {"etag": '"v1"'})
+    send(topics, "gone", "parcel.dropped")
+    weak = send(topics, "weak", "parcel.weighed", {"etag": "v1"})
+    wait_until(lambda: program.metric("tandem_worker_duplicate_ok_total") == 3, message="three are there or gone already")
+    wait_until(lambda: program.metric("tandem_worker_dead_letters_total") == 2, message="two are dead letters")
+    letters = dead_letters(topics)
+    assert letters[conflict]["x-dlq-reason"] == "conflict" and letters[weak]["x-dlq-reason"] == "not-mappable"
+
+
+def test_what_a_path_needs_and_the_event_lacks_is_a_dead_letter_that_names_it(shipping, parcel_api, topics, wait_until):
+    api = parcel_api()
+    program = shipping(api)
+    event = send(topics, "p", "parcel.moved", {"depot": ".."}, driver="d")
+    other = send(topics, "q", "parcel.moved", {}, driver="d")
+    wait_until(lambda: program.metric("tandem_worker_dead_letters_total") == 2, message="both are dead letters")
+    letters = dead_letters(topics)
+    assert "another resource" in letters[event]["__dlq.errors.message"] and "/depot" in letters[other]["__dlq.errors.message"]
+    assert api.requests == []
+
+
+@pytest.mark.parametrize("line, said", [
+    ("rule = 404 -> gone", 'rule "404 -> gone": "gone" is no verdict'),
+    ("rule = timeout -> poison", "during an outage"),
+    ("route = parcel.x FETCH /", '"FETCH" is not one of'),
+    ("header = Host: x", "the worker's own"),
+    ("destination = a/b", 'a second time'),
+])
+def test_a_wrong_line_is_named_before_anything_starts(rig_dir, line, said):
+    config = rig_dir / "wrong.ini"
+    config.write_text(CONFIG + line + "\n", encoding="utf-8")
+    for more in ([], ["--print-config"]):
+        done = subprocess.run([ROOT / "build/bin/tandem-http", "--config", config, "--url", "http://127.0.0.1:9", *more],
+                              capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 100 and done.stdout == "" and said in done.stderr and done.stderr.count("\n") == 1

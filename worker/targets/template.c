@@ -1,0 +1,257 @@
+/* Fills an event into a text; nothing that is filled in can mean more than a value. */
+#include "worker/targets/template.h"
+
+#include <jansson.h>
+#include <string.h>
+
+#include "worker/targets/json_pointer.h"
+
+enum part_kind { PART_TEXT, PART_ATTRIBUTE, PART_HEADER, PART_DATA };
+
+struct part {
+    enum part_kind kind;
+    char *text;       /* TEXT; the name of HEADER; the pointer of DATA; ATTRIBUTE: for errors */
+    size_t attribute; /* offset of its slice in struct event */
+};
+
+struct template
+{
+    struct part parts[TEMPLATE_PARTS_MAX];
+    size_t count;
+};
+
+static const struct {
+    const char *name;
+    size_t offset;
+} attributes[] = {
+    {"key", offsetof(struct event, key)},         {"id", offsetof(struct event, id)},
+    {"type", offsetof(struct event, type)},       {"source", offsetof(struct event, source)},
+    {"subject", offsetof(struct event, subject)}, {"time", offsetof(struct event, time)},
+};
+
+/* ---- what is filled in -------------------------------------------------------------------------------------------------------- */
+
+const struct json_t *facts_data(struct facts *f, struct err *err)
+{
+    json_error_t why = {.text = "it is null"};
+    if (!f->tried && f->ev->value.data)
+        f->data =
+            json_loadb(f->ev->value.data, f->ev->value.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
+    f->tried = true;
+    if (!f->data)
+        err_set(err, ERR_PERMANENT, "the payload is not JSON: %s", why.text);
+    return f->data;
+}
+
+void facts_done(struct facts *f)
+{
+    json_decref(f->data);
+    *f = (struct facts){.ev = f->ev};
+}
+
+/* ---- taking a text apart ------------------------------------------------------------------------------------------------------- */
+
+static char *copy_of(const char *from, size_t len)
+{
+    char *copy = strndup(from, len);
+    ENSURE(copy);
+    return copy;
+}
+
+static int parse_place(const char *name, size_t len, struct part *p, struct err *err)
+{
+    static const char header[] = "header ", data[] = "data/";
+
+    for (size_t i = 0; i < ARRAY_LEN(attributes); i++) {
+        if (strlen(attributes[i].name) == len && memcmp(attributes[i].name, name, len) == 0) {
+            *p = (struct part){PART_ATTRIBUTE, copy_of(name, len), attributes[i].offset};
+            return 0;
+        }
+    }
+    if (len > sizeof header - 1 && memcmp(name, header, sizeof header - 1) == 0) {
+        *p = (struct part){PART_HEADER, copy_of(name + sizeof header - 1, len - (sizeof header - 1)), 0};
+        return 0;
+    }
+    if (len > sizeof data - 1 && memcmp(name, data, sizeof data - 1) == 0) {
+        *p = (struct part){PART_DATA, copy_of(name + 4, len - 4), 0};
+        return json_pointer_check(p->text, err);
+    }
+    return err_set(
+        err, ERR_PERMANENT,
+        "\"{%.*s}\" is no place: {key}, {id}, {type}, {source}, {subject}, {time}, {header NAME} or "
+        "{data/POINTER}",
+        len < 64 ? (int)len : 64, name);
+}
+
+/* Text up to the next place; {{ and }} are braces. */
+static int parse_text(const char **from, struct part *p, struct err *err)
+{
+    size_t len = 0;
+    char *text = malloc(strlen(*from) + 1);
+    ENSURE(text);
+    const char *c = *from;
+    for (; *c && !(*c == '{' && c[1] != '{'); c++) {
+        if (*c == '}' && c[1] != '}') {
+            free(text);
+            return err_set(err, ERR_PERMANENT, "a \"}\" without \"{\": as a character it is written \"}}\"");
+        }
+        text[len++] = *c;
+        c += *c == '{' || *c == '}';
+    }
+    text[len] = '\0';
+    *p = (struct part){PART_TEXT, text, 0};
+    *from = c;
+    return 0;
+}
+
+static int parse_part(const char **from, struct part *p, struct err *err)
+{
+    if (**from != '{' || (*from)[1] == '{')
+        return parse_text(from, p, err);
+    const char *end = strchr(*from, '}');
+    if (!end)
+        return err_set(err, ERR_PERMANENT, "a \"{\" is not closed: as a character it is written \"{{\"");
+    int r = parse_place(*from + 1, (size_t)(end - *from - 1), p, err);
+    *from = end + 1;
+    return r;
+}
+
+struct template *template_parse(const char *text, struct err *err)
+{
+    struct template *t = calloc(1, sizeof *t);
+    ENSURE(t);
+    int r = strlen(text) <= TEMPLATE_BYTES_MAX
+                ? 0
+                : err_set(err, ERR_PERMANENT, "longer than %d bytes", TEMPLATE_BYTES_MAX);
+    while (r == 0 && *text) {
+        if (t->count == TEMPLATE_PARTS_MAX)
+            r = err_set(err, ERR_PERMANENT, "more than %d places and texts between them", TEMPLATE_PARTS_MAX);
+        else
+            r = parse_part(&text, &t->parts[t->count++], err);
+    }
+    if (r == 0)
+        return t;
+    template_free(t);
+    return NULL;
+}
+
+void template_free(struct template *t)
+{
+    for (size_t i = 0; t && i < t->count; i++)
+        free(t->parts[i].text);
+    free(t);
+}
+
+int template_check_path(const struct template *t, struct err *err)
+{
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%/?:@!$&'()*+,;=";
+
+    if (t->count == 0 || t->parts[0].kind != PART_TEXT || t->parts[0].text[0] != '/')
+        return err_set(err, ERR_PERMANENT, "the path does not begin with \"/\"");
+    for (size_t i = 0; i < t->count; i++) {
+        const char *text = t->parts[i].kind == PART_TEXT ? t->parts[i].text : "";
+        const char *wrong = text + strspn(text, allowed);
+        if (*wrong)
+            return err_set(err, ERR_PERMANENT, "the path has \"%.1s\", which is written percent-encoded",
+                           wrong);
+    }
+    return 0;
+}
+
+/* ---- filling in ----------------------------------------------------------------------------------------------------------------- */
+
+static enum template_result no_room(const struct buf *out, struct err *err)
+{
+    err_set(err, ERR_PERMANENT, "what the template makes is longer than %zu bytes", out->limit);
+    return TEMPLATE_FAILED;
+}
+
+static enum template_result put(struct buf *out, struct slice value, bool encode, struct err *err)
+{
+    int r = encode ? buf_percent(out, value.data, value.len) : buf_append(out, value.data, value.len);
+    return r < 0 ? no_room(out, err) : TEMPLATE_DONE;
+}
+
+static enum template_result missing(const char *what, const char *name, struct err *err)
+{
+    err_set(err, ERR_PERMANENT, "the event has no %s%.128s", what, name);
+    return TEMPLATE_MISSING;
+}
+
+static enum template_result fill_data(const struct part *p, struct facts *f, bool encode, struct buf *out,
+                                      struct err *err)
+{
+    const json_t *data = facts_data(f, err);
+    if (!data)
+        return TEMPLATE_FAILED;
+    const json_t *found = json_pointer_get(data, p->text);
+    if (json_is_string(found))
+        return put(out, (struct slice){json_string_value(found), json_string_length(found)}, encode, err);
+    if (!json_is_number(found) && !json_is_boolean(found))
+        return missing("string or number at ", p->text, err);
+    char *text = json_dumps(found, JSON_ENCODE_ANY);
+    ENSURE(text);
+    enum template_result r = put(out, (struct slice){text, strlen(text)}, encode, err);
+    free(text);
+    return r;
+}
+
+static enum template_result fill_part(const struct part *p, struct facts *f, bool encode, struct buf *out,
+                                      struct err *err)
+{
+    struct slice value = {p->text, strlen(p->text)};
+
+    if (p->kind == PART_DATA)
+        return fill_data(p, f, encode, out, err);
+    if (p->kind == PART_TEXT)
+        return put(out, value, false, err);
+    if (p->kind == PART_HEADER)
+        value = event_header(f->ev, p->text);
+    else
+        memcpy(&value, (const char *)f->ev + p->attribute, sizeof value);
+    if (!value.data)
+        return missing(p->kind == PART_HEADER ? "header " : "", p->text, err);
+    return put(out, value, encode, err);
+}
+
+enum template_result template_fill(const struct template *t, struct facts *f, struct buf *out,
+                                   struct err *err)
+{
+    enum template_result r = TEMPLATE_DONE;
+    for (size_t i = 0; i < t->count && r == TEMPLATE_DONE; i++)
+        r = fill_part(&t->parts[i], f, false, out, err);
+    return r;
+}
+
+static bool is_other_resource(const char *segment, size_t len)
+{
+    return len == 0 || (len == 1 && segment[0] == '.') ||
+           (len == 2 && segment[0] == '.' && segment[1] == '.');
+}
+
+/* Each segment that a place has part in, from its "/" to the next one. */
+static enum template_result check_segments(const char *path, struct err *err)
+{
+    for (const char *slash = path; *slash == '/';) {
+        size_t len = strcspn(slash + 1, "/?");
+        bool last = slash[1 + len] != '/';
+        if (is_other_resource(slash + 1, len) && !(last && len == 0 && slash == path)) {
+            err_set(err, ERR_PERMANENT,
+                    "the path \"%.200s\" has a segment \"%.*s\": it would name another resource", path,
+                    (int)len, slash + 1);
+            return TEMPLATE_FAILED;
+        }
+        slash += 1 + len;
+    }
+    return TEMPLATE_DONE;
+}
+
+enum template_result template_fill_path(const struct template *t, struct facts *f, struct buf *out,
+                                        struct err *err)
+{
+    enum template_result r = TEMPLATE_DONE;
+    for (size_t i = 0; i < t->count && r == TEMPLATE_DONE; i++)
+        r = fill_part(&t->parts[i], f, true, out, err);
+    return r == TEMPLATE_DONE ? check_segments(buf_str(out), err) : r;
+}
