@@ -58,12 +58,13 @@ $(B)/lib/libtandem-outbox.so.0: $(call objs,$(OUTBOX))
 define program
 $(B)/bin/$(1): $(call objs,$(2)) $(B)/lib/common.a $(3)
 	@mkdir -p $$(@D)
-	$(CC) $(LDFLAGS) -o $$@ $$^ $(LIBS)
+	$(CC) $(LDFLAGS) -o $$@ $$^ $$(LIBS)
 endef
 $(eval $(call program,tandem-relay,$(RELAY) producer/relay/relay_main.c))
 $(eval $(call program,tandem-inventory,$(WORKER) worker/targets/inventory_main.c))
 $(eval $(call program,tandem-crm,$(WORKER) worker/targets/crm_main.c))
 $(eval $(call program,tandem-http,$(WORKER) $(HTTP) worker/targets/http_main.c))
+$(B)/bin/tandem-http: LIBS += -ljq
 $(eval $(call program,tandem-dlq,$(DLQ) worker/dlq/dlq_main.c $(wildcard worker/engine/*.c)))
 $(eval $(call program,orders-service,$(ORDERS),$(B)/lib/libtandem-outbox.a))
 $(eval $(call program,inventory-api,$(filter-out %/crm_api.c,$(APIS))))
@@ -77,7 +78,7 @@ $(B)/lib/parts.a: $(call objs,$(ALL_PARTS))
 	ar rcs $@ $^
 $(B)/unit/%: $(B)/obj/tests/unit/%.o $(B)/lib/parts.a $(B)/lib/common.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs cmocka)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -ljq $(shell pkg-config --libs cmocka)
 $(B)/flow/%: $(B)/obj/tests/flow/%.o $(B)/lib/libtandem-outbox.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) $(shell pkg-config --libs cmocka)
@@ -153,7 +154,7 @@ build/fuzz/parts.a: $(patsubst %.c,build/fuzz/obj/%.o,$(FUZZ_PARTS))
 	@rm -f $@
 	ar rcs $@ $^
 build/fuzz/fuzz_%: build/fuzz/obj/tests/fuzz/fuzz_%.o build/fuzz/parts.a
-	clang -fsanitize=fuzzer $(FUZZ_SAN) -o $@ $^ $(LIBS)
+	clang -fsanitize=fuzzer $(FUZZ_SAN) -o $@ $^ $(LIBS) -ljq
 fuzz: $(addprefix build/fuzz/,$(FUZZ)) ## each fuzz target for FUZZ_SECONDS (20)
 	@set -e; for f in $(FUZZ); do found=build/fuzz/corpus/$$f; seeds=tests/fuzz/corpus/$${f#fuzz_}; mkdir -p $$found; \
 	    build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -verbosity=0 \

@@ -87,6 +87,11 @@ void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, c
 {
     struct record *rec = message_copy(kind, m);
     record_admit(rec, w->targeting, w->opt.topic, (size_t)w->opt.payload_max, &w->scratch);
+    if (rec->broken) {
+        err_set(&w->failure, ERR_FATAL, "%s", rec->broken);
+        record_free(rec);
+        return;
+    }
     struct engine_record er = {
         .stream = rec->stream,
         .offset = rec->offset,

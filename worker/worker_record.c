@@ -60,6 +60,7 @@ void record_free(struct record *rec)
     buf_done(&rec->answer);
     free(rec->headers);
     free(rec->poison);
+    free(rec->broken);
     free(rec->own_id);
     free(rec);
 }
@@ -189,7 +190,10 @@ static void record_map(struct record *rec, struct targeting *target, size_t payl
         rec->skip = true;
     else if (answer == TARGET_POISON)
         record_poison(rec, reason, err.message);
-    else
+    else if (answer == TARGET_BROKEN) {
+        rec->broken = strdup(err.message);
+        ENSURE(rec->broken);
+    } else
         ENSURE(rec->request.method);
     rec->bytes += rec->request.path.cap + rec->request.own_body.cap + rec->request.headers.cap;
 }

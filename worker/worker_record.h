@@ -33,6 +33,7 @@ struct record {
     enum reason poison_reason; /* REASON_NONE: it can be a request */
     char *poison;              /* why, in words; NULL: it can be a request */
     bool skip;
+    char *broken; /* not NULL: the target cannot go on; nothing is known about this record */
 
     /* Where the event first stood, and the replay it comes from. */
     struct {
@@ -69,7 +70,7 @@ void record_add_header(struct record *rec, struct slice name, struct slice value
 void record_free(struct record *rec); /* NULL-safe */
 
 /*
- * Is it an event, and which request does it make? Fills event_id, origin, and request or poison or skip. Never fails: what
+ * Is it an event, and which request does it make? Fills event_id, origin, and request or poison or skip, or broken. What
  * cannot be delivered is poison with its reason. topic is the source topic. ev is scratch memory.
  */
 void record_admit(struct record *rec, struct targeting *target, const char *topic, size_t payload_max,

@@ -1,12 +1,14 @@
 """An API that only a configuration file describes: its requests, what its answers mean, and that order and dead letters are as ever."""
 import http.server
 import json
+import os
+import signal
 import subprocess
 import threading
 
 import pytest
 from programs import ROOT, Program
-from processes import free_port
+from processes import children_of, free_port
 from topics import headers_of
 from worker_world import event_headers
 
@@ -201,12 +203,51 @@ def test_what_a_path_needs_and_the_event_lacks_is_a_dead_letter_that_names_it(sh
     assert api.requests == []
 
 
+JQ = """
+jq_request = if .type == "parcel.loop" then (def f: f; f) elif .data.hidden then null else {headers: {"X-Weight": .data.weight}, body: {parcel: .key, depot: .data.depot}} end
+jq_response = if .status == 200 and .body.accepted == false then "poison:conflict" else null end
+jq_cpu_max = 200ms
+"""
+
+
+def test_jq_makes_requests_and_verdicts_and_one_that_runs_away_costs_its_event_alone(shipping, parcel_api, topics, wait_until):
+    api = parcel_api(lambda method, path, body, seen: (200, {}, json.dumps({"accepted": not path.endswith("refused")}).encode()))
+    program = shipping(api, JQ)
+    send(topics, "p1", "parcel.packed", {"depot": "north", "weight": 7, "secret": "x"})
+    send(topics, "p2", "parcel.packed", {"hidden": True})
+    refused = send(topics, "refused", "parcel.packed", {"weight": 1})
+    loop = send(topics, "p3", "parcel.loop")
+    text = send(topics, "p4", "parcel.packed", "not an object")
+    send(topics, "p5", "parcel.packed", {"weight": 2})
+    wait_until(lambda: delivered(program) == 2 and program.metric("tandem_worker_dead_letters_total") == 3, message="all are decided")
+    first = next(r for r in api.requests if r[2] == "/v1/parcels/p1")
+    assert json.loads(first[4]) == {"parcel": "p1", "depot": "north"} and first[3]["X-Weight"] == "7"
+    assert program.metric("tandem_worker_skipped_total") == 1
+    letters = dead_letters(topics)
+    assert letters[refused]["x-dlq-reason"] == "conflict"
+    assert letters[loop]["x-dlq-reason"] == letters[text]["x-dlq-reason"] == "not-mappable"
+    assert "longer than jq_cpu_max, 200 ms" in letters[loop]["__dlq.errors.message"]
+    assert "Cannot index" in letters[text]["__dlq.errors.message"]
+
+
+def test_without_the_process_of_its_jq_program_the_worker_ends_and_dead_letters_nothing(shipping, parcel_api, topics, wait_until):
+    program = shipping(parcel_api(), JQ)
+    keeper = children_of(program.pid)[0]
+    os.kill(keeper, signal.SIGKILL)
+    send(topics, "p1", "parcel.packed")
+    wait_until(lambda: not program.alive(), message="the worker ends")
+    assert program.exit_code == 111 and "the process that runs jq_request is gone" in program.log()
+    assert topics.read(DLQ) == [], "it knows nothing about the event: the next worker has it"
+
+
 @pytest.mark.parametrize("line, said", [
     ("rule = 404 -> gone", 'rule "404 -> gone": "gone" is no verdict'),
     ("rule = timeout -> poison", "during an outage"),
     ("route = parcel.x FETCH /", '"FETCH" is not one of'),
     ("header = Host: x", "the worker's own"),
     ("destination = a/b", 'a second time'),
+    ("jq_request = {", "jq_request: "),
+    ("jq_request_file = /nonexistent", "jq_request_file: cannot read"),
 ])
 def test_a_wrong_line_is_named_before_anything_starts(rig_dir, line, said):
     config = rig_dir / "wrong.ini"

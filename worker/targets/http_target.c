@@ -3,6 +3,10 @@
 
 #include <string.h>
 
+#include "common/log.h"
+#include "common/options_file.h"
+#include "worker/targets/http_jq.h"
+
 static const struct option http_table[] = {
 #define OPTION(...) OPTION_ROW(struct http_options, __VA_ARGS__),
 #define OPTION_GROUP(title) OPTION_GROUP_ROW(title),
@@ -12,8 +16,14 @@ static const struct option http_table[] = {
 };
 _Static_assert(sizeof(struct http_options) <= TARGET_OPTIONS_BYTES_MAX, "the options fit");
 
+#define PROGRAM_BYTES_MAX 65536
+#define JQ_OUTPUT_SLACK 65536 /* beside the body: path, headers, and the escapes of JSON */
+#define COMPLAIN_EACH 1000    /* failures of jq_response for a line in the log */
+
 struct http_context {
     struct http_routes *routes;
+    struct jq_helper *request, *response; /* NULL: no such program */
+    unsigned failures;                    /* of response */
 };
 
 static const char *http_name(const void *options)
@@ -37,7 +47,38 @@ static void http_close(void *context)
     if (!c)
         return;
     http_routes_free(c->routes);
+    jq_helper_free(c->request);
+    jq_helper_free(c->response);
     free(c);
+}
+
+/* The program as it stands in the option, or in the file that the other one names. *ret stays NULL without either. */
+static int open_program(const char *name, const char *text, const char *path, const struct jq_limits *limits,
+                        struct jq_helper **ret, struct err *err)
+{
+    struct buf program;
+    if (*text && *path)
+        return err_set(err, ERR_PERMANENT, "%s and %s_file are both set: keep one of them", name, name);
+    if (!*text && !*path)
+        return 0;
+    buf_init(&program, PROGRAM_BYTES_MAX);
+    int r = *path ? options_file_read(path, &program, err) : buf_puts(&program, text);
+    if (r == 0)
+        *ret = jq_helper_new(name, buf_str(&program), limits, err);
+    else
+        err_prefix(err, "%s_file: ", name);
+    buf_done(&program);
+    return *ret ? 0 : -1;
+}
+
+static int open_programs(struct http_context *c, const struct http_options *o, struct err *err)
+{
+    const struct jq_limits limits = {.cpu_ns = o->jq_cpu_max,
+                                     .memory_bytes = (size_t)o->jq_memory_max,
+                                     .output_bytes = (size_t)o->jq_memory_max / 4 + JQ_OUTPUT_SLACK};
+    if (open_program("jq_request", o->jq_request, o->jq_request_file, &limits, &c->request, err) < 0)
+        return -1;
+    return open_program("jq_response", o->jq_response, o->jq_response_file, &limits, &c->response, err);
 }
 
 static int http_open(const void *options, void **ret_context, struct err *err)
@@ -46,13 +87,14 @@ static int http_open(const void *options, void **ret_context, struct err *err)
 
     if (check_destination(o->destination, err) < 0)
         return -1;
-    if (o->route.count == 0)
-        return err_set(err, ERR_PERMANENT,
-                       "no event would become a request: give route, like \"order.* POST /v1/orders\"");
+    if (o->route.count == 0 && !*o->jq_request && !*o->jq_request_file)
+        return err_set(
+            err, ERR_PERMANENT,
+            "no event would become a request: give route, like \"order.* POST /v1/orders\", or jq_request");
     struct http_context *c = calloc(1, sizeof *c);
     ENSURE(c);
     c->routes = http_routes_new(&o->route, &o->header, err);
-    if (!c->routes) {
+    if (!c->routes || open_programs(c, o, err) < 0) {
         http_close(c);
         return -1;
     }
@@ -64,7 +106,27 @@ static enum target_answer http_map(void *context, const struct event *ev, struct
                                    enum reason *ret_reason, struct err *err)
 {
     const struct http_context *c = context;
-    return http_routes_map(c->routes, ev, req, ret_reason, err);
+    enum target_answer answer = http_routes_map(c->routes, ev, req, ret_reason, err);
+    if (!c->request || answer == TARGET_POISON)
+        return answer;
+    *ret_reason = REASON_NOT_MAPPABLE;
+    return http_jq_map(c->request, ev, req, err);
+}
+
+/* A program that fails leaves the answer to the rules, and says so now and then. */
+static bool http_judge(void *context, const struct answer *a, struct ruling *ret)
+{
+    struct http_context *c = context;
+    struct err err = {0};
+    bool decided = false;
+
+    if (!c->response)
+        return false;
+    if (http_jq_judge(c->response, a, &decided, ret, &err) == 0)
+        return decided;
+    if (c->failures++ % COMPLAIN_EACH == 0)
+        LOG_WARNING("jq_response gave no verdict: the rules decide", LOG_STR("error", err.message));
+    return false;
 }
 
 const struct target http_target = {
@@ -79,4 +141,5 @@ const struct target http_target = {
     .open = http_open,
     .close = http_close,
     .map = http_map,
+    .judge = http_judge,
 };

@@ -47,7 +47,8 @@ NODISCARD int request_segment(struct request *req, const char *what, struct slic
 enum target_answer {
     TARGET_SEND, /* the request is ready */
     TARGET_SKIP, /* by rule nothing to tell this API (a type it does not handle): complete without a request */
-    TARGET_POISON /* can never be a request; err says why, *ret_reason the reason */
+    TARGET_POISON, /* can never be a request; err says why, *ret_reason the reason */
+    TARGET_BROKEN  /* nothing can be said of any event any more: the worker ends, err (FATAL) says why */
 };
 
 /* How an attempt ended, for who judges it. Everything is borrowed for the call. */

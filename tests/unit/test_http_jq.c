@@ -1,0 +1,236 @@
+/* jq programs: what they make of events and answers, and that none of them can hold, fill or look around the worker. */
+#include "tests/unit/worker_fixture.h"
+
+#include <jansson.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "worker/targets/http_jq.h"
+
+static struct jq_helper *helper;
+static struct request req;
+static struct event ev;
+static struct err err;
+
+static struct jq_helper *program(const char *text)
+{
+    const struct jq_limits limits = {
+        .cpu_ns = 200 * NS_PER_MS, .memory_bytes = 64 << 20, .output_bytes = 65536};
+    jq_helper_free(helper);
+    err_clear(&err);
+    helper = jq_helper_new("jq_request", text, &limits, &err);
+    return helper;
+}
+
+static enum target_answer map(const char *value)
+{
+    request_done(&req);
+    request_init(&req, 65536);
+    err_clear(&err);
+    event_of(&ev, "order.placed", "o/1", value);
+    return http_jq_map(helper, &ev, &req, &err);
+}
+
+static void assert_poison(const char *text, const char *value, const char *says)
+{
+    if (!program(text))
+        fail_msg("%s: %s", text, err.message);
+    if (map(value) != TARGET_POISON || !strstr(err.message, says))
+        fail_msg("%s: \"%s\" does not say \"%s\"", text, err.message, says);
+    assert_int_equal(err.kind, ERR_PERMANENT);
+}
+
+static void an_event_becomes_what_the_program_makes_of_it(void **state)
+{
+    (void)state;
+    assert_non_null(
+        program("{method: \"PUT\", path: [\"v1\", .data.customer, .key], query: {t: .type, n: 1, no: null},"
+                " headers: {\"X-Id\": .id, \"X-No\": null}, body: {total: (.data.lines | map(.n) | add)}}"));
+    assert_int_equal(map("{\"customer\":\"c 9\",\"lines\":[{\"n\":1},{\"n\":2}]}"), TARGET_SEND);
+    assert_string_equal(req.method, "PUT");
+    assert_string_equal(buf_str(&req.path), "/v1/c%209/o%2F1?t=order.placed&n=1");
+    assert_string_equal(buf_str(&req.headers), "X-Id: e1");
+    assert_string_equal(req.body.data, "{\"total\":3}");
+    assert_string_equal(req.content_type, "application/json");
+}
+
+static void a_text_as_body_goes_as_it_is_and_null_is_none(void **state)
+{
+    (void)state;
+    assert_non_null(program("{method: \"POST\", path: \"/v1?a=b\", query: {c: \"d&\"}, body: .data.text}"));
+    assert_int_equal(map("{\"text\":\"plain\"}"), TARGET_SEND);
+    assert_string_equal(buf_str(&req.path), "/v1?a=b&c=d%26");
+    assert_string_equal(req.body.data, "plain");
+    assert_null(req.content_type);
+    assert_int_equal(map("{}"), TARGET_SEND);
+    assert_null(req.body.data);
+}
+
+static void null_or_nothing_says_that_the_event_is_not_for_this_api(void **state)
+{
+    (void)state;
+    const char *texts[] = {"null", "empty", "select(.type == \"other\")"};
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        assert_non_null(program(texts[i]));
+        assert_int_equal(map("{}"), TARGET_SKIP);
+    }
+}
+
+static void what_is_no_request_is_poison_and_says_why(void **state)
+{
+    (void)state;
+    assert_poison("1", "{}", "neither an object nor null");
+    assert_poison("1, 2", "{}", "more than one result");
+    assert_poison("error(\"no customer\")", "{}", "jq_request: no customer");
+    assert_poison(".data.a.b.c", "{\"a\":1}", "Cannot index number");
+    assert_poison(".", "not json", "the payload is not JSON");
+    assert_poison("{methd: 1}", "{}", "\"methd\" is not one of");
+    assert_poison("{method: \"HEAD\", path: \"/\"}", "{}", "\"method\" is not one of");
+    assert_poison("{method: \"PUT\"}", "{}", "no \"path\"");
+    assert_poison("{path: \"/\"}", "{}", "no \"method\"");
+    assert_poison("{method: \"PUT\", path: \"v1\"}", "{}", "begin with");
+    assert_poison("{method: \"PUT\", path: (\"/v1/\" + .key + \"/../x\")}", "{}", "another resource");
+    assert_poison("{method: \"PUT\", path: \"/a b\"}", "{}", "percent-encoded");
+    assert_poison("{method: \"PUT\", path: [\"v1\", .data.x]}", "{}", "neither text nor number");
+    assert_poison("{method: \"PUT\", path: [\"v1\", \"..\"]}", "{}", "another resource");
+    assert_poison("{method: \"PUT\", path: [\"v1\", \"\"]}", "{}", "no resource to name");
+    assert_poison("{method: \"PUT\", path: \"/\", headers: {\"X-A\": \"a\\r\\nX-B: 1\"}}", "{}",
+                  "no header can carry");
+    assert_poison("{method: \"PUT\", path: \"/\", headers: {\"Host\": \"a\"}}", "{}", "the worker's own");
+    assert_poison("halt", "{}", "it halted");
+}
+
+static void a_wrong_program_is_named_at_the_start(void **state)
+{
+    (void)state;
+    assert_null(program("{"));
+    assert_int_equal(err.kind, ERR_PERMANENT);
+    assert_non_null(strstr(err.message, "jq_request: "));
+    assert_null(program("nope(1)"));
+    assert_non_null(strstr(err.message, "nope/1"));
+    assert_null(program("import \"a\" as a; ."));
+}
+
+/* Each is ended, and the next event finds the program well. */
+static void a_program_that_runs_away_costs_its_event_and_no_more(void **state)
+{
+    (void)state;
+    const struct {
+        const char *text, *says;
+    } runaways[] = {
+        {"if .data.bad then def f: f; f else null end", "longer than jq_cpu_max"},
+        {"if .data.bad then last(range(1e12)) else null end", "longer than jq_cpu_max"},
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+        {"if .data.bad then \"x\" * 1e9 else null end", "jq_"},
+        {"if .data.bad then [range(1e9)] else null end", "jq_"},
+#endif
+        {"if .data.bad then {body: (\"x\" * 100000)} else null end", "too large"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(runaways); i++) {
+        assert_poison(runaways[i].text, "{\"bad\":true}", runaways[i].says);
+        assert_int_equal(map("{}"), TARGET_SKIP);
+        assert_int_equal(map("{\"bad\":true}"), TARGET_POISON);
+        assert_int_equal(map("{}"), TARGET_SKIP);
+    }
+}
+
+static void a_program_sees_neither_environment_nor_files(void **state)
+{
+    (void)state;
+    setenv("TANDEM_API_KEY", "planted-secret", 1);
+    assert_non_null(program("{method: \"PUT\", path: \"/\", body: [$ENV, env, input_filename]}"));
+    assert_int_equal(map("{}"), TARGET_SEND);
+    assert_string_equal(req.body.data, "[{},{},null]");
+    assert_poison("input", "{}", "jq_request");
+    assert_poison("\"/etc/hostname\" | modulemeta", "{}", "jq_request");
+    unsetenv("TANDEM_API_KEY");
+}
+
+static void a_payload_larger_than_a_socket_goes_through(void **state)
+{
+    (void)state;
+    static char value[2000003];
+    memset(value, 'x', sizeof value - 1);
+    value[0] = value[sizeof value - 2] = '"';
+    assert_non_null(program("{method: \"PUT\", path: \"/\", headers: {\"X-Len\": (.data | length)}}"));
+    assert_int_equal(map(value), TARGET_SEND);
+    assert_string_equal(buf_str(&req.headers), "X-Len: 2000000");
+}
+
+static void an_answer_becomes_a_verdict_or_is_left_to_the_rules(void **state)
+{
+    (void)state;
+    struct ruling ruling = {.verdict = VERDICT_COUNT};
+    struct answer a = {.transport = TRANSPORT_OK,
+                       .status = 409,
+                       .headers = SLICE_LIT("HTTP/1.1 409 Conflict\r\nX-Why: Lock\r\nx-why: other\r\n\r\n"),
+                       .body = SLICE_LIT("{\"code\":7}"),
+                       .ev = &ev,
+                       .req = &req};
+    bool decided;
+    event_of(&ev, "order.placed", "o/1", "{}");
+    err_clear(&err);
+    assert_non_null(program(
+        "if .status == 409 and .headers[\"x-why\"] == \"Lock\" and (.body | if type == \"object\" then .code "
+        "else null end) == 7 and "
+        ".event.key == \"o/1\""
+        " and (.repeated | not) then \"poison:conflict\" elif .body == \"text\" then \"retry\" else null "
+        "end"));
+    assert_int_equal(http_jq_judge(helper, &a, &decided, &ruling, &err), 0);
+    assert_true(decided && ruling.verdict == VERDICT_POISON && ruling.reason == REASON_CONFLICT);
+    a.body = SLICE_LIT("text");
+    assert_int_equal(http_jq_judge(helper, &a, &decided, &ruling, &err), 0);
+    assert_true(decided && ruling.verdict == VERDICT_RETRY);
+    a.body = SLICE_LIT("");
+    assert_int_equal(http_jq_judge(helper, &a, &decided, &ruling, &err), 0);
+    assert_false(decided);
+    const char *wrong[] = {"\"dead\"", "7", "error(\"x\")", "def f: f; f"};
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        assert_non_null(program(wrong[i]));
+        assert_int_equal(http_jq_judge(helper, &a, &decided, &ruling, &err), -1);
+    }
+}
+
+/* Somebody ends it: the worker has to end too, and not dead-letter everything. */
+static void without_its_keeper_nothing_is_said_of_any_event(void **state)
+{
+    (void)state;
+    char path[64], line[64] = "";
+    assert_non_null(program("null"));
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", getpid(), getpid());
+    FILE *f = fopen(path, "r");
+    if (!f || !fgets(line, sizeof line, f))
+        skip(); /* a kernel without that file */
+    fclose(f);
+    kill((pid_t)strtol(line, NULL, 10), SIGKILL);
+    for (int i = 0; i < 1000 && map("{}") == TARGET_SKIP; i++)
+        usleep(1000); /* its runner goes with it */
+    assert_int_equal(map("{}"), TARGET_BROKEN);
+    assert_int_equal(err.kind, ERR_FATAL);
+}
+
+static int done(void **state)
+{
+    (void)state;
+    request_done(&req);
+    jq_helper_free(helper);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_event_becomes_what_the_program_makes_of_it),
+        cmocka_unit_test(a_text_as_body_goes_as_it_is_and_null_is_none),
+        cmocka_unit_test(null_or_nothing_says_that_the_event_is_not_for_this_api),
+        cmocka_unit_test(what_is_no_request_is_poison_and_says_why),
+        cmocka_unit_test(a_wrong_program_is_named_at_the_start),
+        cmocka_unit_test(a_program_that_runs_away_costs_its_event_and_no_more),
+        cmocka_unit_test(a_program_sees_neither_environment_nor_files),
+        cmocka_unit_test(a_payload_larger_than_a_socket_goes_through),
+        cmocka_unit_test(an_answer_becomes_a_verdict_or_is_left_to_the_rules),
+        cmocka_unit_test(without_its_keeper_nothing_is_said_of_any_event),
+    };
+    return cmocka_run_group_tests(tests, NULL, done);
+}

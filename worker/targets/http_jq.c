@@ -1,0 +1,310 @@
+/* Turns events and answers into a jq program's input, and its result into a request or a verdict. */
+#include "worker/targets/http_jq.h"
+
+#include <ctype.h>
+#include <jansson.h>
+#include <string.h>
+
+#include "common/utf8.h"
+#include "worker/targets/rules.h"
+#include "worker/targets/template.h"
+
+/* ---- the input -------------------------------------------------------------------------------------------------------------------------- */
+
+/* What is not there, or is no text, is left out. */
+static void put_text(json_t *object, const char *name, struct slice value)
+{
+    if (value.data && utf8_valid(value.data, value.len))
+        json_object_set_new(object, name, json_stringn(value.data, value.len));
+}
+
+/* CloudEvents 1.0, JSON format 2. */
+static json_t *event_object(const struct event *ev)
+{
+    json_t *o = json_object();
+    ENSURE(o);
+    json_object_set_new(o, "specversion", json_string("1.0"));
+    put_text(o, "id", ev->id);
+    put_text(o, "source", ev->source);
+    put_text(o, "type", ev->type);
+    put_text(o, "time", ev->time);
+    put_text(o, "subject", ev->subject);
+    put_text(o, "datacontenttype", ev->content_type);
+    put_text(o, "key", ev->key);
+    return o;
+}
+
+static int ask(struct jq_helper *h, json_t *about, struct jq_question q, json_t **ret, struct err *err)
+{
+    char *text = json_dumps(about, JSON_COMPACT);
+    ENSURE(text);
+    q.about = text;
+    int r = jq_helper_ask(h, &q, ret, err);
+    free(text);
+    json_decref(about);
+    return r;
+}
+
+/* ---- a request -------------------------------------------------------------------------------------------------------------------------- */
+
+static int no_room(struct err *err)
+{
+    return err_set(err, ERR_PERMANENT, "the request's path is longer than %d bytes", REQUEST_PATH_BYTES_MAX);
+}
+
+/* Text, number, true or false; -1: none of them. */
+static int scalar_text(const json_t *v, struct buf *out)
+{
+    if (json_is_string(v))
+        return buf_append(out, json_string_value(v), json_string_length(v));
+    if (!json_is_number(v) && !json_is_boolean(v))
+        return -1;
+    char *text = json_dumps(v, JSON_ENCODE_ANY);
+    ENSURE(text);
+    int r = buf_puts(out, text);
+    free(text);
+    return r;
+}
+
+static int take_method(struct request *req, const json_t *v, struct err *err)
+{
+    const char *name = json_string_value(v);
+    const char *method = name ? http_method(name) : NULL;
+    if (!method)
+        return err_set(err, ERR_PERMANENT, "\"method\" is not one of POST, PUT, PATCH, DELETE and GET");
+    req->method = method;
+    return 0;
+}
+
+/* As a template without places, so that the same is allowed. */
+static int take_path_text(struct request *req, const char *text, struct err *err)
+{
+    struct facts none = {.ev = NULL};
+    if (strpbrk(text, "{}"))
+        return err_set(err, ERR_PERMANENT, "\"path\" has a brace, which is written percent-encoded");
+    struct template *t = template_parse(text, err);
+    int r = !t || template_check_path(t, err) < 0 ||
+                    template_fill_path(t, &none, &req->path, err) != TEMPLATE_DONE
+                ? -1
+                : 0;
+    template_free(t);
+    return r;
+}
+
+static int take_segment(struct request *req, const json_t *v, struct err *err)
+{
+    struct buf text;
+    buf_init(&text, REQUEST_PATH_BYTES_MAX);
+    int r =
+        scalar_text(v, &text) < 0
+            ? err_set(err, ERR_PERMANENT, "a segment of \"path\" is neither text nor number")
+            : request_segment(req, "a segment of \"path\"", (struct slice){buf_str(&text), text.len}, err);
+    buf_done(&text);
+    return r;
+}
+
+static int take_path(struct request *req, const json_t *v, struct err *err)
+{
+    size_t i;
+    const json_t *segment;
+
+    buf_reset(&req->path);
+    if (json_is_string(v))
+        return take_path_text(req, json_string_value(v), err);
+    if (json_array_size(v) == 0)
+        return err_set(err, ERR_PERMANENT, "\"path\" is neither a text nor an array of segments");
+    json_array_foreach((json_t *)(uintptr_t)v, i, segment)
+    {
+        if (take_segment(req, segment, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int take_query(struct request *req, const json_t *v, struct err *err)
+{
+    const char *name;
+    json_t *value;
+    const char *mark = strchr(buf_str(&req->path), '?') ? "&" : "?";
+
+    if (!json_is_object(v))
+        return err_set(err, ERR_PERMANENT, "\"query\" is not an object");
+    json_object_foreach((json_t *)(uintptr_t)v, name, value)
+    {
+        struct buf text;
+        if (json_is_null(value))
+            continue;
+        buf_init(&text, REQUEST_PATH_BYTES_MAX);
+        int r = scalar_text(value, &text);
+        if (r == 0 &&
+            (buf_puts(&req->path, mark) < 0 || buf_percent(&req->path, name, strlen(name)) < 0 ||
+             buf_puts(&req->path, "=") < 0 || buf_percent(&req->path, buf_str(&text), text.len) < 0))
+            r = no_room(err);
+        buf_done(&text);
+        if (r < 0)
+            return err_set(err, ERR_PERMANENT, "\"%.64s\" of \"query\" is neither text nor number", name);
+        mark = "&";
+    }
+    return 0;
+}
+
+static int take_header(struct request *req, const char *name, const json_t *value, struct err *err)
+{
+    struct buf text;
+    if (json_is_null(value))
+        return 0;
+    if (http_header_check(name, err) < 0)
+        return -1;
+    buf_init(&text, REQUEST_HEADER_BYTES_MAX);
+    int r = scalar_text(value, &text) < 0
+                ? err_set(err, ERR_PERMANENT, "header \"%.64s\" is neither text nor number", name)
+                : http_header_put(req, name, (struct slice){buf_str(&text), text.len}, err);
+    buf_done(&text);
+    return r;
+}
+
+static int take_headers(struct request *req, const json_t *v, struct err *err)
+{
+    const char *name;
+    json_t *value;
+
+    if (!json_is_object(v))
+        return err_set(err, ERR_PERMANENT, "\"headers\" is not an object");
+    json_object_foreach((json_t *)(uintptr_t)v, name, value)
+    {
+        if (take_header(req, name, value, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int take_body(struct request *req, const json_t *v, struct err *err)
+{
+    req->body = (struct slice){NULL, 0};
+    if (json_is_null(v))
+        return 0;
+    int r;
+    if (json_is_string(v))
+        r = buf_append(&req->own_body, json_string_value(v), json_string_length(v));
+    else {
+        char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+        ENSURE(text);
+        r = buf_puts(&req->own_body, text);
+        free(text);
+        if (!req->content_type)
+            req->content_type = "application/json";
+    }
+    if (r < 0)
+        return err_set(err, ERR_PERMANENT, "\"body\" is larger than payload_max");
+    req->body = (struct slice){buf_str(&req->own_body), req->own_body.len};
+    return 0;
+}
+
+/* In this order: the query goes behind the path, and a Content-Type of the headers before that of the body. */
+static const struct {
+    const char *name;
+    int (*take)(struct request *req, const json_t *v, struct err *err);
+} fields[] = {
+    {"method", take_method},   {"path", take_path}, {"query", take_query},
+    {"headers", take_headers}, {"body", take_body},
+};
+
+static int check_names(json_t *result, struct err *err)
+{
+    const char *name;
+    json_t *value;
+    json_object_foreach(result, name, value)
+    {
+        bool known = false;
+        for (size_t i = 0; i < ARRAY_LEN(fields); i++)
+            known |= strcmp(fields[i].name, name) == 0;
+        if (!known)
+            return err_set(err, ERR_PERMANENT,
+                           "\"%.64s\" is not one of method, path, query, headers and body", name);
+    }
+    return 0;
+}
+
+static int take_result(struct request *req, json_t *result, struct err *err)
+{
+    if (!json_is_object(result))
+        return err_set(err, ERR_PERMANENT, "its result is neither an object nor null");
+    if (check_names(result, err) < 0)
+        return -1;
+    for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+        const json_t *v = json_object_get(result, fields[i].name);
+        if (v && fields[i].take(req, v, err) < 0)
+            return -1;
+    }
+    if (!req->method || req->path.len == 0)
+        return err_set(err, ERR_PERMANENT, "there is no route for this type, and its result has no \"%s\"",
+                       req->method ? "path" : "method");
+    return 0;
+}
+
+enum target_answer http_jq_map(struct jq_helper *h, const struct event *ev, struct request *req,
+                               struct err *err)
+{
+    const struct jq_question q = {.name = "data", .text = ev->value, .must_be_json = true};
+    json_t *result = NULL;
+    struct err why = {0};
+
+    if (ask(h, event_object(ev), q, &result, err) < 0)
+        return err && err->kind == ERR_FATAL ? TARGET_BROKEN : TARGET_POISON;
+    if (!result || json_is_null(result)) {
+        json_decref(result);
+        return TARGET_SKIP;
+    }
+    int r = take_result(req, result, &why);
+    json_decref(result);
+    if (r == 0)
+        return TARGET_SEND;
+    err_set(err, ERR_PERMANENT, "jq_request: %s", why.message);
+    return TARGET_POISON;
+}
+
+/* ---- a verdict -------------------------------------------------------------------------------------------------------------------------- */
+
+/* Names in lower case; of several values the first. */
+static json_t *headers_object(const struct answer *a)
+{
+    json_t *o = json_object();
+    const char *end = a->headers.data + a->headers.len;
+    ENSURE(o);
+    for (const char *line = a->headers.data; line && line < end;) {
+        char name[128];
+        const char *stop = memchr(line, '\n', (size_t)(end - line));
+        const char *colon = memchr(line, ':', (size_t)((stop ? stop : end) - line));
+        size_t len = colon ? (size_t)(colon - line) : 0;
+        for (size_t i = 0; i < len && len < sizeof name; i++)
+            name[i] = (char)tolower((unsigned char)line[i]);
+        if (len > 0 && len < sizeof name && utf8_valid(name, len)) {
+            name[len] = '\0';
+            if (!json_object_get(o, name))
+                put_text(o, name, answer_header(a, name, line));
+        }
+        line = stop ? stop + 1 : end;
+    }
+    return o;
+}
+
+int http_jq_judge(struct jq_helper *h, const struct answer *a, bool *ret_decided, struct ruling *ret,
+                  struct err *err)
+{
+    const struct jq_question q = {.name = "body", .text = a->body};
+    json_t *about = json_pack("{s:i, s:o, s:b, s:o}", "status", a->status, "headers", headers_object(a),
+                              "repeated", a->repeated, "event", event_object(a->ev));
+    json_t *result = NULL;
+
+    ENSURE(about);
+    if (ask(h, about, q, &result, err) < 0)
+        return -1;
+    *ret_decided = json_is_string(result);
+    int r = 0;
+    if (*ret_decided)
+        r = ruling_parse(json_string_value(result), ret, err);
+    else if (result && !json_is_null(result))
+        r = err_set(err, ERR_PERMANENT, "jq_response: its result is neither a verdict nor null");
+    json_decref(result);
+    return r;
+}

@@ -1,0 +1,174 @@
+/* The worker's side of a jq program: starts its keeper, asks its runner, and says why one had to be ended. */
+#include "worker/targets/http_jq_helper.h"
+
+#include <jansson.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/buf.h"
+#include "common/clock.h"
+
+#define START_TIMEOUT_MS 30000
+#define SLACK_MS 10000 /* beyond the limit of CPU time: another process may have the CPU */
+
+struct jq_helper {
+    const char *name;
+    struct jq_limits limits;
+    int control, runner; /* sockets */
+    pid_t keeper;
+    struct buf answer;
+};
+
+static int helper_gone(const struct jq_helper *h, struct err *err)
+{
+    return err_set(err, ERR_FATAL, "the process that runs %s is gone", h->name);
+}
+
+/* ---- birth and death ------------------------------------------------------------------------------------------------------------------ */
+
+static int receive_socket(int control, struct jq_runner_end *end)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } room;
+    struct iovec data = {end, sizeof *end};
+    struct msghdr m = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = room.bytes, .msg_controllen = sizeof room.bytes};
+    int fd;
+    if (recvmsg(control, &m, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof *end)
+        return -1;
+    const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    if (!c || c->cmsg_type != SCM_RIGHTS)
+        return -1;
+    memcpy(&fd, CMSG_DATA(c), sizeof fd);
+    return fd;
+}
+
+/* A runner, in place of the one before it; its end is told in *end. */
+static int helper_renew(struct jq_helper *h, struct jq_runner_end *end, struct err *err)
+{
+    if (h->runner >= 0)
+        close(h->runner);
+    h->runner = jq_send(h->control, "n", 1) < 0 ? -1 : receive_socket(h->control, end);
+    return h->runner < 0 ? helper_gone(h, err) : 0;
+}
+
+/* What the compiler says. */
+static int helper_compiled(struct jq_helper *h, struct err *err)
+{
+    char text[512] = "";
+    struct jq_answer a;
+    if (jq_receive(h->control, &a, sizeof a, START_TIMEOUT_MS) < 0 || a.len >= sizeof text ||
+        jq_receive(h->control, text, a.len, START_TIMEOUT_MS) < 0)
+        return helper_gone(h, err);
+    for (char *c = text; *c; c++)
+        *c = *c == '\n' ? ' ' : *c;
+    return a.kind == JQ_NOTHING ? 0 : err_set(err, ERR_PERMANENT, "%s: %s", h->name, text);
+}
+
+static int helper_start(struct jq_helper *h, const char *program, struct err *err)
+{
+    struct jq_runner_end end;
+    int ends[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+        return err_set(err, ERR_TEMPORARY, "no socket for %s", h->name);
+    fflush(NULL); /* or both would write what is buffered */
+    h->control = ends[0];
+    h->keeper = fork();
+    if (h->keeper == 0)
+        jq_keeper_run(ends[1], program, &h->limits);
+    close(ends[1]);
+    if (h->keeper < 0)
+        return err_set(err, ERR_TEMPORARY, "no process for %s", h->name);
+    return helper_compiled(h, err) < 0 ? -1 : helper_renew(h, &end, err);
+}
+
+struct jq_helper *jq_helper_new(const char *name, const char *program, const struct jq_limits *limits,
+                                struct err *err)
+{
+    struct jq_helper *h = calloc(1, sizeof *h);
+    ENSURE(h);
+    *h = (struct jq_helper){.name = name, .limits = *limits, .control = -1, .runner = -1, .keeper = -1};
+    buf_init(&h->answer, limits->output_bytes + 512);
+    if (helper_start(h, program, err) == 0)
+        return h;
+    jq_helper_free(h);
+    return NULL;
+}
+
+void jq_helper_free(struct jq_helper *h)
+{
+    if (!h)
+        return;
+    if (h->runner >= 0)
+        close(h->runner);
+    if (h->control >= 0)
+        close(h->control); /* the keeper ends */
+    if (h->keeper > 0)
+        waitpid(h->keeper, NULL, 0);
+    buf_done(&h->answer);
+    free(h);
+}
+
+/* ---- a question ------------------------------------------------------------------------------------------------------------------------ */
+
+static int helper_exchange(struct jq_helper *h, const struct jq_question *q, struct jq_answer *a)
+{
+    struct jq_frame f = {.about_len = (uint32_t)strlen(q->about),
+                         .text_len = (uint32_t)q->text.len,
+                         .has_text = q->text.data != NULL,
+                         .must_be_json = q->must_be_json};
+    int timeout_ms = SLACK_MS + (int)(h->limits.cpu_ns / NS_PER_MS);
+    char chunk[4096];
+
+    snprintf(f.name, sizeof f.name, "%s", q->name);
+    if (jq_send(h->runner, &f, sizeof f) < 0 || jq_send(h->runner, q->about, f.about_len) < 0 ||
+        jq_send(h->runner, q->text.data, f.text_len) < 0 ||
+        jq_receive(h->runner, a, sizeof *a, timeout_ms) < 0)
+        return -1;
+    buf_reset(&h->answer);
+    for (size_t left = a->len; left > 0;) {
+        size_t n = left < sizeof chunk ? left : sizeof chunk;
+        if (jq_receive(h->runner, chunk, n, timeout_ms) < 0 || buf_append(&h->answer, chunk, n) < 0)
+            return -1;
+        left -= n;
+    }
+    return 0;
+}
+
+/* The runner has been ended: by what, and another one for the next question. */
+static int helper_failed(struct jq_helper *h, struct err *err)
+{
+    struct jq_runner_end end = {0};
+    if (helper_renew(h, &end, err) < 0)
+        return -1;
+    int number = WIFSIGNALED(end.wait_status) ? WTERMSIG(end.wait_status) : 0;
+    if (number == SIGPROF || number == SIGKILL)
+        return err_set(err, ERR_PERMANENT, "%s: it ran longer than jq_cpu_max, %lld ms", h->name,
+                       (long long)(h->limits.cpu_ns / NS_PER_MS));
+    return err_set(err, ERR_PERMANENT,
+                   "%s: it needs more than jq_memory_max, or too deep a stack (signal %d)", h->name, number);
+}
+
+int jq_helper_ask(struct jq_helper *h, const struct jq_question *q, struct json_t **ret, struct err *err)
+{
+    struct jq_answer a;
+
+    if (h->runner < 0)
+        return helper_gone(h, err);
+    if (helper_exchange(h, q, &a) < 0)
+        return helper_failed(h, err);
+    *ret = NULL;
+    if (a.kind == JQ_ERROR)
+        return err_set(err, ERR_PERMANENT, "%s: %s", h->name, buf_str(&h->answer));
+    if (a.kind == JQ_NOTHING)
+        return 0;
+    json_error_t why;
+    *ret = json_loadb(buf_str(&h->answer), h->answer.len, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
+    return *ret ? 0 : err_set(err, ERR_PERMANENT, "%s: its result cannot be read: %s", h->name, why.text);
+}
