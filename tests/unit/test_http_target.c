@@ -6,7 +6,7 @@
 #define LINES_MAX 8
 static char *routes[LINES_MAX], *headers[LINES_MAX];
 static struct http_options options;
-static char destination[] = "shipping";
+static char destination[] = "shipping", none[] = "";
 static void *context;
 static struct request req;
 static enum reason reason;
@@ -19,7 +19,13 @@ static int open_with(const char *const *route_lines, const char *const *header_l
         http_target.close(context);
     context = NULL;
     err_clear(&err);
-    options = (struct http_options){.destination = destination, .route = {routes, 0}, .header = {headers, 0}};
+    options = (struct http_options){.destination = destination,
+                                    .jq_request = none,
+                                    .jq_request_file = none,
+                                    .jq_response = none,
+                                    .jq_response_file = none,
+                                    .route = {routes, 0},
+                                    .header = {headers, 0}};
     for (; route_lines[options.route.count]; options.route.count++)
         routes[options.route.count] = (char *)(uintptr_t)route_lines[options.route.count];
     for (; header_lines[options.header.count]; options.header.count++)
