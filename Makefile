@@ -24,6 +24,8 @@ objs = $(patsubst %.c,$(B)/obj/%.o,$(1))
 COMMON := $(wildcard common/*.c)
 OUTBOX := producer/outbox.c producer/outbox_row.c
 RELAY  := $(filter-out %_main.c,$(wildcard producer/relay/*.c producer/relay/core/*.c))
+# A target is NAME_target.c and NAME_main.c in worker/targets: then there is a program tandem-NAME.
+TARGETS := $(patsubst worker/targets/%_main.c,tandem-%,$(wildcard worker/targets/*_main.c))
 HTTP   := $(filter-out %_main.c,$(wildcard worker/targets/http_*.c)) worker/targets/template.c
 WORKER := $(filter-out %_main.c $(HTTP),$(wildcard worker/*.c worker/engine/*.c worker/targets/*.c))
 DLQ    := $(filter-out %_main.c,$(wildcard worker/dlq/*.c))
@@ -33,7 +35,7 @@ SIM    := $(wildcard tests/sim/*.c)
 UNIT   := $(wildcard tests/unit/test_*.c)
 CORES  := $(wildcard worker/engine/*.c producer/relay/core/*.c)
 
-BIN := tandem-relay tandem-inventory tandem-crm tandem-http tandem-dlq orders-service inventory-api crm-api
+BIN := tandem-relay $(TARGETS) tandem-dlq orders-service inventory-api crm-api
 LIB := $(B)/lib/libtandem-outbox.a $(B)/lib/libtandem-outbox.so.0
 
 all: $(addprefix $(B)/bin/,$(BIN)) $(LIB) ## build the programs and the library
@@ -61,9 +63,7 @@ $(B)/bin/$(1): $(call objs,$(2)) $(B)/lib/common.a $(3)
 	$(CC) $(LDFLAGS) -o $$@ $$^ $$(LIBS)
 endef
 $(eval $(call program,tandem-relay,$(RELAY) producer/relay/relay_main.c))
-$(eval $(call program,tandem-inventory,$(WORKER) worker/targets/inventory_main.c))
-$(eval $(call program,tandem-crm,$(WORKER) worker/targets/crm_main.c))
-$(eval $(call program,tandem-http,$(WORKER) $(HTTP) worker/targets/http_main.c))
+$(foreach t,$(TARGETS),$(eval $(call program,$(t),$(WORKER) $(if $(filter %-http,$(t)),$(HTTP)) worker/targets/$(t:tandem-%=%)_main.c)))
 $(B)/bin/tandem-http: LIBS += -ljq
 $(eval $(call program,tandem-dlq,$(DLQ) worker/dlq/dlq_main.c $(wildcard worker/engine/*.c)))
 $(eval $(call program,orders-service,$(ORDERS),$(B)/lib/libtandem-outbox.a))
@@ -163,14 +163,14 @@ fuzz: $(addprefix build/fuzz/,$(FUZZ)) ## each fuzz target for FUZZ_SECONDS (20)
 	echo "fuzz: $(words $(FUZZ)) passed, 0 failed"
 .SECONDARY: $(patsubst %,build/fuzz/obj/tests/fuzz/%.o,$(FUZZ))
 
-PROGRAMS := tandem-relay tandem-inventory tandem-crm tandem-http tandem-dlq
+PROGRAMS := tandem-relay $(TARGETS) tandem-dlq
 MANUALS  := $(shell git ls-files '*.[1-8]' 2>/dev/null || find producer worker -name '*.[1-8]')
 install: all install-outbox ## everything into DESTDIR and PREFIX: programs, library, header, manuals, migrations
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/tandem/migrations"
 	install $(addprefix $(B)/bin/,$(PROGRAMS)) "$(DESTDIR)$(PREFIX)/bin"
 	install -m 644 migrations/[0-9]*.sql "$(DESTDIR)$(PREFIX)/share/tandem/migrations"
 	for m in $(MANUALS); do install -D -m 644 $$m "$(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}" || exit 1; done
-	cd "$(DESTDIR)$(PREFIX)/share/man" && for name in tandem-inventory tandem-crm; do ln -sf tandem-worker.8 man8/$$name.8 || exit 1; done && \
+	cd "$(DESTDIR)$(PREFIX)/share/man" && \
 	    for name in put send emit emit_send version; do ln -sf outbox.3 man3/outbox_$$name.3 || exit 1; done
 clean: ## take away everything that was built
 	rm -rf build
