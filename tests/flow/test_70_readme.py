@@ -14,7 +14,7 @@ from topics import Topics
 MARK = re.compile(r"^<!-- (run|compile): (\w+) -->\n```\w+\n(.*?)^```$", re.M | re.S)
 PAGES = ["README.md", "CONTRIBUTING.md", "tests/README.md", "migrations/README.md",
          *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
-PROGRAMS = ["tandem-relay", "tandem-inventory", "tandem-crm", "tandem-dlq"]
+PROGRAMS = ["tandem-relay", "tandem-inventory", "tandem-crm", "tandem-http", "tandem-dlq"]
 MAIN = """#include <stdio.h>
 #include <libpq-fe.h>
 #include <tandem/outbox.h>

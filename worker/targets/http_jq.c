@@ -237,7 +237,7 @@ static int take_result(struct request *req, json_t *result, struct err *err)
             return -1;
     }
     if (!req->method || req->path.len == 0)
-        return err_set(err, ERR_PERMANENT, "there is no route for this type, and its result has no \"%s\"",
+        return err_set(err, ERR_PERMANENT, "there are no routes, and its result has no \"%s\"",
                        req->method ? "path" : "method");
     return 0;
 }

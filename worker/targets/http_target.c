@@ -22,6 +22,7 @@ _Static_assert(sizeof(struct http_options) <= TARGET_OPTIONS_BYTES_MAX, "the opt
 
 struct http_context {
     struct http_routes *routes;
+    bool has_routes;
     struct jq_helper *request, *response; /* NULL: no such program */
     unsigned failures;                    /* of response */
 };
@@ -98,6 +99,7 @@ static int http_open(const void *options, void **ret_context, struct err *err)
         http_close(c);
         return -1;
     }
+    c->has_routes = o->route.count > 0;
     *ret_context = c;
     return 0;
 }
@@ -107,7 +109,7 @@ static enum target_answer http_map(void *context, const struct event *ev, struct
 {
     const struct http_context *c = context;
     enum target_answer answer = http_routes_map(c->routes, ev, req, ret_reason, err);
-    if (!c->request || answer == TARGET_POISON)
+    if (!c->request || answer == TARGET_POISON || (answer == TARGET_SKIP && c->has_routes))
         return answer;
     *ret_reason = REASON_NOT_MAPPABLE;
     return http_jq_map(c->request, ev, req, err);
