@@ -205,7 +205,8 @@ static int open_transactions(struct relay *r, const struct relay_action *a, stru
     const struct relay_identity *id = r->ops->identity(r->source);
     struct relay_opening o = {.timeline = id->timeline, .kafka_rules = a->authority_kafka};
 
-    snprintf(o.id, sizeof(o.id), "tandem-relay-%" PRIu64 "-%s-%s", id->system, id->database, id->shard);
+    snprintf(o.id, sizeof(o.id), "tandem-relay-%" PRIu64 "-%s-%d", id->system, id->database,
+             id->shard.number);
     return relay_publish_open(r->publish, &o, err);
 }
 
@@ -235,6 +236,7 @@ static int act(struct relay *r, int64_t now, const struct relay_action *a, struc
     case RELAY_STREAM:
     case RELAY_UNSTREAM:
     case RELAY_STATUS:
+        relay_feed_shard(r->feed, &r->ops->identity(r->source)->shard);
         relay_feed_act(r->feed, r->core, now, a, relay_publish_up(r->publish));
         return 0;
     case RELAY_OPEN:
@@ -277,7 +279,8 @@ static void tell_role(struct relay *r, const struct relay_counts *n)
     if (n->leases_lost > r->told.leases_lost)
         LOG_WARNING("lease lost to another relay", LOG_INT("epoch", n->epoch));
     if (n->role != r->told.role || n->leases_taken != r->told.leases_taken)
-        LOG("role", LOG_STR("role", words[n->role]), LOG_INT("epoch", n->epoch));
+        LOG("role", LOG_STR("role", words[n->role]), LOG_INT("epoch", n->epoch),
+            LOG_INT("shard", r->opt->shard));
     if (n->keys_overflow > r->told.keys_overflow)
         LOG_ERR("more parked keys than parked_keys_max: later rows of further ones are published",
                 LOG_INT("overflow", n->keys_overflow));
@@ -320,6 +323,7 @@ static void set_stats(struct relay *r, const struct relay_counts *n)
     stats_set(s, RELAY_STAT_TRANSACTIONS, n->transactions);
     stats_set(s, RELAY_STAT_ABORTS, n->aborts);
     stats_set(s, RELAY_STAT_ACTIVE, n->role == RELAY_ACTIVE);
+    stats_set(s, RELAY_STAT_SHARD, r->opt->shard);
     stats_set(s, RELAY_STAT_EPOCH, n->epoch);
     stats_set(s, RELAY_STAT_LEASES_TAKEN, n->leases_taken);
     stats_set(s, RELAY_STAT_LEASES_LOST, n->leases_lost);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "producer/relay/core/park_reason.h"
+#include "producer/relay/relay_shard.h"
 
 #define IDS_BYTES_MAX (RELAY_WORDS_MAX * 40)
 #define KEY_BYTES_MAX 16384 /* a key of 4096 bytes in hex, and something over */
@@ -43,7 +44,8 @@ static const struct flag FLAGS[] = {
     FLAG("all", BOOL, CHANGES, all, NULL, "every parked row"),
     FLAG("then-retry", BOOL, ON(PARKED_DROP), then_retry, NULL,
          "publish again what then remains parked of the same keys"),
-    FLAG("yes", BOOL, CHANGES | ON(REPUBLISH), yes, NULL, "do it; without this nothing is changed"),
+    FLAG("yes", BOOL, CHANGES | ON(REPUBLISH) | ON(SHARDS), yes, NULL,
+         "do it; without this nothing is changed"),
     FLAG("json", BOOL, PARKED | ON(PARKED_SHOW) | ON(STATUS) | ON(REPUBLISH), json, NULL,
          "JSON on stdout, one object a line"),
 };
@@ -58,6 +60,7 @@ static const char *const VERBS[RELAY_VERB_COUNT] = {
     [RELAY_VERB_PARKED_RETRY] = "parked retry",
     [RELAY_VERB_PARKED_DROP] = "parked drop",
     [RELAY_VERB_REPUBLISH] = "republish",
+    [RELAY_VERB_SHARDS] = "shards",
 };
 
 const char *relay_verb_name(enum relay_verb verb)
@@ -157,7 +160,7 @@ int relay_args_verb(struct relay_args *args, const char *const *words, size_t co
     if (verb < 0)
         return err_set(
             err, ERR_PERMANENT,
-            "no verb \"%s\": run, setup, status, parked or republish; tandem-relay --help tells more",
+            "no verb \"%s\": run, setup, status, parked, republish or shards; tandem-relay --help tells more",
             words[0]);
     memcpy(args->words, words + taken, (count - taken) * sizeof(*words));
     args->word_count = count - taken;
@@ -254,6 +257,20 @@ static int check_selection(const struct relay_args *args, enum relay_verb verb, 
     return 0;
 }
 
+static int check_shards(const struct relay_args *args, struct err *err)
+{
+    int64_t count = args->word_count ? strtoll(args->words[0], NULL, 10) : 1;
+
+    if (args->word_count > 1)
+        return err_set(err, ERR_PERMANENT, "shards: \"%s\" is one word too many", args->words[1]);
+    if (args->yes && args->word_count == 0)
+        return err_set(err, ERR_PERMANENT, "shards: say how many: tandem-relay shards 4 --yes");
+    if (args->word_count && (!is_number(args->words[0]) || count < 1 || count > RELAY_SHARDS_MAX))
+        return err_set(err, ERR_PERMANENT, "shards: \"%s\" is not a number from 1 to %d", args->words[0],
+                       RELAY_SHARDS_MAX);
+    return 0;
+}
+
 static int check_words(const struct relay_args *args, enum relay_verb verb, struct err *err)
 {
     if ((1u << verb) & CHANGES)
@@ -261,6 +278,8 @@ static int check_words(const struct relay_args *args, enum relay_verb verb, stru
     if (verb == RELAY_VERB_PARKED_SHOW && args->word_count != 1)
         return err_set(err, ERR_PERMANENT,
                        "parked show: one id is needed, the number of the outbox row or the event id");
+    if (verb == RELAY_VERB_SHARDS)
+        return check_shards(args, err);
     if (verb != RELAY_VERB_PARKED_SHOW && args->word_count > 0)
         return err_set(err, ERR_PERMANENT, "%s: \"%s\" is one word too many", relay_verb_name(verb),
                        args->words[0]);
@@ -284,7 +303,7 @@ int relay_args_check(struct relay_args *args, enum relay_verb verb, struct err *
         return -1;
     if (check_words(args, verb, err) < 0)
         return -1;
-    return args->word_count ? check_ids(args, err) : 0;
+    return args->word_count && verb != RELAY_VERB_SHARDS ? check_ids(args, err) : 0;
 }
 
 /* ---- telling ---- */

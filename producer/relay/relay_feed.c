@@ -82,6 +82,11 @@ static void start(struct relay_feed *f, struct relay_core *c, int64_t now, uint6
         lose_stream(f, c, clock_monotonic_ns(), &why);
 }
 
+void relay_feed_shard(struct relay_feed *f, const struct relay_shard *shard)
+{
+    relay_wal_shard(f->wal, shard);
+}
+
 void relay_feed_act(struct relay_feed *f, struct relay_core *c, int64_t now, const struct relay_action *a,
                     bool kafka_up)
 {

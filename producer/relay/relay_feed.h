@@ -13,6 +13,7 @@
 #include "common/err.h"
 #include "common/stats.h"
 #include "producer/relay/core/core.h"
+#include "producer/relay/relay_shard.h"
 
 struct relay_feed;
 struct relay_options;
@@ -21,6 +22,8 @@ struct relay_options;
 struct relay_feed *relay_feed_new(const struct relay_options *opt, struct err *err);
 void relay_feed_free(struct relay_feed *f); /* NULL-safe */
 
+/* Before an action: whose rows are wanted. */
+void relay_feed_shard(struct relay_feed *f, const struct relay_shard *shard);
 /* STREAM, UNSTREAM, STATUS. kafka_up: a slot that was dropped because Kafka is away is not made again before it is back. */
 void relay_feed_act(struct relay_feed *f, struct relay_core *c, int64_t now, const struct relay_action *a,
                     bool kafka_up);

@@ -8,6 +8,7 @@ const char RELAY_HELP_TAIL[] =
     "                takes it away\n"
     "  status        what the relay does, how far it is behind, what waits for you: one screen\n"
     "  parked ls     rows that Kafka did not take; parked show, parked retry, parked drop\n"
+    "  shards        how many relays share the outbox, each with the keys of its shard\n"
     "  republish     put rows that are still in the outbox into it again\n"
     "\n"
     "A second relay on the same database waits and takes over when the first one goes.\n"
@@ -68,6 +69,16 @@ static const struct verb_help HELP[RELAY_VERB_COUNT] = {
          "`parked show ID --json` keeps a copy.",
          "  tandem-relay parked drop 4294967301 --then-retry\n"
          "  tandem-relay parked drop 4294967301 --then-retry --yes\n"},
+    [RELAY_VERB_SHARDS] =
+        {"shards [COUNT] [--yes]",
+         "Says how many shards the outbox has, or makes COUNT of them (1 to 32). Each is worked by a relay\n"
+         "with its --shard, and has a lease, a position and a slot of its own; a key belongs to one shard.\n"
+         "Stop all relays first. From several shards to another number every row has to be published\n"
+         "before: stop what writes to the outbox, let the relays finish, stop them. Without --yes it is\n"
+         "only tried: what stands in the way is said, and nothing is changed.",
+         "  tandem-relay shards\n"
+         "  tandem-relay shards 4 --yes\n"
+         "  tandem-relay --shard 3\n"},
     [RELAY_VERB_REPUBLISH] =
         {"republish --since TIME | --from-id ID  [filters] [--new-ids] [--yes] [--json]",
          "Puts published rows that are still in the outbox (see --retention) into it again, as new rows\n"

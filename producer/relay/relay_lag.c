@@ -32,7 +32,7 @@ struct relay_lag {
 
 static const char outbox_sql[] =
     SERVER_CLOCK ", lag.rows, lag.bytes, (lag.seconds * 1000)::bigint FROM tandem.relay_cursor c CROSS JOIN "
-                 "LATERAL " RELAY_SQL_LAG " AS lag WHERE c.shard = '0'";
+                 "LATERAL " RELAY_SQL_LAG " AS lag WHERE c.shard = ";
 static const char messages_sql[] = SERVER_CLOCK ", 0, 0, 0"; /* they are in no table */
 
 struct relay_lag *relay_lag_new(const struct relay_options *opt, struct err *err)
@@ -59,13 +59,29 @@ void relay_lag_free(struct relay_lag *l)
 
 /* ---- asking ---------------------------------------------------------------------------------------------------- */
 
+static int ask_of_shard(struct relay_lag *l, struct err *err)
+{
+    struct buf sql;
+    int rc;
+
+    if (l->opt->source == RELAY_KIND_MESSAGE)
+        return relay_side_ask(&l->side, messages_sql, err);
+    buf_init(&sql, sizeof(outbox_sql) + 32);
+    buf_puts(&sql, outbox_sql);
+    buf_printf(&sql, "'%" PRId64 "'", l->opt->shard);
+    rc = sql.failed ? err_set(err, ERR_TEMPORARY, "no memory for a statement")
+                    : relay_side_ask(&l->side, buf_str(&sql), err);
+    buf_done(&sql);
+    return rc;
+}
+
 static int ask(struct relay_lag *l, int64_t now, struct err *err)
 {
     l->asked_at = now;
     if (relay_side_connect(&l->side, err) < 0)
         return -1;
     l->wall_asked_ns = clock_wall_ns();
-    return relay_side_ask(&l->side, l->opt->source == RELAY_KIND_MESSAGE ? messages_sql : outbox_sql, err);
+    return ask_of_shard(l, err);
 }
 
 static int64_t number(const PGresult *res, int column)

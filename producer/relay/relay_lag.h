@@ -15,9 +15,11 @@
 
 #define RELAY_LAG_ROWS_MAX "100000" /* counted up to here: a large backlog takes no longer than a small one */
 
-/* A row o of the outbox that the cursor c does not cover yet. */
+/* A row o of the outbox that is the cursor c's matter, and that it does not cover yet. */
 #define RELAY_SQL_UNSETTLED                                                                                  \
-    "NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot) AND (c.cur_snapshot IS NULL OR o.id > c.last_id"    \
+    "((SELECT count(*) FROM tandem.relay_cursor) = 1 OR c.shard::integer ="                                  \
+    "  tandem.relay_shard(o.key, o.event_id, (SELECT count(*) FROM tandem.relay_cursor)::integer)) AND"      \
+    " NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot) AND (c.cur_snapshot IS NULL OR o.id > c.last_id"   \
     " OR NOT pg_visible_in_snapshot(o.txid, c.cur_snapshot))"
 
 /*

@@ -10,6 +10,7 @@
 #include "producer/relay/relay.h"
 #include "producer/relay/relay_help.h"
 #include "producer/relay/relay_setup.h"
+#include "producer/relay/relay_slot.h"
 #include "producer/relay/relay_tool.h"
 
 #define HEAP_KEPT_BYTES (64 * 1024 * 1024)
@@ -25,7 +26,7 @@ static const struct option option_table[] = {
 static const struct option_set options = {
     .program = "tandem-relay",
     .summary = "Publishes the rows of a Postgres outbox to Kafka, in order and without loss.",
-    .usage = "tandem-relay [options] [run|setup|status|parked ...|republish]",
+    .usage = "tandem-relay [options] [run|setup|status|parked ...|republish|shards]",
     .help_tail = RELAY_HELP_TAIL,
     .options = option_table,
     .option_count = ARRAY_LEN(option_table),
@@ -85,15 +86,16 @@ static int (*const verbs[RELAY_VERB_COUNT])(struct relay_tool *, struct err *) =
     [RELAY_VERB_STATUS] = relay_status,           [RELAY_VERB_PARKED_LS] = relay_parked_ls,
     [RELAY_VERB_PARKED_SHOW] = relay_parked_show, [RELAY_VERB_PARKED_RETRY] = relay_parked_retry,
     [RELAY_VERB_PARKED_DROP] = relay_parked_drop, [RELAY_VERB_REPUBLISH] = relay_republish,
+    [RELAY_VERB_SHARDS] = relay_shards,
 };
 
-static int carry_out(const struct relay_options *opt, const struct relay_args *args, enum relay_verb verb,
+static int carry_out(struct relay_options *opt, const struct relay_args *args, enum relay_verb verb,
                      bool *ret_in_part, struct err *err)
 {
     struct relay_tool t = {.opt = opt, .args = args, .out = stdout, .notes = stderr};
     int rc;
 
-    if (check(opt, err) < 0)
+    if (check(opt, err) < 0 || relay_slot_of_shard(opt, err) < 0)
         return -1;
     if (verb == RELAY_VERB_SETUP || verb == RELAY_VERB_SETUP_DROP)
         return relay_setup(opt, verb == RELAY_VERB_SETUP_DROP, stdout, err);

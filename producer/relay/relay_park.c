@@ -77,7 +77,8 @@ const char relay_park_value_sql[] =
     "'behind',"
     "  CASE WHEN $16::text = 'behind' AND NOT EXISTS (SELECT FROM tandem.parked q"
     "    WHERE q.topic = $4::text AND q.key = $5::bytea AND q.retry_at IS NULL) THEN clock_timestamp() END"
-    " FROM tandem.relay_cursor WHERE shard = '0' AND epoch = $1::bigint ON CONFLICT DO NOTHING";
+    " FROM tandem.relay_cursor WHERE shard = " RELAY_SQL_SHARD
+    " AND epoch = $1::bigint ON CONFLICT DO NOTHING";
 
 /*
  * One descent of the index for each topic and each key, however many rows they have. Rows without a key have no order, and nothing
@@ -97,7 +98,8 @@ const char relay_park_keys_sql[] =
     "   AND EXISTS (SELECT FROM tandem.parked p WHERE p.topic = t.topic AND p.key IS NULL)"
     "  UNION ALL SELECT topic, key, 0 FROM keys WHERE key IS NOT NULL LIMIT $1::int)"
     " UNION ALL SELECT NULL, NULL, count(*) FROM"
-    "  (SELECT FROM tandem.parked WHERE retry_at IS NOT NULL ORDER BY outbox_id LIMIT 1000) AS retries";
+    "  (SELECT FROM tandem.parked WHERE retry_at IS NOT NULL AND " RELAY_SQL_OURS
+    " ORDER BY outbox_id LIMIT 1000) AS retries";
 
 void relay_park_arrays_init(struct relay_park_arrays *a)
 {

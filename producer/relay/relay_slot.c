@@ -12,6 +12,22 @@
 static const char replication[] = "replication", database[] = "database", ours_origin[] = "tandem-relay";
 
 /* ReplicationSlotValidateName (src/backend/replication/slot.c). */
+int relay_slot_of_shard(struct relay_options *opt, struct err *err)
+{
+    size_t size = strlen(opt->slot) + 8;
+    char *name;
+
+    if (opt->shard == 0)
+        return 0;
+    name = malloc(size);
+    if (!name)
+        return err_set(err, ERR_TEMPORARY, "no memory for the name of a slot");
+    snprintf(name, size, "%s_%d", opt->slot, (int)opt->shard);
+    free(opt->slot);
+    opt->slot = name;
+    return 0;
+}
+
 int relay_slot_check(const struct relay_options *opt, struct err *err)
 {
     size_t len = strlen(opt->slot);

@@ -23,6 +23,8 @@ struct slot {
 };
 
 /* Names that can be, and options that fit together. -1: PERMANENT. */
+/* Each shard but the first reads a slot of its own: the name gets "_1" and so on. Changes opt->slot, once. */
+NODISCARD int relay_slot_of_shard(struct relay_options *opt, struct err *err);
 NODISCARD int relay_slot_check(const struct relay_options *opt, struct err *err);
 /* A connection on which both SQL and replication commands work; waits within connect_timeout. */
 PGconn *relay_slot_connect(const struct relay_options *opt, struct err *err);

@@ -14,6 +14,7 @@
 #include "common/err.h"
 #include "common/event.h"
 #include "producer/relay/core/core.h"
+#include "producer/relay/relay_shard.h"
 
 #define RELAY_ROW_HEADERS_MAX 200 /* with the ce_ ones a worker still takes the record (EVENT_HEADERS_MAX) */
 #define RELAY_ROW_HEADER_BYTES_MAX 57344 /* the same for EVENT_HEADER_BYTES_MAX */
@@ -49,7 +50,8 @@ struct relay_source_news {
 struct relay_identity {
     uint64_t system;
     uint32_t timeline;
-    char database[64], shard[16];
+    char database[64];
+    struct relay_shard shard; /* as of the last lease */
 };
 
 struct relay_source;

@@ -27,7 +27,8 @@ static const char shards_sql[] =
                                             " FROM tandem.relay_cursor c"
                                             " LEFT JOIN pg_replication_slots s ON s.slot_name = c.slot AND "
                                             "s.database = current_database()"
-                                            " CROSS JOIN LATERAL " RELAY_SQL_LAG " AS lag ORDER BY c.shard";
+                                            " CROSS JOIN LATERAL " RELAY_SQL_LAG
+                                            " AS lag ORDER BY c.shard::integer";
 
 /* Columns that only later versions of Postgres have come by their name, and are null before. */
 static const char slots_sql[] =

@@ -18,6 +18,8 @@ static const struct {
     {"look", relay_table_look_sql},
     {"page", relay_table_page_sql},
     {"page_sized", relay_table_page_sized_sql},
+    {"page_shard", relay_table_page_shard_sql},
+    {"page_sized_shard", relay_table_page_sized_shard_sql},
     {"parked", relay_table_parked_sql},
     {"acquire", relay_table_acquire_sql},
     {"save", relay_table_save_sql},
@@ -113,15 +115,34 @@ static int prepare_all(struct table *t, struct err *err)
     return 0;
 }
 
+/* The session's settings are what the statements know of shards; how many there are comes with the lease. */
+static int choose_shard(struct table *t, struct err *err)
+{
+    char sql[160];
+
+    snprintf(sql, sizeof(sql),
+             "SELECT set_config('tandem.shard', '%" PRId64
+             "', false), set_config('tandem.shards', '1', false)",
+             t->opt->shard);
+    return pg_exec(t->conn, sql, err);
+}
+
 static int check_cursor_row(struct table *t, struct err *err)
 {
-    CLEANUP(pg_clearp) PGresult *res = PQexec(t->conn, "SELECT FROM tandem.relay_cursor WHERE shard = '0'");
+    CLEANUP(pg_clearp)
+    PGresult *res = PQexec(t->conn, "SELECT count(*), count(*) FILTER (WHERE shard = " RELAY_SQL_SHARD
+                                    ") FROM tandem.relay_cursor");
 
-    if (PQresultStatus(res) != PGRES_TUPLES_OK)
+    if (PQresultStatus(res) != PGRES_TUPLES_OK || PQntuples(res) != 1)
         return pg_err(t->conn, res, err, "reading tandem.relay_cursor");
-    if (PQntuples(res) == 0)
+    if (strcmp(PQgetvalue(res, 0, 0), "0") == 0)
+        return err_set(err, ERR_PERMANENT, "tandem.relay_cursor has no row: apply the migrations again");
+    if (strcmp(PQgetvalue(res, 0, 1), "0") == 0)
         return err_set(err, ERR_PERMANENT,
-                       "tandem.relay_cursor has no row for shard '0': apply the migrations again");
+                       "shard %" PRId64
+                       " is not one of the outbox's %s shards, which begin at 0: give another "
+                       "--shard, or make more of them by tandem-relay shards",
+                       t->opt->shard, PQgetvalue(res, 0, 0));
     return 0;
 }
 
@@ -144,13 +165,13 @@ static int read_identity(struct table *t, struct err *err)
     t->identity.system = strtoull(PQgetvalue(res, 0, 0), NULL, 10);
     t->identity.timeline = (uint32_t)strtoul(timeline, NULL, 16);
     snprintf(t->identity.database, sizeof(t->identity.database), "%s", PQgetvalue(res, 0, 1));
-    snprintf(t->identity.shard, sizeof(t->identity.shard), "0");
+    t->identity.shard = (struct relay_shard){.number = (int)t->opt->shard, .count = 1};
     return 0;
 }
 
 static int set_up(struct table *t, struct err *err)
 {
-    if (pg_check_schema(t->conn, err) < 0 || check_cursor_row(t, err) < 0 ||
+    if (pg_check_schema(t->conn, err) < 0 || choose_shard(t, err) < 0 || check_cursor_row(t, err) < 0 ||
         pg_exec(t->conn, relay_table_session_sql, err) < 0 || read_identity(t, err) < 0)
         return -1;
     if (prepare_all(t, err) < 0)

@@ -92,6 +92,15 @@ static int read_position(const PGresult *res, struct position *ret_p, struct err
     return 0;
 }
 
+/* set_config answers in text. */
+static int shard_count(const PGresult *res)
+{
+    int count = (int)strtol(PQgetvalue(res, 0, ACQUIRE_SHARDS), NULL, 10);
+
+    ENSURE(count > 0);
+    return count;
+}
+
 static int answer_acquire(struct table *t, struct relay_core *c, int64_t now, struct err *err)
 {
     const PGresult *res = t->result;
@@ -102,6 +111,7 @@ static int answer_acquire(struct table *t, struct relay_core *c, int64_t now, st
         return 0;
     }
     keep_address(t, res, ACQUIRE_ADDRESS);
+    t->identity.shard.count = shard_count(res);
     if (check_identity(res, err) < 0 || read_position(res, &p, err) < 0) {
         err->kind = err->kind == ERR_TEMPORARY ? ERR_TEMPORARY : ERR_FATAL;
         return -1;

@@ -91,6 +91,7 @@ static int send_page(struct table *t, const struct relay_action *a, struct err *
     const struct page_bounds *b = &a->bounds;
     struct params p = {.count = 0};
     const char *cur = snapshot_text(&t->cur, &b->cur->snapshot, err);
+    bool several = t->identity.shard.count > 1;
 
     if (!cur || stragglers_text(t, b, err) < 0)
         return -1;
@@ -104,11 +105,11 @@ static int send_page(struct table *t, const struct relay_action *a, struct err *
     add_number(&p, a->limit);
     if (!t->sized) {
         add_number(&p, t->small_bytes);
-        return send_prepared(t, "page", &p, err);
+        return send_prepared(t, several ? "page_shard" : "page", &p, err);
     }
     add_number(&p, t->page_bytes);
     add_number(&p, t->opt->max_record_bytes);
-    return send_prepared(t, "page_sized", &p, err);
+    return send_prepared(t, several ? "page_sized_shard" : "page_sized", &p, err);
 }
 
 static int send_read_parked(struct table *t, const struct relay_action *a, struct err *err)

@@ -35,14 +35,16 @@ const char relay_table_look_sql[] =
 /*
  * First arm: transactions younger than prev (their ids are above floor). Second arm: those in progress in prev and finished in cur.
  */
-#define ARMS                                                                                                 \
+#define ARMS(ours_)                                                                                          \
     "(SELECT * FROM tandem.outbox WHERE id > $1::bigint AND id <= $2::bigint AND txid >= $3::xid8"           \
-    "  AND pg_visible_in_snapshot(txid, $4::pg_snapshot) ORDER BY id LIMIT $7::int)"                         \
+    "  AND pg_visible_in_snapshot(txid, $4::pg_snapshot) " ours_ " ORDER BY id LIMIT $7::int)"               \
     " UNION ALL"                                                                                             \
     " (SELECT late.* FROM unnest($6::xid8[]) AS straggler(txid) CROSS JOIN LATERAL"                          \
-    "   (SELECT * FROM tandem.outbox o WHERE o.txid = straggler.txid AND o.id > $5::bigint ORDER BY o.id"    \
-    "     LIMIT $7::int) AS late ORDER BY late.id LIMIT $7::int)"                                            \
+    "   (SELECT * FROM tandem.outbox o WHERE o.txid = straggler.txid AND o.id > $5::bigint " ours_           \
+    "     ORDER BY o.id LIMIT $7::int) AS late ORDER BY late.id LIMIT $7::int)"                              \
     " ORDER BY id LIMIT $7::int"
+#define ONE_SHARD ""
+#define OF_SEVERAL "AND " RELAY_SQL_OURS
 
 /* Above 64 KiB in their stored form they are not even turned into text. The text is what bounds what the relay is sent. */
 #define HEADER_BYTES                                                                                         \
@@ -57,18 +59,21 @@ const char relay_table_look_sql[] =
  * sum, which keeps a copy of every row.
  */
 /* clang-format off */
-const char relay_table_page_sql[] =
-    "SELECT id, event_id, " IF_SMALL("topic") ", " IF_SMALL("key") ", " IF_SMALL("type") ", " IF_SMALL("source")
-    ", " IF_SMALL("content_type") ", " IF_SMALL("payload")
-    ", CASE WHEN small AND headers IS NOT NULL THEN " HEADER_ARRAY("k") " END,"
-    " CASE WHEN small AND headers IS NOT NULL THEN " HEADER_ARRAY("v") " END, " IF_SMALL("traceparent")
-    ", created_at, partition, \"timestamp\""
-    " FROM (SELECT *, coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + octet_length(topic)"
-    "   + octet_length(type) + octet_length(source) + octet_length(content_type)"
-    "   + coalesce(octet_length(traceparent), 0) + " HEADER_BYTES " <= $8::int"
-    "   AND (headers IS NULL OR jsonb_typeof(headers) = 'object') AS small"
-    "  FROM (" ARMS ") AS merged OFFSET 0) AS page ORDER BY id";
+#define QUICK(arms_) \
+    "SELECT id, event_id, " IF_SMALL("topic") ", " IF_SMALL("key") ", " IF_SMALL("type") ", " IF_SMALL("source") \
+    ", " IF_SMALL("content_type") ", " IF_SMALL("payload") \
+    ", CASE WHEN small AND headers IS NOT NULL THEN " HEADER_ARRAY("k") " END," \
+    " CASE WHEN small AND headers IS NOT NULL THEN " HEADER_ARRAY("v") " END, " IF_SMALL("traceparent") \
+    ", created_at, partition, \"timestamp\"" \
+    " FROM (SELECT *, coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + octet_length(topic)" \
+    "   + octet_length(type) + octet_length(source) + octet_length(content_type)" \
+    "   + coalesce(octet_length(traceparent), 0) + " HEADER_BYTES " <= $8::int" \
+    "   AND (headers IS NULL OR jsonb_typeof(headers) = 'object') AS small" \
+    "  FROM (" arms_ ") AS merged OFFSET 0) AS page ORDER BY id"
 /* clang-format on */
+
+const char relay_table_page_sql[] = QUICK(ARMS(ONE_SHARD));
+const char relay_table_page_shard_sql[] = QUICK(ARMS(OF_SEVERAL));
 
 /*
  * The sum bounds what one page can hold in memory; a row that is too large is not fetched at all. The sum comes back with each row, so
@@ -93,7 +98,8 @@ const char relay_table_page_sql[] =
     " WHERE running <= " bytes_ "::bigint OR running = bytes ORDER BY id"
 /* clang-format on */
 
-const char relay_table_page_sized_sql[] = SIZED(ARMS, "$8", "$9");
+const char relay_table_page_sized_sql[] = SIZED(ARMS(ONE_SHARD), "$8", "$9");
+const char relay_table_page_sized_shard_sql[] = SIZED(ARMS(OF_SEVERAL), "$8", "$9");
 
 /*
  * $4: only rows that the stored position has passed. A row that was parked for a Kafka transaction which then failed is read from the
@@ -101,9 +107,9 @@ const char relay_table_page_sized_sql[] = SIZED(ARMS, "$8", "$9");
  */
 const char relay_table_parked_sql[] = SIZED(
     "SELECT outbox_id AS id, event_id, topic, key, type, source, content_type, payload, headers, traceparent,"
-    " created_at, partition, \"timestamp\" FROM tandem.parked WHERE retry_at IS NOT NULL"
+    " created_at, partition, \"timestamp\" FROM tandem.parked WHERE retry_at IS NOT NULL AND " RELAY_SQL_OURS
     " AND (NOT $4::boolean OR txid IS NULL OR pg_visible_in_snapshot(txid,"
-    "  (SELECT prev_snapshot FROM tandem.relay_cursor WHERE shard = '0')))"
+    "  (SELECT prev_snapshot FROM tandem.relay_cursor WHERE shard = " RELAY_SQL_SHARD ")))"
     " ORDER BY outbox_id LIMIT $1::int",
     "$2", "$3");
 
@@ -119,7 +125,7 @@ const char relay_table_acquire_sql[] =
     "$2::interval,"
     " system_identifier = coalesce(system_identifier, (SELECT system_identifier FROM pg_control_system())),"
     " source = $3::text, slot = $4::text, updated_at = clock_timestamp()"
-    " WHERE shard = '0' AND (lease_until < clock_timestamp() OR holder = $1::text"
+    " WHERE shard = " RELAY_SQL_SHARD " AND (lease_until < clock_timestamp() OR holder = $1::text"
     "  OR lease_until > clock_timestamp() + interval '2 minutes' AND lease_until <> 'infinity'"
     "  OR lease_until = 'infinity' AND NOT EXISTS (SELECT FROM pg_replication_slots"
     "      WHERE slot_name = relay_cursor.slot AND database = current_database() AND active))"
@@ -127,7 +133,8 @@ const char relay_table_acquire_sql[] =
     " pg_snapshot_xmax(prev_snapshot) <= pg_current_xact_id(),"
     " prev_snapshot::text, prev_floor, cur_snapshot::text, cur_floor, cur_ceiling, last_id, wal_lsn, "
     "txn_lsn, txn_index,"
-    " unparked, authority = 'kafka'";
+    " unparked, authority = 'kafka',"
+    " set_config('tandem.shards', (SELECT count(*) FROM tandem.relay_cursor)::text, false)";
 
 /*
  * Found by its address: while some old transaction keeps Postgres from cleaning up, the index would have to walk over every version
@@ -135,6 +142,6 @@ const char relay_table_acquire_sql[] =
  */
 const char relay_table_save_sql[] = RELAY_TABLE_SAVE " RETURNING ctid::text";
 
-const char relay_table_maintain_sql[] =
-    "SELECT held, row_address::text, rotated, truncated"
-    " FROM tandem.relay_maintain($1::bigint, $2::interval, $3::interval, $4::bigint, $5::interval)";
+const char relay_table_maintain_sql[] = "SELECT held, row_address::text, rotated, truncated"
+                                        " FROM tandem.relay_maintain(" RELAY_SQL_SHARD
+                                        ", $1::bigint, $2::interval, $3::interval, $4::bigint, $5::interval)";

@@ -1,6 +1,8 @@
 /* The SQL of the table source. */
 #pragma once
 
+#include "producer/relay/relay_shard.h"
+
 #define RELAY_HEADERS_BYTES_MAX                                                                              \
     131072 /* as JSON text; what a row may carry is less, see RELAY_ROW_HEADER_BYTES_MAX */
 
@@ -8,11 +10,13 @@ extern const char relay_table_session_sql[];
 extern const char relay_table_look_sql[]; /* columns of enum look_column */
 /* $1 … $7 as for relay_table_page_sized_sql, $8 what a small row holds at most. Columns up to PAGE_TIMESTAMP. */
 extern const char relay_table_page_sql[];
+extern const char relay_table_page_shard_sql[]; /* the same of several shards: our own rows */
 /*
  * $1 after_id and floor, $2 ceiling, $3 prev's xmax, $4 cur, $5 after_id, $6 stragglers, $7 rows, $8 bytes of the page, $9 largest record.
  * All columns of enum page_column.
  */
 extern const char relay_table_page_sized_sql[];
+extern const char relay_table_page_sized_shard_sql[];
 extern const char relay_table_parked_sql
     []; /* $1 rows, $2 bytes, $3 largest record, $4 exactly-once. Columns as of the sized page */
 /* $1 holder, $2 lease, $3 source, $4 slot. Columns of enum acquire_column; no row: somebody else holds it. */
@@ -67,7 +71,8 @@ enum acquire_column {
     ACQUIRE_TXN_LSN,
     ACQUIRE_TXN_INDEX,
     ACQUIRE_UNPARKED,
-    ACQUIRE_KAFKA_RULES
+    ACQUIRE_KAFKA_RULES,
+    ACQUIRE_SHARDS /* how many there are */
 };
 
 /* The assignments of every SAVE: $1 epoch, $2 lease or NULL (infinity), $3 the row's address, $4 synchronous_commit, $5 … the position. */
@@ -77,6 +82,6 @@ enum acquire_column {
     " cur_floor = $8::bigint, cur_ceiling = $9::bigint, last_id = $10::bigint, wal_lsn = $11::pg_lsn,"       \
     " txn_lsn = $12::pg_lsn, txn_index = $13::bigint, unparked = $14::bigint, authority = $15::text,"        \
     " updated_at = clock_timestamp()"                                                                        \
-    " WHERE ctid = $3::tid AND shard = '0' AND epoch = $1::bigint"                                           \
+    " WHERE ctid = $3::tid AND shard = " RELAY_SQL_SHARD " AND epoch = $1::bigint"                           \
     " AND set_config('synchronous_commit', $4::text, true) IS NOT NULL"
 #define RELAY_TABLE_SAVE_PARAMETERS 15

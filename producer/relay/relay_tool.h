@@ -25,6 +25,7 @@ NODISCARD int relay_parked_show(struct relay_tool *t, struct err *err);
 NODISCARD int relay_parked_retry(struct relay_tool *t, struct err *err);
 NODISCARD int relay_parked_drop(struct relay_tool *t, struct err *err);
 NODISCARD int relay_republish(struct relay_tool *t, struct err *err);
+NODISCARD int relay_shards(struct relay_tool *t, struct err *err);
 
 /* Run a verb: connect, check the schema, call it. */
 NODISCARD int relay_tool_run(struct relay_tool *t, int (*verb)(struct relay_tool *, struct err *),

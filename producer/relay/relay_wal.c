@@ -33,6 +33,7 @@ struct relay_wal {
     enum wal_step step;
     int64_t step_by, stale_by, ask_at, read_at;
     int64_t window_at, window_rows; /* rows heard since */
+    struct relay_shard shard;
     struct slot slot;
     uint64_t start_lsn;
     bool slot_unusable;     /* the stream failed in a way that only a new slot mends */
@@ -65,6 +66,11 @@ struct relay_wal *relay_wal_new(const struct relay_options *opt, struct err *err
         return NULL;
     }
     return w;
+}
+
+void relay_wal_shard(struct relay_wal *w, const struct relay_shard *shard)
+{
+    w->shard = *shard;
 }
 
 void relay_wal_stop(struct relay_wal *w)
@@ -337,6 +343,8 @@ static int take_event(struct relay_wal *w, const struct pgoutput_event *ev, stru
         w->at = (struct wal_place){.xid = ev->xid, .commit_lsn = ev->lsn};
         return 0;
     case PGOUTPUT_ROW:
+        if (!relay_shard_has(&w->shard, ev->row.key, ev->row.event_id))
+            return 0;
         if (wal_stage_add(w->stage, &ev->row, &w->at, err) < 0)
             return -1;
         w->at.index++;

@@ -24,6 +24,8 @@ struct relay_options;
 struct relay_wal *relay_wal_new(const struct relay_options *opt, struct err *err);
 void relay_wal_free(struct relay_wal *w); /* NULL-safe */
 
+/* Whose rows are wanted; the others are as rows of another table. Copied. */
+void relay_wal_shard(struct relay_wal *w, const struct relay_shard *shard);
 /* Begin to stream from lsn (0: where the slot is). Waits for the connection, within connect_timeout; the core hears of the rest. */
 NODISCARD int relay_wal_start(struct relay_wal *w, uint64_t lsn, struct err *err);
 void relay_wal_stop(struct relay_wal *w); /* also when there is none */

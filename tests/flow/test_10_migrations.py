@@ -36,7 +36,7 @@ def test_migrations_apply_to_an_empty_database_and_again_without_a_word(empty_da
     for _ in range(2):
         done = migrate(empty_database.url)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert empty_database.query("SELECT version FROM tandem.schema_version ORDER BY version") == [(1,), (2,)]
+    assert empty_database.query("SELECT version FROM tandem.schema_version ORDER BY version") == [(1,), (2,), (3,)]
     assert empty_database.query("SELECT shard FROM tandem.relay_cursor") == [("0",)]
 
 
@@ -292,7 +292,7 @@ def documented_rights(who, files=FILES):
       "DELETE FROM tandem.outbox", "SELECT setval('tandem.outbox_id_seq', 1)", "UPDATE tandem.relay_cursor SET epoch = 0"]),
     ("relay", ["SELECT * FROM tandem.outbox", "SELECT * FROM tandem.schema_version",
                "UPDATE tandem.relay_cursor SET rotated_at = '-infinity'",
-               "SELECT * FROM tandem.relay_maintain(0, '1s', '1s', 1000, '0s')",
+               "SELECT * FROM tandem.relay_maintain('0', 0, '1s', '1s', 1000, '0s')",
                "INSERT INTO tandem.parked (outbox_id, event_id, topic, type, source, content_type, created_at, reason, detail) "
                "VALUES (1, gen_random_uuid(), 't', 'x', 's', 'c', now(), 'r', 'd')",
                "UPDATE tandem.parked SET retry_at = NULL, reason = 'r', detail = 'd'", "DELETE FROM tandem.parked"],

@@ -98,12 +98,15 @@ static int64_t read_due(const struct relay_core *c)
                : CLOCK_NEVER;
 }
 
-/* While rows come by the stream, a look only shortens the list of transactions in the position. */
+/*
+ * While rows come by the stream, a look only shortens the list of transactions in the position. Without a row of ours it lets the position
+ * pass what others wrote: the rows of other shards wait for it to be truncated.
+ */
 static int64_t refresh_due(const struct relay_core *c)
 {
     const struct stream *s = &c->stream;
 
-    if (!s->grown || s->refresh_held)
+    if ((!s->grown && !log_moved(c)) || s->refresh_held)
         return CLOCK_NEVER;
     return c->cursor.prev.snapshot.xip_count > REFRESH_XIPS + s->refresh_xips ? 0 : s->refresh_at;
 }

@@ -1,0 +1,27 @@
+/*
+ * Which shard of the outbox a row belongs to: the same in C as in the database's tandem.relay_shard (migrations/0003).
+ *
+ * By the key, whatever its topic, so that the order of a key is one relay's matter; a row without key goes by its event id.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "common/event.h"
+
+#define RELAY_SHARDS_MAX 32
+
+struct relay_shard {
+    int number, count; /* number < count; count 1: everything is ours */
+};
+
+bool relay_shard_has(const struct relay_shard *s, struct slice key, struct slice event_id);
+
+/*
+ * The same for a row of the outbox, or a parked one, in SQL of a relay's session, which has both settings. The sub-selects are worked out
+ * once for a statement, not for each row.
+ */
+#define RELAY_SQL_SHARD "current_setting('tandem.shard')"
+#define RELAY_SQL_OURS                                                                                       \
+    "tandem.relay_shard(key, event_id, (SELECT current_setting('tandem.shards')::integer))"                  \
+    " = (SELECT " RELAY_SQL_SHARD "::integer)"

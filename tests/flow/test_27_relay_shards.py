@@ -1,0 +1,275 @@
+"""Several relays share one outbox: each works the keys of its shard, and how many there are is changed only where nothing can go wrong."""
+import hashlib
+import json
+import os
+import random
+import subprocess
+import uuid
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from stream_world import TOPIC, by_key, drop_slot, put, setup
+
+RELAY = Path(os.environ.get("TANDEM_BIN") or Path(__file__).resolve().parents[2] / "build" / "bin") / "tandem-relay"
+SHARDS = 3
+
+
+def shard_of(key, shards=SHARDS):
+    return hashlib.sha256(key.encode()).digest()[0] % shards
+
+
+KEYS = [f"k{n}" for n in range(12)]
+KEYS_OF = {shard: [key for key in KEYS if shard_of(key) == shard] for shard in range(SHARDS)}
+
+
+@pytest.fixture
+def shards(database):
+    """tandem-relay shards …: exit code, stdout, stderr."""
+    def run(*words):
+        done = subprocess.run([RELAY, "shards", *map(str, words), "--database-url", database.url], capture_output=True, text=True,
+                              timeout=60, check=False)
+        return done.returncode, done.stdout, done.stderr
+    return run
+
+
+@pytest.fixture
+def three(database, shards):
+    assert shards(SHARDS, "--yes")[:2] == (0, "1 shards became 3\n")
+    assert database.query("SELECT shard FROM tandem.relay_cursor ORDER BY 1") == [("0",), ("1",), ("2",)]
+
+
+@pytest.fixture
+def settled(database, wait_until):
+    """Waits until each shard's cursor has passed every row."""
+    def wait(timeout=60):
+        sql = """SELECT count(*) FROM tandem.outbox o, tandem.relay_cursor c WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot)
+                 AND c.shard::int = tandem.relay_shard(o.key, o.event_id, (SELECT count(*) FROM tandem.relay_cursor)::int)"""
+        wait_until(lambda: database.value(sql) == 0, timeout, "every row is before its shard's cursor")
+    return wait
+
+
+@pytest.fixture
+def slot(postgres, database):
+    name = f"s_{uuid.uuid4().hex[:12]}"
+    yield name
+    if postgres.alive():
+        for each in [name, *(f"{name}_{n}" for n in range(1, SHARDS))]:
+            drop_slot(database, each)
+
+
+def write(database, versions, keys=KEYS):
+    connection = database.connect()
+    for version in versions:
+        for key in keys:
+            put(connection, str(version), key=key)
+
+
+def in_order(topics, count, keys=KEYS):
+    return by_key(topics) == {key.encode(): [str(n) for n in range(count)] for key in keys}
+
+
+# ---- each key has one relay --------------------------------------------------------------------------------------------
+
+def test_the_database_knows_the_shard_of_a_key(database):
+    assert all(KEYS_OF.values())
+    for key in KEYS:
+        assert database.value("SELECT tandem.relay_shard(%s, NULL, 3)", (key.encode(),)) == shard_of(key)
+    event = uuid.uuid4()
+    assert database.value("SELECT tandem.relay_shard(NULL, %s, 32)", (event,)) == hashlib.sha256(event.bytes).digest()[0] % 32
+
+
+@pytest.mark.parametrize("source", ["table", "wal"])
+@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+def test_each_row_is_published_by_the_relay_of_its_shard_and_by_no_other(database, topics, relay, three, settled, slot, source,
+                                                                         delivery, wait_until):
+    if source == "wal":
+        assert setup(database.url, slot).returncode == 0
+    relays = [relay(shard=n, source=source, slot=slot, delivery=delivery) for n in range(SHARDS)]
+    wait_until(lambda: all(r.metric("tandem_relay_streaming") == (source == "wal") for r in relays), 60, "they stream")
+    write(database, range(20))
+    for _ in range(30):
+        database.query("INSERT INTO tandem.outbox (topic, type, payload) VALUES (%s, 't', 'no key')", (TOPIC,))
+    settled()
+    found = by_key(topics)
+    assert len(found.pop(None)) == 30
+    assert found == {key.encode(): [str(n) for n in range(20)] for key in KEYS}
+    done = [r.metric("tandem_relay_acknowledged_total") for r in relays]
+    for n, count in enumerate(done):
+        assert count >= 20 * len(KEYS_OF[n])
+        assert relays[n].metric("tandem_relay_shard") == n
+    assert sum(done) == 20 * len(KEYS) + 30
+    if source == "wal":
+        assert all(r.metric("tandem_relay_streamed_total") > 0 for r in relays)
+
+
+def test_a_shard_without_relay_holds_up_no_other_and_goes_on_where_it_was(database, topics, relay, three, settled, wait_until):
+    relays = [relay(shard=n) for n in range(SHARDS)]
+    write(database, range(5))
+    settled()
+    relays[1].kill()
+    write(database, range(5, 10))
+    others = {key.encode(): [str(n) for n in range(10)] for n in (0, 2) for key in KEYS_OF[n]}
+    wait_until(lambda: {k: v for k, v in by_key(topics).items() if k in others} == others, 60, "the other shards' keys are all there")
+    assert all(by_key(topics)[key.encode()] == [str(n) for n in range(5)] for key in KEYS_OF[1])
+    status = json.loads(subprocess.run([RELAY, "status", "--json", "--database-url", database.url], capture_output=True, check=True,
+                                       timeout=60).stdout)
+    assert [(s["shard"], s["state"] == "working", s["lag_rows"]) for s in status["shards"]] == [
+        ("0", True, 0), ("1", False, 5 * len(KEYS_OF[1])), ("2", True, 0)]
+    relays.append(relay(shard=1))
+    settled()
+    assert in_order(topics, 10)
+
+
+def test_parked_rows_of_one_shard_are_published_again_by_its_relay(database, topics, relay, three, settled, wait_until):
+    """They are counted and retried by their shard alone: another one's relay would publish them out of order."""
+    relays = [relay(shard=n, max_record_bytes=1024) for n in range(SHARDS)]
+    connection = database.connect()
+    for key in KEYS:
+        for version in range(3):
+            put(connection, f"{version}{'.' * 2000}", key=key)
+    settled()
+    assert database.value("SELECT count(*) FROM tandem.parked") == 3 * len(KEYS)
+    assert all(one.stop() == 0 for one in relays)
+    relays = [relay(shard=n) for n in range(SHARDS)]
+    code = subprocess.run([RELAY, "parked", "retry", "--all", "--yes", "--database-url", database.url], check=False, timeout=60).returncode
+    assert code == 0
+    wait_until(lambda: database.value("SELECT count(*) FROM tandem.parked") == 0, 60, "all are published")
+    assert {k: [v[0] for v in values] for k, values in by_key(topics).items()} == {key.encode(): ["0", "1", "2"] for key in KEYS}
+    for n, one in enumerate(relays):
+        assert one.metric("tandem_relay_acknowledged_total") == 3 * len(KEYS_OF[n])
+
+
+@pytest.mark.parametrize("source", ["table", "wal"])
+def test_a_child_table_is_kept_until_the_slowest_shard_has_passed_it_and_no_longer(database, topics, relay, three, settled, slot, source,
+                                                                                  wait_until):
+    """Also when a shard has no rows at all: its position goes on with the others'."""
+    if source == "wal":
+        assert setup(database.url, slot).returncode == 0
+    options = {"rotate_interval": "1s", "source": source, "slot": slot}
+    relays = [relay(shard=n, **options) for n in (0, 1)]
+    connection = database.connect()
+
+    def rotations():
+        for _ in range(4):  # the stream of another shard tells its position by the mebibyte
+            put(connection, random.Random(0).randbytes(150_000).hex(), key=KEYS_OF[0][0])
+        return sum(r.metric("tandem_relay_rotations_total") for r in relays) >= 2
+
+    write(database, range(3), KEYS_OF[2])
+    wait_until(rotations, 60, "it rotates until the next table is not empty")
+    assert sum(r.metric("tandem_relay_truncates_total") for r in relays) == 0
+    relays.append(relay(shard=2, **options))
+    wait_until(lambda: rotations() and sum(r.metric("tandem_relay_truncates_total") for r in relays) >= 2, 60, "space comes back")
+    wait_until(lambda: all(by_key(topics).get(k.encode()) == ["0", "1", "2"] for k in KEYS_OF[2]), 60, "no row was truncated unpublished")
+
+
+# ---- how many there are ------------------------------------------------------------------------------------------------
+
+def test_the_number_of_shards_is_shown_and_changed_only_with_yes(database, shards):
+    assert shards() == (0, "1 shard: one relay works, any others wait for it\n", "")
+    code, out, notes = shards(4)
+    assert (code, out) == (0, "1 shards would become 4\n") and "--yes" in notes
+    assert database.value("SELECT count(*) FROM tandem.relay_cursor") == 1
+    assert shards(4, "--yes")[0] == 0
+    assert shards()[1] == "4 shards: relays with --shard 0 to --shard 3\n"
+    assert shards(4, "--yes")[1] == "4 shards: there are so many\n"
+    assert shards(1, "--yes")[0] == 0
+    assert database.query("SELECT shard FROM tandem.relay_cursor") == [("0",)]
+
+
+@pytest.mark.parametrize("words, message", [(["0"], "not a number from 1 to 32"), (["33"], "not a number from 1 to 32"),
+                                            (["x"], 'shards: "x" is not'), (["2", "3"], "one word too many"), (["--yes"], "say how many")])
+def test_a_number_that_cannot_be_is_named(shards, words, message):
+    code, _, notes = shards(*words)
+    assert code == 100 and message in notes
+
+
+def test_a_relay_of_a_shard_that_is_not_there_says_so(database, relay, wait_until):
+    running = relay(ready=False, shard=3)
+    wait_until(lambda: not running.alive(), 30, "it has ended")
+    assert running.exit_code == 100
+    assert "shard 3 is not one of the outbox's 1 shards" in running.log()
+
+
+def test_it_is_refused_while_a_relay_works(database, relay, shards, wait_until):
+    running = relay()
+    wait_until(lambda: running.metric("tandem_relay_active") == 1, 30, "it works")
+    code, _, notes = shards(2, "--yes")
+    assert code != 0 and "works on shard 0: stop every relay first" in notes
+    assert database.value("SELECT count(*) FROM tandem.relay_cursor") == 1
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+def test_from_one_shard_to_several_and_to_fewer_nothing_is_lost_or_doubled(database, topics, relay, shards, settled, delivery):
+    """One relay, then three, then two; what is written between belongs to the next."""
+    version = 0
+    for count in (1, 3, 2, 1):
+        if database.value("SELECT count(*) FROM tandem.relay_cursor") != count:
+            code, _, notes = shards(count, "--yes")
+            assert code == 0, notes
+        write(database, range(version, version + 4))
+        running = [relay(shard=n, delivery=delivery) for n in range(count)]
+        settled()
+        assert all(r.stop() == 0 for r in running)
+        version += 4
+    assert in_order(topics, version)
+
+
+def test_rows_that_are_not_published_yet_go_with_the_first_split(database, topics, relay, shards, settled):
+    write(database, range(3))
+    relay().kill()  # somewhere in the middle
+    write(database, range(3, 6))
+    database.query("UPDATE tandem.relay_cursor SET lease_until = '-infinity'")  # it has ended meanwhile
+    assert shards(3, "--yes")[0] == 0
+    for n in range(3):
+        relay(shard=n)
+    settled()
+    found = by_key(topics)
+    assert {k: list(dict.fromkeys(v)) for k, v in found.items()} == {k.encode(): [str(n) for n in range(6)] for k in KEYS}
+
+
+def test_from_several_shards_it_is_refused_while_rows_are_not_published(database, relay, three, shards, settled):
+    running = [relay(shard=n) for n in range(SHARDS)]
+    write(database, range(2))
+    settled()
+    assert all(r.stop() == 0 for r in running)
+    put(database.connect(), "late")
+    code, _, notes = shards(2, "--yes")
+    assert code != 0 and "rows were written since shard" in notes and "stop what writes to the outbox" in notes
+    assert database.value("SELECT count(*) FROM tandem.relay_cursor") == SHARDS
+
+
+def test_a_split_is_refused_when_only_kafka_knows_how_far_the_relay_was(database, topics, relay, shards, wait_until, settled):
+    running = relay(delivery="exactly-once")
+    write(database, range(2))
+    settled()
+    running.kill()
+    wait_until(lambda: "did not stop by itself" in shards(2)[2], 30, "the lease has ended, and it is said why not")
+    again = relay(delivery="exactly-once")
+    wait_until(lambda: again.metric("tandem_relay_active") == 1, 30, "it works")
+    assert again.stop() == 0
+    assert shards(2, "--yes")[0] == 0
+
+
+def test_a_zombie_of_the_time_before_changes_no_cursor(database, topics, relay, shards, settled, wait_until):
+    zombie = relay()
+    write(database, range(2))
+    settled()
+    zombie.pause()
+    wait_until(lambda: shards(3, "--yes")[0] == 0, 30, "its lease has ended")
+    running = [relay(shard=n) for n in range(3)]
+    write(database, range(2, 4))
+    settled()
+    before = database.query("SELECT shard, epoch FROM tandem.relay_cursor ORDER BY 1")
+    zombie.cont()
+    write(database, range(4, 6))
+    settled()
+    assert database.query("SELECT shard, epoch FROM tandem.relay_cursor ORDER BY 1") == before
+    assert all(r.metric("tandem_relay_leases_lost_total") == 0 for r in running)
+    assert in_order(topics, 6)
+
+
+def test_the_old_maintenance_call_is_gone_so_that_an_older_relay_cannot_rotate(database):
+    with pytest.raises(psycopg.errors.UndefinedFunction):
+        database.query("SELECT * FROM tandem.relay_maintain(0, '1s', '1s', 1000, '0s')")
