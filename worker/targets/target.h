@@ -1,7 +1,7 @@
 /*
  * The seam of a destination: how an event becomes this API's request, and what its answers mean. One file per API.
  * What an answer means is asked in this order: the rules of the option `rule`, the target's judge, the target's rules, those that go with
- * conditional requests (target.c), and the engine's table (verdict.c).
+ * conditional requests (targeting.c), and the engine's table (verdict.c).
  */
 #pragma once
 

@@ -1,0 +1,112 @@
+"""Conditional requests: a change goes with the version it was made of, and never over somebody else's."""
+import http.server
+import json
+import threading
+
+import pytest
+from programs import http as ask
+from topics import headers_of
+from worker_world import Orders, order
+
+DLQ = "tandem.crm.dlq"
+FAST = {"backoff_base": "5ms", "backoff_cap": "20ms"}
+
+
+@pytest.fixture(autouse=True)
+def leave_the_group(started):
+    """A killed member stays in its group until its session ends, and the next test would wait for that."""
+    yield
+    for process in started:
+        if process.name.startswith("crm-") and not process.name.endswith("api"):
+            process.stop()
+
+
+@pytest.fixture
+def orders(topics):
+    return Orders(topics)
+
+
+def changed(orders, etag, key="o-17", version=2):
+    value = {**json.loads(order(key, version)), "etag": etag}
+    return orders.place(key, version, type_="order.changed", value=json.dumps(value).encode())
+
+
+def reasons(topics):
+    return {headers_of(m)["x-dlq-event-id"]: headers_of(m)["x-dlq-reason"] for m in topics.read(DLQ)}
+
+
+def test_a_change_of_the_version_that_is_there_is_made_and_one_of_an_older_version_is_a_conflict(orders, worker, crm_api, topics,
+                                                                                                 wait_until):
+    program = worker("crm", **FAST)
+    orders.place("o-17")
+    changed(orders, '"1"')
+    wait_until(lambda: program.metric("tandem_worker_delivered_total") == 2, message="the order and its change are delivered")
+    # Somebody else changes it: the next event was made of a version that is not there any more.
+    status, _ = ask("PUT", f"{crm_api.url}/v1/customers/c-9/orders/o-17", {"order": "o-17", "version": 7},
+                    {"Idempotency-Key": "somebody-else", "If-Match": '"2"'})
+    assert status == 200
+    stale = changed(orders, '"2"', version=3)
+    later = changed(orders, '"3"', version=4)
+    wait_until(lambda: program.metric("tandem_worker_dead_letters_total") == 2, message="the stale one, and the one behind it")
+    assert reasons(topics) == {stale: "conflict", later: "parked-behind"}
+    assert [e["status"] for e in crm_api.audit("o-17")["events"]] == [201, 200, 200, 412]
+    assert program.metric("tandem_worker_duplicate_ok_total") == 0
+
+
+class ForgetfulApi(http.server.ThreadingHTTPServer):
+    """Executes by entity tags and knows no idempotency keys; loses the answer to the first request that executes."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        self.tag, self.lost, self.executed = 1, False, []
+        super().__init__(("127.0.0.1", 0), self.Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_PUT(self):  # noqa: N802
+            api = self.server
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.headers["If-Match"] != f'"{api.tag}"':
+                self.send_response(412)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            api.tag += 1
+            api.executed.append(self.headers["Idempotency-Key"])
+            if not api.lost:
+                api.lost = self.close_connection = True
+                return  # not a byte of an answer
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+
+@pytest.fixture
+def forgetful_api():
+    api = ForgetfulApi()
+    yield api
+    api.shutdown()
+    api.server_close()
+
+
+def test_a_412_after_a_lost_answer_is_our_own_trace(orders, worker, forgetful_api, topics, wait_until):
+    program = worker("crm", url=forgetful_api.url, **FAST)
+    first = changed(orders, '"1"')
+    second = changed(orders, '"2"', version=3)
+    wait_until(lambda: program.metric("tandem_worker_delivered_total") == 1, message="the second is delivered")
+    assert program.metric("tandem_worker_duplicate_ok_total") == 1 and forgetful_api.executed == [first, second]
+    assert topics.read(DLQ) == []
+
+
+def test_who_cannot_have_that_makes_it_a_conflict_by_a_rule(orders, worker, forgetful_api, topics, wait_until):
+    program = worker("crm", url=forgetful_api.url, rule=["412 and if-match -> poison:conflict"], **FAST)
+    first = changed(orders, '"1"')
+    wait_until(lambda: program.metric("tandem_worker_dead_letters_total") == 1, message="it is a dead letter")
+    assert reasons(topics) == {first: "conflict"}
