@@ -50,9 +50,11 @@ void stats_set(struct stats *s, size_t id, int64_t value)
 void stats_observe(struct stats *s, size_t id, int64_t ns)
 {
     ENSURE(id < s->count);
-    size_t bucket = 0;
-    for (int64_t bound = FIRST_BOUND_NS; bucket < STATS_BUCKETS - 1 && ns > bound; bound *= 2)
-        bucket++;
+    /* Bounds double: the bucket is the number of bits of what lies beyond the first. */
+    uint64_t beyond = ns > 0 ? (uint64_t)(ns - 1) / FIRST_BOUND_NS : 0;
+    size_t bucket = beyond ? 64 - (size_t)__builtin_clzll(beyond) : 0;
+    if (bucket > STATS_BUCKETS - 1)
+        bucket = STATS_BUCKETS - 1;
     stats_add(s, id, ns);
     atomic_fetch_add_explicit(&s->values[id].bucket[bucket], 1, memory_order_relaxed);
 }

@@ -1,6 +1,7 @@
 /* Reads the walsender's messages one by one; a cursor over the bytes that cannot run past their end. */
 #include "producer/relay/relay_pgoutput.h"
 
+#include <endian.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -30,14 +31,29 @@ static struct slice take(struct bytes *b, size_t len)
     return s;
 }
 
-static uint64_t take_number(struct bytes *b, size_t len)
+/* Of 1, 2, 4 or 8 bytes. A dozen of them stand in each row: a loop over their bytes was a twentieth of the relay's work. */
+static inline uint64_t take_number(struct bytes *b, size_t len)
 {
     struct slice s = take(b, len);
-    uint64_t n = 0;
+    uint16_t n2;
+    uint32_t n4;
+    uint64_t n8;
 
-    for (size_t i = 0; i < s.len; i++)
-        n = n << 8 | (unsigned char)s.data[i];
-    return n;
+    switch (s.len) {
+    case 1:
+        return (unsigned char)s.data[0];
+    case 2:
+        memcpy(&n2, s.data, sizeof(n2));
+        return be16toh(n2);
+    case 4:
+        memcpy(&n4, s.data, sizeof(n4));
+        return be32toh(n4);
+    case 8:
+        memcpy(&n8, s.data, sizeof(n8));
+        return be64toh(n8);
+    default: /* too short: 0 */
+        return 0;
+    }
 }
 
 static char take_char(struct bytes *b)

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "common/kafka.h"
 #include "producer/relay/relay.h"
@@ -10,6 +11,7 @@
 
 #define QUEUE_SPARE 1000 /* the core's window is the bound; librdkafka's queue must never be */
 #define SETTINGS_MAX 20
+#define THREAD_SLACK_NS 4000000UL
 
 struct settings {
     struct kafka_setting items[SETTINGS_MAX];
@@ -82,6 +84,24 @@ static void set_exactly_once(struct settings *s, const struct relay_options *opt
     set(s, "message.timeout.ms", s->timeout, "the transaction has ended by then");
 }
 
+/*
+ * librdkafka's own thread wakes once a second, up to a millisecond before its timer is due, and asks the clock again and again until it is:
+ * most of what an idle relay costs. Threads inherit how late the kernel may wake them. Rows do not wait for timers; the transactional
+ * producer's calls do.
+ */
+static rd_kafka_t *make_patient(rd_kafka_conf_t *conf, bool patient, char *text, size_t size)
+{
+    int slack_ns = prctl(PR_GET_TIMERSLACK);
+    rd_kafka_t *rk;
+
+    if (patient && slack_ns > 0)
+        (void)prctl(PR_SET_TIMERSLACK, THREAD_SLACK_NS);
+    rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, size);
+    if (patient && slack_ns > 0)
+        (void)prctl(PR_SET_TIMERSLACK, slack_ns);
+    return rk;
+}
+
 rd_kafka_t *relay_producer_new(const struct relay_options *opt, const char *transactional_id, struct err *err)
 {
     struct settings s = {.count = 0};
@@ -98,7 +118,7 @@ rd_kafka_t *relay_producer_new(const struct relay_options *opt, const char *tran
     if (!conf)
         return NULL;
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
-    rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof(text));
+    rk = make_patient(conf, !transactional_id, text, sizeof(text));
     if (rk)
         return rk;
     rd_kafka_conf_destroy(conf);

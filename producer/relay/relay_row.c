@@ -159,17 +159,23 @@ void relay_row_headers(struct slice names, struct slice values, struct relay_rec
     }
 }
 
+/* a-z A-Z 0-9 . _ -, one bit for each of the first 128 characters. */
+static bool is_topic_char(unsigned char ch)
+{
+    static const uint64_t chars[2] = {UINT64_C(0x3ff) << '0' | UINT64_C(1) << '.' | UINT64_C(1) << '-',
+                                      UINT64_C(0x3ffffff) << ('a' - 64) | UINT64_C(0x3ffffff) << ('A' - 64) |
+                                          UINT64_C(1) << ('_' - 64)};
+
+    return ch < 128 && (chars[ch / 64] >> (ch % 64) & 1);
+}
+
 bool relay_row_topic_legal(struct slice topic)
 {
     if (topic.len < 1 || topic.len > 249 || slice_is(topic, ".") || slice_is(topic, ".."))
         return false;
-    for (size_t i = 0; i < topic.len; i++) {
-        char ch = topic.data[i];
-        bool alnum = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9');
-
-        if (!alnum && ch != '.' && ch != '_' && ch != '-')
+    for (size_t i = 0; i < topic.len; i++)
+        if (!is_topic_char((unsigned char)topic.data[i]))
             return false;
-    }
     return true;
 }
 
@@ -212,40 +218,48 @@ static void civil(int64_t days, int *y, int *m, int *d)
     *y = (int)(yoe + era * 400 + (*m <= 2));
 }
 
-static char *digits(char *out, int64_t value, int count)
+/* Two digits at a time: a tenth of what a row costs was spent on dividing by ten. */
+static char *two_digits(char *out, uint32_t value)
 {
-    for (int i = count - 1; i >= 0; i--) {
-        out[i] = (char)('0' + value % 10);
-        value /= 10;
-    }
-    return out + count;
+    static const char pairs[] =
+        "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+        "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+        "8081828384858687888990919293949596979899";
+
+    memcpy(out, &pairs[2 * value], 2);
+    return out + 2;
+}
+
+/* value below 100, then ch. */
+static char *part(char *out, uint32_t value, char ch)
+{
+    out = two_digits(out, value);
+    *out = ch;
+    return out + 1;
 }
 
 /* By hand: strftime costs more than everything else that is done for a row. */
 int relay_row_time(int64_t unix_us, char out[RELAY_ROW_TIME_BYTES])
 {
     int64_t days = unix_us / US_PER_DAY - (unix_us % US_PER_DAY < 0);
-    int64_t us = (unix_us % US_PER_DAY + US_PER_DAY) % US_PER_DAY;
+    int64_t day_us = (unix_us % US_PER_DAY + US_PER_DAY) % US_PER_DAY;
+    uint32_t s = (uint32_t)(day_us / 1000000), us = (uint32_t)(day_us % 1000000);
     int y, m, d;
-    char *p = out;
+    char *p;
 
     civil(days, &y, &m, &d);
     if (y < 0 || y > 9999) /* RFC 3339 has no such year, and a wall clock never says so */
         y = 9999;
-    p = digits(p, y, 4);
-    *p++ = '-';
-    p = digits(p, m, 2);
-    *p++ = '-';
-    p = digits(p, d, 2);
-    *p++ = 'T';
-    p = digits(p, us / 3600000000, 2);
-    *p++ = ':';
-    p = digits(p, us / 60000000 % 60, 2);
-    *p++ = ':';
-    p = digits(p, us / 1000000 % 60, 2);
-    *p++ = '.';
-    p = digits(p, us % 1000000, 6);
-    *p++ = 'Z';
+    p = two_digits(out, (uint32_t)y / 100);
+    p = part(p, (uint32_t)y % 100, '-');
+    p = part(p, (uint32_t)m, '-');
+    p = part(p, (uint32_t)d, 'T');
+    p = part(p, s / 3600, ':');
+    p = part(p, s / 60 % 60, ':');
+    p = part(p, s % 60, '.');
+    p = two_digits(p, us / 10000);
+    p = two_digits(p, us / 100 % 100);
+    p = part(p, us % 100, 'Z');
     *p = '\0';
     return (int)(p - out);
 }
@@ -253,16 +267,15 @@ int relay_row_time(int64_t unix_us, char out[RELAY_ROW_TIME_BYTES])
 void relay_row_uuid(struct slice bytes16, char out[RELAY_ROW_UUID_BYTES])
 {
     static const char hex[] = "0123456789abcdef";
-    char *p = out;
+    static const unsigned char places[16] = {0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34};
 
     ENSURE(bytes16.len == 16);
     for (int i = 0; i < 16; i++) {
         unsigned char b = (unsigned char)bytes16.data[i];
 
-        if (i == 4 || i == 6 || i == 8 || i == 10)
-            *p++ = '-';
-        *p++ = hex[b >> 4];
-        *p++ = hex[b & 15];
+        out[places[i]] = hex[b >> 4];
+        out[places[i] + 1] = hex[b & 15];
     }
-    *p = '\0';
+    out[8] = out[13] = out[18] = out[23] = '-';
+    out[RELAY_ROW_UUID_BYTES - 1] = '\0';
 }

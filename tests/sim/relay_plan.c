@@ -85,6 +85,7 @@ static void plan_core(struct scene *sc, struct relay_core_config *cfg)
     cfg->status_ns = pick(sc, 10, 250) * MS;
     cfg->status_bytes = pick(sc, 100, 5000);
     cfg->transaction_ns = pick(sc, 5, 60) * MS;
+    cfg->transaction_light_ns = cfg->transaction_ns / 2;
     cfg->transaction_idle_ns = pick(sc, 1, 20) * MS;
 }
 

@@ -181,6 +181,76 @@ static void a_commit_waits_for_every_report_and_for_the_disk(void **state)
     relay_core_free(core);
 }
 
+/* The next READ, or the save that waits for the disk: the end of a transaction. Each row takes 5 ms. */
+static struct relay_action wait_for_row(void)
+{
+    for (int i = 0; i < 100; i++) {
+        struct relay_action a;
+
+        if (!relay_core_next(core, now, &a)) {
+            now += relay_core_tick(core, now);
+            continue;
+        }
+        if (a.kind == RELAY_READ || (a.kind == RELAY_SAVE && a.flush))
+            return a;
+        if (a.kind == RELAY_LOOK) {
+            xmax++;
+            look_again();
+        } else if (a.kind == RELAY_SAVE) {
+            relay_core_saved(core, now, true);
+        } else if (a.kind == RELAY_PUBLISH) {
+            now += 5 * NS_PER_MS;
+            acked(a.seq);
+        }
+    }
+    fail_msg("it never comes");
+    return (struct relay_action){0};
+}
+
+/* A page of one row. */
+static void one_more(int64_t id, bool more)
+{
+    struct relay_row row = {.id = id, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 100};
+
+    relay_core_page(core, now, &page, &row, 1, more);
+}
+
+/* How long a transaction lasts while a row comes every 5 ms, each by a look of its own or as pages of one batch. */
+static int64_t transaction_lasts(bool one_batch)
+{
+    int64_t began;
+
+    begin();
+    began = now;
+    rows_there = one_batch ? 1000 : 1;
+    xmax++;
+    look_again();
+    for (int64_t id = 1; id < 100; id++) {
+        struct relay_action a;
+
+        rows_there = one_batch ? 1000 : (int)id;
+        a = wait_for_row();
+        if (a.kind == RELAY_SAVE)
+            return now - began;
+        one_more(id, one_batch);
+    }
+    return -1;
+}
+
+static void a_transaction_of_little_is_ended_sooner(void **state)
+{
+    const struct relay_core_config cfg = relay_core_config_default();
+    int64_t light, full;
+
+    (void)state;
+    light = transaction_lasts(false);
+    relay_core_free(core);
+    full = transaction_lasts(true);
+    relay_core_free(core);
+    assert_in_range(light, cfg.transaction_light_ns, cfg.transaction_light_ns + 6 * NS_PER_MS);
+    assert_in_range(full, cfg.transaction_ns, cfg.transaction_ns + 6 * NS_PER_MS);
+}
+
 /* One row, published, acknowledged, and its COMMIT asked for. */
 static struct relay_action commit_one(void)
 {
@@ -376,6 +446,7 @@ int main(void)
         cmocka_unit_test(more_poison_than_is_remembered_is_parked_in_smaller_transactions),
         cmocka_unit_test(a_commit_of_unknown_end_is_settled_by_what_kafka_says),
         cmocka_unit_test(a_stop_at_once_commits_no_row_that_its_position_does_not_cover),
+        cmocka_unit_test(a_transaction_of_little_is_ended_sooner),
         cmocka_unit_test(a_fenced_relay_gives_the_lease_up),
     };
 

@@ -28,6 +28,7 @@ struct relay_core_config relay_core_config_default(void)
         .status_ns = 250 * NS_PER_MS,
         .status_bytes = INT64_C(1) << 20,
         .transaction_ns = 50 * NS_PER_MS,
+        .transaction_light_ns = 30 * NS_PER_MS,
         .transaction_idle_ns = 15 * NS_PER_MS,
         .park_key = true,
         .parked_keys_max = 100000,

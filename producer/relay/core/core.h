@@ -57,19 +57,20 @@ struct relay_core_config {
     int64_t window_bytes; /* the same in bytes; one row is always allowed */
     int page_rows;        /* rows asked for at once; at most two pages are held */
     int64_t lease_ttl_ns;
-    int64_t standby_poll_ns;     /* between attempts to take the lease */
-    int64_t poll_busy_ns;        /* between looks while rows come */
-    int64_t poll_idle_ns;        /* between looks after a while without rows */
-    int64_t save_ns;             /* settled rows are stored after at most this */
-    int64_t maintain_ns;         /* between MAINTAINs */
-    int64_t refresh_ns;          /* between looks while rows come by the stream */
-    int64_t stream_retry_ns;     /* between attempts to have the stream */
-    int64_t status_ns;           /* between STATUSes */
-    int64_t status_bytes;        /* of the log: so much more to confirm makes a STATUS due at once */
-    int64_t transaction_ns;      /* exactly-once: between the first row of a transaction and its COMMIT */
-    int64_t transaction_idle_ns; /* the same when nothing is left to publish */
-    bool park_key;               /* later rows of a parked row's key follow it; false: they are published */
-    int parked_keys_max;         /* beyond it later rows of a parked key are published */
+    int64_t standby_poll_ns;      /* between attempts to take the lease */
+    int64_t poll_busy_ns;         /* between looks while rows come */
+    int64_t poll_idle_ns;         /* between looks after a while without rows */
+    int64_t save_ns;              /* settled rows are stored after at most this */
+    int64_t maintain_ns;          /* between MAINTAINs */
+    int64_t refresh_ns;           /* between looks while rows come by the stream */
+    int64_t stream_retry_ns;      /* between attempts to have the stream */
+    int64_t status_ns;            /* between STATUSes */
+    int64_t status_bytes;         /* of the log: so much more to confirm makes a STATUS due at once */
+    int64_t transaction_ns;       /* exactly-once: between the first row of a transaction and its COMMIT */
+    int64_t transaction_light_ns; /* the same while everything that was read is published */
+    int64_t transaction_idle_ns;  /* from its last row, when nothing is left to publish */
+    bool park_key;                /* later rows of a parked row's key follow it; false: they are published */
+    int parked_keys_max;          /* beyond it later rows of a parked key are published */
 };
 struct relay_core_config relay_core_config_default(void);
 

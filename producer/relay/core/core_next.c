@@ -3,6 +3,7 @@
 
 #include "producer/relay/core/core_state.h"
 
+#define STATUS_QUIET 4    /* times status_ns, while there is nothing new to confirm */
 #define REFRESH_XIPS 1024 /* so many transactions more in the position's list make a look due at once */
 
 static int64_t least(int64_t a, int64_t b)
@@ -303,7 +304,7 @@ static int64_t status_due(const struct relay_core *c)
         return CLOCK_NEVER;
     if (s->want_status || s->confirm_lsn >= s->told_lsn + (uint64_t)c->cfg.status_bytes)
         return 0;
-    return s->status_at;
+    return s->confirm_lsn > s->told_lsn ? s->status_at : s->status_at + (STATUS_QUIET - 1) * c->cfg.status_ns;
 }
 
 static bool next_status(struct relay_core *c, int64_t now, struct relay_action *a)

@@ -291,6 +291,7 @@ static int64_t end_due(const struct relay_core *c)
     const struct transact *t = &c->transact;
     uint64_t ahead = c->lease.idle ? (uint64_t)c->cfg.status_bytes : 1;
     bool log_moved = c->cursor.lsn >= t->committed.lsn + ahead;
+    bool all_sent = c->ledger.next == c->ledger.end;
     int64_t at, idle_at;
 
     if (t->state != TRANSACT_READY || t->failed)
@@ -303,9 +304,10 @@ static int64_t end_due(const struct relay_core *c)
         return log_moved ? t->committed_at + c->cfg.refresh_ns : CLOCK_NEVER;
     if (t->rows == 0) /* rows that were parked */
         return t->committed_at + c->cfg.transaction_ns;
-    at = t->began_ns + c->cfg.transaction_ns;
+    at = t->began_ns +
+         (all_sent && !cursor_reading(&c->cursor) ? c->cfg.transaction_light_ns : c->cfg.transaction_ns);
     idle_at = t->row_ns + c->cfg.transaction_idle_ns;
-    return c->ledger.next == c->ledger.end && idle_at < at ? idle_at : at;
+    return all_sent && idle_at < at ? idle_at : at;
 }
 
 /*
