@@ -9,6 +9,7 @@
 #include "common/stop.h"
 #include "common/version.h"
 #include "worker/worker_command.h"
+#include "worker/worker_try.h"
 
 #define WORKER_LONGEST_SLEEP_NS (NS_PER_S / 4) /* metrics stay fresh */
 #define WORKER_DRAIN_SLACK_NS (10 * NS_PER_S)  /* beyond drain_timeout: the last commits */
@@ -335,6 +336,10 @@ static const char help_tail[] = "Commands, to the worker that runs with the same
     WORKER_COMMANDS(X)
 #undef X
         "\n"
+        "  try EVENT.json [STATUS [BODY.json]]: Print the request that this event (CloudEvents JSON with "
+        "\"key\") "
+        "would\n      become, without credentials, and what that answer to it would mean. Nothing is sent.\n"
+        "\n"
         "Topics: tandem.DESTINATION.dlq, .replay and .parked, each with as many partitions as the source "
         "topic.\n"
         "\n"
@@ -359,11 +364,13 @@ static int worker_exit_code(const struct worker *w)
 /* A command for the worker that runs elsewhere. */
 static int worker_tell(struct worker *w, const char *const *words, size_t count)
 {
+    if (strcmp(words[0], "try") == 0)
+        return worker_try(w, words, count, &w->failure);
     int command = worker_command_of(words, count);
 
     if (command < 0)
         return err_set(&w->failure, ERR_PERMANENT,
-                       "no command \"%s%s%s\": breaker open|close|auto, pause or resume", words[0],
+                       "no command \"%s%s%s\": breaker open|close|auto, pause, resume or try", words[0],
                        count > 1 ? " " : "", count > 1 ? words[1] : "");
     return worker_http_command(w->opt.admin_listen, (enum worker_command)command, &w->failure);
 }
@@ -384,7 +391,7 @@ int worker_main(const struct target *target, int argc, char **argv)
     static struct worker worker; /* 10 KiB of scratch memory: not for the stack */
     static struct option table[OWN_OPTIONS_MAX + ARRAY_LEN(option_table)];
     static char usage[64];
-    const char *words[COMMAND_WORDS_MAX + 1];
+    const char *words[TRY_WORDS_MAX];
     size_t word_count = 0;
     struct worker *w = &worker;
     enum options_result result;

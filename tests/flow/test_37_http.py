@@ -240,6 +240,34 @@ def test_without_the_process_of_its_jq_program_the_worker_ends_and_dead_letters_
     assert topics.read(DLQ) == [], "it knows nothing about the event: the next worker has it"
 
 
+def attempt(rig_dir, event, *answer, config=CONFIG):
+    (rig_dir / "try.ini").write_text(config, encoding="utf-8")
+    (rig_dir / "event.json").write_text(json.dumps(event), encoding="utf-8")
+    return subprocess.run([ROOT / "build/bin/tandem-http", "--config", rig_dir / "try.ini", "--url", "http://parcels.example/", "try",
+                           rig_dir / "event.json", *answer], capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_try_prints_the_request_and_what_an_answer_would_mean_and_sends_nothing(rig_dir):
+    event = {"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "parcel.moved", "datacontenttype": "application/json",
+             "key": "p/1", "headers": {"driver": "d 1"}, "data": {"depot": "north"}}
+    (rig_dir / "locked.json").write_text('{"error":{"code":"LOCKED"}}', encoding="utf-8")
+    done = attempt(rig_dir, event, "400", rig_dir / "locked.json")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "PATCH http://parcels.example/v1/depots/north/parcels/p%2F1?by=d%201"
+    assert "Idempotency-Key: e-1" in lines and "X-Depot: north" in lines
+    assert lines[-2:] == ['{"depot":"north"}', "400 -> retry"]
+    assert attempt(rig_dir, event, "400").stdout.endswith("400 -> poison:rejected\n")
+    assert attempt(rig_dir, event, "timeout").stdout.endswith("timeout -> ambiguous\n")
+    assert attempt(rig_dir, {**event, "type": "invoice.sent"}).stdout == "skipped: nothing to tell this API\n"
+    for wrong, said in (({**event, "data": {}}, "a dead letter, not-mappable: the event has no string or number at /depot"),
+                        ({**event, "specversion": 7}, "a dead letter, not-a-cloudevent"), ([], "is not an event in JSON")):
+        done = attempt(rig_dir, wrong)
+        assert done.returncode == 100 and said in done.stderr and done.stderr.count("\n") == 1
+    done = attempt(rig_dir, event, "99")
+    assert done.returncode == 100 and '"99" is neither a status' in done.stderr
+
+
 @pytest.mark.parametrize("line, said", [
     ("rule = 404 -> gone", 'rule "404 -> gone": "gone" is no verdict'),
     ("rule = timeout -> poison", "during an outage"),

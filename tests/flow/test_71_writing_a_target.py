@@ -112,6 +112,11 @@ def test_its_unit_test_passes(blocks, copy, built):
     assert "[  PASSED  ] 3 test(s)." in shell(copy, blocks["run"]["unit"])
 
 
+def test_what_its_request_would_be_is_said_without_sending_it(blocks, copy, built):
+    said = shell(copy, blocks["run"]["try"])
+    assert said.startswith("PUT http://127.0.0.1:8085/v1/shipments/o-17\n") and said.endswith('{"recipient":"c-9"}\n412 -> duplicate-ok\n')
+
+
 def test_its_files_are_laid_out_as_ours(blocks, copy):
     shell(copy, "clang-format --dry-run -Werror " + " ".join(n for n in blocks["file"] if n.endswith(".c")))
 

@@ -1,0 +1,198 @@
+/* `try`: prints the request that an event in a file would become, and what an answer to it would mean; nothing is sent. */
+#include "worker/worker_try.h"
+
+#include <jansson.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/options_file.h"
+#include "worker/worker_request.h"
+
+#define EVENT_BYTES_MAX (1 << 20)
+#define HEADERS_MAX 32
+
+/* ---- a record, as the relay would have written it ---------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *attribute, *header;
+} attributes[] = {{"specversion", "ce_specversion"},
+                  {"id", "ce_id"},
+                  {"source", "ce_source"},
+                  {"type", "ce_type"},
+                  {"time", "ce_time"},
+                  {"subject", "ce_subject"},
+                  {"datacontenttype", "content-type"}};
+
+struct headers {
+    struct slice names[HEADERS_MAX], values[HEADERS_MAX];
+    size_t count, bytes;
+};
+
+static void headers_add(struct headers *h, const char *name, const json_t *value)
+{
+    if (!json_is_string(value) || h->count == HEADERS_MAX)
+        return;
+    h->names[h->count] = (struct slice){name, strlen(name)};
+    h->values[h->count] = (struct slice){json_string_value(value), json_string_length(value)};
+    h->bytes += h->names[h->count].len + h->values[h->count].len;
+    h->count++;
+}
+
+/* The payload: a text as it is where the content type is not JSON's, anything else as JSON; "" and NULL: none. Caller frees. */
+static char *payload_of(const json_t *event)
+{
+    const json_t *data = json_object_get(event, "data");
+    const char *type = json_string_value(json_object_get(event, "datacontenttype"));
+    if (json_is_string(data) && type && !strstr(type, "json"))
+        return strdup(json_string_value(data));
+    return data && !json_is_null(data) ? json_dumps(data, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+}
+
+static struct record *record_from(json_t *event)
+{
+    static const struct record_origin from = {.kind = STREAM_SOURCE, .leader_epoch = -1};
+    struct headers h = {.count = 0};
+    const char *name, *key = json_string_value(json_object_get(event, "key"));
+    json_t *value;
+    char *payload = payload_of(event);
+
+    for (size_t i = 0; i < ARRAY_LEN(attributes); i++)
+        headers_add(&h, attributes[i].header, json_object_get(event, attributes[i].attribute));
+    json_object_foreach(json_object_get(event, "headers"), name, value)
+    {
+        headers_add(&h, name, value);
+    }
+    struct record *rec = record_new(&from, (struct slice){key, key ? strlen(key) : 0},
+                                    (struct slice){payload, payload ? strlen(payload) : 0}, h.count, h.bytes);
+    ENSURE(rec);
+    for (size_t i = 0; i < h.count; i++)
+        record_add_header(rec, h.names[i], h.values[i]);
+    free(payload);
+    return rec;
+}
+
+static json_t *event_read(const char *path, struct err *err)
+{
+    struct buf text;
+    json_error_t why;
+    buf_init(&text, EVENT_BYTES_MAX);
+    json_t *event = NULL;
+    if (options_file_read(path, &text, err) == 0) {
+        event = json_loadb(buf_str(&text), text.len, JSON_REJECT_DUPLICATES, &why);
+        if (!json_is_object(event))
+            err_set(err, ERR_PERMANENT, "\"%s\" is not an event in JSON: %s", path,
+                    event ? "no object" : why.text);
+    }
+    buf_done(&text);
+    if (json_is_object(event))
+        return event;
+    json_decref(event);
+    return NULL;
+}
+
+/* ---- what is printed ----------------------------------------------------------------------------------------------------------------- */
+
+static void print_request(const struct worker *w, struct record *rec)
+{
+    struct request_lines lines;
+    struct trace span;
+    size_t base = strlen(w->opt.url);
+
+    while (base > 0 && w->opt.url[base - 1] == '/')
+        base--;
+    trace_child(record_trace(rec), &span);
+    struct event *ev = malloc(sizeof *ev);
+    ENSURE(ev);
+    record_event(rec, ev);
+    const struct request_facts facts = {
+        .rec = rec, .ev = ev, .span = &span, .user_agent = w->target->program};
+    request_lines_init(&lines);
+    printf("%s %.*s%s\n", rec->request.method, (int)base, w->opt.url, buf_str(&rec->request.path));
+    if (request_lines_build(&lines, &facts, NULL) == 0)
+        for (size_t i = 0; i < lines.count; i++)
+            if (strchr(request_line(&lines, i), ' ')) /* the others take a header of the library out */
+                printf("%s\n", request_line(&lines, i));
+    printf("\n");
+    if (rec->request.body.data)
+        printf("%.*s\n", (int)rec->request.body.len, rec->request.body.data);
+    request_lines_done(&lines);
+    free(ev);
+}
+
+/* "404" or the name of a failure. */
+static int answer_parse(const char *text, struct answer *a, struct err *err)
+{
+    for (int t = TRANSPORT_OK + 1; t < TRANSPORT_CANCELLED; t++)
+        if (strcmp(text, transport_name((enum transport)t)) == 0)
+            a->transport = (enum transport)t;
+    if (a->transport != TRANSPORT_OK)
+        return 0;
+    if (strlen(text) == 3 && strspn(text, "0123456789") == 3)
+        a->status = (text[0] - '0') * 100 + (text[1] - '0') * 10 + (text[2] - '0');
+    if (a->status < 100 || a->status > 599)
+        return err_set(err, ERR_PERMANENT, "\"%.64s\" is neither a status nor a failure like timeout", text);
+    return 0;
+}
+
+static int print_verdict(const struct worker *w, const struct record *rec, const char *status,
+                         const char *body_path, struct err *err)
+{
+    struct event *ev = malloc(sizeof *ev);
+    struct answer a = {.transport = TRANSPORT_OK, .ev = ev, .req = &rec->request, .headers = {"", 0}};
+    struct ruling ruling;
+    struct buf body;
+
+    ENSURE(ev);
+    record_event(rec, ev);
+    buf_init(&body, (size_t)w->opt.response_body_max);
+    int r = answer_parse(status, &a, err);
+    if (r == 0 && body_path)
+        r = options_file_read(body_path, &body, err);
+    if (r == 0) {
+        a.body = (struct slice){buf_str(&body), body.len};
+        struct judgement j = targeting_judge(w->targeting, &a, &ruling)
+                                 ? verdict_given(ruling.verdict, ruling.reason, a.transport, a.status)
+                                 : verdict_of(NULL, 0, a.transport, a.status);
+        bool poison = j.verdict == VERDICT_POISON;
+        printf("%s -> %s%s%s\n", status, verdict_name(j.verdict), poison ? ":" : "",
+               poison ? reason_name(j.reason) : "");
+    }
+    buf_done(&body);
+    free(ev);
+    return r;
+}
+
+static int try_record(const struct worker *w, struct record *rec, const char *const *words, size_t count,
+                      struct err *err)
+{
+    if (rec->broken)
+        return err_set(err, ERR_FATAL, "%s", rec->broken);
+    if (rec->poison)
+        return err_set(err, ERR_PERMANENT, "a dead letter, %s: %s", reason_name(rec->poison_reason),
+                       rec->poison);
+    if (rec->skip) {
+        printf("skipped: nothing to tell this API\n");
+        return 0;
+    }
+    print_request(w, rec);
+    return count > 2 ? print_verdict(w, rec, words[2], count > 3 ? words[3] : NULL, err) : 0;
+}
+
+int worker_try(struct worker *w, const char *const *words, size_t count, struct err *err)
+{
+    if (count < 2)
+        return err_set(err, ERR_PERMANENT, "try: which event? try EVENT.json [STATUS [BODY.json]]");
+    w->targeting = targeting_new(w->target, w->opt.own, &w->opt.rule, err);
+    json_t *event = w->targeting ? event_read(words[1], err) : NULL;
+    int r = -1;
+    if (event) {
+        struct record *rec = record_from(event);
+        record_admit(rec, w->targeting, w->opt.topic, (size_t)w->opt.payload_max, &w->scratch);
+        r = try_record(w, rec, words, count, err);
+        record_free(rec);
+    }
+    json_decref(event);
+    targeting_free(w->targeting);
+    w->targeting = NULL;
+    return r;
+}
