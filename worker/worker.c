@@ -20,6 +20,7 @@ static void worker_release(struct worker *w, struct record *rec)
 {
     worker_http_cancel(w->http, rec);
     worker_bury_forget(rec);
+    batch_kinds_forget(&w->batch_kinds, rec->batch);
     record_free(rec);
 }
 
@@ -35,7 +36,10 @@ static void worker_carry_out(struct worker *w, int64_t now, const struct action 
 {
     switch (a->kind) {
     case ACTION_SEND:
-        worker_http_send(w->http, now, a->d);
+        if (a->batch)
+            worker_http_send_batch(w->http, now, a->batch);
+        else
+            worker_http_send(w->http, now, a->d);
         break;
     case ACTION_BURY:
         worker_bury_letter(w->bury, now, a->d);
@@ -159,6 +163,9 @@ static struct engine_config worker_engine_config(const struct worker *w)
     cfg.in_flight_min = (int)o->in_flight_min;
     cfg.rate_requests = o->rate_requests;
     cfg.rate_bytes = o->rate_bytes;
+    cfg.batch_max_events = (int)o->batch_max_events;
+    cfg.batch_max_bytes = o->batch_max_bytes;
+    cfg.batch_linger_ns = o->batch_linger;
     cfg.retry_share = o->retry_share;
     cfg.retry_min = (int)o->retry_min;
     cfg.window_events = (int)o->window_events;
@@ -282,6 +289,7 @@ static void worker_done(struct worker *w)
     stats_free(w->stats);
     auth_free(w->auth);
     targeting_free(w->targeting);
+    batch_kinds_done(&w->batch_kinds);
     free(w->dlq_topic);
     free(w->replay_topic);
     free(w->parked_topic);
@@ -377,10 +385,24 @@ static int worker_tell(struct worker *w, const char *const *words, size_t count)
 
 static const struct target *target_to_check; /* option_set.check has no room for it */
 
+static int batch_check(const struct worker_options *o, const struct target *target, struct err *err)
+{
+    if (o->batch_max_events > 1 && !target->batches)
+        return err_set(
+            err, ERR_PERMANENT,
+            "batch_max_events is %lld, but each event of %s goes to a path of its own: it must be 1",
+            (long long)o->batch_max_events, target->program);
+    if (*o->batch_path && *o->batch_path != '/')
+        return err_set(err, ERR_PERMANENT, "batch_path \"%s\" does not begin with \"/\"", o->batch_path);
+    return 0;
+}
+
 /* Rules and the target's options, so that --print-config has looked at them too. */
 static int worker_check(const void *values, struct err *err)
 {
     const struct worker_options *o = values;
+    if (batch_check(o, target_to_check, err) < 0)
+        return -1;
     struct targeting *t = targeting_new(target_to_check, o->own, &o->rule, err);
     targeting_free(t);
     return t ? 0 : -1;

@@ -6,6 +6,7 @@
  *     replay ─▶ worker_side        poison?           │        │ ──▶ worker_letter ──▶ worker_bury ──▶ Kafka: dlq, parked
  *     parked                                         └────────┘
  *
+ * worker_batch.h: several events in one request, where batch_max_events is above 1 (its requests: worker_http_batch.c).
  * auth.h has who we are: what credentials put into a request, how their files are followed, and what no text may show.
  *
  * worker.c turns the loop: facts from the doors into the engine, the engine's actions to the doors. One thread; no call in it
@@ -24,6 +25,7 @@
 #include "worker/auth.h"
 #include "worker/engine/engine.h"
 #include "worker/targets/target.h"
+#include "worker/worker_batch.h"
 #include "worker/worker_record.h"
 
 struct worker_options {
@@ -52,6 +54,7 @@ struct worker {
     struct worker_side *side;
     struct worker_consume *consume;
     struct worker_admin *admin;
+    struct batch_kinds batch_kinds;
     struct event scratch; /* 8 KiB, used within one call only */
     struct err failure;   /* why the loop must end; the first one wins */
 };
@@ -108,6 +111,7 @@ int worker_side_unread(const struct worker_side *s); /* partitions whose parked 
 struct worker_http *worker_http_new(struct worker *w, struct err *err);
 void worker_http_free(struct worker_http *h);
 void worker_http_send(struct worker_http *h, int64_t now, struct delivery *d);
+void worker_http_send_batch(struct worker_http *h, int64_t now, struct batch *b);
 void worker_http_cancel(struct worker_http *h, struct record *rec); /* no effect when nothing is under way */
 void worker_http_turn(struct worker_http *h, int64_t now); /* move bytes; ended requests become facts */
 /* The loop's one sleep: until something happens, worker_http_wake, or ns have passed. */
@@ -142,4 +146,5 @@ void worker_admin_tick(struct worker_admin *a, int64_t now); /* refresh the copi
 void worker_admin_say(struct worker_admin *a,
                       const char *not_ready); /* before the loop: the reason; NULL: none */
 struct stats *worker_stats_new(void);
-void worker_stats_answered(struct worker *w, const struct record *rec, int64_t took_ns, bool delivered);
+void worker_stats_answered(struct worker *w, int64_t took_ns); /* a request ended */
+void worker_stats_delivered(struct worker *w, const struct record *rec);

@@ -64,11 +64,15 @@ struct stats *worker_stats_new(void)
     return stats_new(stat_rows, ARRAY_LEN(stat_rows));
 }
 
-void worker_stats_answered(struct worker *w, const struct record *rec, int64_t took_ns, bool delivered)
+void worker_stats_answered(struct worker *w, int64_t took_ns)
 {
     stats_observe(w->stats, STAT_REQUEST, took_ns);
+}
+
+void worker_stats_delivered(struct worker *w, const struct record *rec)
+{
     int64_t lag = rec->timestamp_ns ? clock_wall_ns() - rec->timestamp_ns : -1;
-    if (delivered && lag >= 0)
+    if (lag >= 0)
         stats_observe(w->stats, STAT_LAG, lag);
 }
 
@@ -83,6 +87,8 @@ static void stats_copy(struct stats *s, const struct engine_counts *n)
 {
     stats_set(s, STAT_DELIVERED, n->delivered);
     stats_set(s, STAT_DUPLICATE_OK, n->duplicate_ok);
+    stats_set(s, STAT_BATCHES, n->batches);
+    stats_set(s, STAT_BATCHES_SPLIT, n->batches_split);
     stats_set(s, STAT_SKIPPED, n->skipped);
     stats_set(s, STAT_RETRIED, n->retried);
     stats_set(s, STAT_THROTTLED, n->throttled);

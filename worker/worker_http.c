@@ -1,5 +1,4 @@
 /* Requests to the API: starts them, lets them wait for a token, collects answers, and says how each ended. */
-#include <curl/curl.h>
 #include <string.h>
 
 #include "common/clock.h"
@@ -7,49 +6,12 @@
 #include "common/utf8.h"
 #include "common/version.h"
 #include "worker/engine/backoff.h"
-#include "worker/worker.h"
-#include "worker/worker_http_token.h"
-#include "worker/worker_http_transfer.h"
-#include "worker/worker_request.h"
+#include "worker/worker_http_exchange.h"
 
 #define TROUBLE_AGAIN_NS (60 * NS_PER_S) /* between two log lines of the same failure */
 #define TROUBLE_OTHER_NS NS_PER_S        /* of different ones */
 #define ANSWER_LOOK_BYTES_MAX                                                                                \
     16384 /* of an answer, looked at for secrets before a dead letter quotes 1 KiB of it */
-
-/*
- *     free ──send──▶ waiting for a token ──it came──▶ under way ──answer──▶ free
- *                ╰──────── there is one ────────────────▲    ╰─ 401, once: the token may be refused ─▶ waiting
- */
-/* One request under way. Kept and used again: making an easy handle costs more than a request. */
-struct exchange {
-    struct worker_http *h;
-    struct transfer transfer;
-    struct delivery *d;
-    struct record *rec;
-    struct request_lines lines;
-    struct curl_slist list[REQUEST_LINES_MAX + 1]; /* points into lines; curl only reads it */
-    struct buf url;
-    int64_t started_ns;
-    uint64_t token;        /* generation of the one it went out with */
-    bool waiting;          /* for a token */
-    bool renewed;          /* was refused with one token already */
-    struct exchange *next; /* of the free or the waiting ones */
-};
-
-struct worker_http {
-    struct worker *w;
-    CURLM *multi;
-    CURLSH *sessions;          /* TLS sessions, for all connections; NULL: no TLS */
-    struct token_fetch *token; /* NULL: no oauth */
-    char *base;                /* the API's address without a trailing slash */
-    char agent[80];
-    struct exchange *free_list, *waiting;
-    int under_way; /* those that wait included */
-    char trouble[HTTP_TROUBLE_BYTES],
-        told[HTTP_TROUBLE_BYTES]; /* the last failure; the last one in the log */
-    int64_t told_at;
-};
 
 /* ---- birth and death ----------------------------------------------------------------------------------------------------- */
 
@@ -91,6 +53,7 @@ static void exchange_free(struct exchange *x)
     transfer_done(&x->transfer);
     request_lines_done(&x->lines);
     buf_done(&x->url);
+    exchange_batch_done(x);
     free(x);
 }
 
@@ -115,19 +78,28 @@ void worker_http_free(struct worker_http *h)
 /* ---- a request goes out -------------------------------------------------------------------------------------------------- */
 
 /* From the free list, or a new one: never more than in_flight_max exist. */
-static struct exchange *exchange_take(struct worker_http *h)
+static struct exchange *exchange_new(struct worker_http *h)
 {
-    struct exchange *x = h->free_list;
-    if (x) {
-        h->free_list = x->next;
-        return x;
-    }
-    x = calloc(1, sizeof *x);
+    struct exchange *x = calloc(1, sizeof *x);
     ENSURE(x);
     x->h = h;
     transfer_init(&x->transfer, h->w, TO_API, h->sessions, x);
     request_lines_init(&x->lines);
     buf_init(&x->url, REQUEST_PATH_BYTES_MAX + 8192);
+    exchange_batch_init(x);
+    return x;
+}
+
+struct exchange *exchange_take(struct worker_http *h, int64_t now)
+{
+    struct exchange *x = h->free_list;
+    if (x)
+        h->free_list = x->next;
+    else
+        x = exchange_new(h);
+    x->started_ns = now;
+    x->renewed = false;
+    h->under_way++;
     return x;
 }
 
@@ -141,19 +113,35 @@ static void exchange_wait_no_more(struct exchange *x)
     x->waiting = false;
 }
 
-static void exchange_give_back(struct exchange *x)
+void exchange_give_back(struct exchange *x)
 {
     struct worker_http *h = x->h;
     if (x->waiting)
         exchange_wait_no_more(x);
     else
         curl_multi_remove_handle(h->multi, x->transfer.easy);
-    x->rec->exchange = NULL;
+    if (x->batch.b)
+        exchange_batch_forget(x);
+    else
+        x->rec->exchange = NULL;
     x->rec = NULL;
     x->d = NULL;
     x->next = h->free_list;
     h->free_list = x;
     h->under_way--;
+}
+
+static struct slice exchange_body(const struct exchange *x)
+{
+    if (x->batch.b)
+        return (struct slice){buf_str(&x->batch.body), x->batch.body.len};
+    return x->rec->request.body;
+}
+
+static const char *exchange_path(const struct exchange *x)
+{
+    const char *batch_path = x->h->w->opt.batch_path;
+    return x->batch.b && *batch_path ? batch_path : buf_str(&x->rec->request.path);
 }
 
 static void exchange_lines(struct exchange *x)
@@ -163,12 +151,17 @@ static void exchange_lines(struct exchange *x)
 
     record_event(x->rec, &w->scratch);
     trace_child(record_trace(x->rec), &span);
+    const struct request_batch batch = {.key = {buf_str(&x->batch.key), x->batch.key.len},
+                                        .body = exchange_body(x),
+                                        .content_type =
+                                            batch_content_type((enum batch_format)w->opt.batch_format)};
     struct request_facts facts = {.rec = x->rec,
                                   .ev = &w->scratch,
                                   .span = &span,
                                   .user_agent = x->h->agent,
                                   .auth = w->auth,
-                                  .wall_s = auth_signs(w->auth) ? clock_wall_ns() / NS_PER_S : 0};
+                                  .wall_s = auth_signs(w->auth) ? clock_wall_ns() / NS_PER_S : 0,
+                                  .batch = x->batch.b ? &batch : NULL};
     int r = request_lines_build(&x->lines, &facts, NULL);
     ENSURE(r == 0); /* attributes, key and options are bounded well below the limit */
     size_t n = x->lines.count;
@@ -179,23 +172,23 @@ static void exchange_lines(struct exchange *x)
 
 static void exchange_prepare(struct exchange *x)
 {
-    const struct request *req = &x->rec->request;
+    struct slice body = exchange_body(x);
     CURL *easy = x->transfer.easy;
 
     transfer_begin(&x->transfer);
     buf_reset(&x->url);
     exchange_lines(x);
-    int r = buf_puts(&x->url, x->h->base) | buf_puts(&x->url, buf_str(&req->path));
+    int r = buf_puts(&x->url, x->h->base) | buf_puts(&x->url, exchange_path(x));
     ENSURE(r == 0); /* both are bounded */
     curl_easy_setopt(easy, CURLOPT_URL, x->url.data);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, x->list);
-    if (req->body.data) {
+    if (body.data) {
         curl_easy_setopt(easy, CURLOPT_POST, 1L);
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)req->body.len);
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, req->body.data);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body.len);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, body.data);
     } else
         curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
-    curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, req->method);
+    curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, x->rec->request.method);
 }
 
 static void exchange_start(struct exchange *x)
@@ -207,7 +200,7 @@ static void exchange_start(struct exchange *x)
 }
 
 /* Now, or once there is a token. */
-static void exchange_start_or_wait(struct exchange *x, int64_t now)
+void exchange_start_or_wait(struct exchange *x, int64_t now)
 {
     struct worker_http *h = x->h;
     if (!h->token || token_fetch_ready(h->token, now)) {
@@ -221,23 +214,22 @@ static void exchange_start_or_wait(struct exchange *x, int64_t now)
 
 void worker_http_send(struct worker_http *h, int64_t now, struct delivery *d)
 {
-    struct exchange *x = exchange_take(h);
+    struct exchange *x = exchange_take(h, now);
 
     x->d = d;
     x->rec = delivery_view(d).ref;
     ENSURE(!x->rec->exchange && x->rec->request.method);
     x->rec->exchange = x;
-    x->started_ns = now;
-    x->renewed = false;
-    h->under_way++;
     exchange_start_or_wait(x, now);
 }
 
 void worker_http_cancel(struct worker_http *h, struct record *rec)
 {
     (void)h;
-    if (rec->exchange)
-        exchange_give_back(rec->exchange);
+    struct exchange *x = rec->exchange;
+    if (x && !(x->batch.b && exchange_batch_leave(x, rec)))
+        exchange_give_back(x);
+    rec->exchange = NULL;
 }
 
 /* ---- a request ends ------------------------------------------------------------------------------------------------------ */
@@ -263,29 +255,31 @@ const char *worker_http_trouble(const struct worker_http *h)
     return h->trouble[0] ? h->trouble : "none";
 }
 
-static void exchange_trouble(struct exchange *x, int64_t now, const struct outcome *out, CURLcode code)
+void exchange_trouble(struct exchange *x, int64_t now, const struct outcome *out, CURLcode code,
+                      const char *why)
 {
     char text[HTTP_TROUBLE_BYTES];
     bool moved = out->status >= 300 && out->status <= 399;
-    if (out->transport == TRANSPORT_OK)
+    if (why)
+        snprintf(text, sizeof text, "%s", why);
+    else if (out->transport == TRANSPORT_OK)
         snprintf(text, sizeof text, "HTTP %d%s", out->status, moved ? ", which is not followed" : "");
     else
         transfer_trouble(&x->transfer, code, text);
     http_trouble(x->h, now, text, out->transport != TRANSPORT_OK || moved);
 }
 
-/* The body of an answer that was no success goes into the record: a dead letter will quote it. */
-static void exchange_keep_answer(struct exchange *x, bool whole)
+void exchange_keep_answer(struct exchange *x, struct record *rec, struct slice body, bool whole)
 {
-    const struct buf *body = &x->transfer.body;
-    bool cut = !whole || body->len > ANSWER_LOOK_BYTES_MAX;
-    size_t len = body->len < ANSWER_LOOK_BYTES_MAX ? body->len : ANSWER_LOOK_BYTES_MAX;
+    bool cut = !whole || body.len > ANSWER_LOOK_BYTES_MAX;
     struct buf clean;
 
-    buf_reset(&x->rec->answer);
+    if (cut && body.len > ANSWER_LOOK_BYTES_MAX)
+        body.len = ANSWER_LOOK_BYTES_MAX;
+    buf_reset(&rec->answer);
     buf_init(&clean, 4 * ANSWER_LOOK_BYTES_MAX); /* the shortest secret grows from 4 bytes to 10 */
-    if (auth_redact(x->h->w->auth, (struct slice){buf_str(body), len}, cut, &clean) == 0)
-        (void)utf8_clean(&x->rec->answer, buf_str(&clean), clean.len, RECORD_ANSWER_BYTES_MAX);
+    if (auth_redact(x->h->w->auth, body, cut, &clean) == 0)
+        (void)utf8_clean(&rec->answer, buf_str(&clean), clean.len, RECORD_ANSWER_BYTES_MAX);
     buf_done(&clean);
 }
 
@@ -299,24 +293,32 @@ static int64_t exchange_retry_after(const struct exchange *x)
     return len ? backoff_retry_after((struct slice){from, len}, clock_wall_ns()) : -1;
 }
 
-/* What rules and target say of it; without them the engine's table decides. */
-static void exchange_judge(struct exchange *x, struct outcome *out)
+/* A gateway answers 502 or 504 also for what the API behind it has executed. */
+static bool is_doubtful(const struct outcome *out)
+{
+    return out->transport == TRANSPORT_OK ? out->status >= 500 : out->sent;
+}
+
+void exchange_judge(struct exchange *x, const struct delivery *d, struct slice body, struct outcome *out)
 {
     struct worker *w = x->h->w;
+    struct record *rec = delivery_view(d).ref;
+    bool before = rec->doubtful;
     struct ruling ruling;
 
+    rec->doubtful |= is_doubtful(out);
     if (targeting_is_plain(w->targeting, out->transport, out->status))
         return;
-    record_event(x->rec, &w->scratch);
+    record_event(rec, &w->scratch);
     const struct answer answer = {
         .transport = out->transport,
         .status = out->status,
         .headers = {buf_str(&x->transfer.headers), x->transfer.headers.len},
-        .body = {buf_str(&x->transfer.body), x->transfer.body.len},
-        .repeated = x->rec->doubtful || delivery_view(x->d).ambiguous ||
-                    slice_is(record_header(x->rec, "x-dlq-ambiguous"), "true"),
+        .body = body,
+        .repeated =
+            before || delivery_view(d).ambiguous || slice_is(record_header(rec, "x-dlq-ambiguous"), "true"),
         .ev = &w->scratch,
-        .req = &x->rec->request,
+        .req = &rec->request,
     };
     if (!targeting_judge(w->targeting, &answer, &ruling))
         return;
@@ -324,26 +326,23 @@ static void exchange_judge(struct exchange *x, struct outcome *out)
     out->reason = ruling.reason;
 }
 
-static struct outcome exchange_outcome(struct exchange *x, CURLcode code)
+struct outcome exchange_outcome(struct exchange *x, CURLcode code)
 {
     struct outcome out = {.retry_after_ns = -1, .verdict = -1, .sent = transfer_sent(&x->transfer)};
     long status = 0;
 
     out.transport = transfer_transport(&x->transfer, code);
-    if (out.transport == TRANSPORT_OK) {
-        curl_easy_getinfo(x->transfer.easy, CURLINFO_RESPONSE_CODE, &status);
-        out.status = (int)status;
-        out.retry_after_ns = exchange_retry_after(x);
-        if (x->transfer.quota.has_remaining)
-            out.quota_wait_ns = quota_wait(&x->transfer.quota, clock_wall_ns());
-    }
-    exchange_judge(x, &out);
-    /* A gateway answers 502 or 504 also for what the API behind it has executed. */
-    x->rec->doubtful |= out.transport == TRANSPORT_OK ? out.status >= 500 : out.sent;
+    if (out.transport != TRANSPORT_OK)
+        return out;
+    curl_easy_getinfo(x->transfer.easy, CURLINFO_RESPONSE_CODE, &status);
+    out.status = (int)status;
+    out.retry_after_ns = exchange_retry_after(x);
+    if (x->transfer.quota.has_remaining)
+        out.quota_wait_ns = quota_wait(&x->transfer.quota, clock_wall_ns());
     return out;
 }
 
-static bool is_success(const struct outcome *out)
+bool exchange_is_success(const struct outcome *out)
 {
     if (out->verdict >= 0)
         return out->verdict == VERDICT_DELIVERED || out->verdict == VERDICT_DUPLICATE_OK;
@@ -351,7 +350,7 @@ static bool is_success(const struct outcome *out)
 }
 
 /* The token may have been withdrawn: once, the same request with another one. */
-static bool exchange_renew(struct exchange *x, int64_t now, const struct outcome *out)
+bool exchange_renew(struct exchange *x, int64_t now, const struct outcome *out)
 {
     if (!x->h->token || x->renewed || out->transport != TRANSPORT_OK || out->status != 401)
         return false;
@@ -367,15 +366,19 @@ static void exchange_end(struct exchange *x, int64_t now, CURLcode code)
     struct worker *w = x->h->w;
     struct delivery *d = x->d;
     struct outcome out = exchange_outcome(x, code);
-    bool success = is_success(&out);
+    struct slice body = {buf_str(&x->transfer.body), x->transfer.body.len};
 
+    exchange_judge(x, d, body, &out);
+    bool success = exchange_is_success(&out);
     if (!success && exchange_renew(x, now, &out))
         return;
-    if (!success) {
-        exchange_trouble(x, now, &out, code);
-        exchange_keep_answer(x, out.transport == TRANSPORT_OK);
+    worker_stats_answered(w, now - x->started_ns);
+    if (success) {
+        worker_stats_delivered(w, x->rec);
+    } else {
+        exchange_trouble(x, now, &out, code, NULL);
+        exchange_keep_answer(x, x->rec, body, out.transport == TRANSPORT_OK);
     }
-    worker_stats_answered(w, x->rec, now - x->started_ns, success);
     exchange_give_back(x);
     engine_response(w->engine, now, d, &out);
 }
@@ -388,12 +391,16 @@ static void exchange_end_without_token(struct exchange *x, int64_t now)
 {
     const struct outcome out = {
         .transport = TRANSPORT_CONNECT, .retry_after_ns = -1, .sent = false, .verdict = VERDICT_AUTH};
-    struct worker *w = x->h->w;
+    struct engine *engine = x->h->w->engine;
     struct delivery *d = x->d;
+    struct batch *b = x->batch.b;
 
     buf_reset(&x->rec->answer);
     exchange_give_back(x);
-    engine_response(w->engine, now, d, &out);
+    if (b)
+        engine_batch_response(engine, now, b, &out, NULL);
+    else
+        engine_response(engine, now, d, &out);
 }
 
 static void http_token_end(struct worker_http *h, int64_t now, CURLcode code)
@@ -431,7 +438,10 @@ void worker_http_turn(struct worker_http *h, int64_t now)
             continue;
         }
         curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &x);
-        exchange_end(x, now, code);
+        if (x->batch.b)
+            exchange_batch_end(x, now, code);
+        else
+            exchange_end(x, now, code);
     }
 }
 

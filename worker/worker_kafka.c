@@ -64,7 +64,7 @@ static struct record *message_copy(enum stream_kind kind, const rd_kafka_message
  * An endpoint of the API is what the target says, else a method and the first two segments of the path, as in "POST /v1/reservations": what follows names one
  * resource (FNV-1a).
  */
-static uint32_t route_of(const struct record *rec)
+static uint32_t route_of(const struct record *rec, const char *batch_path)
 {
     const char *method = rec->request.method, *path = method ? buf_str(&rec->request.path) : "";
     uint32_t hash = 2166136261U;
@@ -72,6 +72,8 @@ static uint32_t route_of(const struct record *rec)
 
     if (rec->request.endpoint)
         return rec->request.endpoint;
+    if (rec->batch && *batch_path)
+        path = batch_path;
     for (const char *c = method ? method : ""; *c; c++)
         hash = (hash ^ (unsigned char)*c) * 16777619U;
     for (const char *c = path; *c && *c != '?'; c++) {
@@ -83,6 +85,13 @@ static uint32_t route_of(const struct record *rec)
     return hash;
 }
 
+/* In a batch an item and its comma. */
+static size_t request_bytes(const struct record *rec)
+{
+    const struct request *req = &rec->request;
+    return rec->batch ? rec->item.len + 1 : req->path.len + req->headers.len + req->body.len;
+}
+
 void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, const rd_kafka_message_t *m)
 {
     struct record *rec = message_copy(kind, m);
@@ -92,6 +101,9 @@ void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, c
         record_free(rec);
         return;
     }
+    if (w->opt.batch_max_events > 1)
+        batch_admit(&w->batch_kinds, rec, (enum batch_format)w->opt.batch_format, w->opt.batch_path,
+                    &w->scratch);
     struct engine_record er = {
         .stream = rec->stream,
         .offset = rec->offset,
@@ -99,8 +111,9 @@ void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, c
         .key = rec->key,
         .event_id = rec->event_id,
         .bytes = rec->bytes,
-        .request_bytes = rec->request.path.len + rec->request.headers.len + rec->request.body.len,
-        .route = route_of(rec),
+        .request_bytes = request_bytes(rec),
+        .route = route_of(rec, w->opt.batch_path),
+        .batch = rec->batch,
         .ref = rec,
         .poison = rec->poison,
         .poison_reason = rec->poison_reason,

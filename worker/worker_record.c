@@ -58,6 +58,7 @@ void record_free(struct record *rec)
     ENSURE(!rec->exchange && !rec->burial); /* they would point into freed memory */
     request_done(&rec->request);
     buf_done(&rec->answer);
+    buf_done(&rec->own_item);
     free(rec->headers);
     free(rec->poison);
     free(rec->broken);
@@ -133,7 +134,7 @@ static void record_find_id(struct record *rec, const char *topic)
     rec->event_id = rec->own_id ? (struct slice){rec->own_id, (size_t)n} : SLICE_LIT("unnamed");
 }
 
-static void record_poison(struct record *rec, enum reason reason, const char *why)
+void record_poison(struct record *rec, enum reason reason, const char *why)
 {
     rec->poison_reason = reason;
     rec->poison = strdup(why);

@@ -34,6 +34,10 @@ struct record {
     char *poison;              /* why, in words; NULL: it can be a request */
     bool skip;
     char *broken; /* not NULL: the target cannot go on; nothing is known about this record */
+    /* Of a request of several events (worker_batch.h): its kind, 0: it goes alone; and what stands there for this event. */
+    int batch;
+    struct slice item;
+    struct buf own_item; /* storage of item where it is not the body */
 
     /* Where the event first stood, and the replay it comes from. */
     struct {
@@ -75,6 +79,8 @@ void record_free(struct record *rec); /* NULL-safe */
  */
 void record_admit(struct record *rec, struct targeting *target, const char *topic, size_t payload_max,
                   struct event *ev);
+/* It can never be a request after all, why in words. */
+void record_poison(struct record *rec, enum reason reason, const char *why);
 /* The event of an admitted record that is not poison; slices borrow from rec. */
 void record_event(const struct record *rec, struct event *ev);
 /* The value of the last header of that name, data NULL when there is none. */

@@ -97,8 +97,9 @@ static void add_signature(struct request_lines *lines, const struct request_fact
     struct buf id;
 
     buf_init(&id, REQUEST_LINES_BYTES_MAX);
-    append_encoded(&id, f->rec->event_id);
-    auth_webhook_sign(&f->auth->webhook, buf_str(&id), f->wall_s, f->rec->request.body, signature);
+    append_encoded(&id, f->batch ? f->batch->key : f->rec->event_id);
+    auth_webhook_sign(&f->auth->webhook, buf_str(&id), f->wall_s,
+                      f->batch ? f->batch->body : f->rec->request.body, signature);
     line_add(lines, "webhook-id", buf_str(&id));
     line_begin(lines, "webhook-timestamp");
     (void)buf_printf(&lines->text, "%lld", (long long)f->wall_s);
@@ -107,12 +108,14 @@ static void add_signature(struct request_lines *lines, const struct request_fact
     buf_done(&id);
 }
 
-int request_lines_build(struct request_lines *lines, const struct request_facts *f, struct err *err)
+/* What says which event it is, or which ones: those of a batch say it in its body. */
+static void add_event_lines(struct request_lines *lines, const struct request_facts *f)
 {
-    char traceparent[TRACE_PARENT_BYTES];
-
-    buf_reset(&lines->text);
-    lines->count = 0;
+    if (f->batch) {
+        line_add_encoded(lines, "Idempotency-Key", f->batch->key);
+        line_add(lines, "Content-Type", f->batch->content_type);
+        return;
+    }
     line_add_encoded(lines, "Idempotency-Key", f->rec->event_id);
     line_add_encoded(lines, "ce-specversion", event_header(f->ev, "ce_specversion"));
     line_add_encoded(lines, "ce-id", f->ev->id);
@@ -121,6 +124,15 @@ int request_lines_build(struct request_lines *lines, const struct request_facts 
     line_add_encoded(lines, "ce-time", f->ev->time);
     line_add_encoded(lines, "ce-subject", f->ev->subject);
     add_content_type(lines, f);
+}
+
+int request_lines_build(struct request_lines *lines, const struct request_facts *f, struct err *err)
+{
+    char traceparent[TRACE_PARENT_BYTES];
+
+    buf_reset(&lines->text);
+    lines->count = 0;
+    add_event_lines(lines, f);
     line_add(lines, "traceparent", trace_format(f->span, traceparent));
     line_add(lines, "User-Agent", f->user_agent);
     if (f->auth && f->auth->header)

@@ -137,6 +137,7 @@ const struct target http_target = {
         "Delivers events from Kafka to an HTTP API that its configuration describes, in order per key, with "
         "retries and a dead-letter topic.",
     .default_admin = "127.0.0.1:9104",
+    .batches = true,
     .options = http_table,
     .option_count = ARRAY_LEN(http_table),
     .name_of = http_name,

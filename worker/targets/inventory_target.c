@@ -47,5 +47,6 @@ const struct target inventory_target = {
                "dead-letter topic.",
     .default_url = "http://127.0.0.1:8081",
     .default_admin = "127.0.0.1:9102",
+    .batches = true,
     .map = inventory_map,
 };

@@ -79,6 +79,7 @@ struct target {
     const char *default_admin; /* "127.0.0.1:9102" */
     const char *const *rules;  /* lines as in rules.h; may be NULL */
     size_t rule_count;
+    bool batches; /* its API can take several events in one request: batch_max_events may be above 1 */
 
     /* Options of its own, after the worker's: offsets into a struct of its own, of at most TARGET_OPTIONS_BYTES_MAX. May be NULL. */
     const struct option *options;
