@@ -105,12 +105,18 @@ static void limit(int resource, rlim_t value)
     (void)setrlimit((__rlimit_resource_t)resource, &both);
 }
 
-/* No file can be opened any more: no module, no ~/.jq. A sanitizer reserves terabytes of addresses, which are no memory. */
+/* A sanitizer reserves terabytes of addresses, which are no memory. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HAS_MEMORY_LIMIT false
+#else
+#define HAS_MEMORY_LIMIT true
+#endif
+
+/* No file can be opened any more: no module, no ~/.jq. */
 static void runner_limits(const struct jq_limits *limits)
 {
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    limit(RLIMIT_AS, memory_now() + limits->memory_bytes);
-#endif
+    if (HAS_MEMORY_LIMIT)
+        limit(RLIMIT_AS, memory_now() + limits->memory_bytes);
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_FSIZE, 0);
     limit(RLIMIT_NOFILE, 0);

@@ -94,6 +94,8 @@ struct target {
                               enum reason *ret_reason, struct err *err);
     /* Look into an answer (may be NULL; called only when one came): false lets the rules decide. */
     bool (*judge)(void *context, const struct answer *a, struct ruling *ret);
+    /* Asked once: will it ever? NULL: yes. What is never looked into is not collected. */
+    bool (*judges)(const void *context);
 };
 #define TARGET_OPTIONS_BYTES_MAX 1024
 

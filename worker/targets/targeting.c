@@ -25,6 +25,7 @@ static const char *const COMMON[] = {
 struct targeting {
     const struct target *target;
     void *context;
+    bool judges;
     struct rules *extra, *own; /* before and after the target's judge */
 };
 
