@@ -266,6 +266,37 @@ static void a_rule_of_the_option_comes_before_all_others(void **state)
     assert_non_null(strstr(err.message, "rule \"x12 and if-match -> poison\": "));
 }
 
+static bool judge_always(void *context, const struct answer *a, struct ruling *ret)
+{
+    (void)context, (void)a;
+    *ret = (struct ruling){VERDICT_THROTTLE, REASON_NONE};
+    return true;
+}
+static bool judge_never(const void *context)
+{
+    (void)context;
+    return false;
+}
+
+static void a_judge_sees_answers_only_and_none_that_it_does_not_want(void **state)
+{
+    (void)state;
+    struct target with = bare;
+    struct answer ok = answer_of(200, "", ""), none = answer_of(0, "", "");
+    struct ruling ruling;
+    with.judge = judge_always;
+    struct targeting *t = targeting_of(&with);
+    assert_true(!targeting_is_plain(t, TRANSPORT_OK, 200) && targeting_wants_headers(t));
+    assert_true(targeting_judge(t, &ok, &ruling) && ruling.verdict == VERDICT_THROTTLE);
+    assert_true(targeting_is_plain(t, TRANSPORT_TIMEOUT, 0) && !targeting_judge(t, &none, &ruling));
+    targeting_free(t);
+    with.judges = judge_never;
+    t = targeting_of(&with);
+    assert_true(targeting_is_plain(t, TRANSPORT_OK, 200) && !targeting_wants_headers(t));
+    assert_false(targeting_judge(t, &ok, &ruling));
+    targeting_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +312,7 @@ int main(void)
         cmocka_unit_test(what_a_delete_does_not_find_is_done),
         cmocka_unit_test(a_failed_precondition_is_done_or_a_conflict),
         cmocka_unit_test(a_409_to_a_repetition_is_tried_again_and_another_one_is_a_conflict),
+        cmocka_unit_test(a_judge_sees_answers_only_and_none_that_it_does_not_want),
         cmocka_unit_test(a_rule_of_the_option_comes_before_all_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -122,13 +122,16 @@ static bool http_judge(void *context, const struct answer *a, struct ruling *ret
     struct err err = {0};
     bool decided = false;
 
-    if (!c->response)
-        return false;
     if (http_jq_judge(c->response, a, &decided, ret, &err) == 0)
         return decided;
     if (c->failures++ % COMPLAIN_EACH == 0)
         LOG_WARNING("jq_response gave no verdict: the rules decide", LOG_STR("error", err.message));
     return false;
+}
+
+static bool http_judges(const void *context)
+{
+    return ((const struct http_context *)context)->response != NULL;
 }
 
 const struct target http_target = {
@@ -145,4 +148,5 @@ const struct target http_target = {
     .close = http_close,
     .map = http_map,
     .judge = http_judge,
+    .judges = http_judges,
 };

@@ -51,10 +51,12 @@ struct targeting *targeting_new(const struct target *target, const void *options
     t->target = target;
     t->extra = rules_new();
     t->own = rules_new();
-    if (targeting_fill(t, extra, err) == 0 && (!target->open || target->open(options, &t->context, err) == 0))
-        return t;
-    targeting_free(t);
-    return NULL;
+    if (targeting_fill(t, extra, err) < 0 || (target->open && target->open(options, &t->context, err) < 0)) {
+        targeting_free(t);
+        return NULL;
+    }
+    t->judges = target->judge && (!target->judges || target->judges(t->context));
+    return t;
 }
 
 void targeting_free(struct targeting *t)
@@ -77,20 +79,20 @@ enum target_answer targeting_map(struct targeting *t, const struct event *ev, st
 /* Most answers are successes that nobody has a rule for: they cost nothing here. */
 bool targeting_is_plain(const struct targeting *t, enum transport transport, int status)
 {
-    return !(transport == TRANSPORT_OK && t->target->judge) && !rules_concern(t->extra, transport, status) &&
+    return !(transport == TRANSPORT_OK && t->judges) && !rules_concern(t->extra, transport, status) &&
            !rules_concern(t->own, transport, status);
 }
 
 bool targeting_wants_headers(const struct targeting *t)
 {
-    return t->target->judge || rules_want_headers(t->extra) || rules_want_headers(t->own);
+    return t->judges || rules_want_headers(t->extra) || rules_want_headers(t->own);
 }
 
 bool targeting_judge(struct targeting *t, const struct answer *a, struct ruling *ret)
 {
     if (rules_decide(t->extra, a, ret))
         return true;
-    if (a->transport == TRANSPORT_OK && t->target->judge && t->target->judge(t->context, a, ret))
+    if (a->transport == TRANSPORT_OK && t->judges && t->target->judge(t->context, a, ret))
         return true;
     return rules_decide(t->own, a, ret);
 }
