@@ -1,12 +1,29 @@
 """Deliveries a second of one worker to an API that answers at once, and to one that takes 10 ms; order kept by key."""
 import json
+import os
 import time
 import uuid
 
 from meter import Meter
-from stage import record, until
+from stage import ROOT, Program, get, record, until
 
 CASES = ((0, 64, 150_000), (10, 64, 40_000), (10, 256, 100_000))  # delay ms, in flight, records
+
+
+class Sink(Program):
+    """tests/bench/batch_sink.c: an API that takes arrays and does no more than counting what is in them."""
+
+    def __init__(self, stage, form):
+        super().__init__(stage, os.path.join(ROOT, "build", "bench", "batch_sink"), form)
+        self.url = f"http://127.0.0.1:{until(self._port, 'the sink to listen')}"
+
+    def _port(self):
+        with open(self.log_path, encoding="utf-8") as f:
+            text = f.read()
+        return text.endswith("\n") and int(text)
+
+    def counts(self):
+        return [int(n) for n in get(self.url, "/count").split()]
 
 
 def preload(stage, topic, count, keys=10_000):
@@ -27,7 +44,33 @@ def preload(stage, topic, count, keys=10_000):
     producer.flush()
 
 
+def run_batches(stage, form, count=1_000_000, keys=100_000):
+    """Requests of 100 events; the sink walks over each body, counts its items, and answers for each or for the whole."""
+    topic = stage.topic(12)
+    preload(stage, topic, count, keys)
+    sink = Sink(stage, form)
+    worker = stage.worker("inventory", topic, sink.url, "--batch-max-events", "100", "--batch-path", "/batch", "--in-flight-max", "16")
+    until(lambda: stage.ready(worker), "the worker to be ready")
+    until(lambda: stage.delivered(worker) > 0, "the first delivery", step=0.005)
+    with Meter(worker=worker.pid, sink=sink.pid, kafka=stage.pid_of("kafka")) as m:
+        start, first = time.monotonic(), stage.delivered(worker)
+        until(lambda: stage.delivered(worker) >= count, "the last delivery", step=0.05)
+        seconds = time.monotonic() - start
+        m.stop()
+    batches, items, unreadable = sink.counts()
+    record(f"worker/batches-of-100-{form}", (count - first) / seconds, "deliveries/s", count - first, m,
+           events_per_request=round(items / batches, 1), repeated=items - count, unreadable=unreadable)
+    worker.stop()
+    sink.stop()
+
+
 def run(stage):
+    run_single(stage)
+    for form in ("whole", "items"):
+        run_batches(stage, form)
+
+
+def run_single(stage):
     for delay, in_flight, count in CASES:
         topic = stage.topic(12)
         preload(stage, topic, count)

@@ -51,7 +51,7 @@ class Program:
 
     def __init__(self, stage, name, *args, env=None):
         self.name = name
-        self.log_path = os.path.join(stage.dir, f"{name}-{uuid.uuid4().hex[:6]}.log")
+        self.log_path = os.path.join(stage.dir, f"{os.path.basename(name)}-{uuid.uuid4().hex[:6]}.log")
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 [os.path.join(BIN, name), *args], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
