@@ -7,6 +7,8 @@ import threading
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
+from processes import free_port
+from programs import Program
 from standardwebhooks.webhooks import Webhook
 from topics import headers_of
 from worker_world import Orders, RecordingApi, event_headers
@@ -329,6 +331,83 @@ def test_a_graceful_stop_with_batches_under_way_repeats_nothing(orders, worker, 
     wait_until(lambda: again.metric("tandem_worker_held_events") == 0, message="nothing is held")
     assert len(seen) == len(set(seen)) == 3000
     in_order_per_key(seen)
+
+
+def at_most(limit):
+    """Refuses a larger body with 413."""
+    def answer(items):
+        return (413, None) if len(json.dumps(items)) > limit else (200, None)
+    return answer
+
+
+def test_an_api_that_finds_a_batch_too_large_gets_smaller_ones(orders, worker, api_that, wait_until, topics):
+    api = api_that(at_most(1000))
+    orders.place_many(100, keys=100)
+    program = worker("inventory", url=api.url, **BATCHES, **FAST)
+    wait_until(lambda: delivered(program) == 100, message="all delivered")
+    assert max(map(len, api.batches)) > 8 and topics.read(DLQ) == []
+
+
+def test_a_batch_is_bounded_in_bytes_and_a_larger_event_goes_alone(orders, worker, api_that, wait_until):
+    api = api_that()
+    for n in range(12):
+        big = 500_000 if n == 5 else 60_000
+        orders.place(f"o-{n}", value=json.dumps({"order": f"o-{n}", "version": 1, "filler": "x" * big}).encode(), partition=0)
+    program = worker("inventory", url=api.url, **BATCHES, batch_max_bytes="200KiB")
+    wait_until(lambda: delivered(program) == 12, message="all delivered")
+    sizes = {tuple(item["order"] for item in json.loads(body)): len(body) for _, _, _, body in api.requests}
+    assert all(size <= 200 * 1024 for names, size in sizes.items() if names != ("o-5",))
+    assert max(map(len, sizes)) == 3
+
+
+def test_a_rebalance_with_batches_under_way_repeats_nothing(orders, worker, api_that, wait_until):
+    seen = []
+
+    def answer(items):
+        seen.extend((item["order"], item["version"]) for item in items)
+        return 207, [200] * len(items)
+
+    api = api_that(answer)
+    orders.place_many(4000, keys=400)
+    first = worker("inventory", url=api.url, **BATCHES)
+    wait_until(lambda: delivered(first) > 300, message="it is at work")
+    second = worker("inventory", url=api.url, **BATCHES)
+    orders.place_many(1000, keys=400, first=4000)
+    wait_until(lambda: delivered(first) + delivered(second) >= 5000, message="both do the rest", timeout=60)
+    assert len(seen) == len(set(seen)) == 5000
+    in_order_per_key(seen)
+
+
+@pytest.mark.parametrize("form", ["array", "cloudevents"])
+def test_after_kill_9_the_sample_api_has_each_event_once_and_in_order(orders, worker, inventory_api, wait_until, form):
+    """The API knows a repetition by its item: in whatever batch it comes again."""
+    inventory_api.fault("delay", delay_ms=20)
+    orders.place_many(3000, keys=200)
+    program = worker("inventory", batch_format=form, **BATCHES)
+    wait_until(lambda: delivered(program) > 300, message="it is at work")
+    program.kill()
+    inventory_api.heal()
+    again = worker("inventory", batch_format=form, **BATCHES)
+    wait_until(lambda: inventory_api.audit()["executed"] == 3000, timeout=60, message="all executed")
+    wait_until(lambda: again.metric("tandem_worker_held_events") == 0, message="nothing is held")
+    audit = inventory_api.audit()
+    assert audit["executed"] == 3000 and audit["violations"] == 0
+    if form == "cloudevents":
+        assert sorted(inventory_api.ids()) == sorted(orders.ids)
+
+
+def test_a_worker_by_configuration_batches_too(orders, rig_dir, started, kafka, topics, api_that, wait_until):
+    api = api_that()
+    takes_all(api)
+    orders.place_many(100, keys=50)
+    program = Program(rig_dir, "tandem-http", "inventory-http", {
+        "kafka_brokers": kafka.brokers, "url": api.url, "admin_listen": f"127.0.0.1:{free_port()}", "destination": "inventory",
+        "route": "order.* POST /v1/orders", "batch_max_events": 20, "batch_linger": "50ms"})
+    started.append(program)
+    program.run_ready()
+    wait_until(lambda: delivered(program) == 100, message="all delivered")
+    in_order_per_key(api.executed)
+    assert {path for _, path, *_ in api.requests} == {"/v1/orders"} and len(api.requests) < 50
 
 
 def test_the_crm_worker_refuses_batches_and_says_why(worker):

@@ -32,7 +32,9 @@ static int inventory_execute(const struct sample_call *call, struct sample_order
 
 static const struct sample_api inventory_api = {
     .program = "inventory-api",
-    .summary = "The sample inventory API: POST /v1/reservations, DELETE /v1/reservations/{order}.",
+    .summary = "The sample inventory API: POST /v1/reservations (several at once: /v1/reservations/batch), "
+               "DELETE /v1/reservations/{order}.",
+    .batches = PREFIX,
     .default_listen = "127.0.0.1:8081",
     .address = inventory_address,
     .execute = inventory_execute,

@@ -11,6 +11,7 @@
 #include "common/clock.h"
 #include "common/stop.h"
 #include "tests/rig/sample_audit.h"
+#include "tests/rig/sample_batch.h"
 #include "tests/rig/sample_fault.h"
 #include "tests/rig/sample_hold.h"
 
@@ -114,6 +115,53 @@ static const char *header_of(struct MHD_Connection *c, const char *name)
     return MHD_lookup_connection_value(c, MHD_HEADER_KIND, name);
 }
 
+/* ---- several events at once ---- */
+
+struct batch_context {
+    struct server *s;
+    struct exchange *x;
+};
+
+/* A fault of one item is its status; any other kind of fault is the whole answer's. */
+static int serve_item(void *context, struct sample_call *call, const char *event_id)
+{
+    struct batch_context *b = context;
+    struct sample_answer own = {.status = 200};
+
+    int status = b->s->api->address(call);
+    if (status)
+        return status;
+    struct fault fault = faults_pick(b->s->faults, call->method, call->order);
+    if (fault.mode != FAULT_NONE && fault.mode != FAULT_DELAY)
+        audit_totals(b->s->audit)->faulted++;
+    if (fault.mode != FAULT_NONE && fault.mode != FAULT_STATUS)
+        b->x->fault = fault;
+    buf_init(&own.body, REPORT_BYTES);
+    if (fault.execute)
+        execute(b->s, call, event_id, &own);
+    buf_done(&own.body);
+    return fault.mode == FAULT_STATUS ? fault.status : own.status;
+}
+
+static bool is_batch(const struct server *s, const struct sample_call *call)
+{
+    size_t len = s->api->batches ? strlen(s->api->batches) : 0;
+    return len > 0 && strcmp(call->method, "POST") == 0 && strncmp(call->path, s->api->batches, len) == 0 &&
+           strcmp(call->path + len, "/batch") == 0;
+}
+
+static void serve_batch(struct server *s, const struct sample_call *call, struct exchange *x)
+{
+    struct batch_context context = {s, x};
+    struct sample_call like = {
+        .method = call->method, .path = s->api->batches, .body = call->body, .body_len = call->body_len};
+
+    sample_batch(&like, serve_item, &context, &x->answer);
+    if (x->answer.status == 400)
+        refuse(s, &x->answer, 400, "not an array of events");
+    answer_spoil(&x->answer, &x->fault, call->path);
+}
+
 static void serve_business(struct server *s, struct MHD_Connection *c, struct sample_call *call,
                            struct exchange *x)
 {
@@ -127,6 +175,10 @@ static void serve_business(struct server *s, struct MHD_Connection *c, struct sa
     }
     if (!event_id || !*event_id || strlen(event_id) >= SAMPLE_EVENT_ID_BYTES) {
         refuse(s, &x->answer, 400, "Idempotency-Key is missing or too long");
+        return;
+    }
+    if (is_batch(s, call)) {
+        serve_batch(s, call, x);
         return;
     }
     int status = s->api->address(call);

@@ -4,6 +4,7 @@
  * One thread serves all requests, so the audit needs no locks; answers are held back by suspending their connection, so that
  * hundreds may wait at once. Real APIs differ in paths and rules: each is one function that executes a request (struct sample_api).
  *
+ *   POST PATH/batch        where the API takes several events at once: an array, or a CloudEvents batch; a result for each (sample_batch.h)
  *   GET  /healthz          200 while it serves
  *   GET  /audit            totals and the first violations; ?order=ID: every event of that order
  *   GET  /audit/ids        executed event ids in order of their first execution; ?times=1: with the arrival in ns since 1970
@@ -54,6 +55,7 @@ struct sample_call {
 /* One API: its name, and its two rules. */
 struct sample_api {
     const char *program, *summary;
+    const char *batches;        /* path whose POSTs may come several at once, at path/batch; NULL: none */
     const char *default_listen; /* where the worker of this API looks by default */
     /* Which order is meant: 0 with order and version filled, or an HTTP status (404, 405, 400). */
     int (*address)(struct sample_call *call);
