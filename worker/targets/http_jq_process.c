@@ -117,7 +117,6 @@ static void runner_limits(const struct jq_limits *limits)
 {
     if (HAS_MEMORY_LIMIT)
         limit(RLIMIT_AS, memory_now() + limits->memory_bytes);
-    limit(RLIMIT_CORE, 0);
     limit(RLIMIT_FSIZE, 0);
     limit(RLIMIT_NOFILE, 0);
 }
@@ -304,6 +303,8 @@ void jq_keeper_run(int control, const char *program, const struct jq_limits *lim
     char wish;
 
     keep_only(control);
+    limit(RLIMIT_CORE, 0);
+    (void)prctl(PR_SET_DUMPABLE, 0); /* the worker's secrets are still in this copy of its memory */
     forget_signals();
     forget_environment();
     jq_state *jq = compile(control, program);
