@@ -281,6 +281,7 @@ static jq_state *compile(int control, const char *program)
 static pid_t start_runner(jq_state *jq, int control, const struct jq_limits *limits, int *ret_fd)
 {
     int ends[2];
+    pid_t keeper = getpid();
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
         _exit(1);
     pid_t pid = fork();
@@ -290,6 +291,8 @@ static pid_t start_runner(jq_state *jq, int control, const struct jq_limits *lim
         close(control);
         close(ends[0]);
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != keeper) /* it ended before that */
+            _exit(0);
         runner_run(jq, ends[1], limits);
     }
     close(ends[1]);
