@@ -1,7 +1,7 @@
 /* Which events may go together, what their request looks like, and what an answer says of each. */
 #include "tests/unit/worker_fixture.h"
 
-#include "worker/worker_batch.h"
+#include "worker/worker_http_exchange.h"
 #include "worker/worker_request.h"
 
 static struct event ev;
@@ -168,6 +168,34 @@ static void its_request_has_key_type_and_trace_but_no_event_attributes(void **st
     batch_kinds_done(&kinds);
 }
 
+/* Two partitions' events in a request; those of one go, and another event stands for all. */
+static void what_is_taken_out_leaves_the_request_to_the_others(void **state)
+{
+    struct record *recs[] = {placed("a", BATCH_ARRAY), placed("b", BATCH_ARRAY), placed("c", BATCH_ARRAY)};
+    struct record *members[] = {recs[0], recs[1], recs[2]};
+    char places[3];
+    struct batch *b = calloc(1, sizeof *b + 3 * sizeof(struct delivery *));
+    struct exchange x = {.rec = recs[0], .batch = {.b = b, .members = members, .count = 3, .left = 3}};
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        b->members[i] = (struct delivery *)(void *)&places[i]; /* only compared */
+    x.d = b->members[0];
+    assert_true(exchange_batch_leave(&x, recs[2]));
+    assert_ptr_equal(x.rec, recs[0]);
+    b->members[0] = NULL; /* the engine has taken it out as well */
+    assert_true(exchange_batch_leave(&x, recs[0]));
+    assert_ptr_equal(x.rec, recs[1]);
+    assert_ptr_equal(x.d, &places[1]);
+    assert_null(members[0]);
+    assert_null(members[2]);
+    free(b);
+    b = x.batch.b = NULL; /* gone with its last member */
+    assert_false(exchange_batch_leave(&x, recs[1]));
+    for (int i = 0; i < 3; i++)
+        let_go(recs[i]);
+    batch_kinds_done(&kinds);
+}
+
 /* ---- answers ------------------------------------------------------------------------------------------------------------ */
 
 static struct batch_item items[2];
@@ -256,6 +284,7 @@ int main(void)
         cmocka_unit_test(a_cloud_event_has_its_attributes_and_its_data_as_json_or_base64),
         cmocka_unit_test(the_same_events_have_the_same_key_and_one_has_its_id),
         cmocka_unit_test(its_request_has_key_type_and_trace_but_no_event_attributes),
+        cmocka_unit_test(what_is_taken_out_leaves_the_request_to_the_others),
         cmocka_unit_test(each_item_has_its_status),
         cmocka_unit_test(other_answers_speak_of_the_whole),
         cmocka_unit_test(an_answer_that_cannot_be_read_says_nothing),
