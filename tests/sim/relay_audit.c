@@ -9,16 +9,16 @@ void audit_incident(struct scene *sc)
 /* Is there nothing left to do for this row? */
 static bool settled(const struct row *r)
 {
-    return r->stored > 0 || r->park.parked || r->park.cleared || r->excused;
+    return r->foreign || r->stored > 0 || r->park.parked || r->park.cleared || r->excused;
 }
 
-/* Its place among the surviving rows of its transaction. */
+/* Its place among the surviving rows of its transaction and shard. */
 static int64_t index_of(const struct scene *sc, const struct row *r)
 {
     const struct txn *t = &sc->db.txns[r->txn];
     int64_t index = 0;
     for (int i = 0; &sc->db.rows[t->rows[i]] != r; i++)
-        index += !sc->db.rows[t->rows[i]].gone;
+        index += !sc->db.rows[t->rows[i]].gone && !sc->db.rows[t->rows[i]].foreign;
     return index;
 }
 
@@ -43,7 +43,7 @@ static bool part_holds(const struct scene *sc, const struct position *p)
     if (!p->partial || p->txn_index == 0)
         return p->partial;
     for (int i = 0; i < sc->db.row_count; i++)
-        count += !sc->db.rows[i].gone && in_part(sc, p, &sc->db.rows[i]);
+        count += !sc->db.rows[i].gone && !sc->db.rows[i].foreign && in_part(sc, p, &sc->db.rows[i]);
     return count == p->txn_index;
 }
 
@@ -124,6 +124,9 @@ void audit_publish(struct scene *sc, struct door *d, const struct page *page, in
     if (!r->committed || r->gone)
         sim_broken(sc->sim, "G1", "n%d publishes row %lld, which was never committed", d->index,
                    (long long)r->id);
+    if (r->foreign)
+        sim_broken(sc->sim, "shard", "n%d publishes row %lld, which is another shard's", d->index,
+                   (long long)r->id);
     if (lease_cut_short(sc, d)) {
         r->incident = sc->incidents;
         audit_incident(sc);
@@ -192,7 +195,7 @@ void audit_confirmed(struct scene *sc, struct door *d, uint64_t lsn)
                    (unsigned long long)lsn);
     for (int i = 0; i < sc->db.row_count; i++) {
         const struct row *r = &sc->db.rows[i];
-        if (!r->committed || r->excused || sc->db.txns[r->txn].commit_lsn >= lsn)
+        if (!r->committed || r->excused || r->foreign || sc->db.txns[r->txn].commit_lsn >= lsn)
             continue;
         if (!settled(r))
             sim_broken(sc->sim, "G2",
@@ -282,7 +285,7 @@ static bool says_so(const struct scene *sc)
 
 static bool row_done(const struct scene *sc, const struct row *r)
 {
-    if (!r->committed)
+    if (!r->committed || r->foreign)
         return true;
     if (r->park.parked && r->park.retry)
         return false;
@@ -323,6 +326,6 @@ void audit_end(struct scene *sc)
     if (!says_so(sc))
         sim_broken(sc->sim, "liveness", "nothing waits, and the relay that works does not say so");
     for (int i = 0; i < sc->db.row_count; i++)
-        if (sc->db.rows[i].committed)
+        if (sc->db.rows[i].committed && !sc->db.rows[i].foreign)
             audit_row_at_end(sc, &sc->db.rows[i]);
 }

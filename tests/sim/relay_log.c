@@ -234,14 +234,14 @@ static struct feed_message *sender_put(struct sender *w)
     return m;
 }
 
-/* The next surviving row of the commit being sent, -1: none is left. index counts surviving rows only. */
+/* The next surviving row of the commit being sent that is of this shard, -1: none is left. index counts such rows only. */
 static int surviving(const struct scene *sc, const struct log_commit *c, int index)
 {
     if (c->txn < 0)
         return -1;
     const struct txn *t = &sc->db.txns[c->txn];
     for (int i = 0; i < t->row_count; i++)
-        if (!sc->db.rows[t->rows[i]].gone && index-- == 0)
+        if (!sc->db.rows[t->rows[i]].gone && !sc->db.rows[t->rows[i]].foreign && index-- == 0)
             return t->rows[i];
     return -1;
 }

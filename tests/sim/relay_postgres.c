@@ -149,6 +149,13 @@ static void swap_ids(struct scene *sc, struct txn *t)
               (long long)before->id);
 }
 
+/* These relays work one shard: about half the keys are in others. */
+static bool is_foreign(const struct scene *sc, int key)
+{
+    int by = key >= 0 ? key : sc->db.row_count;
+    return scene_has(sc, RFAULT_SHARDS) && by % 2 == 1;
+}
+
 static void insert_row(struct scene *sc, int writer)
 {
     struct postgres *db = &sc->db;
@@ -161,6 +168,7 @@ static void insert_row(struct scene *sc, int writer)
     struct row *r = &db->rows[db->row_count];
     *r = (struct row){.id = ++db->sequence,
                       .key = t->key,
+                      .foreign = is_foreign(sc, t->key),
                       .txn = writer,
                       .poison = scene_strikes(sc, RFAULT_POISON, 0.15),
                       .bytes = (size_t)scene_delay(sc, 50, 1000)};

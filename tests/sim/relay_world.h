@@ -66,7 +66,8 @@
     X(COMMIT_UNKNOWN, "commit-unknown")                                                                      \
     X(COMMIT_LATE, "commit-late")                                                                            \
     X(SOURCE_SWITCHED, "source-switched")                                                                    \
-    X(DELIVERY_SWITCHED, "delivery-switched")
+    X(DELIVERY_SWITCHED, "delivery-switched")                                                                \
+    X(SHARDS, "rows-of-other-shards")
 enum relay_fault {
 #define X(id, name) RFAULT_##id,
     RELAY_FAULTS(X)
@@ -98,7 +99,8 @@ struct row {
     int64_t id;
     int key; /* -1: none */
     int txn;
-    bool gone; /* rolled back to a savepoint */
+    bool foreign; /* of another shard: other relays publish it, and these must not */
+    bool gone;    /* rolled back to a savepoint */
     bool committed;
     bool poison, swapped;
     bool refused; /* some process was told that it can never be published */
