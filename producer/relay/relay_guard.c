@@ -75,7 +75,7 @@ static int write_question(struct relay_guard *g, struct buf *sql)
 
     g->question = QUESTION_SLOT;
     if (!g->dropping || !g->slot.there || again)
-        return relay_slot_ask_sql(sql, g->side.conn, g->opt);
+        return relay_slot_ask_sql(sql, g->side.conn, g->opt, g->opt->publication);
     g->question = g->slot.active_pid == 0 ? QUESTION_DROP : QUESTION_END_READER;
     return g->question == QUESTION_DROP ? relay_slot_drop_sql(sql, g->side.conn, g->opt)
                                         : relay_slot_end_reader_sql(sql, g->side.conn, g->opt);

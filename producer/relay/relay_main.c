@@ -95,10 +95,12 @@ static int carry_out(struct relay_options *opt, const struct relay_args *args, e
     struct relay_tool t = {.opt = opt, .args = args, .out = stdout, .notes = stderr};
     int rc;
 
-    if (check(opt, err) < 0 || relay_slot_of_shard(opt, err) < 0)
+    if (check(opt, err) < 0)
         return -1;
     if (verb == RELAY_VERB_SETUP || verb == RELAY_VERB_SETUP_DROP)
         return relay_setup(opt, verb == RELAY_VERB_SETUP_DROP, stdout, err);
+    if (relay_slot_of_shard(opt, err) < 0)
+        return -1;
     if (!verbs[verb]) {
         keep_heap();
         return stop_init(err) < 0 ? -1 : run(opt, err);

@@ -8,23 +8,25 @@
 #include "producer/relay/relay_slot.h"
 
 #define VERSION_MIN 140000
+#define FILTER_VERSION 150000
 
 struct setup {
     const struct relay_options *opt;
     PGconn *conn;
     FILE *out;
-    char *publication; /* as an identifier; libpq's memory */
+    struct relay_shard shard; /* the one that is set up now: */
+    struct relay_options one; /* the options with its slot */
+    char slot[RELAY_NAME_BYTES], publication[RELAY_NAME_BYTES];
 };
 
 static void finish(struct setup *s)
 {
-    PQfreemem(s->publication);
     PQfinish(s->conn);
 }
 
 static PGresult *query(const struct setup *s, const char *sql, struct err *err)
 {
-    const char *const params[] = {s->opt->slot, s->opt->publication};
+    const char *const params[] = {s->slot, s->publication};
     PGresult *res = PQexecParams(s->conn, sql, 2, NULL, params, NULL, NULL, 0);
 
     if (PQresultStatus(res) == PGRES_TUPLES_OK && PQntuples(res) == 1)
@@ -45,14 +47,35 @@ static bool truth(const PGresult *res, int col)
 /* A statement of our own with the publication's name in it. */
 static int change(const struct setup *s, const char *before, const char *after, struct err *err)
 {
+    char *name = PQescapeIdentifier(s->conn, s->publication, strlen(s->publication));
     struct buf sql;
     int rc;
 
     buf_init(&sql, 4096);
-    rc = buf_printf(&sql, "%s %s %s", before, s->publication, after);
+    rc = name ? buf_printf(&sql, "%s %s %s", before, name, after) : -1;
+    PQfreemem(name);
     rc = rc < 0 ? err_set(err, ERR_TEMPORARY, "no memory") : pg_exec(s->conn, buf_str(&sql), err);
     buf_done(&sql);
     return rc;
+}
+
+static void choose(struct setup *s, int shard)
+{
+    s->shard.number = shard;
+    relay_slot_name(s->opt, shard, s->slot);
+    s->one = *s->opt;
+    s->one.slot = s->slot;
+    relay_slot_publication(s->opt, &s->shard, s->publication);
+}
+
+static int count_shards(struct setup *s, struct err *err)
+{
+    CLEANUP(pg_clearp) PGresult *res = PQexec(s->conn, "SELECT count(*) FROM tandem.relay_cursor");
+
+    if (PQresultStatus(res) != PGRES_TUPLES_OK || PQntuples(res) != 1)
+        return pg_err(s->conn, res, err, "counting the shards");
+    s->shard.count = (int)strtol(PQgetvalue(res, 0, 0), NULL, 10);
+    return 0;
 }
 
 static int begin(struct setup *s, const struct relay_options *opt, FILE *out, struct err *err)
@@ -66,8 +89,9 @@ static int begin(struct setup *s, const struct relay_options *opt, FILE *out, st
     s->conn = pg_connect(opt->database_url, &opt->postgres, "tandem-relay-tool", err);
     if (!s->conn || pg_check_schema(s->conn, err) < 0)
         return -1;
-    s->publication = PQescapeIdentifier(s->conn, opt->publication, strlen(opt->publication));
-    return s->publication ? 0 : pg_err(s->conn, NULL, err, "quoting the publication's name");
+    s->shard.count = 1;
+    choose(s, 0);
+    return 0;
 }
 
 /* ---- the server ------------------------------------------------------------------------------------------------ */
@@ -143,6 +167,13 @@ static int check_publisher(const struct setup *s, struct err *err)
                    PQgetvalue(res, 0, 2));
 }
 
+/* Before Postgres 15 the relay leaves the rows of others aside by itself, as it does in any case. */
+static bool filters(const struct setup *s)
+{
+    return s->opt->source == RELAY_KIND_WAL && s->shard.count > 1 &&
+           PQserverVersion(s->conn) >= FILTER_VERSION;
+}
+
 static int make_publication(const struct setup *s, struct err *err)
 {
     struct buf after;
@@ -151,12 +182,15 @@ static int make_publication(const struct setup *s, struct err *err)
     if (check_publisher(s, err) < 0)
         return -1;
     buf_init(&after, 4096);
-    buf_printf(&after, "%sWITH %s", s->opt->source == RELAY_KIND_WAL ? "FOR TABLE tandem.outbox " : "",
-               settings);
+    if (s->opt->source == RELAY_KIND_WAL)
+        buf_puts(&after, "FOR TABLE tandem.outbox ");
+    if (filters(s))
+        buf_printf(&after, "WHERE (" RELAY_SQL_SHARD_BUILTIN " = %d) ", s->shard.count, s->shard.number);
+    buf_printf(&after, "WITH %s", settings);
     rc = change(s, "CREATE PUBLICATION", buf_str(&after), err);
     buf_done(&after);
     if (rc == 0)
-        fprintf(s->out, "publication %s: made\n", s->opt->publication);
+        fprintf(s->out, "publication %s: made\n", s->publication);
     return rc;
 }
 
@@ -178,7 +212,7 @@ static int mend_publication(const struct setup *s, const PGresult *res, struct e
         if (rc < 0)
             return -1;
     }
-    fprintf(s->out, "publication %s: there%s%s\n", s->opt->publication,
+    fprintf(s->out, "publication %s: there%s%s\n", s->publication,
             has_table ? "" : "; tandem.outbox added to it",
             settings_right ? "" : "; set to publish inserts, as those of tandem.outbox itself");
     return 0;
@@ -209,7 +243,7 @@ static int ask_slot(const struct setup *s, struct slot *ret_slot, struct err *er
     int rc;
 
     buf_init(&sql, 4096);
-    rc = relay_slot_ask_sql(&sql, s->conn, s->opt);
+    rc = relay_slot_ask_sql(&sql, s->conn, &s->one, s->publication);
     if (rc < 0) {
         err_set(err, ERR_TEMPORARY, "no memory");
     } else {
@@ -230,7 +264,7 @@ static int run_slot_sql(const struct setup *s,
     int rc;
 
     buf_init(&sql, 4096);
-    rc = write(&sql, s->conn, s->opt);
+    rc = write(&sql, s->conn, &s->one);
     rc = rc < 0 ? err_set(err, ERR_TEMPORARY, "no memory") : pg_exec(s->conn, buf_str(&sql), err);
     buf_done(&sql);
     return rc;
@@ -239,12 +273,12 @@ static int run_slot_sql(const struct setup *s,
 static int make_slot(const struct setup *s, const char *what, struct err *err)
 {
     fprintf(s->out, "replication slot %s: making it (waits for every transaction that is writing now) …\n",
-            s->opt->slot);
+            s->slot);
     fflush(s->out);
     if (pg_exec(s->conn, "SET statement_timeout = 0", err) < 0 ||
         run_slot_sql(s, relay_slot_create_sql, err) < 0)
         return -1;
-    fprintf(s->out, "replication slot %s: %s\n", s->opt->slot, what);
+    fprintf(s->out, "replication slot %s: %s\n", s->slot, what);
     return 0;
 }
 
@@ -252,7 +286,7 @@ static int check_slot(const struct setup *s, struct err *err)
 {
     struct slot slot;
 
-    if (ask_slot(s, &slot, err) < 0 || relay_slot_judge(&slot, s->conn, s->opt, err) < 0)
+    if (ask_slot(s, &slot, err) < 0 || relay_slot_judge(&slot, s->conn, s->opt, s->publication, err) < 0)
         return -1;
     if (!slot.there)
         return make_slot(s, "made", err);
@@ -264,8 +298,8 @@ static int check_slot(const struct setup *s, struct err *err)
         return err_set(
             err, ERR_PERMANENT,
             "replication slot \"%s\" is there, but not as a failover slot: run setup drop, then setup",
-            s->opt->slot);
-    fprintf(s->out, "replication slot %s: there\n", s->opt->slot);
+            s->slot);
+    fprintf(s->out, "replication slot %s: there\n", s->slot);
     return 0;
 }
 
@@ -279,17 +313,16 @@ static int drop_all(const struct setup *s, struct err *err)
         return -1;
     if (slot.there && !slot.ours)
         return err_set(err, ERR_PERMANENT,
-                       "replication slot \"%s\" is of another plugin or database: it is left alone",
-                       s->opt->slot);
+                       "replication slot \"%s\" is of another plugin or database: it is left alone", s->slot);
     if (slot.active_pid != 0)
         return err_set(err, ERR_PERMANENT, "a relay streams from replication slot \"%s\": stop it first",
-                       s->opt->slot);
+                       s->slot);
     if (slot.there && run_slot_sql(s, relay_slot_drop_sql, err) < 0)
         return -1;
-    fprintf(s->out, "replication slot %s: %s\n", s->opt->slot, slot.there ? "dropped" : "not there");
+    fprintf(s->out, "replication slot %s: %s\n", s->slot, slot.there ? "dropped" : "not there");
     if (slot.publication && change(s, "DROP PUBLICATION", "", err) < 0)
         return -1;
-    fprintf(s->out, "publication %s: %s\n", s->opt->publication, slot.publication ? "dropped" : "not there");
+    fprintf(s->out, "publication %s: %s\n", s->publication, slot.publication ? "dropped" : "not there");
     return 0;
 }
 
@@ -298,11 +331,17 @@ int relay_setup(const struct relay_options *opt, bool drop, FILE *out, struct er
     struct setup s;
     int rc = begin(&s, opt, out, err);
 
-    if (rc == 0 && drop)
-        rc = drop_all(&s, err);
-    else if (rc == 0 &&
-             (check_server(&s, err) < 0 || check_publication(&s, err) < 0 || check_slot(&s, err) < 0))
-        rc = -1;
+    if (rc == 0 && !drop)
+        rc = check_server(&s, err);
+    if (rc == 0)
+        rc = count_shards(&s, err);
+    for (int shard = 0; rc == 0 && shard < s.shard.count; shard++) {
+        choose(&s, shard);
+        if (drop)
+            rc = drop_all(&s, err);
+        else if (check_publication(&s, err) < 0 || check_slot(&s, err) < 0)
+            rc = -1;
+    }
     finish(&s);
     return rc;
 }

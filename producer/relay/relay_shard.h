@@ -21,6 +21,8 @@ bool relay_shard_has(const struct relay_shard *s, struct slice key, struct slice
  * The same for a row of the outbox, or a parked one, in SQL of a relay's session, which has both settings. The sub-selects are worked out
  * once for a statement, not for each row.
  */
+/* What tandem.relay_shard() does, for a publication's row filter, which takes no function but Postgres' own. %d: how many shards. */
+#define RELAY_SQL_SHARD_BUILTIN "get_byte(sha256(coalesce(key, uuid_send(event_id))), 0) %% %d"
 #define RELAY_SQL_SHARD "current_setting('tandem.shard')"
 #define RELAY_SQL_OURS                                                                                       \
     "tandem.relay_shard(key, event_id, (SELECT current_setting('tandem.shards')::integer))"                  \

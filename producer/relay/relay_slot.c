@@ -7,25 +7,41 @@
 #include "producer/relay/relay.h"
 
 #define FAILOVER_VERSION 170000
-#define NAME_BYTES_MAX 63 /* NAMEDATALEN - 1 */
+#define NAME_BYTES_MAX                                                                                       \
+    (RELAY_NAME_BYTES - 1) /* NAMEDATALEN - 1; the options leave room for the number of a shard */
 
 static const char replication[] = "replication", database[] = "database", ours_origin[] = "tandem-relay";
 
 /* ReplicationSlotValidateName (src/backend/replication/slot.c). */
+void relay_slot_name(const struct relay_options *opt, int shard, char ret_name[RELAY_NAME_BYTES])
+{
+    if (shard == 0)
+        snprintf(ret_name, RELAY_NAME_BYTES, "%s", opt->slot);
+    else
+        snprintf(ret_name, RELAY_NAME_BYTES, "%s_%d", opt->slot, shard);
+}
+
 int relay_slot_of_shard(struct relay_options *opt, struct err *err)
 {
-    size_t size = strlen(opt->slot) + 8;
-    char *name;
+    char name[RELAY_NAME_BYTES], *copy;
 
-    if (opt->shard == 0)
-        return 0;
-    name = malloc(size);
-    if (!name)
+    relay_slot_name(opt, (int)opt->shard, name);
+    copy = strdup(name);
+    if (!copy)
         return err_set(err, ERR_TEMPORARY, "no memory for the name of a slot");
-    snprintf(name, size, "%s_%d", opt->slot, (int)opt->shard);
     free(opt->slot);
-    opt->slot = name;
+    opt->slot = copy;
     return 0;
+}
+
+/* Emitted events are in no table that could be filtered. */
+void relay_slot_publication(const struct relay_options *opt, const struct relay_shard *shard,
+                            char ret_name[RELAY_NAME_BYTES])
+{
+    if (shard->count == 1 || opt->source == RELAY_KIND_MESSAGE)
+        snprintf(ret_name, RELAY_NAME_BYTES, "%s", opt->publication);
+    else
+        snprintf(ret_name, RELAY_NAME_BYTES, "%s_%d_of_%d", opt->publication, shard->number, shard->count);
 }
 
 int relay_slot_check(const struct relay_options *opt, struct err *err)
@@ -34,8 +50,6 @@ int relay_slot_check(const struct relay_options *opt, struct err *err)
 
     if (len == 0 || len > NAME_BYTES_MAX || strspn(opt->slot, "abcdefghijklmnopqrstuvwxyz0123456789_") != len)
         return err_set(err, ERR_PERMANENT, "slot \"%.80s\" is not 1 to 63 of a-z 0-9 _", opt->slot);
-    if (strlen(opt->publication) > NAME_BYTES_MAX)
-        return err_set(err, ERR_PERMANENT, "publication \"%.80s\" is longer than 63 bytes", opt->publication);
     return 0;
 }
 
@@ -64,12 +78,13 @@ PGconn *relay_slot_connect(const struct relay_options *opt, struct err *err)
     return NULL;
 }
 
-int relay_slot_ask_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt)
+int relay_slot_ask_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt,
+                       const char *publication)
 {
-    char *publication = PQescapeLiteral(conn, opt->publication, strlen(opt->publication));
+    char *literal = PQescapeLiteral(conn, publication, strlen(publication));
     int rc = -1;
 
-    if (publication)
+    if (literal)
         rc = buf_printf(
             sql,
             "SELECT s.slot_name IS NOT NULL,"
@@ -82,8 +97,8 @@ int relay_slot_ask_sql(struct buf *sql, PGconn *conn, const struct relay_options
             "  ELSE coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.restart_lsn), 0) END,"
             " coalesce(to_jsonb(s) ->> 'failover' = 'true', false)"
             " FROM (VALUES (1)) AS one LEFT JOIN pg_replication_slots s ON s.slot_name = '%s'",
-            publication, opt->slot);
-    PQfreemem(publication);
+            literal, opt->slot);
+    PQfreemem(literal);
     return rc;
 }
 
@@ -144,7 +159,8 @@ int relay_slot_made(const PGresult *res, struct slot *slot, struct err *err)
     return 0;
 }
 
-int relay_slot_judge(const struct slot *s, PGconn *conn, const struct relay_options *opt, struct err *err)
+int relay_slot_judge(const struct slot *s, PGconn *conn, const struct relay_options *opt,
+                     const char *publication, struct err *err)
 {
     if (s->in_recovery)
         return err_set(err, ERR_TEMPORARY, "this server is a standby");
@@ -157,7 +173,7 @@ int relay_slot_judge(const struct slot *s, PGconn *conn, const struct relay_opti
                        PQserverVersion(conn) / 10000);
     if (!s->publication)
         return err_set(err, ERR_PERMANENT, "there is no publication \"%s\": run tandem-relay setup",
-                       opt->publication);
+                       publication);
     if (s->there && !s->ours)
         return err_set(err, ERR_PERMANENT,
                        "replication slot \"%s\" is of another plugin or database: give another slot",

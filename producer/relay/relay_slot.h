@@ -8,6 +8,7 @@
 #include "common/compiler.h"
 #include "common/err.h"
 #include "common/pg.h"
+#include "producer/relay/relay_shard.h"
 
 struct relay_options;
 
@@ -22,15 +23,26 @@ struct slot {
     int64_t retained_bytes; /* of the log, because of it; 0: nothing, or no slot */
 };
 
+#define RELAY_NAME_BYTES 64 /* of a slot and a publication, as Postgres has it */
+
 /* Names that can be, and options that fit together. -1: PERMANENT. */
-/* Each shard but the first reads a slot of its own: the name gets "_1" and so on. Changes opt->slot, once. */
-NODISCARD int relay_slot_of_shard(struct relay_options *opt, struct err *err);
 NODISCARD int relay_slot_check(const struct relay_options *opt, struct err *err);
+/* Each shard but the first reads a slot of its own: the option's name with _1 behind it, and so on. */
+void relay_slot_name(const struct relay_options *opt, int shard, char ret_name[RELAY_NAME_BYTES]);
+/* opt->slot becomes the name for opt->shard. Once. */
+NODISCARD int relay_slot_of_shard(struct relay_options *opt, struct err *err);
+/*
+ * With several shards each has a publication with a row filter: a relay that is sent its own rows only costs the server and itself less
+ * than one that leaves others' aside. The name says which of how many, so that no stream is read by the filter of another number.
+ */
+void relay_slot_publication(const struct relay_options *opt, const struct relay_shard *shard,
+                            char ret_name[RELAY_NAME_BYTES]);
 /* A connection on which both SQL and replication commands work; waits within connect_timeout. */
 PGconn *relay_slot_connect(const struct relay_options *opt, struct err *err);
 
 /* Each appends one statement. -1: no memory. */
-int relay_slot_ask_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt);
+int relay_slot_ask_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt,
+                       const char *publication);
 int relay_slot_create_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt);
 int relay_slot_drop_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt);
 int relay_slot_end_reader_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt);
@@ -41,4 +53,4 @@ NODISCARD int relay_slot_made(const PGresult *res, struct slot *slot,
                               struct err *err); /* the same to _create_sql */
 /* Is there anything about it that only a person can mend? -1: PERMANENT, in words for that person. */
 NODISCARD int relay_slot_judge(const struct slot *s, PGconn *conn, const struct relay_options *opt,
-                               struct err *err);
+                               const char *publication, struct err *err);

@@ -139,7 +139,10 @@ static int send_sql(struct relay_wal *w, enum wal_step step,
 
 static int write_ask(struct buf *sql, PGconn *conn, const struct relay_wal *w)
 {
-    return relay_slot_ask_sql(sql, conn, w->opt);
+    char publication[RELAY_NAME_BYTES];
+
+    relay_slot_publication(w->opt, &w->shard, publication);
+    return relay_slot_ask_sql(sql, conn, w->opt, publication);
 }
 
 static int write_end_stale(struct buf *sql, PGconn *conn, const struct relay_wal *w)
@@ -160,7 +163,9 @@ static int write_create(struct buf *sql, PGconn *conn, const struct relay_wal *w
 
 static int write_begin(struct buf *sql, PGconn *conn, const struct relay_wal *w)
 {
-    char *name = PQescapeIdentifier(conn, w->opt->publication, strlen(w->opt->publication));
+    char publication[RELAY_NAME_BYTES];
+    relay_slot_publication(w->opt, &w->shard, publication);
+    char *name = PQescapeIdentifier(conn, publication, strlen(publication));
     char *list = name ? PQescapeLiteral(conn, name, strlen(name)) : NULL;
     int rc = -1;
 
@@ -236,8 +241,10 @@ static int create(struct relay_wal *w, struct err *err)
 static int go_on(struct relay_wal *w, struct err *err)
 {
     const struct slot *s = &w->slot;
+    char publication[RELAY_NAME_BYTES];
 
-    if (relay_slot_judge(s, w->conn, w->opt, err) < 0)
+    relay_slot_publication(w->opt, &w->shard, publication);
+    if (relay_slot_judge(s, w->conn, w->opt, publication, err) < 0)
         return -1;
     if (!s->there) {
         if (w->start_lsn != 0)

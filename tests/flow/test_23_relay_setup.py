@@ -39,7 +39,7 @@ def test_setup_drop_takes_both_away_and_leaves_a_slot_of_somebody_else_alone(dat
 
 
 def test_setup_names_what_a_person_has_to_change(database, slot):
-    database.query("CREATE ROLE poor LOGIN; GRANT USAGE ON SCHEMA tandem TO poor; GRANT SELECT ON tandem.schema_version TO poor")
+    database.query("CREATE ROLE poor LOGIN; GRANT USAGE ON SCHEMA tandem TO poor; GRANT SELECT ON tandem.schema_version, tandem.relay_cursor TO poor")
     try:
         done = setup(database.url.replace("tandem@", "poor@"), slot)
         assert done.returncode == 100 and "ALTER ROLE \"poor\" REPLICATION" in done.stderr

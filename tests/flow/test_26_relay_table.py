@@ -29,6 +29,8 @@ def settled(database, wait_until):
 def statement(file, name):
     """A statement of the relay's own, out of its source."""
     literals = re.search(name + r"\[\] =([^;]*);", (SOURCES / file).read_text(encoding="utf-8")).group(1)
+    for macro, text in (("RELAY_SQL_OURS", '"tandem.relay_shard(key, event_id, 1) = 0"'), ("RELAY_SQL_SHARD", "\"'0'\"")):
+        literals = literals.replace(macro, text)
     return "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', literals)).replace('\\"', '"')
 
 

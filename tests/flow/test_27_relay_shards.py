@@ -164,6 +164,42 @@ def test_a_child_table_is_kept_until_the_slowest_shard_has_passed_it_and_no_long
     wait_until(lambda: all(by_key(topics).get(k.encode()) == ["0", "1", "2"] for k in KEYS_OF[2]), 60, "no row was truncated unpublished")
 
 
+def test_the_server_sends_a_shard_its_own_rows_only(database, topics, relay, three, settled, slot, wait_until):
+    """By the row filter of its publication, where Postgres has such: a relay is not woken for other shards' rows."""
+    done = setup(database.url, slot)
+    assert done.returncode == 0 and "publication tandem_outbox_2_of_3: made" in done.stdout and f"slot {slot}_2: made" in done.stdout
+    assert "publication tandem_outbox_2_of_3: there" in setup(database.url, slot).stdout
+    relays = [relay(shard=n, source="wal", slot=slot) for n in range(SHARDS)]
+    wait_until(lambda: all(r.metric("tandem_relay_streaming") == 1 for r in relays), 60, "they stream")
+    write(database, range(5))
+    settled()
+    assert in_order(topics, 5)
+    filters = database.query("SELECT pubname, rowfilter FROM pg_publication_tables ORDER BY 1")
+    if database.value("SELECT current_setting('server_version_num')::int") >= 150000:
+        assert [name for name, rule in filters if f"% 3) = {name[-6]}" in rule] == [f"tandem_outbox_{n}_of_3" for n in range(SHARDS)]
+
+
+def test_a_stream_without_the_publication_of_this_number_of_shards_is_not_believed(database, topics, relay, shards, settled, slot):
+    """The filter of another number would leave rows out: the outbox is read as a table instead, loudly."""
+    assert setup(database.url, slot).returncode == 0
+    assert shards(2, "--yes")[0] == 0
+    relays = [relay(shard=n, source="wal", slot=slot) for n in range(2)]
+    write(database, range(5))
+    settled()
+    assert in_order(topics, 5)
+    for n, one in enumerate(relays):
+        assert one.metric("tandem_relay_streaming") == 0
+        assert f'there is no publication \\"tandem_outbox_{n}_of_2\\": run tandem-relay setup' in one.log()
+
+
+def test_setup_drop_takes_every_shards_slot_and_publication_away(database, three, slot):
+    assert setup(database.url, slot).returncode == 0
+    assert database.value("SELECT count(*) FROM pg_publication") == SHARDS
+    assert setup(database.url, slot, "drop").returncode == 0
+    assert database.value("SELECT count(*) FROM pg_publication") == 0
+    assert database.value("SELECT count(*) FROM pg_replication_slots WHERE database = current_database()") == 0
+
+
 # ---- how many there are ------------------------------------------------------------------------------------------------
 
 def test_the_number_of_shards_is_shown_and_changed_only_with_yes(database, shards):

@@ -214,7 +214,7 @@ def test_the_figures_of_the_operations_page_exist(stack):
 def test_every_option_and_make_target_that_a_page_names_exists():
     helps = [shell(f"build/bin/{program} --help") for program in PROGRAMS]
     helps += [shell(f"build/bin/tandem-dlq {verb} --help") for verb in ("stats", "ls", "show", "replay")]
-    helps += [shell(f"build/bin/tandem-relay {verb} --help") for verb in ("parked ls", "parked retry", "parked drop", "republish", "status")]
+    helps += [shell(f"build/bin/tandem-relay {verb} --help") for verb in ("parked ls", "parked retry", "parked drop", "republish", "status", "shards")]
     theirs = {"--build", "--wait", "--no-recreate", "--scale", "--rm", "--cflags", "--libs"}  # docker's and pkg-config's
     targets = set(re.findall(r"^  make ([a-z-]+)", shell("make help"), re.M))
     for name in PAGES:
