@@ -52,27 +52,6 @@ static bool log_moved(const struct relay_core *c)
     return stream_up(&c->stream) && c->cursor.lsn >= c->stream.confirm_lsn + (uint64_t)c->cfg.status_bytes;
 }
 
-static int64_t save_due(const struct relay_core *c)
-{
-    int64_t at = lease_renew_at(&c->lease);
-
-    if (!c->lease.held)
-        return CLOCK_NEVER;
-    if (c->park_count > 0 && !c->cfg.exactly_once && (!c->keys_loaded || c->park_count == PARKS_MAX))
-        return 0;
-    if (core_retry_to_save(c))
-        return 0;
-    if (c->lease.idle && !at_rest(c))
-        return 0;
-    if (c->cfg.exactly_once)
-        return least(at, core_transact_save_due(c));
-    if ((c->cursor.changed || c->park_count > 0) && c->saved_at + c->cfg.save_ns < at)
-        at = c->saved_at + c->cfg.save_ns;
-    if (log_moved(c) && c->saved_at + c->cfg.refresh_ns < at)
-        at = c->saved_at + c->cfg.refresh_ns;
-    return at;
-}
-
 static int64_t keys_due(const struct relay_core *c)
 {
     if (!working(c) || c->park_count > 0 || c->parks_in_ledger > 0)
@@ -118,6 +97,35 @@ static int64_t look_due(const struct relay_core *c)
         c->cfg.kind == RELAY_KIND_MESSAGE)
         return CLOCK_NEVER;
     return c->stream.state == STREAM_LIVE ? refresh_due(c) : c->look_at;
+}
+
+/* With the next look, when that is soon enough: an idle relay wakes once less. */
+static int64_t renew_due(const struct relay_core *c)
+{
+    int64_t at = lease_renew_at(&c->lease), look_at = look_due(c);
+
+    return look_at > at && look_at <= lease_renew_by(&c->lease) ? look_at : at;
+}
+
+static int64_t save_due(const struct relay_core *c)
+{
+    int64_t at = renew_due(c);
+
+    if (!c->lease.held)
+        return CLOCK_NEVER;
+    if (c->park_count > 0 && !c->cfg.exactly_once && (!c->keys_loaded || c->park_count == PARKS_MAX))
+        return 0;
+    if (core_retry_to_save(c))
+        return 0;
+    if (c->lease.idle && !at_rest(c))
+        return 0;
+    if (c->cfg.exactly_once)
+        return least(at, core_transact_save_due(c));
+    if ((c->cursor.changed || c->park_count > 0) && c->saved_at + c->cfg.save_ns < at)
+        at = c->saved_at + c->cfg.save_ns;
+    if (log_moved(c) && c->saved_at + c->cfg.refresh_ns < at)
+        at = c->saved_at + c->cfg.refresh_ns;
+    return at;
 }
 
 static int64_t read_parked_due(const struct relay_core *c)

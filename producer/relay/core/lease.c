@@ -45,6 +45,11 @@ bool lease_valid(const struct lease *l, int64_t now)
     return l->held && !l->idle && now < l->until_ns;
 }
 
+int64_t lease_renew_by(const struct lease *l)
+{
+    return l->idle ? CLOCK_NEVER : l->until_ns - l->ttl_ns / 2;
+}
+
 int64_t lease_renew_at(const struct lease *l)
 {
     return l->idle ? CLOCK_NEVER : l->until_ns - l->ttl_ns + l->ttl_ns / 3;
