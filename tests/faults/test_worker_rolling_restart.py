@@ -1,9 +1,23 @@
-"""Three workers are restarted one after another under load: nothing twice, nothing lost, nothing out of order."""
+"""Three workers are restarted one after another under load: nothing twice, nothing lost, nothing out of order.
+
+RESTARTS=n rounds, in each of which all three are restarted (default 1).
+"""
+import os
+
 import pytest
 
 from load import Audit, Load, executed_more
 
 RATE = 200
+ROUNDS = int(os.environ.get("RESTARTS") or 1)
+
+
+def restart(replica, api):
+    assert replica.stop() == 0
+    executed_more(api, 20)
+    replica.start_again()
+    replica.wait_ready()
+    executed_more(api, 50)
 
 
 @pytest.mark.parametrize("destination", ["inventory", "crm"])
@@ -18,10 +32,8 @@ def test_a_rolling_restart_repeats_nothing(request, database, topics, orders, re
         replica.wait_ready()
     with Load(orders().url, RATE) as load:
         executed_more(api, 100)
-        for replica in replicas:
-            assert replica.stop() == 0
-            executed_more(api, 20)
-            replica.start_again()
-            replica.wait_ready()
-            executed_more(api, 50)
+        for _ in range(ROUNDS):
+            for replica in replicas:
+                restart(replica, api)
     assert Audit(database, topics, **{destination: api}).check(load) == {destination: 0}
+    print(f"{destination}, {names} ids: {ROUNDS} rolling restarts of three, {load.confirmed} orders confirmed, 0 repeated")

@@ -1,0 +1,75 @@
+"""kill -9 of workers of a group of three under load, and of the broker among them: nothing lost, order kept, duplicates within G5.
+
+KILLS=n kills of workers (default 6); SEED=n.
+"""
+import os
+import random
+
+from load import executed_more
+from worker_load import Group, Publisher
+
+KILLS = int(os.environ.get("KILLS") or 6)
+RATE = 300
+IN_FLIGHT = 16
+DELAY_MS = 20
+# G5, for one worker: what was in flight, and what completed since the last acknowledged commit. Commits are 100 ms apart, and a worker
+# whose commits are not acknowledged for twice as long sends nothing.
+REPEATED_PER_KILL = IN_FLIGHT + IN_FLIGHT * 200 // DELAY_MS
+SESSION_MS = 3000
+
+
+def group_of_three(worker):
+    """Two under static ids, which a restart gives its partitions back; one without, whose partitions the others have meanwhile."""
+    workers = [worker("inventory", ready=False, instance_id=name, in_flight_max=IN_FLIGHT, breaker_open_cap="1s",
+                      kafka=f"session.timeout.ms={SESSION_MS}") for name in ("inventory-1", "inventory-2", None)]
+    for each in workers:
+        each.wait_ready()
+    group = Group(workers)
+    group.wait_settled()
+    return group
+
+
+def kill_workers(group, api, dice):
+    """One, sometimes two at a time; sometimes the others have to take over before it comes back."""
+    victims = dice.sample(group.workers, dice.choice([1, 1, 1, 2]))
+    for victim in victims:
+        victim.kill()
+    if dice.random() < 0.3:
+        group.wait_settled()
+        executed_more(api, 50)
+    for victim in victims:
+        victim.start_again()
+    return len(victims)
+
+
+def kill_broker(kafka):
+    """Every worker may have sent what it could not commit."""
+    kafka.kill()
+    kafka.start_again()
+    return 3
+
+
+def test_kill_9_of_workers_loses_nothing_keeps_the_order_and_repeats_what_was_under_way(topics, kafka, inventory_api, worker):
+    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(10**6))
+    print(f"SEED={seed}")  # shown when the test fails
+    dice = random.Random(seed)
+    inventory_api.fault("delay", delay_ms=DELAY_MS)
+    group = group_of_three(worker)
+    killed, repeated, broker_restarted = 0, [], False
+    with Publisher(kafka.brokers, RATE) as publisher:
+        while killed < KILLS:
+            executed_more(inventory_api, dice.randrange(20, 400))
+            before = inventory_api.audit()["duplicates"]
+            if killed >= KILLS // 2 and not broker_restarted:
+                broker_restarted, count = True, kill_broker(kafka)
+            else:
+                count = kill_workers(group, inventory_api, dice)
+                killed += count
+            group.wait_settled()
+            publisher.arrived(inventory_api)  # so that what is repeated belongs to this kill
+            repeated.append(inventory_api.audit()["duplicates"] - before)
+            assert repeated[-1] <= count * REPEATED_PER_KILL, f"{repeated[-1]} repeated after {count} kills"
+        total = publisher.check(inventory_api, topics)
+    assert broker_restarted
+    print(f"{killed} kills -9 and a broker restart: {len(publisher.published)} events, 0 lost, 0 out of order, {total} repeated: "
+          f"{' '.join(map(str, repeated))} (at most {REPEATED_PER_KILL} each are allowed)")

@@ -1,0 +1,91 @@
+"""How long a group of workers takes to settle, and that one which has lost its partitions writes nothing for them.
+
+The bounds leave room for a machine that does other things; the figures are printed and recorded.
+"""
+import signal
+
+from load import executed_more
+from processes import wait_until
+from worker_load import PARTITIONS, STREAMS, TOPIC, Group, Publisher, seconds_until
+
+SESSION_S = 8  # what the worker asks for
+SLACK_S = 15   # for the machine
+RATE = 100
+
+
+def start_three(worker, static=False):
+    return Group([worker("inventory", ready=False, instance_id=f"inventory-{n}" if static else None) for n in range(3)])
+
+
+def test_three_workers_started_at_once_settle(topics, inventory_api, worker, record_property):
+    group = start_three(worker)
+    seconds = seconds_until(group.is_settled, 4 + SLACK_S, "three workers share the partitions")
+    print(f"three workers started at once settled after {seconds:.2f} s (4 s)")
+    record_property("settled_s", seconds)
+
+
+def test_the_partitions_of_one_that_leaves_are_taken_over(topics, inventory_api, worker, record_property):
+    group = start_three(worker)
+    group.wait_settled()
+    group.workers[0].send(signal.SIGTERM)
+    seconds = seconds_until(lambda: group.held(group.workers[1]) + group.held(group.workers[2]) == STREAMS, 1.5 + SLACK_S,
+                            "the others have its partitions")
+    assert group.workers[0].wait_gone() == 0
+    print(f"a graceful leave was taken over after {seconds:.2f} s (1.5 s)")
+    record_property("taken_over_s", seconds)
+
+
+def test_the_partitions_of_one_that_was_killed_are_taken_over_when_its_session_ends(topics, inventory_api, worker, record_property):
+    group = start_three(worker)
+    group.wait_settled()
+    group.workers[0].kill()
+    seconds = seconds_until(lambda: group.held(group.workers[1]) + group.held(group.workers[2]) == STREAMS, SESSION_S + 1 + SLACK_S,
+                            "the others have its partitions")
+    print(f"a kill -9 was taken over after {seconds:.2f} s ({SESSION_S + 1} s)")
+    record_property("taken_over_s", seconds)
+
+
+def test_a_restart_under_a_static_id_moves_nothing(topics, inventory_api, worker, record_property):
+    group = start_three(worker, static=True)
+    group.wait_settled()
+    with Publisher(topics.brokers, RATE) as publisher:
+        executed_more(inventory_api, 50)
+        before = group.rebalances()
+        for end in (group.workers[0].stop, group.workers[0].kill):
+            end()
+            group.workers[0].start_again()
+            seconds = seconds_until(group.is_settled, SLACK_S, "it has its partitions again")
+            executed_more(inventory_api, 50)
+            print(f"restarted under a static id after {end.__name__}: partitions back after {seconds:.2f} s")
+            record_property(f"back_s_after_{end.__name__}", seconds)
+        publisher.check(inventory_api, topics)
+    assert group.rebalances() == [before[0] + 2, *before[1:]], "the others were given partitions anew"
+
+
+def test_one_that_lost_its_partitions_with_a_request_under_way_commits_nothing_for_them(topics, kafka, inventory_api, worker):
+    first = worker("inventory", kafka="session.timeout.ms=3000")
+    inventory_api.fault("delay", delay_ms=500)
+    with Publisher(kafka.brokers, RATE) as publisher:
+        executed_more(inventory_api, 50)
+        wait_until(lambda: first.metric("tandem_worker_in_flight_requests") > 0, message="requests are under way")
+        first.pause()
+        inventory_api.heal()
+        second = worker("inventory", kafka="session.timeout.ms=3000")
+        wait_until(lambda: Group.held(second) == STREAMS, message="the other has all partitions")
+        publisher.arrived(inventory_api)
+        wait_until(lambda: topics.lag("tandem-inventory", TOPIC) < RATE, message="the other has committed")
+        lowest = {p: at[0] for p, at in topics.committed("tandem-inventory", TOPIC).items()}
+        first.cont()  # answers to its requests wait in its sockets; the partitions are no longer its own
+
+        def back():
+            now = topics.committed("tandem-inventory", TOPIC)
+            for p in range(PARTITIONS):
+                assert now[p][0] >= lowest[p], f"partition {p}: committed {now[p][0]} after {lowest[p]}"
+                lowest[p] = now[p][0]
+            return Group([first, second]).is_settled()
+
+        wait_until(back, message="both share the partitions")
+        executed_more(inventory_api, 100)
+        assert back()
+        publisher.check(inventory_api, topics)
+    assert any("gave our partitions to others" in line["msg"] for line in first.log_lines())
