@@ -17,7 +17,10 @@ enum consume_state { CONSUME_IDLE, CONSUME_ASSIGNING, CONSUME_HELD, CONSUME_DRAI
 /* Taken from one queue in one turn of the loop: by so much a window is overrun before its pause comes. */
 #define CONSUME_BATCH 64
 #define CONSUME_BATCH_BYTES (1 << 20) /* and one record */
-#define CONSUME_PREFETCH_KB 8192      /* what librdkafka holds over all partitions before we ask for it */
+#define CONSUME_PREFETCH_KB 1024      /* what librdkafka holds over all partitions before we ask for it */
+/* Before a partition that held enough is fetched again. Newer libraries have a name of its own for it, and a default of a second. */
+#define CONSUME_FULL_BACKOFF                                                                                 \
+    (RD_KAFKA_VERSION >= 0x020200ff ? "fetch.queue.backoff.ms" : "fetch.error.backoff.ms")
 #define CONSUME_RETRY_NS NS_PER_S
 #define CONSUME_CLOSE_NS (5 * NS_PER_S)
 
@@ -83,11 +86,12 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         {"allow.auto.create.topics", "false", "the source topic is not ours to create"},
         {"heartbeat.interval.ms", "500", NULL},
         {"session.timeout.ms", "8000", NULL},
-        {"fetch.max.bytes", "2097152", NULL},
+        {"fetch.max.bytes", "1048576", NULL},
         {"fetch.message.max.bytes", "262144", NULL},       /* of one partition; a larger record still comes */
         {"queued.max.messages.kbytes", prefetch_kb, NULL}, /* of each partition, as each has a queue */
         {"fetch.wait.max.ms", "100", NULL},
-        {"fetch.error.backoff.ms", "100", NULL},
+        {"fetch.error.backoff.ms", "20", NULL},
+        {CONSUME_FULL_BACKOFF, "20", NULL},
         {"reconnect.backoff.max.ms", "2000", NULL},
         {"statistics.interval.ms", "1000", "readiness sees in them that a broker is back"},
     };

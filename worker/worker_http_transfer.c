@@ -76,7 +76,7 @@ static void setup_protocol(const struct transfer *t, const struct worker_options
     curl_easy_setopt(t->easy, CURLOPT_PATH_AS_IS, 1L);
     curl_easy_setopt(t->easy, CURLOPT_TCP_NODELAY, 1L);
     curl_easy_setopt(t->easy, CURLOPT_TCP_KEEPALIVE, 1L);
-    curl_easy_setopt(t->easy, CURLOPT_BUFFERSIZE, 16384L);
+    curl_easy_setopt(t->easy, CURLOPT_BUFFERSIZE, 2048L);
     curl_easy_setopt(t->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(o->connect_timeout / NS_PER_MS));
     curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, (long)(o->request_timeout / NS_PER_MS));
 }

@@ -71,6 +71,7 @@ static void plan_engine(struct world *w, struct engine_config *cfg)
     cfg->window_events = pick(w, 1, 16);
     cfg->window_bytes = pick(w, 500, 20000);
     cfg->total_bytes = pick(w, 1000, 40000);
+    cfg->ready_events = 1 + cfg->total_bytes % 32; /* no draw of its own: kept seeds stay what they were */
     cfg->attempts_max = pick(w, 1, 6);
     cfg->blocking_attempts = pick(w, 1, 4);
     cfg->blocking_successes = pick(w, 1, 5);

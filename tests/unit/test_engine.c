@@ -247,6 +247,44 @@ static void the_bytes_of_a_window_and_of_all_windows_pause_intake(void **state)
     rig_free(r);
 }
 
+static void intake_pauses_when_enough_is_ready_and_goes_on_when_half_has_gone(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.adaptive = ENGINE_ADAPTIVE_OFF;
+    cfg.in_flight_max = 2;
+    cfg.ready_events = 6;
+    struct rig *r = rig_new(&cfg);
+
+    for (int i = 0; i < 7; i++)
+        rig_give(r, 0, i, NULL); /* two under way, five ready */
+    assert_int_equal(r->paused[0] + r->paused[1], 0);
+    rig_give(r, 0, 7, NULL);
+    assert_int_equal(r->paused[0], 1);
+    assert_int_equal(r->paused[1], 1); /* they share the requests */
+    rig_answer(r, 0, 0, 200);
+    rig_answer(r, 0, 1, 200);
+    assert_int_equal(r->resumed[0], 0);
+    rig_answer(r, 0, 2, 200);
+    assert_int_equal(r->resumed[0], 1);
+    assert_int_equal(r->resumed[1], 1);
+    rig_free(r);
+}
+
+static void what_waits_behind_its_key_does_not_count_as_ready(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.in_flight_max = 2;
+    cfg.ready_events = 6;
+    struct rig *r = rig_new(&cfg);
+
+    for (int i = 0; i < 50; i++)
+        rig_give(r, 0, i, "k");
+    assert_int_equal(r->paused[0], 0); /* or a blocked key would shut the others out */
+    rig_free(r);
+}
+
 static void intake_pauses_before_the_offset_map_could_outgrow_the_metadata(void **state)
 {
     (void)state;
@@ -456,6 +494,8 @@ int main(void)
         cmocka_unit_test(a_skipped_record_is_complete_in_its_turn_without_a_request),
         cmocka_unit_test(a_full_window_pauses_its_stream_and_half_of_it_free_resumes),
         cmocka_unit_test(the_bytes_of_a_window_and_of_all_windows_pause_intake),
+        cmocka_unit_test(intake_pauses_when_enough_is_ready_and_goes_on_when_half_has_gone),
+        cmocka_unit_test(what_waits_behind_its_key_does_not_count_as_ready),
         cmocka_unit_test(intake_pauses_before_the_offset_map_could_outgrow_the_metadata),
         cmocka_unit_test(commits_come_at_most_once_an_interval_and_one_at_a_time),
         cmocka_unit_test(a_failed_commit_is_asked_for_again_with_the_newest_state),

@@ -23,6 +23,7 @@ struct engine_config engine_config_default(void)
         .window_events = 1000,
         .window_bytes = 32 << 20,
         .total_bytes = 128 << 20,
+        .ready_events = 512,
         .attempts_max = 8,
         .blocking_attempts = 5,
         .blocking_successes = 50,
@@ -58,6 +59,7 @@ static int config_check(const struct engine_config *cfg, struct err *err)
         {"window_events", cfg->window_events},
         {"window_bytes", cfg->window_bytes},
         {"total_bytes", cfg->total_bytes},
+        {"ready_events", cfg->ready_events},
         {"attempts_max", cfg->attempts_max},
         {"blocking_attempts", cfg->blocking_attempts},
         {"blocking_successes", cfg->blocking_successes},
@@ -233,6 +235,8 @@ void engine_open(struct engine *e, int64_t now, int group)
             if (d->step == STEP_WAITING && !link_in_list(&d->queue))
                 list_push(&e->turns, &d->queue);
         }
+        if (g->streams[i] != NULL)
+            stream_intake(e, g->streams[i]);
     }
     delivery_turns(e);
 }

@@ -61,7 +61,9 @@ struct engine_config {
     int retry_min;
     /* per stream: records taken in and not complete; intake pauses at either */
     int window_events, window_bytes;
-    int total_bytes;  /* over all streams */
+    int total_bytes; /* over all streams */
+    /* intake of all streams pauses when so many first requests are ready, or as many as in_flight_max requests take where that is more */
+    int ready_events;
     int attempts_max; /* counted attempts before the dead letter */
     /* after so many an event that keeps its stream's window full is dead-lettered, when all but its key's is done there */
     int blocking_attempts;

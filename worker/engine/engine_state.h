@@ -88,6 +88,7 @@ struct engine {
     struct stream *streams[ENGINE_STREAMS_MAX];
     struct list streams_held;
     bool bytes_full; /* total_bytes was reached and half of it is not free again */
+    bool plenty;     /* enough is ready to go, and half of it has not gone yet */
     struct list groups;
     struct lanes lanes;
     struct pool deliveries;

@@ -48,8 +48,10 @@ static bool wants_pause(const struct engine *e, const struct stream *s)
 
     if (s->revoking)
         return s->paused;
-    if (s->stalled > 0 || e->bytes_full)
+    if (s->stalled > 0 || e->bytes_full || e->plenty)
         return true;
+    if (!s->group->open && s->held > 0)
+        return true; /* until it is, all of it only waits */
     return s->held * part >= e->cfg.window_events + (s->paused ? 1 : 0) ||
            s->held_bytes * part >= e->cfg.window_bytes + (s->paused ? 1 : 0) ||
            s->offsets.cost * (size_t)part > OFFSET_MAP_INTAKE_MAX;
@@ -61,10 +63,10 @@ void stream_intake(struct engine *e, struct stream *s)
         want_action(e, s);
 }
 
-/* Only when the whole's limit is reached or half free again, so the walk over the streams is paid by the bytes between. */
-static void set_bytes_full(struct engine *e, bool full)
+/* Only when a limit of the whole is reached or half free again, so the walk over the streams is paid by what came between. */
+static void set_for_all(struct engine *e, bool *reason, bool holds)
 {
-    e->bytes_full = full;
+    *reason = holds;
     for (struct link *link = list_first(&e->streams_held); link != NULL;
          link = list_after(&e->streams_held, link))
         stream_intake(e, OWNER_OF(link, struct stream, all));
@@ -77,7 +79,7 @@ void stream_hold(struct engine *e, struct stream *s, size_t bytes)
     e->counts.held++;
     e->counts.held_bytes += (int64_t)bytes;
     if (!e->bytes_full && e->counts.held_bytes >= e->cfg.total_bytes)
-        set_bytes_full(e, true);
+        set_for_all(e, &e->bytes_full, true);
 }
 
 void stream_unhold(struct engine *e, struct stream *s, size_t bytes)
@@ -87,7 +89,27 @@ void stream_unhold(struct engine *e, struct stream *s, size_t bytes)
     e->counts.held--;
     e->counts.held_bytes -= (int64_t)bytes;
     if (e->bytes_full && e->counts.held_bytes <= e->cfg.total_bytes / 2)
-        set_bytes_full(e, false);
+        set_for_all(e, &e->bytes_full, false);
+}
+
+/*
+ * A window is for what a key in trouble blocks. What is ready need not lie here in thousands to keep the requests under way at their limit:
+ * it would be memory, and cold in the cache when its turn comes. Repetitions do not count: those that wait for the budget would shut first
+ * requests out.
+ */
+static void look_at_ready(struct engine *e)
+{
+    int64_t ready = e->in_step[STEP_READY] - dispatch_waiting_again(e);
+    int64_t enough = (int64_t)e->cfg.in_flight_max * e->cfg.batch_max_events;
+
+    if (enough < e->cfg.ready_events)
+        enough = e->cfg.ready_events;
+    if (!e->plenty && ready >= enough)
+        set_for_all(e, &e->plenty, true);
+#ifndef SIM_BUG_PLENTY_FOR_EVER
+    else if (e->plenty && ready <= enough / 2)
+        set_for_all(e, &e->plenty, false);
+#endif
 }
 
 /* ---- commits and drain ---------------------------------------------------------------------------------------------- */
@@ -210,6 +232,7 @@ static bool stream_action(struct engine *e, struct stream *s, struct action *ret
 
 bool stream_next_action(struct engine *e, struct action *ret_action)
 {
+    look_at_ready(e);
     for (struct link *link = list_first(&e->stream_actions); link != NULL;
          link = list_first(&e->stream_actions)) {
         struct stream *s = OWNER_OF(link, struct stream, action);
