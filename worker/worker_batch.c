@@ -15,12 +15,11 @@ void batch_kinds_done(struct batch_kinds *k)
     *k = (struct batch_kinds){0};
 }
 
-void batch_kinds_forget(struct batch_kinds *k, int kind)
+void batch_kinds_forget(struct batch_kinds *k, uint64_t kind)
 {
-    if (kind == 0)
-        return;
-    ENSURE(k->slots[kind - 1].records > 0);
-    k->slots[kind - 1].records--;
+    for (size_t i = 0; kind > 0 && i < ARRAY_LEN(k->slots); i++)
+        if (k->slots[i].kind == kind)
+            k->slots[i].records--;
 }
 
 /* All that a batch's request takes over from its first event. */
@@ -32,7 +31,8 @@ static void append_mapping(struct buf *out, const struct request *req, const cha
     (void)buf_append(out, buf_str(&req->headers), req->headers.len);
 }
 
-static int take_slot(struct batch_kinds *k, const struct buf *mapping)
+/* Its slot, or one that nobody needs; -1: all are other records'. */
+static int find_slot(const struct batch_kinds *k, const struct buf *mapping)
 {
     int vacant = -1;
 
@@ -43,28 +43,37 @@ static int take_slot(struct batch_kinds *k, const struct buf *mapping)
         if (k->slots[i].records == 0 && vacant < 0)
             vacant = (int)i;
     }
-    if (vacant < 0)
-        return -1;
-    free(k->slots[vacant].text);
-    k->slots[vacant].text = malloc(mapping->len);
-    ENSURE(k->slots[vacant].text);
-    memcpy(k->slots[vacant].text, mapping->data, mapping->len);
-    k->slots[vacant].len = mapping->len;
     return vacant;
 }
 
-static int find_kind(struct batch_kinds *k, const struct request *req, const char *path)
+static uint64_t kind_in(struct batch_kinds *k, int slot, const struct buf *mapping)
+{
+    bool same = k->slots[slot].text && k->slots[slot].len == mapping->len &&
+                memcmp(k->slots[slot].text, mapping->data, mapping->len) == 0;
+
+    if (!same) {
+        free(k->slots[slot].text);
+        k->slots[slot].text = malloc(mapping->len);
+        ENSURE(k->slots[slot].text);
+        memcpy(k->slots[slot].text, mapping->data, mapping->len);
+        k->slots[slot].len = mapping->len;
+        k->slots[slot].kind = ++k->last;
+        k->slots[slot].records = 0;
+    }
+    k->slots[slot].records++;
+    return k->slots[slot].kind;
+}
+
+static uint64_t kind_of(struct batch_kinds *k, const struct request *req, const char *path)
 {
     struct buf mapping;
 
     buf_init(&mapping, REQUEST_PATH_BYTES_MAX + REQUEST_HEADER_BYTES_MAX + 64);
     append_mapping(&mapping, req, path);
-    int slot = mapping.failed ? -1 : take_slot(k, &mapping);
+    int slot = mapping.failed ? -1 : find_slot(k, &mapping);
+    uint64_t kind = slot < 0 ? ++k->last : kind_in(k, slot, &mapping);
     buf_done(&mapping);
-    if (slot < 0)
-        return 0;
-    k->slots[slot].records++;
-    return slot + 1;
+    return kind;
 }
 
 /* ---- an event as one item --------------------------------------------------------------------------------------------------- */
@@ -156,9 +165,7 @@ void batch_admit(struct batch_kinds *k, struct record *rec, enum batch_format fo
         record_poison(rec, REASON_NOT_MAPPABLE, text);
         return;
     }
-    rec->batch = find_kind(k, &rec->request, path);
-    if (rec->batch == 0)
-        return;
+    rec->batch = kind_of(k, &rec->request, path);
     rec->item = rec->request.body;
     if (format == BATCH_CLOUDEVENTS)
         make_item(rec, ev);

@@ -18,16 +18,21 @@ enum batch_format { BATCH_ARRAY, BATCH_CLOUDEVENTS };
 
 /* ---- what may go together ------------------------------------------------------------------------------------------- */
 
-/* The mappings of the records held: equal method, path and headers are one kind. Beyond ENGINE_BATCH_KINDS at once, events go alone. */
+/*
+ * The mappings of the records held: equal method, path and headers are one kind. Beyond ENGINE_BATCH_KINDS at once, each event is a kind of
+ * its own: it goes in a batch's form, by itself.
+ */
 struct batch_kinds {
     struct {
         char *text;
         size_t len;
+        uint64_t kind;
         int64_t records; /* held, of this kind; 0: it may become another */
     } slots[ENGINE_BATCH_KINDS];
+    uint64_t last; /* kind that was given out; none comes twice */
 };
 void batch_kinds_done(struct batch_kinds *k);
-void batch_kinds_forget(struct batch_kinds *k, int kind); /* a record of it goes; 0: none */
+void batch_kinds_forget(struct batch_kinds *k, uint64_t kind); /* a record of it goes; 0: none */
 
 /*
  * After record_admit: gives the record its kind and its item, or makes it poison (array form, and its body is no JSON: it could shift its

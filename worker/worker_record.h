@@ -35,7 +35,7 @@ struct record {
     bool skip;
     char *broken; /* not NULL: the target cannot go on; nothing is known about this record */
     /* Of a request of several events (worker_batch.h): its kind, 0: it goes alone; and what stands there for this event. */
-    int batch;
+    uint64_t batch;
     struct slice item;
     struct buf own_item; /* storage of item where it is not the body */
 

@@ -396,15 +396,34 @@ def test_after_kill_9_the_sample_api_has_each_event_once_and_in_order(orders, wo
         assert sorted(inventory_api.ids()) == sorted(orders.ids)
 
 
-def test_a_worker_by_configuration_batches_too(orders, rig_dir, started, kafka, topics, api_that, wait_until):
+@pytest.fixture
+def by_configuration(rig_dir, started, kafka):
+    def start(api, route):
+        program = Program(rig_dir, "tandem-http", "inventory-http", {
+            "kafka_brokers": kafka.brokers, "url": api.url, "admin_listen": f"127.0.0.1:{free_port()}", "destination": "inventory",
+            "route": route, "batch_max_events": 20, "batch_linger": "50ms"})
+        started.append(program)
+        return program.run_ready()
+    return start
+
+
+def test_events_of_different_paths_do_not_go_together_but_in_the_same_form(orders, by_configuration, api_that, wait_until):
+    """More paths at once than the worker has room for kinds: still each an array, of one event."""
+    api = api_that()
+    orders.place_many(60, keys=30)
+    program = by_configuration(api, "order.* PUT /v1/orders/{key}")
+    wait_until(lambda: delivered(program) == 60, message="all delivered")
+    assert len(api.requests) == 60
+    for method, path, _, body in api.requests:
+        (item,) = json.loads(body)
+        assert (method, path) == ("PUT", f"/v1/orders/{item['order']}")
+
+
+def test_a_worker_by_configuration_batches_too(orders, by_configuration, api_that, wait_until):
     api = api_that()
     takes_all(api)
     orders.place_many(100, keys=50)
-    program = Program(rig_dir, "tandem-http", "inventory-http", {
-        "kafka_brokers": kafka.brokers, "url": api.url, "admin_listen": f"127.0.0.1:{free_port()}", "destination": "inventory",
-        "route": "order.* POST /v1/orders", "batch_max_events": 20, "batch_linger": "50ms"})
-    started.append(program)
-    program.run_ready()
+    program = by_configuration(api, "order.* POST /v1/orders")
     wait_until(lambda: delivered(program) == 100, message="all delivered")
     in_order_per_key(api.executed)
     assert {path for _, path, *_ in api.requests} == {"/v1/orders"} and len(api.requests) < 50

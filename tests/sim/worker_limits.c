@@ -65,7 +65,8 @@ void limits_sends(struct world *w, struct node *n, const struct parcel *p)
         const struct request *r = &p->members[i];
         sent.bytes += r->truth->bytes;
         /* what comes again because a batch with it was refused is no repetition */
-        sent.again = sent.again || (delivery_view(r->d).attempt > 1 && r->entry->halved_by != n->life);
+        sent.again =
+            sent.again || (delivery_view(r->d).attempt > 1 && r->entry->mark[n->index].halved != n->life);
     }
     *sent_at(n, n->sent_count++) = sent;
     pace_is_kept(w, n);

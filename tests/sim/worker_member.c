@@ -123,6 +123,8 @@ void member_loaded(struct world *w, struct node *n, struct happening h)
         return;
     assign_stream(w, n, STREAM_SOURCE, partition);
     assign_stream(w, n, STREAM_REPLAY, partition);
+    if (group_fences(w, n->index, n->generation, partition)) /* it slept, and hears of what it had */
+        oracle_evicted(w, n);
     later(w, n, HAPPEN_OPENED, partition, 0, 30 * MS);
     node_turn(w, n);
     node_want(w, n, &n->streams[partition]);

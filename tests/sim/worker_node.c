@@ -63,7 +63,7 @@ void node_feed(struct world *w, struct node *n, struct stream *st, struct entry 
                                 .bytes = held->bytes,
                                 .request_bytes = held->bytes,
                                 .route = (uint32_t)t->route,
-                                .batch = t->alone ? 0 : t->route + 1,
+                                .batch = t->alone ? 0 : 1 + (uint64_t)t->route * w->plan.kind_stride,
                                 .ref = held,
                                 .skip = t->skip,
                                 .replay_count = en->replay_count};

@@ -167,7 +167,7 @@ static void failed(struct node *n, struct request *r, bool breaker_closed)
     bool refused = status >= 400 && status < 500 && !own && !never;
     bool alone = refused && !as_batch;
     en->refused = (en->refused & ~(1U << n->index)) | (unsigned)alone << n->index;
-    en->halved_by = refused && as_batch ? n->life : 0;
+    en->mark[n->index].halved = refused && as_batch ? n->life : 0;
     if (never || refused)
         return;
     if (r->dispatched_closed && (own || healthy) && !as_batch)

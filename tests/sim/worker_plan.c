@@ -49,6 +49,7 @@ static void plan_limits(struct world *w, struct engine_config *cfg)
 static void plan_batches(struct world *w, struct engine_config *cfg)
 {
     struct rng *rng = &w->fault_rng[FAULT_BATCHES];
+    w->plan.kind_stride = rng_chance(rng, 0.8) ? 1 : ENGINE_BATCH_KINDS;
     if (!world_has(w, FAULT_BATCHES))
         return;
     cfg->batch_max_events = (int)rng_between(rng, 2, 10);

@@ -90,8 +90,6 @@ struct entry {
     bool buried;      /* its dead letter of this round is in the dead-letter topic */
     bool bury_asked;  /* an engine decided on it */
     unsigned refused; /* a bit per process: the last answer it got was a 4xx by rule */
-    uint64_t
-        halved_by; /* the life in which a batch with it was refused as a whole, last; 0: it ended otherwise */
     int executions;
     bool excused;      /* it may be executed again: its success was never known, or could not be committed */
     uint64_t known_by; /* the life (node.life) that knows of its success */
@@ -104,6 +102,8 @@ struct entry {
     int payable; /* failures that an engine was allowed to count, all lives together */
     struct {
         uint64_t life, successes, first;
+        uint64_t
+            halved; /* the life in which a batch with it was refused as a whole, last; 0: it ended otherwise */
     } mark[NODES_MAX];     /* by process: its successes at this record's dispatch, then at its last failure */
     uint64_t ambiguous_by; /* the assignment in which it ended without a known result */
     int64_t first_sent;    /* 0: never, in any life */
@@ -265,7 +265,8 @@ struct plan {
     struct outage outages[OUTAGES_MAX];
     int outage_count;
     int failing_key;
-    int crowd; /* more requests at once than this and the API slows down */
+    uint64_t kind_stride; /* of the batchable kinds: by it they have bins of their own, or share one */
+    int crowd;            /* more requests at once than this and the API slows down */
     bool compacted;
     struct verdict_rule rules[2];
 };

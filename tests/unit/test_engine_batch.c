@@ -151,6 +151,30 @@ static void what_is_of_another_kind_or_of_none_does_not_go_with_it(void **state)
     rig_free(r);
 }
 
+/* More kinds than bins: some share one, and still do not go together. */
+static void kinds_that_share_a_bin_do_not_go_together(void **state)
+{
+    struct engine_config cfg = batch_config(2);
+    struct rig *r = rig_new(&cfg);
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        char key[16];
+        snprintf(key, sizeof(key), "k%d", i);
+        struct engine_record rec = rig_record(r, 0, i, key, NULL);
+        rec.batch = 3 + (uint64_t)(i % 2) * ENGINE_BATCH_KINDS;
+        engine_record(r->e, r->now, &rec);
+        rig_turn(r);
+    }
+    rig_sleep(r, NS_PER_S);
+    for (int i = 0; i < r->batch_count; i++)
+        for (int k = 1; k < size_of(r, i); k++)
+            assert_int_equal(offset_of(r, i, k) % 2, offset_of(r, i, 0) % 2);
+    for (int i = 0; i < r->batch_count; i++)
+        answer(r, i, 200);
+    assert_int_equal(rig_counts(r).delivered, 4);
+    rig_free(r);
+}
+
 static void without_batches_all_go_alone_and_at_once(void **state)
 {
     struct engine_config cfg = batch_config(1);
@@ -488,6 +512,7 @@ int main(void)
         cmocka_unit_test(goes_when_its_bytes_are_full),
         cmocka_unit_test(a_key_has_one_event_in_a_batch_and_one_on_its_way),
         cmocka_unit_test(what_is_of_another_kind_or_of_none_does_not_go_with_it),
+        cmocka_unit_test(kinds_that_share_a_bin_do_not_go_together),
         cmocka_unit_test(without_batches_all_go_alone_and_at_once),
         cmocka_unit_test(in_flight_max_counts_requests),
         cmocka_unit_test(rate_requests_counts_requests),

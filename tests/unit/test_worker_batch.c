@@ -62,12 +62,23 @@ static void a_mapping_keeps_its_kind_while_it_is_held_and_kinds_are_bounded(void
     for (int i = 0; i < ENGINE_BATCH_KINDS; i++)
         for (int k = 0; k < i; k++)
             assert_int_not_equal(recs[i]->batch, recs[k]->batch);
-    assert_int_equal(recs[ENGINE_BATCH_KINDS]->batch, 0);
+    struct record *more = record_of(STREAM_SOURCE, "o-1", "{}", order_placed);
+    admit_by(&inventory_target, more, 1000, &ev);
+    batch_admit(&kinds, more, BATCH_ARRAY, "/p8", &ev);
+    assert_true(recs[ENGINE_BATCH_KINDS]->batch > 0); /* in a batch's form, but with nobody else */
+    assert_int_not_equal(recs[ENGINE_BATCH_KINDS]->batch, more->batch);
+    let_go(more);
     let_go(recs[0]); /* its place is free for another */
     struct record *rec = record_of(STREAM_SOURCE, "o-1", "{}", order_placed);
     admit_by(&inventory_target, rec, 1000, &ev);
     batch_admit(&kinds, rec, BATCH_ARRAY, "/other", &ev);
-    assert_int_equal(rec->batch, 1);
+    struct record *same = record_of(STREAM_SOURCE, "o-1", "{}", order_placed);
+    admit_by(&inventory_target, same, 1000, &ev);
+    batch_admit(&kinds, same, BATCH_ARRAY, "/other", &ev);
+    assert_int_equal(rec->batch, same->batch);
+    for (int i = 1; i <= ENGINE_BATCH_KINDS; i++)
+        assert_int_not_equal(rec->batch, recs[i]->batch);
+    let_go(same);
     let_go(rec);
     for (int i = 1; i <= ENGINE_BATCH_KINDS; i++)
         let_go(recs[i]);

@@ -24,8 +24,7 @@ void batch_done(struct engine *e)
 
 static struct bin *bin_of(struct engine *e, const struct delivery *d)
 {
-    ENSURE(d->rec.batch <= ENGINE_BATCH_KINDS);
-    return &e->bins[d->again][d->rec.batch - 1];
+    return &e->bins[d->again][d->rec.batch % ENGINE_BATCH_KINDS];
 }
 
 void batch_put(struct engine *e, struct delivery *d, int64_t rank)
@@ -103,7 +102,8 @@ struct batch *batch_gather(struct engine *e, struct delivery *d)
             break;
         struct delivery *other = OWNER_OF(next, struct delivery, ready);
         bytes += (int64_t)other->rec.request_bytes;
-        if (bytes > e->cfg.batch_max_bytes || b->count >= limit_of(e, other))
+        if (bytes > e->cfg.batch_max_bytes || b->count >= limit_of(e, other) ||
+            other->rec.batch != d->rec.batch) /* two kinds may share a bin */
             break;
         limit = limit_of(e, other) < limit ? limit_of(e, other) : limit;
         join(e, b, other);

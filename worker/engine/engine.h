@@ -141,8 +141,8 @@ struct engine_record {
     size_t request_bytes;  /* about what its request sends: for rate_bytes */
     /* which endpoint of the API its request goes to, any number: one that is down is no proof against events of another */
     uint32_t route;
-    /* 0: its request is of it alone; else 1 … ENGINE_BATCH_KINDS: it may go with others of the same number, which have its route */
-    int batch;
+    /* 0: its request is of it alone, in the old way; else any number: it may go with others of the same, which have its route */
+    uint64_t batch;
     /* the door's own (rd_kafka_message_t *): comes back in RELEASE, exactly once */
     void *ref;
     /* not NULL: it can never be a request: dead-lettered in its key's turn with this reason's verdict */
@@ -153,7 +153,7 @@ struct engine_record {
     /* of a replay record: how often it has been replayed, 0 for a source record */
     int replay_count;
 };
-#define ENGINE_BATCH_KINDS 8
+#define ENGINE_BATCH_KINDS 8 /* more at once go in smaller batches than they could */
 /* Offsets rise within a stream; gaps (transaction markers, compaction) count as complete. A record known complete by the map is
  * RELEASEd without delivery. slices are borrowed until RELEASE. Always accepted; after PAUSE at most one fetch may still come. */
 void engine_record(struct engine *e, int64_t now, const struct engine_record *rec);

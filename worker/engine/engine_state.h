@@ -100,7 +100,7 @@ struct engine {
     struct heap timers;
     struct heap ready,
         ready_again; /* deliveries that are due: for their first request, and for a repetition */
-    struct bin bins[2][ENGINE_BATCH_KINDS]; /* the batchable ones of each: [repetition][kind - 1] */
+    struct bin bins[2][ENGINE_BATCH_KINDS]; /* the batchable ones of each: [repetition][kind modulo] */
     int64_t riders;                         /* deliveries in flight in the request of another */
     struct heap unsafe[2];                  /* streams by kind: see uncommitted.c */
     struct list held_back[2]; /* deliveries that are ready, but wait for a commit, by queue link */
