@@ -9,7 +9,9 @@
 #include "common/stop.h"
 #include "common/version.h"
 #include "worker/worker_command.h"
+#include "worker/worker_start.h"
 #include "worker/worker_try.h"
+#include "worker/worker_types.h"
 
 #define WORKER_LONGEST_SLEEP_NS (NS_PER_S / 4) /* metrics stay fresh */
 #define WORKER_DRAIN_SLACK_NS (10 * NS_PER_S)  /* beyond drain_timeout: the last commits */
@@ -226,6 +228,8 @@ static int worker_prepare(struct worker *w)
     struct err *err = &w->failure;
     struct engine_config cfg = worker_engine_config(w);
 
+    if (start_parse(w->opt.start, clock_wall_ns(), &w->start, err) < 0)
+        return -1;
     w->destination = w->target->name ? w->target->name : w->target->name_of(w->opt.own);
     w->targeting = targeting_new(w->target, w->opt.own, &w->opt.rule, err);
     if (!w->targeting)
@@ -401,6 +405,9 @@ static int batch_check(const struct worker_options *o, const struct target *targ
 static int worker_check(const void *values, struct err *err)
 {
     const struct worker_options *o = values;
+    struct start start;
+    if (types_check(o->types, err) < 0 || start_parse(o->start, clock_wall_ns(), &start, err) < 0)
+        return -1;
     if (batch_check(o, target_to_check, err) < 0)
         return -1;
     struct targeting *t = targeting_new(target_to_check, o->own, &o->rule, err);

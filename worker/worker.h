@@ -27,6 +27,7 @@
 #include "worker/targets/target.h"
 #include "worker/worker_batch.h"
 #include "worker/worker_record.h"
+#include "worker/worker_start.h"
 
 struct worker_options {
 #define OPTION(name, type, ...) OPTION_MEMBER_##type(name)
@@ -45,7 +46,9 @@ struct worker {
     const char *destination;     /* its name, of topics and dead letters */
     struct worker_options opt;
     char *dlq_topic, *replay_topic, *parked_topic, *replay_group, *client_id;
-    int partitions; /* of the source topic and of the three others, since the start */
+    int64_t deleted;    /* records that retention took before they were delivered, at most */
+    struct start start; /* where a partition without a committed offset begins */
+    int partitions;     /* of the source topic and of the three others, since the start */
     struct engine *engine;
     struct auth *auth;
     struct stats *stats;
@@ -61,6 +64,12 @@ struct worker {
 
 /* Parse, run until SIGTERM or failure, and return the exit code. */
 int worker_main(const struct target *target, int argc, char **argv);
+
+/* What intake goes by; borrows the options. */
+static inline struct intake worker_intake(const struct worker *w)
+{
+    return (struct intake){w->opt.topic, w->opt.types, (size_t)w->opt.payload_max};
+}
 
 /* A stream of the engine is a partition number and a kind. */
 #define WORKER_PARTITIONS_MAX (ENGINE_STREAMS_MAX / 2)

@@ -249,7 +249,8 @@ static void consume_assign(struct worker_consume *c, int64_t now)
 
     for (int i = 0; i < c->wanted->cnt; i++)
         c->held[n++] = c->wanted->elems[i].partition;
-    if (n && committed_read(c->rk, c->wanted, &err) < 0)
+    if (n &&
+        (committed_read(c->w, c->rk, c->wanted, &err) < 0 || consume_start(c->w, c->rk, c->wanted, &err) < 0))
         goto again;
     if (worker_side_assign(c->w->side, now, c->held, n, &err) < 0)
         goto again;

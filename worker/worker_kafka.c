@@ -95,7 +95,8 @@ static size_t request_bytes(const struct record *rec)
 void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, const rd_kafka_message_t *m)
 {
     struct record *rec = message_copy(kind, m);
-    record_admit(rec, w->targeting, w->opt.topic, (size_t)w->opt.payload_max, &w->scratch);
+    const struct intake in = worker_intake(w);
+    record_admit(rec, w->targeting, &in, &w->scratch);
     if (rec->broken) {
         err_set(&w->failure, ERR_FATAL, "%s", rec->broken);
         record_free(rec);
@@ -229,10 +230,41 @@ static void forget_past_end(rd_kafka_topic_partition_t *p, int64_t end)
             "its beginning",
             LOG_STR("topic", p->topic), LOG_INT("partition", p->partition), LOG_INT("committed", p->offset),
             LOG_INT("end", end));
-    p->offset = RD_KAFKA_OFFSET_INVALID;
+    p->offset = RD_KAFKA_OFFSET_BEGINNING;
 }
 
-int committed_read(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct err *err)
+/* Retention was faster than we: nothing can bring those records back, but nobody shall have to find out by counting. */
+static void tell_deleted(struct worker *w, const rd_kafka_topic_partition_t *p, int64_t beginning)
+{
+    if (p->offset < 0 || p->offset >= beginning)
+        return;
+    w->deleted += beginning - p->offset;
+    LOG_ERR("the topic's retention has deleted records before they were delivered: going on with the oldest "
+            "that is there; give the topic a longer retention.ms",
+            LOG_STR("topic", p->topic), LOG_INT("partition", p->partition), LOG_INT("committed", p->offset),
+            LOG_INT("oldest", beginning), LOG_INT("deleted", beginning - p->offset));
+}
+
+/* where: RD_KAFKA_OFFSET_BEGINNING or _END. NULL: ret_code says why. */
+static rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk,
+                                                    const rd_kafka_topic_partition_list_t *list,
+                                                    int64_t where, rd_kafka_resp_err_t *ret_code)
+{
+    rd_kafka_topic_partition_list_t *bounds = rd_kafka_topic_partition_list_copy(list);
+
+    for (int i = 0; i < bounds->cnt; i++)
+        bounds->elems[i].offset = where;
+    rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(rk, bounds, COMMITTED_MS);
+    if (!code)
+        code = list_error(bounds);
+    if (!code)
+        return bounds;
+    rd_kafka_topic_partition_list_destroy(bounds);
+    *ret_code = code;
+    return NULL;
+}
+
+int committed_read(struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct err *err)
 {
     rd_kafka_resp_err_t code = kafka_committed(rk, list, COMMITTED_MS);
     if (!code)
@@ -240,17 +272,18 @@ int committed_read(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct
     if (code)
         return kafka_err(code, NULL, err, "reading the committed offsets");
 
-    rd_kafka_topic_partition_list_t *ends = rd_kafka_topic_partition_list_copy(list);
-    for (int i = 0; i < ends->cnt; i++)
-        ends->elems[i].offset = RD_KAFKA_OFFSET_END;
-    code = rd_kafka_offsets_for_times(rk, ends, COMMITTED_MS);
-    if (!code)
-        code = list_error(ends);
-    for (int i = 0; !code && i < list->cnt; i++) {
+    rd_kafka_topic_partition_list_t *ends = bounds_read(rk, list, RD_KAFKA_OFFSET_END, &code);
+    rd_kafka_topic_partition_list_t *begins =
+        ends ? bounds_read(rk, list, RD_KAFKA_OFFSET_BEGINNING, &code) : NULL;
+    for (int i = 0; begins && i < list->cnt; i++) {
         rd_kafka_topic_partition_t *p = &list->elems[i];
         forget_past_end(p, rd_kafka_topic_partition_list_find(ends, p->topic, p->partition)->offset);
+        tell_deleted(w, p, rd_kafka_topic_partition_list_find(begins, p->topic, p->partition)->offset);
     }
-    rd_kafka_topic_partition_list_destroy(ends);
+    if (ends)
+        rd_kafka_topic_partition_list_destroy(ends);
+    if (begins)
+        rd_kafka_topic_partition_list_destroy(begins);
     return code ? kafka_err(code, NULL, err, "reading the ends of the partitions") : 0;
 }
 

@@ -26,8 +26,15 @@ void commits_next_round(struct commits *c);
 
 /* A partition's commit metadata, safe to read: "" when there is none. */
 const char *committed_metadata(const rd_kafka_topic_partition_t *p);
-/* Read the group's committed offsets into list, and put aside those past the end of a topic made anew. Waits up to 5 s for each. */
-NODISCARD int committed_read(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct err *err);
+/*
+ * Read the group's committed offsets into list: RD_KAFKA_OFFSET_INVALID where there is none, and the beginning where it is past the end of a
+ * topic made anew. What retention has deleted from behind a commit is counted and told. Waits up to 5 s for each of three answers.
+ */
+NODISCARD int committed_read(struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
+                             struct err *err);
+/* worker_consume_start.c: give the partitions without a committed offset the one that w->start names. Waits up to 5 s, three times. */
+NODISCARD int consume_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
+                            struct err *err);
 /* Stop or resume fetching one partition; a local matter, done at once. */
 void partition_pause(rd_kafka_t *rk, const char *topic, int partition, bool pause);
 /* Nothing is assigned any more, and nothing paused: a pause would outlive the assignment it was made in. */

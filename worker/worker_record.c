@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/utf8.h"
+#include "worker/worker_types.h"
 
 static struct slice record_copy(struct record *rec, struct slice s)
 {
@@ -199,24 +200,25 @@ static void record_map(struct record *rec, struct targeting *target, size_t payl
     rec->bytes += rec->request.path.cap + rec->request.own_body.cap + rec->request.headers.cap;
 }
 
-void record_admit(struct record *rec, struct targeting *target, const char *topic, size_t payload_max,
-                  struct event *ev)
+void record_admit(struct record *rec, struct targeting *target, const struct intake *in, struct event *ev)
 {
     struct err err = {0};
 
     record_find_origin(rec);
-    record_find_id(rec, topic);
+    record_find_id(rec, in->topic);
     if (record_fill_event(rec, ev, &err) < 0)
         record_poison(rec, REASON_HEADERS, err.message);
     else if (event_check(ev, &err) < 0 || check_subject(ev->subject, &err) < 0 ||
              check_content_type(ev->content_type, &err) < 0)
         record_poison(rec, REASON_NOT_CLOUDEVENT, err.message);
-    else if (rec->value.len > payload_max) {
+    else if (!types_take(in->types, ev->type))
+        rec->skip = true; /* before all that could make it a dead letter: it is none of this API's business */
+    else if (rec->value.len > in->payload_max) {
         err_set(&err, ERR_PERMANENT, "the value has %zu bytes, payload_max is %zu", rec->value.len,
-                payload_max);
+                in->payload_max);
         record_poison(rec, REASON_TOO_LARGE, err.message);
     } else
-        record_map(rec, target, payload_max, ev);
+        record_map(rec, target, in->payload_max, ev);
 }
 
 const struct trace *record_trace(struct record *rec)

@@ -75,10 +75,14 @@ void record_free(struct record *rec); /* NULL-safe */
 
 /*
  * Is it an event, and which request does it make? Fills event_id, origin, and request or poison or skip, or broken. What
- * cannot be delivered is poison with its reason. topic is the source topic. ev is scratch memory.
+ * cannot be delivered is poison with its reason. ev is scratch memory.
  */
-void record_admit(struct record *rec, struct targeting *target, const char *topic, size_t payload_max,
-                  struct event *ev);
+struct intake {
+    const char *topic; /* the source topic */
+    const char *types; /* which events the destination takes (worker_types.h); "": all */
+    size_t payload_max;
+};
+void record_admit(struct record *rec, struct targeting *target, const struct intake *in, struct event *ev);
 /* It can never be a request after all, why in words. */
 void record_poison(struct record *rec, enum reason reason, const char *why);
 /* The event of an admitted record that is not poison; slices borrow from rec. */

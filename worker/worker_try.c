@@ -187,7 +187,8 @@ int worker_try(struct worker *w, const char *const *words, size_t count, struct 
     int r = -1;
     if (event) {
         struct record *rec = record_from(event);
-        record_admit(rec, w->targeting, w->opt.topic, (size_t)w->opt.payload_max, &w->scratch);
+        const struct intake in = worker_intake(w);
+        record_admit(rec, w->targeting, &in, &w->scratch);
         r = try_record(w, rec, words, count, err);
         record_free(rec);
     }

@@ -35,7 +35,8 @@ static inline void admit_by(const struct target *target, struct record *rec, siz
                             struct event *ev)
 {
     struct targeting *t = targeting_of(target);
-    record_admit(rec, t, "tandem.orders", payload_max, ev);
+    const struct intake in = {"tandem.orders", "", payload_max};
+    record_admit(rec, t, &in, ev);
     targeting_free(t);
 }
 
