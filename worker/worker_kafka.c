@@ -94,6 +94,9 @@ static size_t request_bytes(const struct record *rec)
 
 void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, const rd_kafka_message_t *m)
 {
+    /* After one that nothing is known about no further one: the engine would take the gap for progress. */
+    if (w->failure.kind)
+        return;
     struct record *rec = message_copy(kind, m);
     const struct intake in = worker_intake(w);
     record_admit(rec, w->targeting, &in, &w->scratch);
