@@ -126,13 +126,13 @@ down: ## stop what `make up` started, and remove its data
 	@python3 tests/rig/rig stop --dir $(STACK) --wipe
 
 bench: deps ## figures with CPU and memory of each part, into build/bench: [ONLY="producer relay worker chain"]
-	@$(MAKE) --no-print-directory -s all build/bench/relay_probe build/bench/batch_sink
+	@$(MAKE) --no-print-directory -s all build/bench/relay_probe build/bench/worker_probe build/bench/batch_sink
 	@build/venv/bin/python tests/bench/bench --only '$(ONLY)'
 
 build/bench/batch_sink: tests/bench/batch_sink.c worker/json_scan.c $(B)/lib/common.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
-build/bench/relay_probe: tests/bench/relay_probe.c $(B)/lib/common.a
+build/bench/%_probe: tests/bench/%_probe.c $(B)/lib/common.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 

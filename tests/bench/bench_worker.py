@@ -1,13 +1,271 @@
-"""Deliveries a second of one worker to an API that answers at once, and to one that takes 10 ms; order kept by key."""
+"""One worker beside its limits, each measured in the same run: rates, memory, added latency, a bad event, brown-outs, long topics, batches.
+
+BENCH_PARTS="rates memory latency poison brownout backlog keys batches": some of it. BENCH_SCALE=0.1 takes a tenth of the records, to
+try a part; BENCH_RECORDS_MAX=n (default 1,000,000): the longest topic; BENCH_SECONDS=n (default 10): of each brown-out.
+"""
 import json
 import os
+import statistics
+import subprocess
+import sys
 import time
 import uuid
 
 from meter import Meter
 from stage import ROOT, Program, get, record, until
 
-CASES = ((0, 64, 150_000), (10, 64, 40_000), (10, 256, 100_000))  # delay ms, in flight, records
+SCALE = float(os.environ.get("BENCH_SCALE") or 1)
+RECORDS_MAX = int(os.environ.get("BENCH_RECORDS_MAX") or 1_000_000)
+SECONDS = float(os.environ.get("BENCH_SECONDS") or 10)
+PARTITIONS = 12
+PAIRS = 3
+CASES = ((0, 64, 150_000), (10, 64, 40_000), (10, 256, 100_000), (50, 64, 10_000), (50, 256, 40_000))  # delay ms, in flight, records
+PROBE = os.path.join(ROOT, "build", "bench", "worker_probe")
+PROFILES = ("pool", "jitter", "thrash", "degrade", "refuse")
+STATIC_LIMITS = (4, 8, 16, 32, 64)
+
+
+def scaled(count):
+    return max(1000, int(count * SCALE))
+
+
+def publisher(stage, **settings):
+    from confluent_kafka import Producer
+
+    return Producer({"bootstrap.servers": stage.brokers, "partitioner": "murmur2_random",
+                     "queue.buffering.max.messages": 500_000, "log_level": 3, **settings})
+
+
+def publish(producer, topic, i, keys, on_delivery=None):
+    """Event number i; returns its id."""
+    order, event_id = f"o-{i % keys}", str(uuid.uuid4())
+    body = {"order": order, "customer": "c-1", "status": "placed", "version": i // keys + 1, "lines": [{"sku": "x" * 480, "quantity": 1}]}
+    producer.produce(topic, json.dumps(body), order, on_delivery=on_delivery, headers={
+        "ce_specversion": "1.0", "ce_id": event_id, "ce_source": "bench", "ce_type": "order.placed",
+        "ce_time": "2026-01-01T00:00:00Z", "content-type": "application/json"})
+    return event_id
+
+
+def preload(stage, topic, count, keys=10_000):
+    producer = publisher(stage, **{"linger.ms": 20})
+    for i in range(count):
+        publish(producer, topic, i, keys)
+        if i % 1000 == 0:
+            producer.poll(0)
+    producer.flush()
+
+
+def probe(*words):
+    """(rate, CPU seconds per million) of a limit."""
+    out = subprocess.run([PROBE, *map(str, words)], check=True, capture_output=True, text=True).stdout.split()
+    return float(out[0]), float(out[1])
+
+
+def delay(stage, ms):
+    """A sample API that answers after so long."""
+    api = stage.api("inventory")
+    if ms:
+        stage.fault(api, {"mode": "delay", "delay_ms": ms})
+    return api
+
+
+def drain(stage, topic, api, count, *options):
+    """(deliveries/s, deliveries counted, meter) of a worker from its first delivery until `count` are made."""
+    worker = stage.worker("inventory", topic, api.url, *options)
+    until(lambda: stage.ready(worker), "the worker to be ready")
+    until(lambda: stage.delivered(worker) > 0, "the first delivery", step=0.005)
+    with Meter(worker=worker.pid, api=api.pid, kafka=stage.pid_of("kafka")) as m:
+        start, first = time.monotonic(), stage.delivered(worker)
+        until(lambda: stage.delivered(worker) >= count, "the last delivery", timeout=900, step=0.05)
+        seconds = time.monotonic() - start
+        m.stop()
+    worker.stop()
+    return (count - first) / seconds, count - first, m
+
+
+# ---- rates and memory -----------------------------------------------------------------------------------------------------
+
+
+def rates(stage):
+    for ms, in_flight, whole in CASES:
+        count = scaled(whole)
+        topic = stage.topic(PARTITIONS)
+        preload(stage, topic, count)
+        api = delay(stage, ms)
+        rate, counted, m = drain(stage, topic, api, count, "--in-flight-max", str(in_flight))
+        beside = {"share_of_ceiling": round(rate / (in_flight / ms * 1000), 3)} if ms else limits(stage, topic, count, in_flight, rate)
+        record(f"worker/{ms}ms-api-{in_flight}-in-flight", rate, "deliveries/s", counted, m, **beside)
+        api.stop()
+
+
+def limits(stage, topic, count, in_flight, rate):
+    """What curl alone sends to such an API, and librdkafka alone reads of this topic."""
+    api = delay(stage, 0)
+    curl, curl_cpu = probe("curl", api.url + "/v1/reservations", count, in_flight)
+    kafka, kafka_cpu = probe("kafka", stage.brokers, topic, PARTITIONS, count)
+    api.stop()
+    return {"curl_alone": curl, "curl_cpu": curl_cpu, "share_of_curl": round(rate / curl, 3),
+            "librdkafka_alone": kafka, "librdkafka_cpu": kafka_cpu}
+
+
+def memory(stage):
+    """The peak with a backlog in 12 partitions, and as many requests under way as the limit allows."""
+    count = scaled(100_000)
+    topic = stage.topic(PARTITIONS)
+    preload(stage, topic, count)
+    api = delay(stage, 50)
+    _, counted, m = drain(stage, topic, api, count, "--in-flight-max", "1024", "--adaptive", "off")
+    record("worker/memory-1024-in-flight-12-partitions", m.rss["worker"], "MB", counted, m)
+    api.stop()
+
+
+# ---- latency ----------------------------------------------------------------------------------------------------------------
+
+
+def flow(stage, rate, seconds, bad=(), keys=10_000):
+    """Sorted seconds from a record's acknowledgement to its request's arrival, at a steady rate; events of the keys `bad` always fail."""
+    topic = stage.topic(PARTITIONS)
+    api = delay(stage, 0)
+    if bad:
+        stage.fault(api, {"mode": "status", "status": 500, "keys": [f"o-{k}" for k in bad]})
+    worker = stage.worker("inventory", topic, api.url, "--in-flight-max", "64")
+    until(lambda: stage.ready(worker), "the worker to be ready")
+    producer, acked, start, i = publisher(stage, **{"linger.ms": 0}), {}, time.monotonic(), 0
+    while time.monotonic() < start + seconds:
+        while i < (time.monotonic() - start) * rate:
+            holder = []
+            holder.append(publish(producer, topic, i, keys, lambda error, _, h=holder: acked.__setitem__(h[0], time.time())))
+            i += 1
+        producer.poll(0.001)
+    producer.flush()
+    good = i - sum(1 for n in range(i) if n % keys in set(bad))
+    until(lambda: stage.delivered(worker) >= good, "the last delivery")
+    arrived = {line.split("\t")[0]: int(line.split("\t")[1]) / 1e9 for line in get(api.url, "/audit/ids?times=1").splitlines()}
+    worker.stop()
+    api.stop()
+    return sorted(arrived[e] - at for e, at in acked.items() if e in arrived)
+
+
+def percentile(values, share):
+    return values[min(len(values) - 1, int(len(values) * share))] * 1000
+
+
+def latency(stage):
+    """At half of what the worker reaches with an API at 0 ms, or what BENCH_RATE says; Python publishes no more than some thousands."""
+    rate = int(os.environ.get("BENCH_RATE") or 5000)
+    seen = flow(stage, rate, SECONDS)
+    seen = seen[len(seen) // 10:] if len(seen) > 1000 else seen
+    record(f"worker/added-latency-p50-at-{rate}", percentile(seen, 0.5), "ms", p99=round(percentile(seen, 0.99), 2), records=len(seen))
+
+
+def poison(stage):
+    """1 in 1,000 events always fails: the rate of a drain with and without, in turn, and what the others wait at a steady rate."""
+    count, keys, bad = scaled(60_000), 10_000, range(0, 10_000, 1000)
+    ratios, waits = [], []
+    for _ in range(PAIRS):
+        topic, seen = stage.topic(PARTITIONS), []
+        preload(stage, topic, count, keys)
+        for faults in ((), bad):
+            api = delay(stage, 10)
+            if faults:
+                stage.fault(api, {"mode": "status", "status": 500, "keys": [f"o-{k}" for k in faults]})
+            good = count - sum(1 for n in range(count) if n % keys in set(faults))
+            seen.append(drain(stage, topic, api, good, "--in-flight-max", "64")[0])
+            api.stop()
+        ratios.append(seen[1] / seen[0])
+        waits.append([percentile(flow(stage, 1000, SECONDS / 2, faults), 0.99) for faults in ((), bad)])
+    record("worker/1-in-1000-failing", statistics.median(ratios), "of the rate without", pairs=[round(r, 3) for r in ratios],
+           p99_of_others_ms_without_and_with=[[round(w, 2) for w in pair] for pair in waits])
+
+
+# ---- brown-outs ---------------------------------------------------------------------------------------------------------------
+
+
+class Brownout(Program):
+    def __init__(self, stage, profile):
+        super().__init__(stage, sys.executable, os.path.join(ROOT, "tests", "bench", "brownout_api.py"), profile)
+        self.url = f"http://127.0.0.1:{until(self._port, 'the API to listen')}"
+
+    def _port(self):
+        with open(self.log_path, encoding="utf-8") as f:
+            text = f.read()
+        return text.endswith("\n") and int(text)
+
+
+def request_p99_s(worker, before):
+    """Out of the histogram's buckets since `before`, linear within one."""
+    counts = [(le, n - before.get(le, 0)) for le, n in buckets(worker).items()]
+    total, below, low = counts[-1][1], 0, 0.0
+    for le, n in counts:
+        if n >= 0.99 * total:
+            return low + (le - low) * (0.99 * total - below) / max(1, n - below) if le != float("inf") else low
+        below, low = n, le
+    return low
+
+
+def buckets(worker):
+    name = "tandem_worker_request_duration_seconds_bucket"
+    lines = [line for line in get(worker.admin, "/metrics").splitlines() if line.startswith(name)]
+    return {float(line.split('le="')[1].split('"')[0].replace("+Inf", "inf")): float(line.rsplit(" ", 1)[1]) for line in lines}
+
+
+def brownout_run(stage, topic, profile, *options):
+    """(deliveries/s, p99 of a request in ms) over SECONDS, after a third of that to settle."""
+    api = Brownout(stage, profile)
+    worker = stage.worker("inventory", topic, api.url, "--breaker-share", "100%", "--breaker-failures", "100000", *options)
+    until(lambda: stage.ready(worker), "the worker to be ready")
+    until(lambda: stage.delivered(worker) > 0, "the first delivery")
+    settled = time.monotonic() + SECONDS / 3
+    until(lambda: time.monotonic() >= settled, "the limit to settle")
+    before, first, start = buckets(worker), stage.delivered(worker), time.monotonic()
+    until(lambda: time.monotonic() >= start + SECONDS, "the brown-out", timeout=SECONDS + 60)
+    rate, p99 = (stage.delivered(worker) - first) / (time.monotonic() - start), request_p99_s(worker, before) * 1000
+    worker.process.kill()
+    worker.process.wait()
+    api.stop()
+    return rate, p99
+
+
+def brownout(stage):
+    """The adaptive limit beside the best static one, which an operator would have to find for each API and each day."""
+    topic = stage.topic(PARTITIONS)
+    preload(stage, topic, int(1500 * (SECONDS * 4 / 3 + 5)), 10_000)
+    for profile in PROFILES:
+        static = {n: brownout_run(stage, topic, profile, "--adaptive", "off", "--in-flight-max", str(n)) for n in STATIC_LIMITS}
+        most = max(rate for rate, _ in static.values())
+        # The best is the one with the lowest p99 among those within 3 % of the most.
+        best = min((n for n in static if static[n][0] >= 0.97 * most), key=lambda n: static[n][1])
+        rate, p99 = brownout_run(stage, topic, profile, "--adaptive", "on", "--in-flight-max", "64")
+        record(f"worker/brownout-{profile}", rate, "deliveries/s", of_best_static=round(rate / static[best][0], 3), best_static=best,
+               p99_ms=round(p99, 1), p99_of_best_static=round(p99 / static[best][1], 2),
+               static={n: [round(x, 1) for x in pair] for n, pair in static.items()})
+
+
+# ---- growth --------------------------------------------------------------------------------------------------------------------
+
+
+def backlog(stage):
+    """CPU per delivery as the topic grows 10 and 100 times longer, up to BENCH_RECORDS_MAX."""
+    sizes = [n for n in (1000, 10_000, 100_000, 1_000_000, 10_000_000) if 10_000 <= n <= RECORDS_MAX] or [RECORDS_MAX]
+    for count in sizes:
+        growth(stage, f"worker/backlog-{count}", count, 10_000)
+
+
+def keys(stage):
+    for many in (10, 1000, 100_000, 1_000_000):
+        growth(stage, f"worker/keys-{many}", scaled(100_000), many)
+
+
+def growth(stage, name, count, many):
+    topic = stage.topic(PARTITIONS)
+    preload(stage, topic, count, many)
+    api = delay(stage, 0)
+    rate, counted, m = drain(stage, topic, api, count, "--in-flight-max", "64")
+    record(name, m.cpu["worker"] / counted * 1e6, "CPU-s/million", counted, m, deliveries_per_s=round(rate))
+    api.stop()
+
+
+# ---- batches -------------------------------------------------------------------------------------------------------------------
 
 
 class Sink(Program):
@@ -26,27 +284,10 @@ class Sink(Program):
         return [int(n) for n in get(self.url, "/count").split()]
 
 
-def preload(stage, topic, count, keys=10_000):
-    from confluent_kafka import Producer
-
-    producer = Producer({"bootstrap.servers": stage.brokers, "partitioner": "murmur2_random", "linger.ms": 20,
-                         "queue.buffering.max.messages": 500_000})
-    filler = "x" * 480
-    for i in range(count):
-        order = f"o-{i % keys}"
-        body = {"order": order, "customer": "c-1", "status": "placed", "version": i // keys + 1,
-                "lines": [{"sku": filler, "quantity": 1}]}
-        producer.produce(topic, json.dumps(body), order, headers={
-            "ce_specversion": "1.0", "ce_id": str(uuid.uuid4()), "ce_source": "bench", "ce_type": "order.placed",
-            "ce_time": "2026-01-01T00:00:00Z", "content-type": "application/json"})
-        if i % 1000 == 0:
-            producer.poll(0)
-    producer.flush()
-
-
-def run_batches(stage, form, count=1_000_000, keys=100_000):
+def run_batches(stage, form, count=None, keys=100_000):
     """Requests of 100 events; the sink walks over each body, counts its items, and answers for each or for the whole."""
-    topic = stage.topic(12)
+    count = count or scaled(1_000_000)
+    topic = stage.topic(PARTITIONS)
     preload(stage, topic, count, keys)
     sink = Sink(stage, form)
     worker = stage.worker("inventory", topic, sink.url, "--batch-max-events", "100", "--batch-path", "/batch", "--in-flight-max", "16")
@@ -64,30 +305,12 @@ def run_batches(stage, form, count=1_000_000, keys=100_000):
     sink.stop()
 
 
-def run(stage):
-    run_single(stage)
+def batches(stage):
     for form in ("whole", "items"):
         run_batches(stage, form)
 
 
-def run_single(stage):
-    for delay, in_flight, count in CASES:
-        topic = stage.topic(12)
-        preload(stage, topic, count)
-        api = stage.api("inventory")
-        if delay:
-            stage.fault(api, {"mode": "delay", "delay_ms": delay})
-        worker = stage.worker("inventory", topic, api.url, "--in-flight-max", str(in_flight))
-        until(lambda: stage.ready(worker), "the worker to be ready")
-        until(lambda: stage.delivered(worker) > 0, "the first delivery", step=0.005)
-        with Meter(worker=worker.pid, api=api.pid, kafka=stage.pid_of("kafka")) as m:
-            start, first = time.monotonic(), stage.delivered(worker)
-            until(lambda: stage.delivered(worker) >= count, "the last delivery", step=0.05)
-            seconds = time.monotonic() - start
-            m.stop()
-        rate = (count - first) / seconds
-        ceiling = in_flight / (delay / 1000) if delay else None
-        record(f"worker/{delay}ms-api-{in_flight}-in-flight", rate, "deliveries/s", count - first, m,
-               share_of_ceiling=round(rate / ceiling, 3) if ceiling else None)
-        worker.stop()
-        api.stop()
+def run(stage):
+    parts = {part.__name__: part for part in (rates, memory, latency, poison, brownout, backlog, keys, batches)}
+    for name in os.environ.get("BENCH_PARTS", "").split() or parts:
+        parts[name](stage)
