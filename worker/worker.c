@@ -381,9 +381,10 @@ static int worker_tell(struct worker *w, const char *const *words, size_t count)
     int command = worker_command_of(words, count);
 
     if (command < 0)
-        return err_set(&w->failure, ERR_PERMANENT,
-                       "no command \"%s%s%s\": breaker open|close|auto, pause, resume or try", words[0],
-                       count > 1 ? " " : "", count > 1 ? words[1] : "");
+        return err_set(
+            &w->failure, ERR_PERMANENT,
+            "no command \"%s%s%s\": breaker open|close|auto, pause, resume, status, status json or try",
+            words[0], count > 1 ? " " : "", count > 1 ? words[1] : "");
     return worker_http_command(w->opt.admin_listen, (enum worker_command)command, &w->failure);
 }
 

@@ -98,6 +98,12 @@ void worker_consume_flush(struct worker_consume *c,
 void worker_consume_drained(struct worker_consume *c, int64_t now, int stream);
 /* What /readyz and /metrics want to know; true: ready. */
 bool worker_consume_ready(const struct worker_consume *c, struct buf *why);
+struct consume_look {
+    int partition;
+    int64_t position, lag; /* -1: not known yet */
+};
+/* The held partition of that place in their list; false: there are not so many. */
+bool worker_consume_look(const struct worker_consume *c, int place, struct consume_look *ret);
 void worker_consume_lag(const struct worker_consume *c, struct buf *metrics);
 
 /* ---- worker_side.c: the second consumer, of parked and replay ------------------------------------------------------- */

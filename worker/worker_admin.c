@@ -8,6 +8,7 @@
 #include "common/httpd.h"
 #include "common/log.h"
 #include "worker/worker_command.h"
+#include "worker/worker_status.h"
 
 #define ADMIN_REFRESH_NS (NS_PER_S / 4)
 #define ADMIN_TEXT_BYTES_MAX (1024 * 1024)
@@ -26,7 +27,8 @@ struct worker_admin {
     struct buf why, lag;
     _Atomic int command; /* enum worker_command that the loop is to carry out, -1: none */
     pthread_cond_t carried_out;
-    char state[128]; /* after it */
+    struct buf state; /* after it */
+    struct status_rate rate;
 };
 
 /* ---- the table ----------------------------------------------------------------------------------------------------------- */
@@ -149,7 +151,8 @@ static int hook_command(void *context, const char *path, struct buf *answer)
     struct timespec until;
 
     if (command < 0) {
-        (void)buf_puts(answer, "commands are breaker/open, breaker/close, breaker/auto, pause and resume\n");
+        (void)buf_puts(answer, "commands are breaker/open, breaker/close, breaker/auto, pause, resume, "
+                               "status and status/json\n");
         return 404;
     }
     clock_gettime(CLOCK_REALTIME, &until);
@@ -161,7 +164,8 @@ static int hook_command(void *context, const char *path, struct buf *answer)
         late = pthread_cond_timedwait(&a->carried_out, &a->lock, &until);
     bool done = atomic_load(&a->command) < 0;
     atomic_store(&a->command, -1);
-    (void)buf_puts(answer, done ? a->state : "the worker is not running yet, or is stopping: try again\n");
+    (void)buf_puts(answer,
+                   done ? buf_str(&a->state) : "the worker is not running yet, or is stopping: try again\n");
     pthread_mutex_unlock(&a->lock);
     return done ? 200 : 503;
 }
@@ -176,6 +180,7 @@ struct worker_admin *worker_admin_new(struct worker *w, struct err *err)
     atomic_store(&a->command, -1);
     buf_init(&a->why, ADMIN_TEXT_BYTES_MAX);
     buf_init(&a->lag, ADMIN_TEXT_BYTES_MAX);
+    buf_init(&a->state, ADMIN_TEXT_BYTES_MAX);
     atomic_store(&a->turned_ns, clock_monotonic_ns());
     worker_admin_say(a, "starting\n");
     a->hooks = (struct admin_hooks){hook_ready, hook_alive, w->stats, hook_extra, hook_command, a};
@@ -197,6 +202,7 @@ void worker_admin_free(struct worker_admin *a)
     pthread_cond_destroy(&a->carried_out);
     buf_done(&a->why);
     buf_done(&a->lag);
+    buf_done(&a->state);
     free(a);
 }
 
@@ -256,8 +262,29 @@ static void admin_carry_out(struct worker_admin *a, int64_t now, enum worker_com
     case COMMAND_RESUME:
         engine_hold(e, now, command == COMMAND_PAUSE);
         break;
+    case COMMAND_STATUS:
+    case COMMAND_STATUS_JSON:
     case COMMAND_COUNT:
         break;
+    }
+}
+
+/* After the command; the caller holds the lock. */
+static void admin_answer(struct worker_admin *a, int64_t now, enum worker_command command)
+{
+    struct engine_counts n = engine_counts(a->w->engine);
+    struct status_facts facts = {a->w, &n, &a->rate, buf_str(&a->why), a->ready, now};
+
+    buf_reset(&a->state);
+    if (command == COMMAND_STATUS)
+        status_screen(&facts, &a->state);
+    else if (command == COMMAND_STATUS_JSON)
+        status_json(&facts, &a->state);
+    else {
+        (void)buf_printf(&a->state, "breaker %s%s; %s\n", breaker_name(n.breaker),
+                         override_text(n.breaker_override), n.on_hold ? "paused" : "not paused");
+        LOG("the operator's command is carried out", LOG_STR("command", worker_command_path(command)));
+        a->refresh_at = 0;
     }
 }
 
@@ -270,13 +297,8 @@ static void admin_command(struct worker_admin *a, int64_t now)
     int command = atomic_load(&a->command);
     if (command >= 0) {
         admin_carry_out(a, now, (enum worker_command)command);
-        struct engine_counts n = engine_counts(a->w->engine);
-        snprintf(a->state, sizeof a->state, "breaker %s%s; %s\n", breaker_name(n.breaker),
-                 override_text(n.breaker_override), n.on_hold ? "paused" : "not paused");
-        LOG("the operator's command is carried out",
-            LOG_STR("command", worker_command_path((enum worker_command)command)));
+        admin_answer(a, now, (enum worker_command)command);
         atomic_store(&a->command, -1);
-        a->refresh_at = 0;
         pthread_cond_signal(&a->carried_out);
     }
     pthread_mutex_unlock(&a->lock);
@@ -324,6 +346,7 @@ void worker_admin_tick(struct worker_admin *a, int64_t now)
         return;
     a->refresh_at = now + ADMIN_REFRESH_NS;
     struct engine_counts counts = engine_counts(a->w->engine);
+    status_look(&a->rate, now, counts.delivered);
     stats_copy(a->w->stats, &counts);
     stats_copy_auth(a->w->stats, a->w->auth);
     stats_set(a->w->stats, STAT_DELETED, a->w->deleted);

@@ -10,7 +10,9 @@
     X(BREAKER_CLOSE, "breaker close", "breaker/close", "Send, whatever fails.")                              \
     X(BREAKER_AUTO, "breaker auto", "breaker/auto", "Let the breaker's rules decide again.")                 \
     X(PAUSE, "pause", "pause", "Let requests under way end and send nothing more.")                          \
-    X(RESUME, "resume", "resume", "Send again.")
+    X(RESUME, "resume", "resume", "Send again.")                                                             \
+    X(STATUS, "status", "status", "Show what it does now.")                                                  \
+    X(STATUS_JSON, "status json", "status/json", "The same as one line of JSON.")
 enum worker_command {
 #define X(id, words, path, prose) COMMAND_##id,
     WORKER_COMMANDS(X)

@@ -506,19 +506,30 @@ bool worker_consume_ready(const struct worker_consume *c, struct buf *why)
     return why->len == before;
 }
 
+bool worker_consume_look(const struct worker_consume *c, int place, struct consume_look *ret)
+{
+    int64_t low = -1, high = -1;
+
+    if (place >= c->held_count)
+        return false;
+    int partition = c->held[place];
+    int64_t at = engine_position(c->w->engine, worker_stream(partition, STREAM_SOURCE));
+    *ret = (struct consume_look){partition, at, -1};
+    /* From the last fetch: no question to the broker. */
+    if (rd_kafka_get_watermark_offsets(c->rk, c->w->opt.topic, partition, &low, &high) == 0 && high >= 0 &&
+        at >= 0)
+        ret->lag = high > at ? high - at : 0;
+    return true;
+}
+
 void worker_consume_lag(const struct worker_consume *c, struct buf *metrics)
 {
     (void)buf_puts(metrics,
                    "# HELP tandem_worker_partition_lag Records of the partition that are not complete.\n"
                    "# TYPE tandem_worker_partition_lag gauge\n");
-    for (int i = 0; i < c->held_count; i++) {
-        int64_t low = -1, high = -1;
-        int64_t at = engine_position(c->w->engine, worker_stream(c->held[i], STREAM_SOURCE));
-        /* From the last fetch: no question to the broker. */
-        if (rd_kafka_get_watermark_offsets(c->rk, c->w->opt.topic, c->held[i], &low, &high) || high < 0 ||
-            at < 0)
-            continue;
-        (void)buf_printf(metrics, "tandem_worker_partition_lag{partition=\"%d\"} %lld\n", c->held[i],
-                         (long long)(high > at ? high - at : 0));
-    }
+    struct consume_look p;
+    for (int i = 0; worker_consume_look(c, i, &p); i++)
+        if (p.lag >= 0)
+            (void)buf_printf(metrics, "tandem_worker_partition_lag{partition=\"%d\"} %lld\n", p.partition,
+                             (long long)p.lag);
 }

@@ -1,4 +1,5 @@
 """What an operator tells a running worker: the breaker kept open or closed, the destination paused, and who may say so."""
+import json
 import subprocess
 
 import pytest
@@ -104,3 +105,56 @@ def test_slow_answers_open_the_breaker(orders, worker, inventory_api, wait_until
     wait_until(lambda: delivered(program) == 30, message="all delivered")
     assert inventory_api.audit()["duplicates"] == 0
     assert topics.read(DLQ) == []
+
+
+def status(program):
+    done = tell(program, "status", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def test_status_says_what_is_delivered_where_it_stands_and_what_became_dead_letters(
+        orders, worker, inventory_api, wait_until):
+    program = worker("inventory", **FAST)
+    orders.place_many(30, keys=30)
+    orders.place("o-bad", value=b"no JSON", partition=3)
+    wait_until(lambda: status(program)["delivered"] == 30 and status(program)["dead_letters"] == 1, message="all is complete")
+    wait_until(lambda: [p["lag"] for p in status(program)["partitions"]] == [0] * 6, message="nothing is left")
+    now = status(program)
+    assert {k: now[k] for k in ("version", "destination", "group", "state", "ready", "paused", "breaker", "parked_keys", "held")} == {
+        "version": 1, "destination": "inventory", "group": "tandem-inventory", "state": "running", "ready": True,
+        "paused": False, "breaker": "closed", "parked_keys": 1, "held": 0}
+    assert now["dead_letters_by_reason"] == {"rejected": 1}
+    assert sum(p["position"] for p in now["partitions"]) == 31
+    assert {(p["topic"], p["partition"]) for p in now["partitions"]} == {("tandem.orders", i) for i in range(6)}
+    screen = tell(program, "status").stdout
+    assert screen.startswith("inventory: running\n") and "    rejected             1\n" in screen and "6 of 6 partitions, lag 0" in screen
+    assert max(map(len, screen.splitlines())) <= 80
+    assert "operator's command" not in program.log(), "a look is no command"
+
+
+def test_status_says_why_nothing_is_sent(orders, worker, inventory_api, wait_until):
+    program = worker("inventory", breaker_open="60s", **{k: v for k, v in FAST.items() if "breaker" not in k})
+    tell(program, "pause")
+    orders.place_many(20, keys=20)
+    wait_until(lambda: status(program)["held"] == 20, message="the records are in")
+    now = status(program)
+    assert (now["state"], now["paused"], now["delivered"], now["delivered_per_second"]) == ("paused", True, 0, 0)
+    assert sum(p["lag"] or 0 for p in now["partitions"]) == 20
+    inventory_api.fault("status", status=503)
+    tell(program, "resume")
+    wait_until(lambda: status(program)["breaker"] == "open", message="the breaker opens")
+    now = status(program)
+    assert now["state"] == "not served" and 0 < now["breaker_wait_ms"] <= 60000 and "503" in now["last_trouble"]
+    screen = tell(program, "status").stdout
+    assert "breaker       open, a probe in" in screen and "503" in screen
+    tell(program, "breaker", "open")
+    assert (status(program)["breaker_override"], status(program)["breaker_wait_ms"]) == ("open", 0)
+
+
+def test_status_of_a_worker_that_is_not_there_is_an_error_that_names_the_address(worker, inventory_api):
+    program = worker("inventory")
+    assert program.stop() == 0
+    done = tell(program, "status", "json")
+    assert (done.returncode, done.stdout) == (111, "")
+    assert program.admin_url.split("//")[1] in done.stderr

@@ -512,6 +512,8 @@ struct engine_counts engine_counts(const struct engine *e)
     counts.burying = e->in_step[STEP_BURYING] + e->in_step[STEP_PARKING] + e->in_step[STEP_STALLED];
     counts.breaker = e->breaker.state;
     counts.breaker_override = e->breaker.override;
+    if (e->breaker.state == BREAKER_OPEN && e->breaker.override == BREAKER_AUTO)
+        counts.breaker_until_ns = e->breaker.until_ns;
     counts.on_hold = e->on_hold;
     counts.breaker_opened = e->breaker.opened;
     counts.limit = limiter_limit(&e->limiter);
