@@ -18,6 +18,8 @@ enum consume_state { CONSUME_IDLE, CONSUME_ASSIGNING, CONSUME_HELD, CONSUME_DRAI
 #define CONSUME_BATCH 64
 #define CONSUME_BATCH_BYTES (1 << 20) /* and one record */
 #define CONSUME_PREFETCH_KB 1024      /* what librdkafka holds over all partitions before we ask for it */
+/* The same with batches: they empty a partition's queue faster than it is asked for again once it was full. */
+#define CONSUME_PREFETCH_BATCHES_KB 32768
 /* Before a partition that held enough is fetched again. Newer libraries have a name of its own for it, and a default of a second. */
 #define CONSUME_FULL_BACKOFF                                                                                 \
     (RD_KAFKA_VERSION >= 0x020200ff ? "fetch.queue.backoff.ms" : "fetch.error.backoff.ms")
@@ -70,7 +72,9 @@ static void consume_partition_wake(rd_kafka_t *rk, void *opaque)
 static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
 {
     char prefetch_kb[16];
-    int share = CONSUME_PREFETCH_KB / (w->partitions ? w->partitions : 1);
+    bool batches = w->opt.batch_max_events > 1;
+    int share =
+        (batches ? CONSUME_PREFETCH_BATCHES_KB : CONSUME_PREFETCH_KB) / (w->partitions ? w->partitions : 1);
     snprintf(prefetch_kb, sizeof prefetch_kb, "%d", share < 64 ? 64 : share);
     const char *explicit_why = "progress is committed by the engine, with its map";
     const struct kafka_setting settings[] = {
@@ -86,8 +90,9 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         {"allow.auto.create.topics", "false", "the source topic is not ours to create"},
         {"heartbeat.interval.ms", "500", NULL},
         {"session.timeout.ms", "8000", NULL},
-        {"fetch.max.bytes", "1048576", NULL},
-        {"fetch.message.max.bytes", "262144", NULL},       /* of one partition; a larger record still comes */
+        {"fetch.max.bytes", batches ? "4194304" : "1048576", NULL},
+        {"fetch.message.max.bytes", batches ? "1048576" : "262144",
+         NULL},                                            /* of one partition; a larger record still comes */
         {"queued.max.messages.kbytes", prefetch_kb, NULL}, /* of each partition, as each has a queue */
         {"fetch.wait.max.ms", "100", NULL},
         {"fetch.error.backoff.ms", "20", NULL},
