@@ -80,7 +80,7 @@ def drain(stage, topic, api, count, *options):
         seconds = time.monotonic() - start
         m.stop()
     worker.stop()
-    return (count - first) / seconds, count - first, m
+    return (count - first) / max(seconds, 1e-9), count - first, m
 
 
 # ---- rates and memory -----------------------------------------------------------------------------------------------------
@@ -123,13 +123,15 @@ def memory(stage):
 
 
 def flow(stage, rate, seconds, bad=(), keys=10_000):
-    """Sorted seconds from a record's acknowledgement to its request's arrival, at a steady rate; events of the keys `bad` always fail."""
+    """Sorted seconds from a record's acknowledgement to its request's arrival, at a steady rate, after a third of the time to warm up;
+    events of the keys `bad` always fail."""
     topic = stage.topic(PARTITIONS)
     api = delay(stage, 0)
     if bad:
         stage.fault(api, {"mode": "status", "status": 500, "keys": [f"o-{k}" for k in bad]})
     worker = stage.worker("inventory", topic, api.url, "--in-flight-max", "64")
     until(lambda: stage.ready(worker), "the worker to be ready")
+    warm = time.time() + seconds / 3
     producer, acked, start, i = publisher(stage, **{"linger.ms": 0}), {}, time.monotonic(), 0
     while time.monotonic() < start + seconds:
         while i < (time.monotonic() - start) * rate:
@@ -143,7 +145,7 @@ def flow(stage, rate, seconds, bad=(), keys=10_000):
     arrived = {line.split("\t")[0]: int(line.split("\t")[1]) / 1e9 for line in get(api.url, "/audit/ids?times=1").splitlines()}
     worker.stop()
     api.stop()
-    return sorted(arrived[e] - at for e, at in acked.items() if e in arrived)
+    return sorted(arrived[e] - at for e, at in acked.items() if e in arrived and at >= warm)
 
 
 def percentile(values, share):
@@ -154,7 +156,6 @@ def latency(stage):
     """At half of what the worker reaches with an API at 0 ms, or what BENCH_RATE says; Python publishes no more than some thousands."""
     rate = int(os.environ.get("BENCH_RATE") or 5000)
     seen = flow(stage, rate, SECONDS)
-    seen = seen[len(seen) // 10:] if len(seen) > 1000 else seen
     record(f"worker/added-latency-p50-at-{rate}", percentile(seen, 0.5), "ms", p99=round(percentile(seen, 0.99), 2), records=len(seen))
 
 
@@ -261,7 +262,7 @@ def growth(stage, name, count, many):
     preload(stage, topic, count, many)
     api = delay(stage, 0)
     rate, counted, m = drain(stage, topic, api, count, "--in-flight-max", "64")
-    record(name, m.cpu["worker"] / counted * 1e6, "CPU-s/million", counted, m, deliveries_per_s=round(rate))
+    record(name, m.cpu["worker"] / max(1, counted) * 1e6, "CPU-s/million", counted, m, deliveries_per_s=round(rate))
     api.stop()
 
 
