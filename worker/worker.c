@@ -104,7 +104,8 @@ static void worker_loop(struct worker *w)
     int64_t now = clock_monotonic_ns();
 
     while (!w->failure.kind && stop_state() != STOP_NOW && now < drain_until) {
-        if (stop_state() == STOP_DRAIN && drain_until == CLOCK_NEVER) {
+        bool asked = stop_state() == STOP_DRAIN || oneshot_over(w->oneshot, w, now);
+        if (asked && drain_until == CLOCK_NEVER) {
             LOG_PLAIN(LOG_INFO, "stopping: letting requests under way end");
             drain_until = now + w->opt.drain_timeout + WORKER_DRAIN_SLACK_NS;
             worker_consume_stop(w->consume, now);
@@ -260,6 +261,11 @@ static int worker_connect(struct worker *w)
 
     if (worker_await_topics(w) < 0)
         return -1;
+    if (w->opt.drain) {
+        w->oneshot = oneshot_new(w, &w->nothing_to_do, err);
+        if (!w->oneshot)
+            return -1;
+    }
     w->bury = worker_bury_new(w, err);
     if (!w->bury)
         return -1;
@@ -359,18 +365,28 @@ static const char help_tail[] = "Commands, to the worker that runs with the same
         "second "
         "stops at once.\n"
         "\n"
-        "Exit codes: 0 stopped after draining; 1 stopped at once; 100 wrong options or topics (do not "
+        "With --drain it delivers what is there and ends by itself: for jobs. With nothing to do it joins no "
+        "group.\n"
+        "\n"
+        "Exit codes: 0 stopped after draining; 1 stopped at once, or with --drain not everything was done; "
+        "100 wrong options or topics (do not "
         "restart);\n"
         "111 the environment failed (restart).\n";
 
 static int worker_exit_code(const struct worker *w)
 {
+    if (w->nothing_to_do) {
+        LOG_PLAIN(LOG_INFO, "nothing is there to be delivered");
+        return 0;
+    }
     if (w->failure.kind) {
         LOG_ERR("stopped", LOG_STR("error", w->failure.message));
         return err_exit_code(&w->failure);
     }
     LOG_PLAIN(LOG_INFO, stop_state() == STOP_NOW ? "stopped at once" : "stopped after draining");
-    return stop_state() == STOP_NOW ? 1 : 0;
+    if (stop_state() == STOP_NOW)
+        return 1;
+    return w->oneshot ? oneshot_exit_code(w->oneshot) : 0;
 }
 
 /* A command for the worker that runs elsewhere. */
@@ -466,6 +482,7 @@ int worker_main(const struct target *target, int argc, char **argv)
             worker_run(w);
         worker_done(w);
         code = worker_exit_code(w);
+        oneshot_free(w->oneshot);
     }
     options_done(&set, &w->opt, &w->opt.kafka, NULL);
     return code;

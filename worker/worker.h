@@ -26,6 +26,7 @@
 #include "worker/engine/engine.h"
 #include "worker/targets/target.h"
 #include "worker/worker_batch.h"
+#include "worker/worker_oneshot.h"
 #include "worker/worker_record.h"
 #include "worker/worker_start.h"
 
@@ -57,6 +58,8 @@ struct worker {
     struct worker_side *side;
     struct worker_consume *consume;
     struct worker_admin *admin;
+    struct oneshot *oneshot; /* NULL: it runs until it is stopped */
+    bool nothing_to_do;      /* one-shot: there was nothing */
     struct batch_kinds batch_kinds;
     struct event scratch; /* 8 KiB, used within one call only */
     struct err failure;   /* why the loop must end; the first one wins */
@@ -90,6 +93,8 @@ void worker_consume_stop(struct worker_consume *c, int64_t now);
 bool worker_consume_idle(const struct worker_consume *c);
 /* Give everything up at once: nothing more is committed, what is in flight is cancelled. */
 void worker_consume_abandon(struct worker_consume *c, int64_t now);
+/* The partitions held; NULL while they are being taken on or given up. */
+const int *worker_consume_held(const struct worker_consume *c, int *ret_count);
 /* Actions of the engine. */
 void worker_consume_pause(struct worker_consume *c, int stream, bool pause);
 void worker_consume_commit(struct worker_consume *c, const struct action *a);

@@ -184,7 +184,9 @@ struct worker_admin *worker_admin_new(struct worker *w, struct err *err)
     atomic_store(&a->turned_ns, clock_monotonic_ns());
     worker_admin_say(a, "starting\n");
     a->hooks = (struct admin_hooks){hook_ready, hook_alive, w->stats, hook_extra, hook_command, a};
-    a->httpd = admin_start(w->opt.admin_listen, &a->hooks, err);
+    /* A job may run beside a worker that has this port. */
+    bool closed = w->opt.drain && strcmp(w->opt.admin_listen, w->target->default_admin) == 0;
+    a->httpd = admin_start(closed ? "off" : w->opt.admin_listen, &a->hooks, err);
     if (a->httpd)
         LOG("admin port open", LOG_INT("port", httpd_port(a->httpd)));
     if (!err->kind)

@@ -86,7 +86,7 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         {"isolation.level", "read_committed", "an aborted event never happened"},
         {"partition.assignment.strategy", "range",
          "cooperative-sticky repeats deliveries on older libraries"},
-        {"enable.partition.eof", "false", "nothing here waits for an end"},
+        {"enable.partition.eof", w->opt.drain ? "true" : "false", "only one-shot mode waits for an end"},
         {"allow.auto.create.topics", "false", "the source topic is not ours to create"},
         {"heartbeat.interval.ms", "500", NULL},
         {"session.timeout.ms", "8000", NULL},
@@ -373,6 +373,12 @@ void worker_consume_abandon(struct worker_consume *c, int64_t now)
         consume_let_go(c, now);
 }
 
+const int *worker_consume_held(const struct worker_consume *c, int *ret_count)
+{
+    *ret_count = c->held_count;
+    return c->state == CONSUME_HELD ? c->held : NULL;
+}
+
 bool worker_consume_idle(const struct worker_consume *c)
 {
     return c->state == CONSUME_IDLE;
@@ -388,8 +394,22 @@ static void consume_rebalance(struct worker_consume *c, int64_t now, rd_kafka_ev
         consume_revoke(c, now);
 }
 
+static void consume_met_end(struct worker_consume *c, rd_kafka_event_t *ev)
+{
+    rd_kafka_topic_partition_t *p = rd_kafka_event_topic_partition(ev);
+
+    if (!p)
+        return;
+    oneshot_end(c->w->oneshot, STREAM_SOURCE, p->partition, p->offset);
+    rd_kafka_topic_partition_destroy(p);
+}
+
 static void consume_error(struct worker_consume *c, rd_kafka_event_t *ev)
 {
+    if (rd_kafka_event_error(ev) == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+        consume_met_end(c, ev);
+        return;
+    }
     if (rd_kafka_event_error(ev) == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
         c->down = true;
     worker_kafka_error(c->w, c->rk, ev, "Kafka consumer");

@@ -248,10 +248,8 @@ static void tell_deleted(struct worker *w, const rd_kafka_topic_partition_t *p, 
             LOG_INT("oldest", beginning), LOG_INT("deleted", beginning - p->offset));
 }
 
-/* where: RD_KAFKA_OFFSET_BEGINNING or _END. NULL: ret_code says why. */
-static rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk,
-                                                    const rd_kafka_topic_partition_list_t *list,
-                                                    int64_t where, rd_kafka_resp_err_t *ret_code)
+rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list,
+                                             int64_t where, rd_kafka_resp_err_t *ret_code)
 {
     rd_kafka_topic_partition_list_t *bounds = rd_kafka_topic_partition_list_copy(list);
 

@@ -35,6 +35,9 @@ NODISCARD int committed_read(struct worker *w, rd_kafka_t *rk, rd_kafka_topic_pa
 /* worker_consume_start.c: give the partitions without a committed offset the one that w->start names. Waits up to 5 s, three times. */
 NODISCARD int consume_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
                             struct err *err);
+/* Where each partition begins or ends (where: RD_KAFKA_OFFSET_BEGINNING or _END), a list of its own. NULL: ret_code says why. Waits up to 5 s. */
+rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list,
+                                             int64_t where, rd_kafka_resp_err_t *ret_code);
 /* Stop or resume fetching one partition; a local matter, done at once. */
 void partition_pause(rd_kafka_t *rk, const char *topic, int partition, bool pause);
 /* Nothing is assigned any more, and nothing paused: a pause would outlive the assignment it was made in. */

@@ -179,6 +179,8 @@ static void side_end(struct worker_side *s, int64_t now, rd_kafka_event_t *ev)
         s->unread--;
         partition_pause(s->rk, s->w->parked_topic, p->partition, true);
         engine_open(s->w->engine, now, p->partition);
+    } else if (strcmp(p->topic, s->w->replay_topic) == 0) {
+        oneshot_end(s->w->oneshot, STREAM_REPLAY, p->partition, p->offset);
     }
     rd_kafka_topic_partition_destroy(p);
 }

@@ -522,6 +522,12 @@ struct engine_counts engine_counts(const struct engine *e)
     return counts;
 }
 
+int engine_held(const struct engine *e, int stream)
+{
+    const struct stream *s = stream_at(e, stream);
+    return s == NULL ? 0 : s->held;
+}
+
 int64_t engine_position(const struct engine *e, int stream)
 {
     const struct stream *s = stream_at(e, stream);

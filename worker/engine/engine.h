@@ -305,3 +305,5 @@ struct engine_counts {
 struct engine_counts engine_counts(const struct engine *e);
 /* The lowest incomplete offset of a stream (what a COMMIT now would carry), -1 when nothing is known yet. */
 int64_t engine_position(const struct engine *e, int stream);
+int engine_held(const struct engine *e,
+                int stream); /* records taken in and not complete; 0 when the stream is not held */

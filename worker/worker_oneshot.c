@@ -1,0 +1,222 @@
+/* One-shot mode: what is there at the start, whether it is done, and when it has taken too long. */
+#include "worker/worker_oneshot.h"
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "worker/worker_kafka.h"
+
+#define LOOK_MS 5000
+#define LOOK_POLL_MS 100
+
+enum oneshot_state { ONESHOT_AT_WORK, ONESHOT_DONE, ONESHOT_ENOUGH, ONESHOT_OUT_OF_TIME };
+
+struct oneshot {
+    enum oneshot_state state;
+    int64_t began_ns;
+    int partitions;
+    int64_t *ends[2]; /* by enum stream_kind and partition: what was there ends here */
+    int64_t *read[2]; /* the consumer has met the end of the partition here; -1: not yet */
+};
+
+/* ---- the look ------------------------------------------------------------------------------------------------------------- */
+
+static rd_kafka_t *look_client(const struct worker *w, enum stream_kind kind, struct err *err)
+{
+    char why[512];
+    const struct kafka_setting settings[] = {
+        {"group.id", kind == STREAM_SOURCE ? w->opt.group : w->replay_group, "it is the option group"},
+        {"enable.auto.commit", "false", "a look changes nothing"},
+        {"enable.partition.eof", "true", "it ends at the end"},
+        {"auto.offset.reset", "earliest", "an event must never be passed over"},
+        {"isolation.level", "read_committed", "an aborted event never happened"},
+        {"allow.auto.create.topics", "false", "the source topic is not ours to create"},
+        {"session.timeout.ms", "8000", NULL},
+        {"fetch.wait.max.ms", "10", NULL},
+    };
+    rd_kafka_conf_t *conf = kafka_conf_new(w->opt.kafka_brokers, w->target->program, settings,
+                                           ARRAY_LEN(settings), &w->opt.kafka, err);
+    if (!conf)
+        return NULL;
+    kafka_conf_log(conf);
+    rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
+    if (!rk) {
+        rd_kafka_conf_destroy(conf);
+        err_set(err, ERR_PERMANENT, "making a Kafka client: %s", why);
+        return NULL;
+    }
+    rd_kafka_poll_set_consumer(rk);
+    return rk;
+}
+
+/* From where each partition is to be read, and in ends to where. Leaves in list what is not at its end. */
+static int look_positions(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int64_t *ends,
+                          struct err *err)
+{
+    rd_kafka_resp_err_t code = kafka_committed(rk, list, LOOK_MS);
+    rd_kafka_topic_partition_list_t *begin = NULL, *end = NULL;
+
+    if (!code)
+        begin = bounds_read(rk, list, RD_KAFKA_OFFSET_BEGINNING, &code);
+    if (begin)
+        end = bounds_read(rk, list, RD_KAFKA_OFFSET_END, &code);
+    for (int i = list->cnt - 1; end && i >= 0; i--) {
+        rd_kafka_topic_partition_t *p = &list->elems[i];
+        int64_t from = rd_kafka_topic_partition_list_find(begin, p->topic, p->partition)->offset;
+        int64_t to = rd_kafka_topic_partition_list_find(end, p->topic, p->partition)->offset;
+        ends[p->partition] = to;
+        if (p->offset < from || p->offset > to) /* none, overtaken by retention, or of a topic made anew */
+            p->offset = from;
+        if (p->offset >= to)
+            rd_kafka_topic_partition_list_del_by_idx(list, i);
+    }
+    if (begin)
+        rd_kafka_topic_partition_list_destroy(begin);
+    if (end)
+        rd_kafka_topic_partition_list_destroy(end);
+    return code ? kafka_err(code, NULL, err, "looking at what is there") : 0;
+}
+
+/* The last offsets of a partition may be those of transactions' ends, which are no records: only reading tells. */
+static bool look_for_record(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list)
+{
+    int64_t until = clock_monotonic_ns() + LOOK_MS * NS_PER_MS;
+    int left = list->cnt;
+    bool found = false;
+
+    if (rd_kafka_assign(rk, list))
+        return true;
+    while (left > 0 && !found) {
+        rd_kafka_message_t *m = rd_kafka_consumer_poll(rk, LOOK_POLL_MS);
+        found = clock_monotonic_ns() > until || (m && !m->err);
+        left -= m && m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF;
+        if (m)
+            rd_kafka_message_destroy(m);
+    }
+    rd_kafka_assign(rk, NULL);
+    return found;
+}
+
+static int look_at_topic(struct worker *w, struct oneshot *o, enum stream_kind kind, bool *ret_found,
+                         struct err *err)
+{
+    rd_kafka_t *rk = look_client(w, kind, err);
+    if (!rk)
+        return -1;
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(o->partitions);
+    for (int i = 0; i < o->partitions; i++)
+        rd_kafka_topic_partition_list_add(list, kind == STREAM_SOURCE ? w->opt.topic : w->replay_topic, i);
+    int r = look_positions(rk, list, o->ends[kind], err);
+    *ret_found = r == 0 && list->cnt > 0 && look_for_record(rk, list);
+    rd_kafka_topic_partition_list_destroy(list);
+    rd_kafka_destroy(rk);
+    return r;
+}
+
+/* ---- birth ---------------------------------------------------------------------------------------------------------------- */
+
+static int64_t *make_offsets(int count)
+{
+    int64_t *offsets = malloc((size_t)count * sizeof *offsets);
+    ENSURE(offsets);
+    for (int i = 0; i < count; i++)
+        offsets[i] = -1;
+    return offsets;
+}
+
+struct oneshot *oneshot_new(struct worker *w, bool *ret_nothing, struct err *err)
+{
+    struct oneshot *o = calloc(1, sizeof *o);
+    bool found[2] = {false, false};
+    int r = 0;
+
+    ENSURE(o);
+    *ret_nothing = false;
+    o->began_ns = clock_monotonic_ns();
+    o->partitions = w->partitions;
+    for (int kind = STREAM_SOURCE; kind <= STREAM_REPLAY; kind++) {
+        o->ends[kind] = make_offsets(o->partitions);
+        o->read[kind] = make_offsets(o->partitions);
+        if (r == 0)
+            r = look_at_topic(w, o, (enum stream_kind)kind, &found[kind], err);
+    }
+    if (r == 0 && (found[STREAM_SOURCE] || found[STREAM_REPLAY]))
+        return o;
+    *ret_nothing = r == 0;
+    oneshot_free(o);
+    return NULL;
+}
+
+void oneshot_free(struct oneshot *o)
+{
+    if (!o)
+        return;
+    for (int kind = STREAM_SOURCE; kind <= STREAM_REPLAY; kind++) {
+        free(o->ends[kind]);
+        free(o->read[kind]);
+    }
+    free(o);
+}
+
+/* ---- is it over? ---------------------------------------------------------------------------------------------------------- */
+
+void oneshot_end(struct oneshot *o, enum stream_kind kind, int partition, int64_t offset)
+{
+    if (o && partition >= 0 && partition < o->partitions)
+        o->read[kind][partition] = offset;
+}
+
+/* Complete up to the end that was there; or read to it, with nothing left in hand: the last offsets may be no records. */
+static bool is_done(const struct oneshot *o, const struct worker *w, enum stream_kind kind, int partition)
+{
+    int stream = worker_stream(partition, kind);
+    int64_t end = o->ends[kind][partition];
+
+    if (engine_position(w->engine, stream) >= end)
+        return true;
+    return o->read[kind][partition] >= end && engine_held(w->engine, stream) == 0;
+}
+
+static bool all_done(const struct oneshot *o, const struct worker *w)
+{
+    int count = 0;
+    const int *held = worker_consume_held(w->consume, &count);
+
+    if (!held || worker_side_unread(w->side) > 0)
+        return false;
+    for (int i = 0; i < count; i++)
+        if (!is_done(o, w, STREAM_SOURCE, held[i]) || !is_done(o, w, STREAM_REPLAY, held[i]))
+            return false;
+    return true;
+}
+
+static int64_t completed(const struct engine_counts *n)
+{
+    return n->delivered + n->duplicate_ok + n->dead_lettered;
+}
+
+bool oneshot_over(struct oneshot *o, const struct worker *w, int64_t now)
+{
+    if (!o || o->state != ONESHOT_AT_WORK)
+        return o != NULL;
+    struct engine_counts n = engine_counts(w->engine);
+    if (all_done(o, w))
+        o->state = ONESHOT_DONE;
+    else if (w->opt.drain_max_events > 0 && completed(&n) >= w->opt.drain_max_events)
+        o->state = ONESHOT_ENOUGH;
+    else if (w->opt.drain_max_time > 0 && now - o->began_ns >= w->opt.drain_max_time)
+        o->state = ONESHOT_OUT_OF_TIME;
+    else
+        return false;
+    static const char *const words[] = {[ONESHOT_DONE] = "all that was there is complete",
+                                        [ONESHOT_ENOUGH] = "drain_max_events is reached",
+                                        [ONESHOT_OUT_OF_TIME] =
+                                            "drain_max_time is over, the next run goes on"};
+    LOG(words[o->state], LOG_INT("delivered", n.delivered + n.duplicate_ok),
+        LOG_INT("dead_lettered", n.dead_lettered), LOG_INT("held", n.held));
+    return true;
+}
+
+int oneshot_exit_code(const struct oneshot *o)
+{
+    return o->state == ONESHOT_DONE || o->state == ONESHOT_ENOUGH ? 0 : 1;
+}
