@@ -101,10 +101,23 @@ class Writers:
             thread.join()
 
 
+def where(database, topics, key, number):
+    """All that is known of an event that did not arrive: its row and those around it, the first records, what the relay believes."""
+    near = database.query(
+        "SELECT id, txid::text, convert_from(key, 'UTF8'), convert_from(payload, 'UTF8'), created_at::text FROM tandem.outbox"
+        " WHERE abs(id - (SELECT id FROM tandem.outbox WHERE key = %s AND payload = %s)) <= 20 ORDER BY id",
+        (key.encode(), str(number).encode()))
+    return {"around": near, "first records": [(m.partition(), m.offset(), m.key(), m.value(), m.timestamp()[1]) for m in topics.read(TOPIC)
+                                              if m.offset() < 3],
+            "cursor": database.query("SELECT to_jsonb(c)::text FROM tandem.relay_cursor c")}
+
+
 def assert_each_once_in_order(database, topics):
     """Returns how many there were."""
     rows = database.query("SELECT convert_from(key, 'UTF8'), count(*) FROM tandem.outbox GROUP BY key")
     found = by_key(topics)
+    missing = [(key, n) for key, count in rows for n in range(count) if n not in found.get(key, [])]
+    assert not missing, f"{missing[:20]} of {len(missing)} are not in Kafka: {where(database, topics, *missing[0])}"
     for key, count in rows:
         assert found.get(key, []) == list(range(count)), key
     assert set(found) == {key for key, _ in rows}
