@@ -33,6 +33,8 @@ static rd_kafka_conf_t *bury_conf(const struct worker *w, struct err *err)
 {
     const struct kafka_setting settings[] = {
         {"enable.idempotence", "true", "a dead letter must not be doubled or reordered by a retry"},
+        {"max.in.flight", "1",
+         "a second request could pass the first one of a partition, which would be lost"},
         {"acks", "all", "an event is complete only when its dead letter is safe"},
         {"partitioner", "murmur2_random", "so that Java producers agree on partitions"},
         {"message.max.bytes", "115343360",

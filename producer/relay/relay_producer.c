@@ -30,6 +30,13 @@ static void set(struct settings *s, const char *name, const char *value, const c
  * costs no latency when there is little to do and fills the requests when there is much. (Two producers, one with linger for draining,
  * would break the order of a key.)
  */
+/*
+ * A broker that knows nothing of a producer takes whatever sequence number comes first (KIP-360). When a new partition's first request
+ * fails in a way that is tried again (its leader is not ready) and the second one gets through, the repetition of the first is answered
+ * as a duplicate, and counts as written: it was lost, with several requests under way. See decision D39.
+ */
+#define FIRST_IN_FLIGHT "a second request could pass the first one of a partition, which would be lost"
+
 static void set_common(struct settings *s, const struct relay_options *opt)
 {
     static const char *const codecs[] = {"none", "gzip", "snappy", "lz4", "zstd"};
@@ -41,6 +48,7 @@ static void set_common(struct settings *s, const struct relay_options *opt)
     snprintf(s->batch, sizeof(s->batch), "%" PRId64, batch_bytes);
     set(s, "acks", "all", "an event counts as published when no broker's loss can lose it");
     set(s, "enable.idempotence", "true", "a retried request must neither double nor overtake");
+    set(s, "max.in.flight", "1", FIRST_IN_FLIGHT);
     set(s, "partitioner", "murmur2_random", "Java producers must find the same partition");
     set(s, "queue.buffering.max.messages", s->messages, "the option window_messages is the bound");
     set(s, "queue.buffering.max.kbytes", s->kbytes, "the option window_bytes is the bound");

@@ -41,6 +41,8 @@ static int open_producer(struct dlq_store *s, struct err *err)
     char id[TOPIC_BYTES + 16];
     snprintf(id, sizeof(id), "tandem-dlq-%s", s->cfg.destination);
     const struct kafka_setting settings[] = {
+        {"max.in.flight", "1",
+         "a second request could pass the first one of a partition, which would be lost"},
         {"transactional.id", id, DLQ_STORE_LOCKED},
         {"transaction.timeout.ms", TRANSACTION_TIMEOUT_MS, NULL},
         {"acks", "all", DLQ_STORE_LOCKED},
