@@ -33,7 +33,7 @@ static void set(struct settings *s, const char *name, const char *value, const c
 /*
  * A broker that knows nothing of a producer takes whatever sequence number comes first (KIP-360). When a new partition's first request
  * fails in a way that is tried again (its leader is not ready) and the second one gets through, the repetition of the first is answered
- * as a duplicate, and counts as written: it was lost, with several requests under way. See decision D39.
+ * as a duplicate, and counts as written. With several requests under way first events were lost, most likely so: decision D39.
  */
 #define FIRST_IN_FLIGHT "a second request could pass the first one of a partition, which would be lost"
 
