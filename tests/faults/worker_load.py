@@ -20,7 +20,7 @@ class Publisher:
     """
 
     def __init__(self, brokers, rate, keys=200):
-        self.producer = Producer({"bootstrap.servers": brokers, "partitioner": "murmur2_random", "enable.idempotence": True,
+        self.producer = Producer({"bootstrap.servers": brokers, "partitioner": "murmur2_random", "enable.idempotence": True, "max.in.flight": 1,
                                   "message.timeout.ms": 300_000, "linger.ms": 2, "log_level": 0})
         self.rate = rate
         self.keys = keys

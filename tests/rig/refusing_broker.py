@@ -1,0 +1,186 @@
+"""A proxy before a real Kafka that refuses the first produce request of each partition by itself: its leader is not ready yet."""
+import select
+import socket
+import struct
+import threading
+
+PRODUCE, NOT_LEADER_OR_FOLLOWER = 0, 6
+FIRST_FLEXIBLE_PRODUCE = 9  # from this version on lengths are varints and structures end with tags (KIP-482)
+
+
+class RefusingBroker:
+    """Clients that begin with .address stay behind the proxy: its address replaces the broker's in every answer.
+
+    The refusal is given when the next produce request has been read from the same connection, or after hold_s: a client that
+    sends a second request before it has the first one's answer has sent it by then. Whatever follows is the broker's.
+    """
+
+    def __init__(self, port, only=None, hold_s=0.5):
+        self.target = ("127.0.0.1", port)
+        self.only = only  # this topic's alone, or every one's
+        self.hold_s = hold_s
+        self.refused = {}  # (topic, partition): whether another produce request was on its way behind the refused one
+        self.lock = threading.Lock()
+        self.sockets = []
+        self.server = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = self.server.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        for one in [self.server, *self.sockets]:
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            one.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _accept(self):
+        while True:
+            try:
+                client = self.server.accept()[0]
+                broker = socket.create_connection(self.target, timeout=10)
+            except OSError:
+                return
+            broker.settimeout(None)
+            self.sockets += [client, broker]
+            one = Connection(self, client, broker)
+            for pump in (one.requests, one.answers):
+                threading.Thread(target=one.run, args=(pump,), daemon=True).start()
+
+
+class Connection:
+    def __init__(self, proxy, client, broker):
+        self.proxy = proxy
+        self.client = client
+        self.broker = broker
+        self.writing = threading.Lock()  # both directions answer the client
+
+    def run(self, pump):
+        try:
+            pump()
+        except OSError:
+            pass
+        for one in (self.client, self.broker):
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def answers(self):
+        """An address has the same length behind the proxy, whatever version of whatever answer it is in."""
+        there, here = (b"127.0.0.1" + struct.pack(">i", port) for port in (self.proxy.target[1], self.proxy.port))
+        while True:
+            self.answer(frame(self.broker).replace(there, here))
+
+    def answer(self, body):
+        with self.writing:
+            self.client.sendall(struct.pack(">i", len(body)) + body)
+
+    def requests(self):
+        held = None
+        while True:
+            if held and not select.select([self.client], [], [], self.proxy.hold_s)[0]:
+                held = self.refuse(held, followed=False)
+                continue
+            request = frame(self.client)
+            if struct.unpack(">h", request[:2])[0] == PRODUCE:
+                held = held and self.refuse(held, followed=True)
+                where = partition_of(request)
+                if self.is_first(where):
+                    held = request
+                    continue
+            self.broker.sendall(struct.pack(">i", len(request)) + request)
+
+    def is_first(self, where):
+        with self.proxy.lock:
+            first = where not in self.proxy.refused and self.proxy.only in (None, where[0])
+            if first:
+                self.proxy.refused[where] = None
+        return first
+
+    def refuse(self, request, followed):
+        self.proxy.refused[partition_of(request)] = followed
+        self.answer(refusal_of(request))
+
+
+def frame(connection):
+    return exactly(connection, struct.unpack(">i", exactly(connection, 4))[0])
+
+
+def exactly(connection, size):
+    data = b""
+    while len(data) < size:
+        more = connection.recv(size - len(data))
+        if not more:
+            raise ConnectionError("closed")
+        data += more
+    return data
+
+
+class Reader:
+    def __init__(self, data, flexible):
+        self.data = data
+        self.flexible = flexible
+        self.at = 0
+
+    def number(self, kind):
+        value = struct.unpack_from(">" + kind, self.data, self.at)[0]
+        self.at += struct.calcsize(kind)
+        return value
+
+    def varint(self):
+        value = shift = 0
+        while True:
+            byte = self.number("B")
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    def length(self, kind):
+        """Of an array ("i") or a string ("h"); -1 for none."""
+        return self.varint() - 1 if self.flexible else self.number(kind)
+
+    def text(self, flexible=None):
+        size = self.length("h") if flexible is None else self.number("h")
+        self.at += max(size, 0)
+        return self.data[self.at - max(size, 0):self.at].decode()
+
+
+def partition_of(request):
+    """(topic, partition) of a produce request: librdkafka asks for one at a time."""
+    version = struct.unpack_from(">h", request, 2)[0]
+    read = Reader(request, version >= FIRST_FLEXIBLE_PRODUCE)
+    read.at = 8  # behind key, version and correlation id
+    read.text(flexible=False)  # the client's id is of the old kind in every header
+    if read.flexible:
+        assert read.varint() == 0, "tags in the header"
+    read.text()  # transactional id
+    read.at += 2 + 4  # acks, timeout
+    assert read.length("i") == 1, "one topic"
+    topic = read.text()
+    assert read.length("i") == 1, "one partition"
+    return topic, read.number("i")
+
+
+def refusal_of(request):
+    """The answer of a broker that is not the partition's leader, as ProduceResponse of the request's version says."""
+    version, correlation = struct.unpack_from(">hi", request, 2)
+    topic, partition = partition_of(request)
+    name = topic.encode()
+    places = struct.pack(">ihqqq", partition, NOT_LEADER_OR_FOLLOWER, -1, -1, -1)  # offset, time, start of the log
+    if version >= FIRST_FLEXIBLE_PRODUCE:
+        places += b"\x01\x00\x00"  # no records' errors, no message, no tags
+        return struct.pack(">ibbb", correlation, 0, 2, len(name) + 1) + name + b"\x02" + places + b"\x00" + struct.pack(">ib", 0, 0)
+    if version < 5:
+        places = places[:-8]
+    if version == 8:
+        places += struct.pack(">ih", 0, -1)
+    return struct.pack(">iih", correlation, 1, len(name)) + name + struct.pack(">i", 1) + places + struct.pack(">i", 0)
