@@ -390,17 +390,18 @@ static int worker_exit_code(const struct worker *w)
 }
 
 /* A command for the worker that runs elsewhere. */
-static int worker_tell(struct worker *w, const char *const *words, size_t count)
+static int worker_tell(struct worker *w, const char *const *words, size_t count, bool json)
 {
-    if (strcmp(words[0], "try") == 0)
+    if (count > 0 && strcmp(words[0], "try") == 0 && !json)
         return worker_try(w, words, count, &w->failure);
-    int command = worker_command_of(words, count);
+    int command = worker_command_of(words, count, json);
 
     if (command < 0)
         return err_set(
             &w->failure, ERR_PERMANENT,
-            "no command \"%s%s%s\": breaker open|close|auto, pause, resume, status, status json or try",
-            words[0], count > 1 ? " " : "", count > 1 ? words[1] : "");
+            "no command \"%s%s%s%s\": breaker open|close|auto, pause, resume, status [--json] or try",
+            count ? words[0] : "", count > 1 ? " " : "", count > 1 ? words[1] : "",
+            json ? &" --json"[count == 0] : "");
     return worker_http_command(w->opt.admin_listen, (enum worker_command)command, &w->failure);
 }
 
@@ -453,6 +454,7 @@ int worker_main(const struct target *target, int argc, char **argv)
     static char usage[64];
     const char *words[TRY_WORDS_MAX];
     size_t word_count = 0;
+    bool json = worker_command_take_json(&argc, argv);
     struct worker *w = &worker;
     enum options_result result;
     int code;
@@ -471,7 +473,7 @@ int worker_main(const struct target *target, int argc, char **argv)
     log_init(target->program, LOG_INFO);
     if (options_load(&set, argc, argv, &w->opt, &w->opt.kafka, NULL, words, ARRAY_LEN(words), &word_count,
                      &result, &w->failure) < 0 ||
-        (word_count > 0 && result == OPTIONS_RUN && worker_tell(w, words, word_count) < 0)) {
+        ((word_count > 0 || json) && result == OPTIONS_RUN && worker_tell(w, words, word_count, json) < 0)) {
         fprintf(stderr, "%s: %s\n", target->program, w->failure.message);
         code = err_exit_code(&w->failure);
     } else if (result == OPTIONS_EXIT || word_count > 0) {

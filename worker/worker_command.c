@@ -19,14 +19,27 @@ int worker_command_at(const char *path)
     return -1;
 }
 
-int worker_command_of(const char *const *words, size_t count)
+bool worker_command_take_json(int *argc, char **argv)
+{
+    int kept = 1;
+
+    for (int i = 1; i < *argc; i++)
+        if (strcmp(argv[i], "--json") != 0)
+            argv[kept++] = argv[i];
+    bool found = kept < *argc;
+    *argc = kept;
+    argv[kept] = NULL;
+    return found;
+}
+
+int worker_command_of(const char *const *words, size_t count, bool json)
 {
     char path[64];
 
-    if (count < 1 || count > COMMAND_WORDS_MAX)
+    if (count < 1 || count + json > COMMAND_WORDS_MAX)
         return -1;
-    const char *second = count == 2 ? words[1] : "";
-    int n = snprintf(path, sizeof path, "/%s%s%s", words[0], count == 2 ? "/" : "", second);
+    const char *second = json ? "json" : count == 2 ? words[1] : "";
+    int n = snprintf(path, sizeof path, "/%s%s%s", words[0], *second ? "/" : "", second);
     return n > 0 && (size_t)n < sizeof path ? worker_command_at(path) : -1;
 }
 

@@ -12,7 +12,7 @@
     X(PAUSE, "pause", "pause", "Let requests under way end and send nothing more.")                          \
     X(RESUME, "resume", "resume", "Send again.")                                                             \
     X(STATUS, "status", "status", "Show what it does now.")                                                  \
-    X(STATUS_JSON, "status json", "status/json", "The same as one line of JSON.")
+    X(STATUS_JSON, "status --json", "status/json", "The same as one line of JSON.")
 enum worker_command {
 #define X(id, words, path, prose) COMMAND_##id,
     WORKER_COMMANDS(X)
@@ -21,7 +21,10 @@ enum worker_command {
 };
 
 #define COMMAND_WORDS_MAX 2
-int worker_command_of(const char *const *words, size_t count); /* enum worker_command, -1: none */
+/* Takes --json, which is of a command and no option, out of the command line; true: it was there. */
+bool worker_command_take_json(int *argc, char **argv);
+/* enum worker_command, -1: none. `status json` is the older form of `status --json`. */
+int worker_command_of(const char *const *words, size_t count, bool json);
 int worker_command_at(const char *path);                      /* of a path with its leading slash; -1: none */
 const char *worker_command_path(enum worker_command command); /* without it */
 

@@ -88,6 +88,9 @@ def test_a_command_that_cannot_be_carried_out_says_why(worker, inventory_api):
     program = worker("inventory")
     wrong = tell(program, "breaker", "tea")
     assert wrong.returncode == 100 and 'no command "breaker tea"' in wrong.stderr
+    for words in (["--json"], ["pause", "--json"], ["breaker", "open", "--json"]):
+        wrong = tell(program, *words)
+        assert wrong.returncode == 100 and f'no command "{" ".join(words[:2])}' in wrong.stderr
     off = subprocess.run([binary("tandem-inventory"), "--admin-listen", "off", "pause"], capture_output=True, text=True,
                          timeout=30, check=False)
     assert off.returncode == 100 and "admin_listen" in off.stderr
@@ -108,7 +111,7 @@ def test_slow_answers_open_the_breaker(orders, worker, inventory_api, wait_until
 
 
 def status(program):
-    done = tell(program, "status", "json")
+    done = tell(program, "status", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
 
@@ -131,6 +134,8 @@ def test_status_says_what_is_delivered_where_it_stands_and_what_became_dead_lett
     assert screen.startswith("inventory: running\n") and "    rejected             1\n" in screen and "6 of 6 partitions, lag 0" in screen
     assert max(map(len, screen.splitlines())) <= 80
     assert "operator's command" not in program.log(), "a look is no command"
+    for other in (["--json", "status"], ["status", "json"]):  # the flag anywhere, and the form without it
+        assert json.loads(tell(program, *other).stdout).keys() == now.keys()
 
 
 def test_status_says_why_nothing_is_sent(orders, worker, inventory_api, wait_until):
@@ -155,6 +160,6 @@ def test_status_says_why_nothing_is_sent(orders, worker, inventory_api, wait_unt
 def test_status_of_a_worker_that_is_not_there_is_an_error_that_names_the_address(worker, inventory_api):
     program = worker("inventory")
     assert program.stop() == 0
-    done = tell(program, "status", "json")
+    done = tell(program, "status", "--json")
     assert (done.returncode, done.stdout) == (111, "")
     assert program.admin_url.split("//")[1] in done.stderr
