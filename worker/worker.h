@@ -27,6 +27,7 @@
 #include "worker/targets/target.h"
 #include "worker/worker_batch.h"
 #include "worker/worker_oneshot.h"
+#include "worker/engine/gap.h"
 #include "worker/worker_record.h"
 #include "worker/worker_start.h"
 
@@ -47,9 +48,10 @@ struct worker {
     const char *destination;     /* its name, of topics and dead letters */
     struct worker_options opt;
     char *dlq_topic, *replay_topic, *parked_topic, *replay_group, *client_id;
-    int64_t deleted;    /* records that retention took before they were delivered, at most */
-    struct start start; /* where a partition without a committed offset begins */
-    int partitions;     /* of the source topic and of the three others, since the start */
+    int64_t deleted;                     /* records that retention took before they were delivered, at most */
+    struct gap gaps[ENGINE_STREAMS_MAX]; /* by stream: what of that is told */
+    struct start start;                  /* where a partition without a committed offset begins */
+    int partitions;                      /* of the source topic and of the three others, since the start */
     struct engine *engine;
     struct auth *auth;
     struct stats *stats;

@@ -86,7 +86,7 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         {"isolation.level", "read_committed", "an aborted event never happened"},
         {"partition.assignment.strategy", "range",
          "cooperative-sticky repeats deliveries on older libraries"},
-        {"enable.partition.eof", w->opt.drain ? "true" : "false", "only one-shot mode waits for an end"},
+        {"enable.partition.eof", "true", "an end tells what retention took, and one-shot mode waits for it"},
         {"allow.auto.create.topics", "false", "the source topic is not ours to create"},
         {"heartbeat.interval.ms", "500", NULL},
         {"session.timeout.ms", "8000", NULL},
@@ -254,8 +254,8 @@ static void consume_assign(struct worker_consume *c, int64_t now)
 
     for (int i = 0; i < c->wanted->cnt; i++)
         c->held[n++] = c->wanted->elems[i].partition;
-    if (n &&
-        (committed_read(c->w, c->rk, c->wanted, &err) < 0 || consume_start(c->w, c->rk, c->wanted, &err) < 0))
+    if (n && (committed_read(c->w, c->rk, STREAM_SOURCE, c->wanted, &err) < 0 ||
+              consume_start(c->w, c->rk, c->wanted, &err) < 0))
         goto again;
     if (worker_side_assign(c->w->side, now, c->held, n, &err) < 0)
         goto again;
@@ -400,6 +400,8 @@ static void consume_met_end(struct worker_consume *c, rd_kafka_event_t *ev)
 
     if (!p)
         return;
+    if (c->state == CONSUME_HELD)
+        gap_look_at_end(c->w, c->rk, STREAM_SOURCE, p);
     oneshot_end(c->w->oneshot, STREAM_SOURCE, p->partition, p->offset);
     rd_kafka_topic_partition_destroy(p);
 }
@@ -424,6 +426,7 @@ static void consume_record(struct worker_consume *c, int64_t now, rd_kafka_event
     if (c->state != CONSUME_HELD)
         return; /* being given up: whoever takes the partition reads it again */
     c->batch_bytes += m->key_len + m->len;
+    gap_look_at_record(c->w, c->rk, STREAM_SOURCE, m);
     worker_take_message(c->w, now, STREAM_SOURCE, m);
 }
 

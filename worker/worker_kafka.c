@@ -127,6 +127,50 @@ void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, c
     engine_record(w->engine, now, &er);
 }
 
+/* ---- what retention took ------------------------------------------------------------------------------------------------- */
+
+#define DELETED                                                                                              \
+    "the topic's retention has deleted records before they were delivered: going on with the oldest "        \
+    "that is there; give the topic a longer retention.ms"
+
+static void tell_gap(struct worker *w, const char *topic, int partition, struct gap_found found)
+{
+    if (found.from == found.to)
+        return;
+    w->deleted += found.to - found.from;
+    LOG_ERR(DELETED, LOG_STR("topic", topic), LOG_INT("partition", partition),
+            LOG_INT("expected", found.from), LOG_INT("oldest", found.to),
+            LOG_INT("deleted", found.to - found.from));
+}
+
+/* As the last fetch said, so no question to the broker; -1: nothing was fetched yet. */
+static int64_t log_start(rd_kafka_t *rk, const char *topic, int partition)
+{
+    int64_t low = -1, high = -1;
+    return rd_kafka_get_watermark_offsets(rk, topic, partition, &low, &high) == 0 ? low : -1;
+}
+
+void gap_look_at_record(struct worker *w, rd_kafka_t *rk, enum stream_kind kind, const rd_kafka_message_t *m)
+{
+    int stream = worker_stream(m->partition, kind);
+    int64_t next = engine_expects(w->engine, stream);
+    const char *topic = rd_kafka_topic_name(m->rkt);
+
+    if (next >= 0 && m->offset > next)
+        tell_gap(w, topic, m->partition,
+                 gap_before_record(&w->gaps[stream], next, m->offset, log_start(rk, topic, m->partition)));
+}
+
+void gap_look_at_end(struct worker *w, rd_kafka_t *rk, enum stream_kind kind,
+                     const rd_kafka_topic_partition_t *p)
+{
+    int stream = worker_stream(p->partition, kind);
+    int64_t next = engine_expects(w->engine, stream);
+
+    tell_gap(w, p->topic, p->partition,
+             gap_at_end(&w->gaps[stream], next, p->offset, log_start(rk, p->topic, p->partition)));
+}
+
 /* ---- commits ------------------------------------------------------------------------------------------------------------ */
 
 void commits_add(struct commits *c, const char *topic, const struct action *a)
@@ -242,10 +286,9 @@ static void tell_deleted(struct worker *w, const rd_kafka_topic_partition_t *p, 
     if (p->offset < 0 || p->offset >= beginning)
         return;
     w->deleted += beginning - p->offset;
-    LOG_ERR("the topic's retention has deleted records before they were delivered: going on with the oldest "
-            "that is there; give the topic a longer retention.ms",
-            LOG_STR("topic", p->topic), LOG_INT("partition", p->partition), LOG_INT("committed", p->offset),
-            LOG_INT("oldest", beginning), LOG_INT("deleted", beginning - p->offset));
+    LOG_ERR(DELETED, LOG_STR("topic", p->topic), LOG_INT("partition", p->partition),
+            LOG_INT("committed", p->offset), LOG_INT("oldest", beginning),
+            LOG_INT("deleted", beginning - p->offset));
 }
 
 rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list,
@@ -265,7 +308,8 @@ rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topi
     return NULL;
 }
 
-int committed_read(struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct err *err)
+int committed_read(struct worker *w, rd_kafka_t *rk, enum stream_kind kind,
+                   rd_kafka_topic_partition_list_t *list, struct err *err)
 {
     rd_kafka_resp_err_t code = kafka_committed(rk, list, COMMITTED_MS);
     if (!code)
@@ -278,8 +322,10 @@ int committed_read(struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_li
         ends ? bounds_read(rk, list, RD_KAFKA_OFFSET_BEGINNING, &code) : NULL;
     for (int i = 0; begins && i < list->cnt; i++) {
         rd_kafka_topic_partition_t *p = &list->elems[i];
+        int64_t begin = rd_kafka_topic_partition_list_find(begins, p->topic, p->partition)->offset;
         forget_past_end(p, rd_kafka_topic_partition_list_find(ends, p->topic, p->partition)->offset);
-        tell_deleted(w, p, rd_kafka_topic_partition_list_find(begins, p->topic, p->partition)->offset);
+        tell_deleted(w, p, begin);
+        gap_begin(&w->gaps[worker_stream(p->partition, kind)], begin);
     }
     if (ends)
         rd_kafka_topic_partition_list_destroy(ends);

@@ -7,6 +7,12 @@
 /* Copy the message into a record and hand it to the engine. The message may be destroyed afterwards. */
 void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, const rd_kafka_message_t *m);
 
+/* Records that the topic's retention took while the partition was held: counted and told, once. Before a record is taken. */
+void gap_look_at_record(struct worker *w, rd_kafka_t *rk, enum stream_kind kind, const rd_kafka_message_t *m);
+/* The same at the end of a partition: after a log was emptied no record comes. */
+void gap_look_at_end(struct worker *w, rd_kafka_t *rk, enum stream_kind kind,
+                     const rd_kafka_topic_partition_t *p);
+
 /* Commits collected between two calls of commits_flush. */
 struct commits {
     rd_kafka_topic_partition_list_t *list; /* NULL: none */
@@ -30,8 +36,8 @@ const char *committed_metadata(const rd_kafka_topic_partition_t *p);
  * Read the group's committed offsets into list: RD_KAFKA_OFFSET_INVALID where there is none, and the beginning where it is past the end of a
  * topic made anew. What retention has deleted from behind a commit is counted and told. Waits up to 5 s for each of three answers.
  */
-NODISCARD int committed_read(struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
-                             struct err *err);
+NODISCARD int committed_read(struct worker *w, rd_kafka_t *rk, enum stream_kind kind,
+                             rd_kafka_topic_partition_list_t *list, struct err *err);
 /* worker_consume_start.c: give the partitions without a committed offset the one that w->start names. Waits up to 5 s, three times. */
 NODISCARD int consume_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
                             struct err *err);

@@ -117,7 +117,7 @@ int worker_side_assign(struct worker_side *s, int64_t now, const int *partitions
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(2 * count);
     for (int i = 0; i < count; i++)
         rd_kafka_topic_partition_list_add(list, s->w->replay_topic, partitions[i]);
-    if (count && committed_read(s->w, s->rk, list, err) < 0) {
+    if (count && committed_read(s->w, s->rk, STREAM_REPLAY, list, err) < 0) {
         rd_kafka_topic_partition_list_destroy(list);
         return -1;
     }
@@ -164,8 +164,10 @@ static void side_message(struct worker_side *s, int64_t now, rd_kafka_event_t *e
         return;
     if (strcmp(rd_kafka_topic_name(m->rkt), s->w->parked_topic) == 0)
         side_parked_key(s, m);
-    else
+    else {
+        gap_look_at_record(s->w, s->rk, STREAM_REPLAY, m);
         worker_take_message(s->w, now, STREAM_REPLAY, m);
+    }
 }
 
 /* The parked keys of a partition are all known: its events may go. What comes after is our own writing: not needed. */
@@ -180,6 +182,7 @@ static void side_end(struct worker_side *s, int64_t now, rd_kafka_event_t *ev)
         partition_pause(s->rk, s->w->parked_topic, p->partition, true);
         engine_open(s->w->engine, now, p->partition);
     } else if (strcmp(p->topic, s->w->replay_topic) == 0) {
+        gap_look_at_end(s->w, s->rk, STREAM_REPLAY, p);
         oneshot_end(s->w->oneshot, STREAM_REPLAY, p->partition, p->offset);
     }
     rd_kafka_topic_partition_destroy(p);

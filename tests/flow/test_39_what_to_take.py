@@ -3,7 +3,7 @@ import datetime
 import time
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from topics import Topics
 from worker_world import Orders, event_headers, order
 
@@ -104,3 +104,43 @@ def test_records_that_retention_took_from_behind_the_commit_are_told_and_counted
     wait_until(lambda: second.metric("tandem_worker_records_deleted_total") == 3, message="the gap is counted")
     told = [line for line in second.log_lines() if "retention has deleted" in line["msg"]]
     assert [(line["partition"], line["committed"], line["oldest"], line["deleted"]) for line in told] == [(0, 1, 4, 3)]
+
+
+@pytest.mark.parametrize("up_to", [350, 400], ids=["and-records-come", "and-the-log-is-empty"])
+def test_records_that_retention_took_from_before_a_running_worker_are_told_and_counted(
+        orders, worker, topics: Topics, inventory_api, wait_until, up_to):
+    inventory_api.fault("status", status=503)
+    program = worker("inventory", window_events=10, breaker_open="50ms", breaker_open_cap="200ms", backoff_cap="200ms")
+    for version in range(400):  # larger than what is fetched ahead
+        orders.place(f"o-{version}", value=order(f"o-{version}") + b" " * 8000, partition=0)
+    wait_until(lambda: program.metric("tandem_worker_held_events") >= 10, message="the window is full")
+    for future in topics.admin.delete_records([TopicPartition("tandem.orders", 0, up_to)]).values():
+        assert future.result(30).low_watermark == up_to
+    inventory_api.heal()
+    wait_until(lambda: len(inventory_api.ids()) + program.metric("tandem_worker_records_deleted_total") == 400,
+               message="each record is delivered or told as deleted")
+    delivered = set(inventory_api.ids())
+    first = next(i for i, event in enumerate(orders.ids) if event not in delivered)
+    assert delivered == {*orders.ids[:first], *orders.ids[up_to:]}
+    told = [line for line in program.log_lines() if "retention has deleted" in line["msg"]]
+    assert [(line["topic"], line["partition"], line["expected"], line["oldest"], line["deleted"]) for line in told] == [
+        ("tandem.orders", 0, first, up_to, up_to - first)]
+    orders.place("o-1", version=2, partition=0)
+    wait_until(lambda: len(inventory_api.ids()) == len(delivered) + 1 and committed_to_the_end(topics), message="it goes on")
+    assert program.metric("tandem_worker_records_deleted_total") == up_to - first
+
+
+def test_the_ends_of_transactions_are_not_taken_for_deleted_records(topics, worker, inventory_api, wait_until):
+    producer = Producer({"bootstrap.servers": topics.brokers, "transactional.id": "test-39"})
+    producer.init_transactions(30)
+    program = worker("inventory")
+    for number in range(5):
+        producer.begin_transaction()
+        producer.produce("tandem.orders", order(f"o-{number}"), key=f"o-{number}", partition=0, headers=event_headers())
+        producer.commit_transaction(30)
+        wait_until(lambda n=number: len(inventory_api.ids()) == n + 1, message="it is delivered")
+    for future in topics.admin.delete_records([TopicPartition("tandem.orders", 0, 10)]).values():
+        assert future.result(30).low_watermark == 10
+    topics.produce("tandem.orders", order("o-9"), key="o-9", partition=0, headers=event_headers())
+    wait_until(lambda: len(inventory_api.ids()) == 6, message="it goes on")
+    assert program.metric("tandem_worker_records_deleted_total") == 0

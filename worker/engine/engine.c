@@ -533,3 +533,9 @@ int64_t engine_position(const struct engine *e, int stream)
     const struct stream *s = stream_at(e, stream);
     return s == NULL ? -1 : offsets_position(&s->offsets);
 }
+
+int64_t engine_expects(const struct engine *e, int stream)
+{
+    const struct stream *s = stream_at(e, stream);
+    return s == NULL ? -1 : s->offsets.next;
+}

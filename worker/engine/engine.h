@@ -305,5 +305,7 @@ struct engine_counts {
 struct engine_counts engine_counts(const struct engine *e);
 /* The lowest incomplete offset of a stream (what a COMMIT now would carry), -1 when nothing is known yet. */
 int64_t engine_position(const struct engine *e, int stream);
+/* The offset behind the last record taken in; -1: none yet and nothing committed, or not held. */
+int64_t engine_expects(const struct engine *e, int stream);
 int engine_held(const struct engine *e,
                 int stream); /* records taken in and not complete; 0 when the stream is not held */
