@@ -87,10 +87,15 @@ static void what_is_no_request_is_poison_and_says_why(void **state)
     assert_poison(".", "not json", "the payload is not JSON");
     assert_poison("{methd: 1}", "{}", "\"methd\" is not one of");
     assert_poison("{method: \"HEAD\", path: \"/\"}", "{}", "\"method\" is not one of");
+    assert_poison("{method: \"PUT\\u0000\", path: \"/\"}", "{}", "\"method\" is not one of");
+    assert_poison("{method: \"PUT\", path: \"/v1\\u0000/x\"}", "{}", "\"path\" is neither a text nor");
     assert_poison("{method: \"PUT\"}", "{}", "no \"path\"");
+    assert_poison("{method: \"PUT\", query: {a: 1}}", "{}", "no \"path\"");
     assert_poison("{path: \"/\"}", "{}", "no \"method\"");
     assert_poison("{method: \"PUT\", path: \"v1\"}", "{}", "begin with");
     assert_poison("{method: \"PUT\", path: (\"/v1/\" + .key + \"/../x\")}", "{}", "another resource");
+    assert_poison("{method: \"PUT\", path: (\"/v1/\" + .data.k)}", "{\"k\":\"%2E%2e/x\"}",
+                  "another resource");
     assert_poison("{method: \"PUT\", path: \"/a b\"}", "{}", "percent-encoded");
     assert_poison("{method: \"PUT\", path: [\"v1\", .data.x]}", "{}", "neither text nor number");
     assert_poison("{method: \"PUT\", path: [\"v1\", \"..\"]}", "{}", "another resource");
@@ -208,7 +213,7 @@ static void an_answer_becomes_a_verdict_or_is_left_to_the_rules(void **state)
     a.body = SLICE_LIT("");
     assert_int_equal(http_jq_judge(helper, &a, &decided, &ruling, &err), 0);
     assert_false(decided);
-    const char *wrong[] = {"\"dead\"", "7", "error(\"x\")", "def f: f; f"};
+    const char *wrong[] = {"\"dead\"", "\"retry\\u0000\"", "7", "error(\"x\")", "def f: f; f"};
     for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
         assert_non_null(program(wrong[i]));
         assert_int_equal(http_jq_judge(helper, &a, &decided, &ruling, &err), -1);

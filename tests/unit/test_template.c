@@ -71,6 +71,9 @@ static void a_path_never_names_another_resource(void **state)
     an_event_with(".", payload);
     assert_int_equal(fill("/v1/{key}{key}/x", true), TEMPLATE_FAILED);
     assert_int_equal(fill("/v1/{data/dots}", true), TEMPLATE_FAILED);
+    assert_int_equal(fill("/v1/%2E{key}/x", true), TEMPLATE_FAILED);
+    assert_int_equal(fill("/v1/%2e", true), TEMPLATE_FAILED);
+    assert_int_equal(fill("/v1/%2e{key}.", true), TEMPLATE_DONE); /* three dots are a name */
     assert_int_equal(fill("/", true), TEMPLATE_DONE);
 }
 

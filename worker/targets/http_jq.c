@@ -52,6 +52,11 @@ static int no_room(struct err *err)
     return err_set(err, ERR_PERMANENT, "the request's path is longer than %d bytes", REQUEST_PATH_BYTES_MAX);
 }
 
+static int no_route(const char *missing, struct err *err)
+{
+    return err_set(err, ERR_PERMANENT, "there are no routes, and its result has no \"%s\"", missing);
+}
+
 /* Text, number, true or false; -1: none of them. */
 static int scalar_text(const json_t *v, struct buf *out)
 {
@@ -66,9 +71,16 @@ static int scalar_text(const json_t *v, struct buf *out)
     return r;
 }
 
+/* A text that is the same when it is taken for a C string: behind a \u0000 nobody would look. NULL: another value. */
+static const char *whole_text(const json_t *v)
+{
+    const char *text = json_string_value(v);
+    return text && strlen(text) == json_string_length(v) ? text : NULL;
+}
+
 static int take_method(struct request *req, const json_t *v, struct err *err)
 {
-    const char *name = json_string_value(v);
+    const char *name = whole_text(v);
     const char *method = name ? http_method(name) : NULL;
     if (!method)
         return err_set(err, ERR_PERMANENT, "\"method\" is not one of POST, PUT, PATCH, DELETE and GET");
@@ -109,8 +121,8 @@ static int take_path(struct request *req, const json_t *v, struct err *err)
     const json_t *segment;
 
     buf_reset(&req->path);
-    if (json_is_string(v))
-        return take_path_text(req, json_string_value(v), err);
+    if (whole_text(v))
+        return take_path_text(req, whole_text(v), err);
     if (json_array_size(v) == 0)
         return err_set(err, ERR_PERMANENT, "\"path\" is neither a text nor an array of segments");
     json_array_foreach((json_t *)(uintptr_t)v, i, segment)
@@ -129,6 +141,8 @@ static int take_query(struct request *req, const json_t *v, struct err *err)
 
     if (!json_is_object(v))
         return err_set(err, ERR_PERMANENT, "\"query\" is not an object");
+    if (req->path.len == 0) /* a query would hide that */
+        return no_route("path", err);
     json_object_foreach((json_t *)(uintptr_t)v, name, value)
     {
         struct buf text;
@@ -237,9 +251,20 @@ static int take_result(struct request *req, json_t *result, struct err *err)
             return -1;
     }
     if (!req->method || req->path.len == 0)
-        return err_set(err, ERR_PERMANENT, "there are no routes, and its result has no \"%s\"",
-                       req->method ? "path" : "method");
+        return no_route(req->method ? "path" : "method", err);
     return 0;
+}
+
+enum target_answer http_jq_take_request(json_t *result, struct request *req, struct err *err)
+{
+    struct err why = {0};
+
+    if (!result || json_is_null(result))
+        return TARGET_SKIP;
+    if (take_result(req, result, &why) == 0)
+        return TARGET_SEND;
+    err_set(err, ERR_PERMANENT, "jq_request: %s", why.message);
+    return TARGET_POISON;
 }
 
 enum target_answer http_jq_map(struct jq_helper *h, const struct event *ev, struct request *req,
@@ -247,20 +272,12 @@ enum target_answer http_jq_map(struct jq_helper *h, const struct event *ev, stru
 {
     const struct jq_question q = {.name = "data", .text = ev->value, .must_be_json = true};
     json_t *result = NULL;
-    struct err why = {0};
 
     if (ask(h, event_object(ev), q, &result, err) < 0)
         return err && err->kind == ERR_FATAL ? TARGET_BROKEN : TARGET_POISON;
-    if (!result || json_is_null(result)) {
-        json_decref(result);
-        return TARGET_SKIP;
-    }
-    int r = take_result(req, result, &why);
+    enum target_answer answer = http_jq_take_request(result, req, err);
     json_decref(result);
-    if (r == 0)
-        return TARGET_SEND;
-    err_set(err, ERR_PERMANENT, "jq_request: %s", why.message);
-    return TARGET_POISON;
+    return answer;
 }
 
 /* ---- a verdict -------------------------------------------------------------------------------------------------------------------------- */
@@ -288,6 +305,16 @@ static json_t *headers_object(const struct answer *a)
     return o;
 }
 
+int http_jq_take_verdict(const json_t *result, bool *ret_decided, struct ruling *ret, struct err *err)
+{
+    *ret_decided = whole_text(result) != NULL;
+    if (*ret_decided)
+        return ruling_parse(whole_text(result), ret, err);
+    if (result && !json_is_null(result))
+        return err_set(err, ERR_PERMANENT, "jq_response: its result is neither a verdict nor null");
+    return 0;
+}
+
 int http_jq_judge(struct jq_helper *h, const struct answer *a, bool *ret_decided, struct ruling *ret,
                   struct err *err)
 {
@@ -299,12 +326,7 @@ int http_jq_judge(struct jq_helper *h, const struct answer *a, bool *ret_decided
     ENSURE(about);
     if (ask(h, about, q, &result, err) < 0)
         return -1;
-    *ret_decided = json_is_string(result);
-    int r = 0;
-    if (*ret_decided)
-        r = ruling_parse(json_string_value(result), ret, err);
-    else if (result && !json_is_null(result))
-        r = err_set(err, ERR_PERMANENT, "jq_response: its result is neither a verdict nor null");
+    int r = http_jq_take_verdict(result, ret_decided, ret, err);
     json_decref(result);
     return r;
 }

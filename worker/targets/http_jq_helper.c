@@ -155,6 +155,16 @@ static int helper_failed(struct jq_helper *h, struct err *err)
                    "%s: it needs more than jq_memory_max, or too deep a stack (signal %d)", h->name, number);
 }
 
+json_t *jq_result_read(const char *name, const char *text, size_t len, struct err *err)
+{
+    json_error_t why;
+    json_t *result = json_loadb(text, len, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
+
+    if (!result)
+        err_set(err, ERR_PERMANENT, "%s: its result cannot be read: %s", name, why.text);
+    return result;
+}
+
 int jq_helper_ask(struct jq_helper *h, const struct jq_question *q, struct json_t **ret, struct err *err)
 {
     struct jq_answer a;
@@ -168,7 +178,6 @@ int jq_helper_ask(struct jq_helper *h, const struct jq_question *q, struct json_
         return err_set(err, ERR_PERMANENT, "%s: %s", h->name, buf_str(&h->answer));
     if (a.kind == JQ_NOTHING)
         return 0;
-    json_error_t why;
-    *ret = json_loadb(buf_str(&h->answer), h->answer.len, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
-    return *ret ? 0 : err_set(err, ERR_PERMANENT, "%s: its result cannot be read: %s", h->name, why.text);
+    *ret = jq_result_read(h->name, buf_str(&h->answer), h->answer.len, err);
+    return *ret ? 0 : -1;
 }

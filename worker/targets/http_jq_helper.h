@@ -43,6 +43,9 @@ struct jq_question {
 NODISCARD int jq_helper_ask(struct jq_helper *h, const struct jq_question *q, struct json_t **ret,
                             struct err *err);
 
+/* What a runner wrote as its result, which is from a process that may be anything by now. NULL: PERMANENT. name: of the option. */
+struct json_t *jq_result_read(const char *name, const char *text, size_t len, struct err *err);
+
 /* ---- http_jq_process.c: the keeper's life; never returns ---- */
 
 /* A question: both lengths, then both texts. An answer: kind and length, then the text. */

@@ -224,10 +224,18 @@ enum template_result template_fill(const struct template *t, struct facts *f, st
     return r;
 }
 
+/* Empty, "." or "..", a dot written as "%2e" or not: the two are the same to a server (RFC 3986 6.2.2). */
 static bool is_other_resource(const char *segment, size_t len)
 {
-    return len == 0 || (len == 1 && segment[0] == '.') ||
-           (len == 2 && segment[0] == '.' && segment[1] == '.');
+    size_t dots = 0;
+
+    for (size_t i = 0; i < len; dots++) {
+        bool encoded = len - i >= 3 && strncasecmp(segment + i, "%2e", 3) == 0;
+        if (!encoded && segment[i] != '.')
+            return false;
+        i += encoded ? 3 : 1;
+    }
+    return dots <= 2;
 }
 
 /* Each segment that a place has part in, from its "/" to the next one. */
