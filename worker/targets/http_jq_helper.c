@@ -115,6 +115,11 @@ void jq_helper_free(struct jq_helper *h)
     free(h);
 }
 
+pid_t jq_helper_keeper(const struct jq_helper *h)
+{
+    return h->keeper;
+}
+
 /* ---- a question ------------------------------------------------------------------------------------------------------------------------ */
 
 static int helper_exchange(struct jq_helper *h, const struct jq_question *q, struct jq_answer *a)

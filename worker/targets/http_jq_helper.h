@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "common/event.h"
 
@@ -27,7 +28,8 @@ struct jq_helper;
 /* name: of the option, for errors. NULL: PERMANENT, the program is wrong; TEMPORARY: no process. */
 struct jq_helper *jq_helper_new(const char *name, const char *program, const struct jq_limits *limits,
                                 struct err *err);
-void jq_helper_free(struct jq_helper *h); /* NULL-safe */
+void jq_helper_free(struct jq_helper *h);          /* NULL-safe */
+pid_t jq_helper_keeper(const struct jq_helper *h); /* of the process */
 
 /* about: a JSON object; the text is put into it under this name, as JSON or, where it need not be, as a string. */
 struct jq_question {
