@@ -26,17 +26,17 @@ static void set(struct settings *s, const char *name, const char *value, const c
 }
 
 /*
- * linger.ms 0: a record goes out at once, and while a request is on the wire those that follow gather into the next one. So it
- * costs no latency when there is little to do and fills the requests when there is much. (Two producers, one with linger for draining,
- * would break the order of a key.)
- */
-/*
  * A broker that knows nothing of a producer takes whatever sequence number comes first (KIP-360). When a partition's first request is
  * refused for a moment (its leader is not ready) and one behind it gets through, librdkafka takes the success of that one as the
  * acknowledgement of the first, which is in no log: decision D39.
  */
 #define FIRST_IN_FLIGHT "a second request could pass the first one of a partition, which would be lost"
 
+/*
+ * linger.ms 0: a record goes out at once, and while a request is on the wire those that follow gather into the next one. So it
+ * costs no latency when there is little to do and fills the requests when there is much. (Two producers, one with linger for draining,
+ * would break the order of a key.)
+ */
 static void set_common(struct settings *s, const struct relay_options *opt)
 {
     static const char *const codecs[] = {"none", "gzip", "snappy", "lz4", "zstd"};

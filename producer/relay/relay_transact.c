@@ -15,6 +15,7 @@
 
 #define STEP_MS 500 /* of a waiting call: so soon a stop is noticed */
 #define PAUSE_MS 200
+#define MARKERS_MS 3 /* in which a broker usually writes the markers of a transaction */
 #define TELL_NS (5 * NS_PER_S) /* between two lines that say that something still does not work */
 
 enum command { COMMAND_NONE, COMMAND_OPEN, COMMAND_COMMIT, COMMAND_ABORT };
@@ -262,6 +263,17 @@ static enum end begin(struct relay_transact *t)
     return end_of_failed(t, judge(t, "begin", error).code);
 }
 
+/*
+ * The answer to an end comes before its markers are written (KIP-98), and a new transaction's partitions are refused until they are.
+ * librdkafka asks again after 20 ms (CONCURRENT_TRANSACTIONS in rd_kafka_txn_handle_AddPartitionsToTxn): a third of a transaction,
+ * in which no record can leave. To ask a little later is answered at once.
+ */
+static enum end begin_next(struct relay_transact *t)
+{
+    poll(NULL, 0, MARKERS_MS);
+    return begin(t);
+}
+
 /* ---- open ---- */
 
 /* The broker will say the same to every other producer: at the start that ends the program, later it may be mended meanwhile. */
@@ -378,7 +390,7 @@ static enum end run_abort(struct relay_transact *t)
         struct verdict v;
 
         if (!error)
-            return begin(t);
+            return begin_next(t);
         v = judge(t, "abort", error);
         if (!v.again)
             return end_of_failed(t, v.code);
@@ -404,7 +416,7 @@ static enum end run_commit(struct relay_transact *t)
         struct verdict v;
 
         if (!error)
-            return begin(t) == END_DONE ? END_DONE : END_BROKEN;
+            return begin_next(t) == END_DONE ? END_DONE : END_BROKEN;
         v = judge(t, "commit", error);
         if (v.again)
             continue;
