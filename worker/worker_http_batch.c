@@ -127,6 +127,13 @@ static void take_whole(struct exchange *x, const struct outcome *whole, bool suc
                              whole->transport == TRANSPORT_OK);
 }
 
+/* As the engine sees it: what is no 2xx and taken for done is so of an event that was alone. */
+static bool is_done_of_all(const struct exchange *x, const struct outcome *whole)
+{
+    return exchange_is_success(whole) &&
+           (x->batch.count == 1 || (whole->status >= 200 && whole->status <= 299));
+}
+
 /* 1: it speaks of items; 0: of all; -1: nothing can be known of it, err says why. */
 static int read_answer(struct exchange *x, const struct outcome *whole, struct batch_item *items,
                        struct err *err)
@@ -157,7 +164,7 @@ void exchange_batch_end(struct exchange *x, int64_t now, CURLcode code)
             .transport = TRANSPORT_GARBAGE, .retry_after_ns = -1, .sent = true, .verdict = -1};
     if (read <= 0)
         exchange_judge(x, x->d, (struct slice){buf_str(&x->transfer.body), x->transfer.body.len}, &whole);
-    bool success = read == 1 || exchange_is_success(&whole);
+    bool success = read == 1 || is_done_of_all(x, &whole);
     if (success || !exchange_renew(x, now, &whole)) {
         worker_stats_answered(w, now - x->started_ns);
         if (!success)

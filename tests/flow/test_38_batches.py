@@ -398,10 +398,10 @@ def test_after_kill_9_the_sample_api_has_each_event_once_and_in_order(orders, wo
 
 @pytest.fixture
 def by_configuration(rig_dir, started, kafka):
-    def start(api, route):
+    def start(api, route, **options):
         program = Program(rig_dir, "tandem-http", "inventory-http", {
             "kafka_brokers": kafka.brokers, "url": api.url, "admin_listen": f"127.0.0.1:{free_port()}", "destination": "inventory",
-            "route": route, "batch_max_events": 20, "batch_linger": "50ms"})
+            "route": route, "batch_max_events": 20, "batch_linger": "50ms", **options})
         started.append(program)
         return program.run_ready()
     return start
@@ -434,3 +434,33 @@ def test_the_crm_worker_refuses_batches_and_says_why(worker):
     program.wait_gone()
     assert program.exit_code == 100
     assert "each event of tandem-crm goes to a path of its own" in program.log()
+
+
+@pytest.mark.parametrize("options, status", [({"header": "If-None-Match: *"}, 412), ({"rule": "409 -> duplicate-ok"}, 409)],
+                         ids=["if-none-match", "a-rule"])
+def test_one_that_is_there_already_does_not_make_its_neighbours_done(orders, by_configuration, api_that, wait_until, options, status):
+    api = api_that()
+    api.executed.append(("o-7", 1))
+
+    def answer(items):
+        if any((item["order"], item["version"]) in api.executed for item in items):
+            return status, {"error": "one of them is there"}
+        api.take(items)
+        return 201, None
+    api.answer = answer
+    orders.place_many(40, keys=40)
+    program = by_configuration(api, "order.* POST /v1/orders", **options)
+    wait_until(lambda: program.metric("tandem_worker_duplicate_ok_total") == 1 and delivered(program) == 39, message="all are complete")
+    assert sorted(api.executed) == sorted((f"o-{n}", 1) for n in range(40))
+    assert orders.topics.count(DLQ) == 0
+
+
+def test_a_change_of_another_version_goes_in_a_request_of_its_own(orders, by_configuration, api_that, wait_until):
+    """A precondition is of one resource: events with different ones have no request in common."""
+    api = api_that()
+    for number in range(6):
+        orders.place(f"o-{number}", value=json.dumps({"order": f"o-{number}", "version": 1, "etag": f'"{number // 3}"'}).encode())
+    program = by_configuration(api, "order.* PUT /v1/orders", header="If-Match: {data/etag}", batch_linger="1s")
+    wait_until(lambda: delivered(program) == 6, message="all delivered")
+    for _, _, headers, body in api.requests:
+        assert {f'"{int(item["order"][2:]) // 3}"' for item in json.loads(body)} == {headers["If-Match"]}

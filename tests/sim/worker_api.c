@@ -110,6 +110,18 @@ static bool answers_rejection(struct world *w, struct parcel *p)
     return false;
 }
 
+/* One that it has is enough for a 412 to all of them, by which it has done nothing. */
+static bool answers_that_one_is_there(struct world *w, struct parcel *p)
+{
+    bool there = false;
+    for (int i = 0; i < p->count; i++)
+        there = there || p->members[i].entry->executions > 0;
+    if (p->count == 1 || !there || !world_strikes(w, FAULT_BATCH_WHOLE, 0.5))
+        return false;
+    answer_status(w, p, 412);
+    return true;
+}
+
 static bool has_failing_key(const struct world *w, const struct parcel *p)
 {
     for (int i = 0; i < p->count; i++)
@@ -262,7 +274,7 @@ void api_arrived(struct world *w, struct parcel *p)
         answer_later(w, p, (struct outcome){.transport = TRANSPORT_RESET, .sent = true});
         return;
     }
-    if (fails_midway(w, p))
+    if (answers_that_one_is_there(w, p) || fails_midway(w, p))
         return;
     if (speaks_of_items(w, p)) {
         decides_by_item(w, p);

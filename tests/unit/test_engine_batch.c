@@ -263,6 +263,44 @@ static void a_refused_batch_is_halved_until_the_poison_stands_alone(void **state
     }
 }
 
+/* 412 to If-None-Match: one of them is there already. */
+static void what_is_done_by_another_status_than_2xx_is_done_of_an_event_that_is_alone(void **state)
+{
+    struct engine_config cfg = batch_config(4);
+    struct rig *r = rig_new(&cfg);
+    struct outcome there = rig_status(412);
+    int i = 0;
+    (void)state;
+    there.verdict = VERDICT_DUPLICATE_OK;
+    give_many(r, 4);
+    for (; i < r->batch_count || rig_counts(r).held > 0; i++) {
+        if (i == r->batch_count)
+            rig_wait(r, LINGER);
+        bool has = false;
+        for (int k = 0; k < size_of(r, i); k++)
+            has = has || offset_of(r, i, k) == 2;
+        answer_with(r, i, has ? there : rig_status(201), NULL);
+        assert_true(i < 20);
+    }
+    assert_int_equal(rig_counts(r).delivered, 3);
+    assert_int_equal(rig_counts(r).duplicate_ok, 1);
+    assert_int_equal(r->bury_count, 0);
+    rig_free(r);
+}
+
+static void a_2xx_that_a_rule_takes_for_had_already_is_of_all(void **state)
+{
+    struct engine_config cfg = batch_config(3);
+    struct rig *r = rig_new(&cfg);
+    struct outcome had = rig_status(208);
+    (void)state;
+    had.verdict = VERDICT_DUPLICATE_OK;
+    give_many(r, 3);
+    answer_with(r, 0, had, NULL);
+    assert_int_equal(rig_counts(r).duplicate_ok, 3);
+    rig_free(r);
+}
+
 /* The API works: what it costs to find the poison is no repetition, or the budget would hold up its neighbours. */
 static void halving_does_not_spend_the_retry_budget(void **state)
 {
@@ -518,6 +556,8 @@ int main(void)
         cmocka_unit_test(rate_requests_counts_requests),
         cmocka_unit_test(each_item_has_its_own_verdict),
         cmocka_unit_test(a_refused_batch_is_halved_until_the_poison_stands_alone),
+        cmocka_unit_test(what_is_done_by_another_status_than_2xx_is_done_of_an_event_that_is_alone),
+        cmocka_unit_test(a_2xx_that_a_rule_takes_for_had_already_is_of_all),
         cmocka_unit_test(halving_does_not_spend_the_retry_budget),
         cmocka_unit_test(a_halved_event_does_not_grow_again_by_new_neighbours),
         cmocka_unit_test(in_an_outage_nobody_is_halved_or_counted),

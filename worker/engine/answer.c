@@ -280,13 +280,32 @@ static void tell_of_items(struct engine *e, const struct batch *b, const struct 
         tell(e, best, whole, best_j, best->probe);
 }
 
+/*
+ * A status that is no 2xx and is taken for done (412 to If-None-Match, a 409 by a rule) is about one of them, which may be there already:
+ * the others are done with it no more than they are refused with a 422. So it counts as a refusal until an event stands alone.
+ */
+static struct judgement judge_whole(const struct engine *e, const struct batch *b,
+                                    const struct outcome *whole)
+{
+    struct judgement j = judge(e, whole);
+    bool done = j.verdict == VERDICT_DELIVERED || j.verdict == VERDICT_DUPLICATE_OK;
+    bool of_all = b->count == 1 || (whole->status >= 200 && whole->status <= 299);
+
+#ifdef SIM_BUG_DONE_FOR_ALL
+    of_all = true;
+#endif
+    if (done && !of_all)
+        j = (struct judgement){.verdict = VERDICT_POISON, .reason = REASON_CONFLICT};
+    return j;
+}
+
 static void tell_of_batch(struct engine *e, const struct batch *b, const struct outcome *whole)
 {
     for (int i = 0; i < b->count; i++) {
         const struct delivery *d = b->members[i];
         if (d == NULL || d->step == STEP_DROPPED)
             continue;
-        tell(e, d, whole, judge(e, whole), d->probe);
+        tell(e, d, whole, judge_whole(e, b, whole), d->probe);
         return;
     }
 }
@@ -351,7 +370,7 @@ static enum step member_step(struct engine *e, const struct batch *b, struct del
     place = (place + 1) % b->count;
 #endif
     const struct outcome *out = items == NULL ? whole : &items[place];
-    struct judgement j = judge(e, out);
+    struct judgement j = items == NULL ? judge_whole(e, b, whole) : judge(e, out);
     note(e, d, out, j);
     if (items != NULL)
         return after_judgement(e, d, out, j, probe);
