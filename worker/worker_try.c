@@ -92,10 +92,41 @@ static json_t *event_read(const char *path, struct err *err)
 
 /* ---- what is printed ----------------------------------------------------------------------------------------------------------------- */
 
+/* The form in which it goes: of a batch, that of one event. */
+struct form {
+    const char *path;
+    struct slice body;
+    struct request_batch batch;
+    struct buf array, key;
+};
+
+static void form_make(const struct worker *w, struct record *rec, struct form *f)
+{
+    *f = (struct form){.path = buf_str(&rec->request.path), .body = rec->request.body};
+    buf_init(&f->array, rec->item.len + 2);
+    buf_init(&f->key, EVENT_ATTRIBUTE_BYTES_MAX);
+    if (!rec->batch)
+        return;
+    int r = batch_body(&f->array, &rec, 1);
+    ENSURE(r == 0);
+    batch_key(&f->key, &rec, 1);
+    f->path = *w->opt.batch_path ? w->opt.batch_path : f->path;
+    f->body = (struct slice){buf_str(&f->array), f->array.len};
+    f->batch = (struct request_batch){
+        {buf_str(&f->key), f->key.len}, f->body, batch_content_type((enum batch_format)w->opt.batch_format)};
+}
+
+static void form_done(struct form *f)
+{
+    buf_done(&f->array);
+    buf_done(&f->key);
+}
+
 static void print_request(const struct worker *w, struct record *rec)
 {
     struct request_lines lines;
     struct trace span;
+    struct form form;
     size_t base = strlen(w->opt.url);
 
     while (base > 0 && w->opt.url[base - 1] == '/')
@@ -104,18 +135,23 @@ static void print_request(const struct worker *w, struct record *rec)
     struct event *ev = malloc(sizeof *ev);
     ENSURE(ev);
     record_event(rec, ev);
-    const struct request_facts facts = {
-        .rec = rec, .ev = ev, .span = &span, .user_agent = w->target->program};
+    form_make(w, rec, &form);
+    const struct request_facts facts = {.rec = rec,
+                                        .ev = ev,
+                                        .span = &span,
+                                        .user_agent = w->target->program,
+                                        .batch = rec->batch ? &form.batch : NULL};
     request_lines_init(&lines);
-    printf("%s %.*s%s\n", rec->request.method, (int)base, w->opt.url, buf_str(&rec->request.path));
+    printf("%s %.*s%s\n", rec->request.method, (int)base, w->opt.url, form.path);
     if (request_lines_build(&lines, &facts, NULL) == 0)
         for (size_t i = 0; i < lines.count; i++)
             if (strchr(request_line(&lines, i), ' ')) /* the others take a header of the library out */
                 printf("%s\n", request_line(&lines, i));
     printf("\n");
-    if (rec->request.body.data)
-        printf("%.*s\n", (int)rec->request.body.len, rec->request.body.data);
+    if (form.body.data)
+        printf("%.*s\n", (int)form.body.len, form.body.data);
     request_lines_done(&lines);
+    form_done(&form);
     free(ev);
 }
 
@@ -134,7 +170,25 @@ static int answer_parse(const char *text, struct answer *a, struct err *err)
     return 0;
 }
 
-static int print_verdict(const struct worker *w, const struct record *rec, const char *status,
+/* An answer to a batch may have a result for each event; one that cannot be read is none. */
+static void take_item(const struct worker *w, struct record *rec, struct answer *a)
+{
+    struct batch_item item;
+    struct err why = {0};
+
+    if (!rec->batch || a->transport != TRANSPORT_OK || w->opt.batch_answer == 1)
+        return;
+    int r = batch_answer(a->status, a->body, (enum batch_format)w->opt.batch_format, &rec, 1, &item, &why);
+    if (r == 1) {
+        a->status = item.status;
+        a->body = item.text;
+    } else if (r < 0) {
+        a->transport = TRANSPORT_GARBAGE;
+        printf("%s\n", why.message);
+    }
+}
+
+static int print_verdict(const struct worker *w, struct record *rec, const char *status,
                          const char *body_path, struct err *err)
 {
     struct event *ev = malloc(sizeof *ev);
@@ -150,6 +204,7 @@ static int print_verdict(const struct worker *w, const struct record *rec, const
         r = options_file_read(body_path, &body, err);
     if (r == 0) {
         a.body = (struct slice){buf_str(&body), body.len};
+        take_item(w, rec, &a);
         struct judgement j = targeting_judge(w->targeting, &a, &ruling)
                                  ? verdict_given(ruling.verdict, ruling.reason, a.transport, a.status)
                                  : verdict_of(NULL, 0, a.transport, a.status);
@@ -189,10 +244,14 @@ int worker_try(struct worker *w, const char *const *words, size_t count, struct 
         struct record *rec = record_from(event);
         const struct intake in = worker_intake(w);
         record_admit(rec, w->targeting, &in, &w->scratch);
+        if (w->opt.batch_max_events > 1)
+            batch_admit(&w->batch_kinds, rec, (enum batch_format)w->opt.batch_format, w->opt.batch_path,
+                        &w->scratch);
         r = try_record(w, rec, words, count, err);
         record_free(rec);
     }
     json_decref(event);
+    batch_kinds_done(&w->batch_kinds);
     targeting_free(w->targeting);
     w->targeting = NULL;
     return r;

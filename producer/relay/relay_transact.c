@@ -15,7 +15,7 @@
 
 #define STEP_MS 500 /* of a waiting call: so soon a stop is noticed */
 #define PAUSE_MS 200
-#define MARKERS_MS 3 /* in which a broker usually writes the markers of a transaction */
+#define MARKERS_MS 3           /* in which a broker usually writes the markers of a transaction */
 #define TELL_NS (5 * NS_PER_S) /* between two lines that say that something still does not work */
 
 enum command { COMMAND_NONE, COMMAND_OPEN, COMMAND_COMMIT, COMMAND_ABORT };

@@ -274,6 +274,31 @@ def test_try_prints_the_request_and_what_an_answer_would_mean_and_sends_nothing(
     assert done.returncode == 100 and '"99" is neither a status' in done.stderr
 
 
+def test_try_prints_a_batch_of_one_where_events_go_in_batches(rig_dir):
+    event = {"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "parcel.moved", "datacontenttype": "application/json",
+             "key": "p/1", "headers": {"driver": "d 1"}, "data": {"depot": "north"}}
+    batches = CONFIG + "batch_max_events = 50\n"
+    (rig_dir / "items.json").write_text('[{"status":404}]', encoding="utf-8")
+    done = attempt(rig_dir, event, "207", rig_dir / "items.json", config=batches + "batch_path = /v1/batch\n")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "PATCH http://parcels.example/v1/batch"
+    assert "Idempotency-Key: e-1" in lines and "Content-Type: application/json" in lines
+    assert not [line for line in lines if line.startswith("ce-")]
+    assert lines[-2:] == ['[{"depot":"north"}]', "207 -> poison:rejected"]
+    done = attempt(rig_dir, event, config=batches + "batch_format = cloudevents\n")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "PATCH http://parcels.example/v1/depots/north/parcels/p%2F1?by=d%201"
+    assert "Content-Type: application/cloudevents-batch+json; charset=utf-8" in lines
+    (item,) = json.loads(lines[-1])
+    assert (item["id"], item["data"]) == ("e-1", {"depot": "north"})
+    (rig_dir / "items.json").write_text('[200,200]', encoding="utf-8")
+    lines = attempt(rig_dir, event, "207", rig_dir / "items.json", config=batches).stdout.splitlines()
+    assert "one too many" in lines[-2] and lines[-1] == "207 -> ambiguous"
+    no_json = {**event, "datacontenttype": "text/plain", "data": "plain"}
+    done = attempt(rig_dir, no_json, config=batches.replace("{data/depot}", "x"))
+    assert done.returncode == 100 and "a dead letter, not-mappable: the body is not JSON" in done.stderr
+
+
 @pytest.mark.parametrize("line, said", [
     ("rule = 404 -> gone", 'rule "404 -> gone": "gone" is no verdict'),
     ("rule = timeout -> poison", "during an outage"),
