@@ -9,6 +9,7 @@
 #include "common/stop.h"
 #include "common/version.h"
 #include "worker/worker_command.h"
+#include "worker/worker_protocol.h"
 #include "worker/worker_start.h"
 #include "worker/worker_try.h"
 #include "worker/worker_types.h"
@@ -419,20 +420,6 @@ static int batch_check(const struct worker_options *o, const struct target *targ
     return 0;
 }
 
-/* What worker_consume.c does at a rebalance is that of an eager assignor; KIP-848's protocol takes and gives partitions singly. */
-static int protocol_check(const struct option_pairs *kafka, struct err *err)
-{
-    for (size_t i = 0; i < kafka->count; i++) {
-        const struct option_pair *p = &kafka->items[i];
-        if (strcmp(p->name, "group.protocol") == 0 && strcmp(p->value, "classic") != 0)
-            return err_set(err, ERR_PERMANENT,
-                           "%s: group.protocol \"%s\" (KIP-848) is not supported by the worker: leave it at "
-                           "\"classic\"",
-                           p->origin, p->value);
-    }
-    return 0;
-}
-
 /* Rules and the target's options, so that --print-config has looked at them too. */
 static int worker_check(const void *values, struct err *err)
 {
@@ -440,7 +427,9 @@ static int worker_check(const void *values, struct err *err)
     struct start start;
     if (types_check(o->types, err) < 0 || start_parse(o->start, clock_wall_ns(), &start, err) < 0)
         return -1;
-    if (batch_check(o, target_to_check, err) < 0 || protocol_check(&o->kafka, err) < 0)
+    if (batch_check(o, target_to_check, err) < 0 ||
+        group_protocol_check((enum group_protocol)o->group_protocol, &o->kafka, rd_kafka_version(),
+                             rd_kafka_version_str(), err) < 0)
         return -1;
     struct targeting *t = targeting_new(target_to_check, o->own, &o->rule, err);
     targeting_free(t);

@@ -122,7 +122,7 @@ bool worker_side_poll(struct worker_side *s, int64_t now);
 /* Tell the engine of the replay streams of these partitions and start reading; waits for their committed offsets. */
 NODISCARD int worker_side_assign(struct worker_side *s, int64_t now, const int *partitions, int count,
                                  struct err *err);
-void worker_side_unassign(struct worker_side *s);
+void worker_side_unassign(struct worker_side *s, const int *partitions, int count);
 void worker_side_pause(struct worker_side *s, int partition, bool pause);
 void worker_side_commit(struct worker_side *s, const struct action *a);
 void worker_side_flush(struct worker_side *s, int64_t now);

@@ -7,10 +7,11 @@
 #include "common/log.h"
 
 /*
- *   IDLE ──assign──▶ ASSIGNING ──offsets read──▶ HELD ──revoke or stop──▶ DRAINING ──all DRAINED──▶ IDLE
+ *   IDLE ──assign──▶ ASSIGNING ──offsets read──▶ HELD ──revoke or stop──▶ DRAINING ──all DRAINED──▶ IDLE, or HELD with the rest
  *                     (again on failure)           └────────── assignment lost: at once ─────────────▲
  *
- * range is an eager assignor: every rebalance takes all partitions and then gives a new set, so one state serves all of them.
+ * With the classic protocol and range, an eager assignor, a rebalance takes all partitions and then gives a new set. With KIP-848's it
+ * takes and gives some of them, while the rest is HELD: what is said of them in ASSIGNING and DRAINING concerns those that move.
  */
 enum consume_state { CONSUME_IDLE, CONSUME_ASSIGNING, CONSUME_HELD, CONSUME_DRAINING };
 
@@ -24,6 +25,7 @@ enum consume_state { CONSUME_IDLE, CONSUME_ASSIGNING, CONSUME_HELD, CONSUME_DRAI
 #define CONSUME_FULL_BACKOFF                                                                                 \
     (RD_KAFKA_VERSION >= 0x020200ff ? "fetch.queue.backoff.ms" : "fetch.error.backoff.ms")
 #define CONSUME_RETRY_NS NS_PER_S
+#define CONSUME_LOOKS_UNTOLD 3 /* statistics, one a second */
 #define CONSUME_CLOSE_NS (5 * NS_PER_S)
 
 /*
@@ -34,6 +36,7 @@ struct consume_partition {
     struct worker_consume *c;
     rd_kafka_queue_t *queue; /* NULL: not held */
     bool paused;
+    bool leaving; /* revoked: nothing more of it is taken in */
     atomic_bool stirred; /* set by librdkafka's threads: something came */
 };
 
@@ -43,13 +46,16 @@ struct worker_consume {
     rd_kafka_queue_t *queue;
     enum consume_state state;
     bool stopping;
-    bool down; /* the brokers are away */
+    bool down;        /* the brokers are away */
+    bool incremental; /* a rebalance names the partitions that move, as with KIP-848's protocol */
     int held[WORKER_PARTITIONS_MAX];
-    int held_count, undrained;
+    int held_count;
+    int undrained; /* streams of those that leave */
+    int untold;    /* looks at which we were in the group and had heard of no partition */
     size_t batch_bytes;                                         /* taken in from one queue in this turn */
     struct consume_partition partitions[WORKER_PARTITIONS_MAX]; /* by number */
     bool drained[ENGINE_STREAMS_MAX];
-    rd_kafka_topic_partition_list_t *wanted; /* ASSIGNING: the new set */
+    rd_kafka_topic_partition_list_t *wanted; /* ASSIGNING: the new ones */
     int64_t retry_at;
     struct commits commits;
 };
@@ -77,19 +83,23 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         (batches ? CONSUME_PREFETCH_BATCHES_KB : CONSUME_PREFETCH_KB) / (w->partitions ? w->partitions : 1);
     snprintf(prefetch_kb, sizeof prefetch_kb, "%d", share < 64 ? 64 : share);
     const char *explicit_why = "progress is committed by the engine, with its map";
+    bool classic = w->opt.group_protocol == GROUP_CLASSIC;
     const struct kafka_setting settings[] = {
         {"group.id", w->opt.group, "it is the option group"},
+        {"group.protocol", classic ? "" : "consumer", NULL}, /* older libraries do not know the name */
+        {"group.remote.assignor", classic ? "" : "range",
+         "it keeps the same partition numbers of several topics together"},
         {"group.instance.id", w->opt.instance_id, "it is the option instance_id"},
         {"enable.auto.commit", "false", explicit_why},
         {"enable.auto.offset.store", "false", explicit_why},
         {"auto.offset.reset", "earliest", "an event must never be passed over"},
         {"isolation.level", "read_committed", "an aborted event never happened"},
-        {"partition.assignment.strategy", "range",
+        {"partition.assignment.strategy", classic ? "range" : "",
          "cooperative-sticky repeats deliveries on older libraries"},
         {"enable.partition.eof", "true", "an end tells what retention took, and one-shot mode waits for it"},
         {"allow.auto.create.topics", "false", "the source topic is not ours to create"},
-        {"heartbeat.interval.ms", "500", NULL},
-        {"session.timeout.ms", "8000", NULL},
+        {"heartbeat.interval.ms", classic ? "500" : "", NULL}, /* with the other protocol the brokers decide */
+        {"session.timeout.ms", classic ? "8000" : "", NULL},
         {"fetch.max.bytes", batches ? "4194304" : "1048576", NULL},
         {"fetch.message.max.bytes", batches ? "1048576" : "262144",
          NULL},                                            /* of one partition; a larger record still comes */
@@ -100,7 +110,7 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         {"reconnect.backoff.max.ms", "2000", NULL},
         {"statistics.interval.ms", "1000", "readiness sees in them that a broker is back"},
     };
-    /* An empty group.instance.id is not the same as none: leave the second row out. */
+    /* An empty group.instance.id is not the same as none: leave such rows out. */
     struct kafka_setting rows[ARRAY_LEN(settings)];
     size_t n = 0;
     for (size_t i = 0; i < ARRAY_LEN(settings); i++)
@@ -156,6 +166,13 @@ struct worker_consume *worker_consume_new(struct worker *w, struct err *err)
     return c;
 }
 
+static void consume_forget_wanted(struct worker_consume *c)
+{
+    if (c->wanted)
+        rd_kafka_topic_partition_list_destroy(c->wanted);
+    c->wanted = NULL;
+}
+
 /* Leave the group: what is still in the queue is dropped, the last rebalance is answered. */
 static void consume_close(struct worker_consume *c)
 {
@@ -181,8 +198,7 @@ void worker_consume_free(struct worker_consume *c)
     ENSURE(c->held_count == 0); /* abandoned or given up */
     rd_kafka_queue_cb_event_enable(c->queue, NULL, NULL);
     consume_close(c);
-    if (c->wanted)
-        rd_kafka_topic_partition_list_destroy(c->wanted);
+    consume_forget_wanted(c);
     commits_done(&c->commits);
     rd_kafka_queue_destroy(c->queue);
     rd_kafka_destroy(c->rk);
@@ -204,7 +220,7 @@ static void consume_open_queue(struct worker_consume *c, int partition)
 {
     struct consume_partition *p = &c->partitions[partition];
     p->c = c;
-    p->paused = false;
+    p->paused = p->leaving = false;
     p->queue = rd_kafka_queue_get_partition(c->rk, c->w->opt.topic, partition);
     ENSURE(p->queue);
     rd_kafka_queue_forward(p->queue, NULL);
@@ -221,14 +237,14 @@ static void consume_close_queue(struct worker_consume *c, int partition)
 }
 
 /* Our own log of it: the operator sees who works on what. */
-static void consume_log(const struct worker_consume *c, const char *what)
+static void consume_log(const struct worker_consume *c, const char *what, const int *numbers, int count)
 {
     struct buf list;
     buf_init(&list, 1000);
-    for (int i = 0; i < c->held_count; i++)
-        (void)buf_printf(&list, "%s%d", i ? "," : "", c->held[i]);
-    LOG(what, LOG_STR("topic", c->w->opt.topic), LOG_INT("partitions", c->held_count),
-        LOG_STR("numbers", buf_str(&list)));
+    for (int i = 0; i < count; i++)
+        (void)buf_printf(&list, "%s%d", i ? "," : "", numbers[i]);
+    LOG(what, LOG_STR("topic", c->w->opt.topic), LOG_INT("partitions", count),
+        LOG_STR("numbers", buf_str(&list)), LOG_INT("held", c->held_count));
     buf_done(&list);
 }
 
@@ -247,33 +263,42 @@ static void consume_tell_engine(struct worker_consume *c, int64_t now,
     }
 }
 
+/* Answer librdkafka; the engine and the queues know of them already. */
+static int consume_take(struct worker_consume *c, struct err *err)
+{
+    if (c->incremental)
+        return assignment_add(c->rk, c->wanted, err);
+    rd_kafka_resp_err_t code = rd_kafka_assign(c->rk, c->wanted);
+    return code ? kafka_err(code, NULL, err, "taking the assignment") : 0;
+}
+
 static void consume_assign(struct worker_consume *c, int64_t now)
 {
     struct err err = {0};
+    int *fresh = c->held + c->held_count;
     int n = 0;
 
     for (int i = 0; i < c->wanted->cnt; i++)
-        c->held[n++] = c->wanted->elems[i].partition;
+        fresh[n++] = c->wanted->elems[i].partition;
     if (n && (committed_read(c->w, c->rk, STREAM_SOURCE, c->wanted, &err) < 0 ||
               consume_start(c->w, c->rk, c->wanted, &err) < 0))
         goto again;
-    if (worker_side_assign(c->w->side, now, c->held, n, &err) < 0)
+    if (worker_side_assign(c->w->side, now, fresh, n, &err) < 0)
         goto again;
     consume_tell_engine(c, now, c->wanted);
-    for (int i = 0; i < n; i++)
-        consume_open_queue(c, c->held[i]);
-    c->held_count = n;
-    rd_kafka_resp_err_t code = rd_kafka_assign(c->rk, c->wanted);
-    if (code) {
-        kafka_err(code, NULL, &c->w->failure, "taking the assignment");
-        return;
+    for (int i = 0; i < n; i++) {
+        consume_open_queue(c, fresh[i]);
+        c->drained[worker_stream(fresh[i], STREAM_SOURCE)] = false;
+        c->drained[worker_stream(fresh[i], STREAM_REPLAY)] = false;
     }
+    c->held_count += n;
+    if (consume_take(c, &c->w->failure) < 0)
+        return;
     c->state = CONSUME_HELD;
     consume_reached(c);
-    memset(c->drained, 0, sizeof c->drained);
-    consume_log(c, "partitions assigned");
-    rd_kafka_topic_partition_list_destroy(c->wanted);
-    c->wanted = NULL;
+    if (n || !c->incremental)
+        consume_log(c, "partitions assigned", fresh, n);
+    consume_forget_wanted(c);
     return;
 again:
     LOG_WARNING("the assignment waits", LOG_STR("error", err.message));
@@ -283,11 +308,12 @@ again:
 static void consume_begin_assign(struct worker_consume *c, int64_t now,
                                  const rd_kafka_topic_partition_list_t *list)
 {
-    ENSURE(c->state == CONSUME_IDLE);
-    if (c->stopping) {
-        rd_kafka_assign(c->rk, NULL);
+    if (c->stopping) { /* with the other protocol leaving the group answers */
+        if (!c->incremental)
+            rd_kafka_assign(c->rk, NULL);
         return;
     }
+    ENSURE(c->state == CONSUME_IDLE || (c->incremental && c->state == CONSUME_HELD));
     for (int i = 0; i < list->cnt; i++)
         if (list->elems[i].partition >= c->w->partitions) {
             err_set(&c->w->failure, ERR_PERMANENT,
@@ -304,29 +330,74 @@ static void consume_begin_assign(struct worker_consume *c, int64_t now,
 
 /* ---- giving partitions up ----------------------------------------------------------------------------------------------- */
 
-static void consume_let_go(struct worker_consume *c, int64_t now)
+/* Those that leave go from the list of those held into ret_gone. Returns how many. */
+static int consume_part(struct worker_consume *c, int *ret_gone)
 {
-    consume_log(c, "partitions given up");
-    for (int i = 0; i < c->held_count; i++) {
-        engine_lost(c->w->engine, now, worker_stream(c->held[i], STREAM_SOURCE));
-        engine_lost(c->w->engine, now, worker_stream(c->held[i], STREAM_REPLAY));
-        consume_close_queue(c, c->held[i]);
-    }
-    commits_next_round(&c->commits);
-    worker_side_unassign(c->w->side);
-    partitions_give_up(c->rk);
-    c->held_count = 0;
-    c->state = CONSUME_IDLE;
+    int gone = 0, left = 0;
+
+    for (int i = 0; i < c->held_count; i++)
+        if (c->partitions[c->held[i]].leaving)
+            ret_gone[gone++] = c->held[i];
+        else
+            c->held[left++] = c->held[i];
+    c->held_count = left;
+    return gone;
 }
 
-static void consume_begin_drain(struct worker_consume *c, int64_t now)
+/* Answer librdkafka, also when none was held: it waits for that. */
+static void consume_give(struct worker_consume *c, const int *partitions, int count)
+{
+    if (!c->incremental) {
+        rd_kafka_assign(c->rk, NULL);
+        return;
+    }
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(count);
+    for (int i = 0; i < count; i++)
+        rd_kafka_topic_partition_list_add(list, c->w->opt.topic, partitions[i]);
+    assignment_remove(c->rk, list);
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+static void consume_let_go(struct worker_consume *c, int64_t now)
+{
+    static int gone[WORKER_PARTITIONS_MAX];
+    int count = consume_part(c, gone);
+
+    for (int i = 0; i < count; i++) {
+        engine_lost(c->w->engine, now, worker_stream(gone[i], STREAM_SOURCE));
+        engine_lost(c->w->engine, now, worker_stream(gone[i], STREAM_REPLAY));
+        consume_close_queue(c, gone[i]);
+    }
+    commits_forget(&c->commits, c->w->opt.topic, gone, count);
+    worker_side_unassign(c->w->side, gone, count);
+    consume_give(c, gone, count);
+    c->undrained = 0;
+    /* With the other protocol a member that has nothing left is still one, and is told nothing more while it gets nothing. */
+    c->state = c->incremental && !c->stopping ? CONSUME_HELD : CONSUME_IDLE;
+    if (count)
+        consume_log(c, "partitions given up", gone, count);
+}
+
+static void consume_leave(struct worker_consume *c, int64_t now, int partition)
+{
+    struct consume_partition *p = &c->partitions[partition];
+
+    if (p->leaving)
+        return;
+    p->leaving = true;
+    c->undrained += 2;
+    engine_revoke(c->w->engine, now, worker_stream(partition, STREAM_SOURCE));
+    engine_revoke(c->w->engine, now, worker_stream(partition, STREAM_REPLAY));
+}
+
+/* list: those to drain; NULL: all. */
+static void consume_begin_drain(struct worker_consume *c, int64_t now,
+                                const rd_kafka_topic_partition_list_t *list)
 {
     c->state = CONSUME_DRAINING;
-    c->undrained = 2 * c->held_count;
-    for (int i = 0; i < c->held_count; i++) {
-        engine_revoke(c->w->engine, now, worker_stream(c->held[i], STREAM_SOURCE));
-        engine_revoke(c->w->engine, now, worker_stream(c->held[i], STREAM_REPLAY));
-    }
+    for (int i = 0; i < c->held_count; i++)
+        if (!list || rd_kafka_topic_partition_list_find(list, c->w->opt.topic, c->held[i]))
+            consume_leave(c, now, c->held[i]);
     if (c->undrained == 0)
         consume_let_go(c, now);
 }
@@ -340,35 +411,43 @@ void worker_consume_drained(struct worker_consume *c, int64_t now, int stream)
         consume_let_go(c, now);
 }
 
-static void consume_revoke(struct worker_consume *c, int64_t now)
+/* Everything is gone: others may have it already. */
+static void consume_lose(struct worker_consume *c, int64_t now)
+{
+    if (c->held_count)
+        LOG_PLAIN(LOG_WARN, "the group gave our partitions to others: giving up what is in flight");
+    for (int i = 0; i < c->held_count; i++)
+        c->partitions[c->held[i]].leaving = true;
+    consume_let_go(c, now);
+    c->state = CONSUME_IDLE; /* it has to join again */
+}
+
+/* While partitions are being taken on, the answer to that is still owed: whichever rebalance it was, this answers it. */
+static void consume_revoke(struct worker_consume *c, int64_t now, const rd_kafka_topic_partition_list_t *list)
 {
     bool lost = rd_kafka_assignment_lost(c->rk);
 
-    if (c->wanted)
-        rd_kafka_topic_partition_list_destroy(c->wanted);
-    c->wanted = NULL;
-    if (c->state == CONSUME_ASSIGNING || c->state == CONSUME_IDLE) {
-        rd_kafka_assign(c->rk, NULL);
-        c->state = CONSUME_IDLE;
-    } else if (lost) {
-        LOG_PLAIN(LOG_WARN, "the group gave our partitions to others: giving up what is in flight");
-        consume_let_go(c, now);
-    } else if (c->state == CONSUME_HELD)
-        consume_begin_drain(c, now);
+    consume_forget_wanted(c);
+    if (lost || c->held_count == 0)
+        consume_lose(c, now);
+    else
+        consume_begin_drain(c, now, c->incremental ? list : NULL);
 }
 
 void worker_consume_stop(struct worker_consume *c, int64_t now)
 {
     c->stopping = true;
-    if (c->state == CONSUME_HELD)
-        consume_begin_drain(c, now);
-    else if (c->state == CONSUME_ASSIGNING)
-        consume_revoke(c, now);
+    if (c->state == CONSUME_IDLE)
+        return;
+    consume_forget_wanted(c);
+    consume_begin_drain(c, now, NULL);
 }
 
 void worker_consume_abandon(struct worker_consume *c, int64_t now)
 {
     c->stopping = true;
+    for (int i = 0; i < c->held_count; i++)
+        c->partitions[c->held[i]].leaving = true;
     if (c->held_count)
         consume_let_go(c, now);
 }
@@ -388,10 +467,20 @@ bool worker_consume_idle(const struct worker_consume *c)
 
 static void consume_rebalance(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev)
 {
+    const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(ev);
+
+    c->incremental = is_incremental(c->rk);
     if (rd_kafka_event_error(ev) == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS)
-        consume_begin_assign(c, now, rd_kafka_event_topic_partition_list(ev));
+        consume_begin_assign(c, now, list);
     else
-        consume_revoke(c, now);
+        consume_revoke(c, now, list);
+}
+
+/* Otherwise it is being given up: whoever takes the partition reads it again. */
+static bool consume_takes_in(const struct worker_consume *c, int partition)
+{
+    const struct consume_partition *p = &c->partitions[partition];
+    return p->queue && !p->leaving;
 }
 
 static void consume_met_end(struct worker_consume *c, rd_kafka_event_t *ev)
@@ -400,7 +489,7 @@ static void consume_met_end(struct worker_consume *c, rd_kafka_event_t *ev)
 
     if (!p)
         return;
-    if (c->state == CONSUME_HELD)
+    if (consume_takes_in(c, p->partition))
         gap_look_at_end(c->w, c->rk, STREAM_SOURCE, p);
     oneshot_end(c->w->oneshot, STREAM_SOURCE, p->partition, p->offset);
     rd_kafka_topic_partition_destroy(p);
@@ -423,11 +512,35 @@ static void consume_record(struct worker_consume *c, int64_t now, rd_kafka_event
     if (!m || m->err)
         return;
     consume_reached(c);
-    if (c->state != CONSUME_HELD)
-        return; /* being given up: whoever takes the partition reads it again */
+    if (!consume_takes_in(c, m->partition))
+        return;
     c->batch_bytes += m->key_len + m->len;
     gap_look_at_record(c->w, c->rk, STREAM_SOURCE, m);
     worker_take_message(c->w, now, STREAM_SOURCE, m);
+}
+
+/*
+ * With KIP-848's protocol a member that gets no partition, because others have them all, is told nothing. When it has been in touch with
+ * its coordinator for a while it is as ready as it can be.
+ */
+static void consume_look_for_nothing(struct worker_consume *c, const char *stats)
+{
+    bool untold = c->w->opt.group_protocol == GROUP_CONSUMER && c->state == CONSUME_IDLE && !c->stopping &&
+                  strstr(stats, "\"cgrp\": { \"state\": \"up\"");
+
+    c->untold = untold ? c->untold + 1 : 0;
+    if (c->untold < CONSUME_LOOKS_UNTOLD)
+        return;
+    c->incremental = is_incremental(c->rk);
+    c->state = CONSUME_HELD;
+    LOG_PLAIN(LOG_INFO, "no partition is left for this worker: it waits for one");
+}
+
+static void consume_stats(struct worker_consume *c, const char *stats)
+{
+    if (strstr(stats, "\"state\":\"UP\""))
+        consume_reached(c);
+    consume_look_for_nothing(c, stats);
 }
 
 static void consume_event(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev)
@@ -444,8 +557,7 @@ static void consume_event(struct worker_consume *c, int64_t now, rd_kafka_event_
             consume_reached(c);
         break;
     case RD_KAFKA_EVENT_STATS:
-        if (strstr(rd_kafka_event_stats(ev), "\"state\":\"UP\""))
-            consume_reached(c);
+        consume_stats(c, rd_kafka_event_stats(ev));
         break;
     case RD_KAFKA_EVENT_ERROR:
         consume_error(c, ev);
@@ -472,9 +584,9 @@ static bool consume_poll_queue(struct worker_consume *c, int64_t now, rd_kafka_q
 static bool consume_poll_partitions(struct worker_consume *c, int64_t now)
 {
     bool more = false;
-    for (int i = 0; c->state == CONSUME_HELD && i < c->held_count; i++) {
+    for (int i = 0; i < c->held_count; i++) {
         struct consume_partition *p = &c->partitions[c->held[i]];
-        if (p->paused || !atomic_load_explicit(&p->stirred, memory_order_relaxed))
+        if (p->paused || p->leaving || !atomic_load_explicit(&p->stirred, memory_order_relaxed))
             continue;
         atomic_store(&p->stirred, false); /* before looking: what comes meanwhile sets it again */
         /* librdkafka answers "nothing" after an operation of its own or an outdated record, also with records behind it, and tells of
@@ -494,7 +606,7 @@ bool worker_consume_poll(struct worker_consume *c, int64_t now)
     if (c->state == CONSUME_ASSIGNING && now >= c->retry_at)
         consume_assign(c, now);
     if (c->state == CONSUME_DRAINING && rd_kafka_assignment_lost(c->rk))
-        consume_let_go(c, now);
+        consume_lose(c, now);
     return more;
 }
 

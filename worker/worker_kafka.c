@@ -226,15 +226,17 @@ bool commits_result(struct commits *c, struct worker *w, int64_t now, rd_kafka_e
     const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(ev);
     bool told = false, reached = false;
 
-    if ((uintptr_t)rd_kafka_event_opaque(ev) != c->round)
-        return call == 0;
+    uintptr_t round = (uintptr_t)rd_kafka_event_opaque(ev);
+
     for (int i = 0; list && i < list->cnt; i++)
         told |= list->elems[i].err != 0;
     for (int i = 0; list && i < list->cnt; i++) {
         rd_kafka_resp_err_t code = told ? list->elems[i].err : call;
+        reached |= code == 0;
+        if (round < c->since[list->elems[i].partition])
+            continue; /* of somebody who gave it up: the engine knows nothing of it */
         if (code)
             commit_failed(c, &list->elems[i], code);
-        reached |= code == 0;
         engine_committed(w->engine, now, worker_stream(list->elems[i].partition, kind), code == 0);
     }
     return reached;
@@ -247,10 +249,16 @@ void commits_done(struct commits *c)
     c->list = NULL;
 }
 
-void commits_next_round(struct commits *c)
+void commits_forget(struct commits *c, const char *topic, const int *partitions, int count)
 {
-    commits_done(c);
     c->round++;
+    for (int i = 0; i < count; i++) {
+        c->since[partitions[i]] = c->round;
+        if (c->list)
+            rd_kafka_topic_partition_list_del(c->list, topic, partitions[i]);
+    }
+    if (c->list && c->list->cnt == 0)
+        commits_done(c);
 }
 
 /* ---- committed offsets -------------------------------------------------------------------------------------------------- */
@@ -347,23 +355,15 @@ void partition_pause(rd_kafka_t *rk, const char *topic, int partition, bool paus
     rd_kafka_topic_partition_list_destroy(one);
 }
 
-void partitions_give_up(rd_kafka_t *rk)
-{
-    rd_kafka_topic_partition_list_t *list = NULL;
-    if (rd_kafka_assignment(rk, &list) == RD_KAFKA_RESP_ERR_NO_ERROR && list) {
-        rd_kafka_resume_partitions(rk, list);
-        rd_kafka_topic_partition_list_destroy(list);
-    }
-    rd_kafka_assign(rk, NULL);
-}
-
 bool worker_kafka_error(struct worker *w, rd_kafka_t *rk, rd_kafka_event_t *ev, const char *who)
 {
     rd_kafka_resp_err_t code = rd_kafka_event_error(ev);
     char why[512];
 
-    if (code == RD_KAFKA_RESP_ERR__FATAL) {
-        code = rd_kafka_fatal_error(rk, why, sizeof why);
+    /* Newer libraries tell of some under their own code: a static id that is in use would wait for ever. */
+    rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(rk, why, sizeof why);
+    if (code == RD_KAFKA_RESP_ERR__FATAL || fatal) {
+        code = fatal;
         err_set(&w->failure, ERR_FATAL, "the %s must stop: %s (%s)", who, rd_kafka_err2name(code), why);
         return true;
     }

@@ -3,6 +3,7 @@
 
 #include "common/kafka.h"
 #include "worker/worker.h"
+#include "worker/worker_protocol.h"
 
 /* Copy the message into a record and hand it to the engine. The message may be destroyed afterwards. */
 void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, const rd_kafka_message_t *m);
@@ -17,7 +18,8 @@ void gap_look_at_end(struct worker *w, rd_kafka_t *rk, enum stream_kind kind,
 struct commits {
     rd_kafka_topic_partition_list_t *list; /* NULL: none */
     bool bare;       /* the broker refuses our metadata: positions only, a restart then repeats more */
-    uintptr_t round; /* of assignment: an answer to a commit of an earlier round is not passed on */
+    uintptr_t round; /* counts how often partitions were given up */
+    uintptr_t since[WORKER_PARTITIONS_MAX]; /* by partition: answers to commits of an earlier round are of its last holder */
 };
 void commits_add(struct commits *c, const char *topic, const struct action *a);
 /* The result comes as an event on queue: give it to commits_result. */
@@ -27,8 +29,8 @@ void commits_flush(struct commits *c, struct worker *w, int64_t now, rd_kafka_t 
 bool commits_result(struct commits *c, struct worker *w, int64_t now, rd_kafka_event_t *ev,
                     enum stream_kind kind);
 void commits_done(struct commits *c);
-/* The streams are given up: forget what was not sent, and the answers that are still to come. */
-void commits_next_round(struct commits *c);
+/* These partitions are given up: forget what was not sent of them, and the answers that are still to come. */
+void commits_forget(struct commits *c, const char *topic, const int *partitions, int count);
 
 /* A partition's commit metadata, safe to read: "" when there is none. */
 const char *committed_metadata(const rd_kafka_topic_partition_t *p);
@@ -46,7 +48,5 @@ rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topi
                                              int64_t where, rd_kafka_resp_err_t *ret_code);
 /* Stop or resume fetching one partition; a local matter, done at once. */
 void partition_pause(rd_kafka_t *rk, const char *topic, int partition, bool pause);
-/* Nothing is assigned any more, and nothing paused: a pause would outlive the assignment it was made in. */
-void partitions_give_up(rd_kafka_t *rk);
 /* Log an error event; true: it is fatal and w->failure says so. */
 bool worker_kafka_error(struct worker *w, rd_kafka_t *rk, rd_kafka_event_t *ev, const char *who);

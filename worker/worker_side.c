@@ -122,26 +122,32 @@ int worker_side_assign(struct worker_side *s, int64_t now, const int *partitions
         return -1;
     }
     side_tell_engine(s, now, list);
-    memset(s->reading, 0, sizeof s->reading);
-    s->unread = count;
+    s->unread += count;
     for (int i = 0; i < count; i++) {
         s->reading[partitions[i]] = true;
         rd_kafka_topic_partition_list_add(list, s->w->parked_topic, partitions[i])->offset =
             RD_KAFKA_OFFSET_BEGINNING;
     }
-    rd_kafka_resp_err_t code = rd_kafka_assign(s->rk, list);
+    /* Only a bug or a fatal state of the library fails here; the engine knows the streams already. */
+    (void)(count && assignment_add(s->rk, list, &s->w->failure));
     rd_kafka_topic_partition_list_destroy(list);
-    if (code) /* only a bug or a fatal state of the library answers so; the engine knows the streams already */
-        kafka_err(code, NULL, &s->w->failure, "assigning the replay topic");
     return 0;
 }
 
-void worker_side_unassign(struct worker_side *s)
+void worker_side_unassign(struct worker_side *s, const int *partitions, int count)
 {
-    commits_next_round(&s->commits);
-    partitions_give_up(s->rk);
-    memset(s->reading, 0, sizeof s->reading);
-    s->unread = 0;
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(2 * count);
+
+    for (int i = 0; i < count; i++) {
+        rd_kafka_topic_partition_list_add(list, s->w->replay_topic, partitions[i]);
+        rd_kafka_topic_partition_list_add(list, s->w->parked_topic, partitions[i]);
+        s->unread -= s->reading[partitions[i]];
+        s->reading[partitions[i]] = false;
+    }
+    commits_forget(&s->commits, s->w->replay_topic, partitions, count);
+    if (count)
+        assignment_remove(s->rk, list);
+    rd_kafka_topic_partition_list_destroy(list);
 }
 
 static void side_parked_key(struct worker_side *s, const rd_kafka_message_t *m)

@@ -157,6 +157,6 @@ def new_relay(directory, database_url, brokers, name="relay", **options):
         "database_url": database_url, "kafka_brokers": brokers, "admin_listen": f"127.0.0.1:{free_port()}", **options})
 
 
-def new_worker(directory, destination, brokers, url, name=None, **options):
+def new_worker(directory, destination, brokers, url, name=None, env=None, **options):
     return Program(directory, f"tandem-{destination}", name or destination, {
-        "kafka_brokers": brokers, "url": url, "admin_listen": f"127.0.0.1:{free_port()}", **options})
+        "kafka_brokers": brokers, "url": url, "admin_listen": f"127.0.0.1:{free_port()}", **options}, env)

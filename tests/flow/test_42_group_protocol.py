@@ -1,0 +1,218 @@
+"""KIP-848's group protocol: partitions come and go singly, with the promises of the classic one; refused where the library lacks it."""
+import signal
+
+import pytest
+
+import newer_librdkafka
+from worker_world import Orders
+
+PARTITIONS = 6
+LOST = "gave our partitions to others"
+
+
+@pytest.fixture(autouse=True)
+def leave_the_group(started):
+    """A killed member stays in its group until its session ends, and the next test would wait for that."""
+    yield
+    for process in started:
+        if process.name.startswith("inventory-") and not process.name.endswith("api"):
+            process.stop()
+
+
+@pytest.fixture
+def orders(topics):
+    return Orders(topics)
+
+
+@pytest.fixture
+def consumer(worker):
+    """consumer(**options) starts a worker with group_protocol = consumer, on a library that has it."""
+    def start(ready=False, **options):
+        return worker("inventory", ready=ready, env=newer_librdkafka.environment(), group_protocol="consumer", **options)
+    return start
+
+
+def numbers(worker):
+    """The partitions of the source topic that it holds now, by its own log."""
+    held = set()
+    for line in worker.log_lines():
+        moved = {int(n) for n in line.get("numbers", "").split(",") if n}
+        if line["msg"] == "partitions assigned":
+            assert not held & moved, "given a partition that it has"
+            held |= moved
+        elif line["msg"] == "partitions given up":
+            assert moved <= held, "gave up what it did not have"
+            held -= moved
+    return held
+
+
+def share(workers):
+    """Each partition is with one worker, the source's and its replays, and nobody has more than its part."""
+    held = [numbers(w) for w in workers]
+    return (sorted(n for part in held for n in part) == list(range(PARTITIONS)) and all(w.is_ready() for w in workers)
+            and max(map(len, held)) == -(-PARTITIONS // len(workers))
+            and all(w.metric("tandem_worker_streams") == 2 * len(part) for w, part in zip(workers, held)))
+
+
+def never_without(worker):
+    """Since it was given its first partition, each rebalance left it something to go on with."""
+    held = [line["held"] for line in worker.log_lines() if line["msg"] in ("partitions assigned", "partitions given up")]
+    return all(held)
+
+
+def audit_of(api):
+    audit = api.audit()
+    return audit["executed"], audit["duplicates"], audit["violations"]
+
+
+def test_an_older_library_is_told_which_version_has_the_protocol_and_what_to_do(worker):
+    program = worker("inventory", ready=False, group_protocol="consumer")
+    assert program.wait_gone(timeout=15) == 100
+    assert "KIP-848" in program.log() and "2.12" in program.log() and 'leave it at "classic"' in program.log()
+
+
+@pytest.mark.parametrize("setting, said", [
+    ("group.protocol=consumer", "option group_protocol"), ("session.timeout.ms=9000", "group.consumer.session.timeout.ms"),
+    ("heartbeat.interval.ms=900", "group.consumer.heartbeat.interval.ms"),
+    ("group.remote.assignor=uniform", "group.remote.assignor"), ("partition.assignment.strategy=range", "brokers' range")])
+def test_settings_that_the_protocol_does_not_have_are_refused_with_what_there_is_instead(consumer, setting, said):
+    program = consumer(kafka=setting)
+    assert program.wait_gone(timeout=15) == 100
+    assert said in program.log()
+
+
+def test_everything_is_delivered_once_and_in_order(orders, consumer, inventory_api, wait_until, topics):
+    program = consumer(ready=True)
+    orders.place_many(600, keys=60)
+    wait_until(lambda: len(inventory_api.ids()) == 600, message="all is delivered")
+    assert program.stop() == 0
+    assert audit_of(inventory_api) == (600, 0, 0)
+    assert topics.lag("tandem-inventory", "tandem.orders") == 0
+
+
+def test_three_started_at_once_share_the_partitions_and_others_go_on_while_one_leaves_or_joins(
+        orders, consumer, inventory_api, wait_until):
+    inventory_api.fault("delay", delay_ms=5)
+    workers = [consumer() for _ in range(3)]
+    orders.place_many(1500, keys=100)
+    wait_until(lambda: share(workers), message="they share the partitions")
+    assert workers[0].stop() == 0
+    wait_until(lambda: share(workers[1:]), message="two share the partitions")
+    orders.place_many(500, keys=100, first=1500)
+    workers[0] = consumer()
+    wait_until(lambda: share(workers), message="three share them again")
+    for other in workers[1:]:
+        assert never_without(other), "a rebalance took all that it had"
+    wait_until(lambda: len(inventory_api.ids()) == 2000, message="all is delivered")
+    assert audit_of(inventory_api) == (2000, 0, 0)
+
+
+
+
+def test_one_for_whom_no_partition_is_left_is_ready_and_takes_over(topics, orders, consumer, inventory_api, wait_until):
+    topics.clear()
+    topics.create("tandem.orders", 1)
+    first = consumer(ready=True, instance_id="a")  # a name goes before none
+    second = consumer(ready=True)
+    assert (numbers(first), numbers(second)) == ({0}, set())
+    orders.place_many(50, keys=5)
+    wait_until(lambda: len(inventory_api.ids()) == 50, message="the first delivers")
+    assert first.stop() == 0
+    orders.place_many(50, keys=5, first=50)
+    wait_until(lambda: len(inventory_api.ids()) == 100, message="the second goes on")
+    assert second.stop() == 0
+    assert audit_of(inventory_api) == (100, 0, 0)
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_a_rolling_restart_of_three_makes_no_duplicate(orders, consumer, inventory_api, wait_until, static):
+    inventory_api.fault("delay", delay_ms=5)
+    names = [f"replica-{i}" if static else None for i in range(3)]
+    workers = [consumer(instance_id=name) for name in names]
+    orders.place_many(1500, keys=100)
+    wait_until(lambda: len(inventory_api.ids()) > 100, message="deliveries flow")
+    for i, name in enumerate(names):
+        assert workers[i].stop() == 0
+        orders.place_many(500, keys=100, first=1500 + 500 * i)
+        workers[i] = consumer(instance_id=name)
+    wait_until(lambda: len(inventory_api.ids()) == 3000, message="all is delivered")
+    assert audit_of(inventory_api) == (3000, 0, 0)
+
+
+def test_a_restart_under_a_static_id_moves_nothing(orders, consumer, inventory_api, wait_until):
+    workers = [consumer(instance_id=f"replica-{i}") for i in range(3)]
+    wait_until(lambda: share(workers), message="they share the partitions")
+    before = [numbers(w) for w in workers]
+    moved = [len(w.log_lines()) for w in workers]
+    assert workers[0].stop() == 0
+    orders.place_many(600, keys=100)
+    workers[0].start_again()
+    wait_until(lambda: share(workers), message="it has its partitions again")
+    assert [numbers(w) for w in workers] == before
+    wait_until(lambda: len(inventory_api.ids()) == 600, message="all is delivered")
+    assert not any(line["msg"].startswith("partitions") for w, n in zip(workers[1:], moved[1:]) for line in w.log_lines()[n:])
+    assert audit_of(inventory_api) == (600, 0, 0)
+
+
+def test_a_job_beside_a_worker_that_has_all_partitions_ends(orders, consumer, wait_until):
+    worker = consumer(ready=True)
+    wait_until(lambda: numbers(worker) == set(range(PARTITIONS)), message="it has all partitions")
+    worker.pause()
+    orders.place_many(60, keys=10)
+    job = consumer(drain="true")
+    wait_until(lambda: "partitions assigned" in job.log() or "no partition is left" in job.log(), 60, "it is in the group")
+    worker.cont()
+    wait_until(lambda: not job.alive(), 60, "the job ends")
+    assert job.exit_code == 0, job.log()
+
+
+def test_kill_9_loses_nothing_and_keeps_order(orders, consumer, inventory_api, wait_until):
+    inventory_api.fault("delay", delay_ms=5)
+    workers = [consumer(in_flight_max=16) for _ in range(3)]
+    wait_until(lambda: share(workers), message="they share the partitions")
+    orders.place_many(3000, keys=100)
+    wait_until(lambda: len(inventory_api.ids()) > 300, message="deliveries flow")
+    workers[0].kill()
+    wait_until(lambda: len(inventory_api.ids()) == 3000, 90, message="all is delivered")
+    executed, duplicates, violations = audit_of(inventory_api)
+    assert (executed, violations) == (3000, 0)
+    assert duplicates < 700  # what completed within one commit interval and was in flight, not everything again
+
+
+def test_one_that_lost_its_partitions_commits_nothing_for_them(orders, consumer, inventory_api, wait_until, topics):
+    first = consumer(ready=True)
+    inventory_api.fault("delay", delay_ms=300)
+    orders.place_many(600, keys=100)
+    wait_until(lambda: first.metric("tandem_worker_in_flight_requests") > 0, message="requests are under way")
+    first.pause()
+    inventory_api.heal()
+    second = consumer()
+    wait_until(lambda: share([second]), message="the other has all partitions")
+    wait_until(lambda: topics.lag("tandem-inventory", "tandem.orders") == 0, message="and has delivered and committed all")
+    lowest = {p: at[0] for p, at in topics.committed("tandem-inventory", "tandem.orders").items()}
+    first.send(signal.SIGCONT)
+    wait_until(lambda: LOST in first.log(), message="it hears of it")
+    wait_until(lambda: share([first, second]), message="both share the partitions")
+    assert {p: at[0] for p, at in topics.committed("tandem-inventory", "tandem.orders").items()} == lowest
+    executed, _, violations = audit_of(inventory_api)
+    assert (executed, violations) == (600, 0)
+
+
+def test_a_static_id_whose_holder_was_killed_is_refused_until_its_session_ends_and_nothing_is_lost(
+        orders, consumer, inventory_api, wait_until):
+    first = consumer(ready=True, instance_id="replica-0")
+    orders.place_many(300, keys=30)
+    wait_until(lambda: len(inventory_api.ids()) > 10, message="deliveries flow")
+    first.kill()
+    second = consumer(instance_id="replica-0")
+    assert second.wait_gone(timeout=30) == 111
+    assert "UNRELEASED_INSTANCE_ID" in second.log()
+
+    def restarted_by_its_supervisor():
+        if not second.alive():
+            second.start_again()
+        return len(inventory_api.ids()) == 300
+
+    wait_until(restarted_by_its_supervisor, message="it goes on when the session of the one before has ended")
+    executed, _, violations = audit_of(inventory_api)
+    assert (executed, violations) == (300, 0)
