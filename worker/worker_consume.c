@@ -36,7 +36,7 @@ struct consume_partition {
     struct worker_consume *c;
     rd_kafka_queue_t *queue; /* NULL: not held */
     bool paused;
-    bool leaving; /* revoked: nothing more of it is taken in */
+    bool leaving;        /* revoked: nothing more of it is taken in */
     atomic_bool stirred; /* set by librdkafka's threads: something came */
 };
 
@@ -50,9 +50,9 @@ struct worker_consume {
     bool incremental; /* a rebalance names the partitions that move, as with KIP-848's protocol */
     int held[WORKER_PARTITIONS_MAX];
     int held_count;
-    int undrained; /* streams of those that leave */
-    int untold;    /* looks at which we were in the group and had heard of no partition */
-    size_t batch_bytes;                                         /* taken in from one queue in this turn */
+    int undrained;      /* streams of those that leave */
+    int untold;         /* looks at which we were in the group and had heard of no partition */
+    size_t batch_bytes; /* taken in from one queue in this turn */
     struct consume_partition partitions[WORKER_PARTITIONS_MAX]; /* by number */
     bool drained[ENGINE_STREAMS_MAX];
     rd_kafka_topic_partition_list_t *wanted; /* ASSIGNING: the new ones */
@@ -98,7 +98,8 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
          "cooperative-sticky repeats deliveries on older libraries"},
         {"enable.partition.eof", "true", "an end tells what retention took, and one-shot mode waits for it"},
         {"allow.auto.create.topics", "false", "the source topic is not ours to create"},
-        {"heartbeat.interval.ms", classic ? "500" : "", NULL}, /* with the other protocol the brokers decide */
+        {"heartbeat.interval.ms", classic ? "500" : "",
+         NULL}, /* with the other protocol the brokers decide */
         {"session.timeout.ms", classic ? "8000" : "", NULL},
         {"fetch.max.bytes", batches ? "4194304" : "1048576", NULL},
         {"fetch.message.max.bytes", batches ? "1048576" : "262144",

@@ -19,7 +19,8 @@ struct commits {
     rd_kafka_topic_partition_list_t *list; /* NULL: none */
     bool bare;       /* the broker refuses our metadata: positions only, a restart then repeats more */
     uintptr_t round; /* counts how often partitions were given up */
-    uintptr_t since[WORKER_PARTITIONS_MAX]; /* by partition: answers to commits of an earlier round are of its last holder */
+    uintptr_t since
+        [WORKER_PARTITIONS_MAX]; /* by partition: answers to commits of an earlier round are of its last holder */
 };
 void commits_add(struct commits *c, const char *topic, const struct action *a);
 /* The result comes as an event on queue: give it to commits_result. */

@@ -216,3 +216,23 @@ def test_a_static_id_whose_holder_was_killed_is_refused_until_its_session_ends_a
     wait_until(restarted_by_its_supervisor, message="it goes on when the session of the one before has ended")
     executed, _, violations = audit_of(inventory_api)
     assert (executed, violations) == (300, 0)
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_a_group_is_changed_over_and_back_by_a_rolling_restart_without_a_duplicate(
+        orders, worker, consumer, inventory_api, wait_until, static):
+    inventory_api.fault("delay", delay_ms=5)
+    names = [f"replica-{i}" if static else None for i in range(3)]
+    workers = [worker("inventory", ready=False, instance_id=name) for name in names]
+    orders.place_many(1000, keys=100)
+    wait_until(lambda: len(inventory_api.ids()) > 100, message="deliveries flow")
+    placed = 1000
+    for start in (consumer, lambda **options: worker("inventory", ready=False, **options)):
+        for i, name in enumerate(names):
+            assert workers[i].stop() == 0
+            orders.place_many(300, keys=100, first=placed)
+            placed += 300
+            workers[i] = start(instance_id=name)
+            wait_until(workers[i].is_ready, message="it takes part")
+    wait_until(lambda: len(inventory_api.ids()) == placed, message="all is delivered")
+    assert audit_of(inventory_api) == (placed, 0, 0)
