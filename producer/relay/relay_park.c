@@ -10,7 +10,7 @@
     (1024 * 1024) /* some hundred rows with a detail of at most a few hundred bytes each */
 
 /*
- * A refused retry is given up for the whole key, the youngest rows first and so many of them in one save: a key with a million rows would
+ * A refused retry is given up for the whole key, the youngest rows first and so many in one save, of all keys together: a key with a million rows would
  * run into the statement's time, again and again. While rows are left the refused one itself stays asked for: it stands before them, is
  * refused once more, and the next save goes on.
  */
@@ -54,7 +54,7 @@ const char relay_park_save_sql[] =
     " flagged AS (SELECT f.outbox_id FROM again a CROSS JOIN LATERAL (SELECT q.outbox_id FROM tandem.parked q"
     "   WHERE q.topic = a.topic AND q.key = a.key AND q.retry_at IS NOT NULL AND q.outbox_id <> ALL "
     "($20::bigint[])"
-    "   ORDER BY q.outbox_id DESC LIMIT " GIVE_UP_ROWS ") f),"
+    "   ORDER BY q.outbox_id DESC LIMIT " GIVE_UP_ROWS ") f LIMIT " GIVE_UP_ROWS "),"
     " given_up AS (UPDATE tandem.parked SET retry_at = NULL"
     "   WHERE outbox_id = ANY (ARRAY(SELECT outbox_id FROM flagged)) AND EXISTS (SELECT FROM mine)),"
     " told AS (UPDATE tandem.parked p SET reason = a.reason, detail = a.detail, behind = false,"

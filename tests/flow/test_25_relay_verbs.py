@@ -2,6 +2,7 @@
 import json
 import os
 import subprocess
+import time
 import uuid
 from pathlib import Path
 
@@ -237,6 +238,24 @@ def test_a_retried_key_is_published_whole_and_in_order(database, tool, relay, va
     wait_until(lambda: parked(database) == [], message="nothing is parked any more")
     wait_until(lambda: len(values("k")) == 5, message="all are published")
     assert values("k") == ["1", large, "2", "3", "4"]
+
+
+@pytest.mark.parametrize("delivery, rows, keys", [("at-least-once", 3000, 700), ("exactly-once", 90, 20)])
+def test_many_keys_are_published_again_together_and_each_in_order(database, tool, relay, topics, wait_until, delivery, rows, keys):
+    database.query("""INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, payload, created_at, reason, detail)
+                      SELECT n, gen_random_uuid(), %s, convert_to('k' || n %% %s, 'UTF8'), 'x', 's', 'c', convert_to(n::text, 'UTF8'), now(),
+                          CASE WHEN n <= %s THEN 'too-large' ELSE 'behind' END, ''
+                      FROM generate_series(1, %s) AS n""", (TOPIC, keys, keys, rows))
+    relay(delivery=delivery)
+    began = time.monotonic()
+    assert tool("parked", "retry", "--all", "--yes")[0] == 0
+    wait_until(lambda: parked(database) == [], message="nothing is parked any more")
+    print(f"{delivery}: {rows / (time.monotonic() - began):.0f} rows/s")
+    topics.wait_settled(TOPIC)
+    by_key = {}
+    for message in topics.read(TOPIC):
+        by_key.setdefault(message.key().decode(), []).append(int(message.value()))
+    assert by_key == {f"k{k}": [n for n in range(1, rows + 1) if n % keys == k] for k in range(keys)}
 
 
 def test_what_is_refused_again_stays_parked_and_what_is_behind_it_too(database, tool, relay, values, wait_until):

@@ -89,12 +89,12 @@ static bool may_go(const struct scene *sc, const struct row *r, bool exactly_onc
     return r->park.parked && r->park.retry && (!exactly_once || passed);
 }
 
-int parked_next(const struct scene *sc, bool exactly_once)
+int parked_next(const struct scene *sc, bool exactly_once, int64_t after)
 {
     int best = -1;
     for (int i = 0; i < sc->db.row_count; i++) {
         const struct row *r = &sc->db.rows[i];
-        if (may_go(sc, r, exactly_once) && (best < 0 || r->id < sc->db.rows[best].id))
+        if (r->id > after && may_go(sc, r, exactly_once) && (best < 0 || r->id < sc->db.rows[best].id))
             best = i;
     }
     return best;

@@ -222,10 +222,11 @@ static void execute_keys(struct scene *sc, struct statement *st)
 
 static void execute_read_parked(struct scene *sc, struct statement *st)
 {
-    int row = parked_next(sc, sc->doors[st->door].exactly_once);
-    st->page = page_new(1);
+    bool exactly_once = sc->doors[st->door].exactly_once;
+    int row = parked_next(sc, exactly_once, INT64_MIN);
+    st->page = page_new(st->limit);
     st->page->parked = true;
-    if (row >= 0)
+    for (; row >= 0 && st->page->count < st->limit; row = parked_next(sc, exactly_once, sc->db.rows[row].id))
         st->page->rows[st->page->count++] = row;
 }
 

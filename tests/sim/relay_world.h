@@ -433,8 +433,8 @@ void statements_forget(struct scene *sc);
 /* ---- relay_parked ---- */
 void parked_store(struct scene *sc, struct statement *st);
 int parked_row_of_id(struct scene *sc, int64_t id);
-int parked_next(const struct scene *sc,
-                bool exactly_once); /* the row that is to be published again first, -1: none */
+/* The row that is to be published again first, of those with a higher id than after; -1: none. */
+int parked_next(const struct scene *sc, bool exactly_once, int64_t after);
 int64_t parked_retries(const struct scene *sc);
 bool parked_keyless(const struct scene *sc);
 void parked_count_keys(struct scene *sc);

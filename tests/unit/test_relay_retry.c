@@ -6,11 +6,24 @@
 static uint64_t give_parked(int64_t id)
 {
     struct relay_row row = {.id = id, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 10};
-    int64_t limit = wait_for(RELAY_READ_PARKED).limit;
 
-    assert_int_equal(limit, 1);
+    assert_in_range(wait_for(RELAY_READ_PARKED).limit, 1, 2);
     relay_core_parked_page(core, now, rig_page(), &row, 1);
     return wait_for(RELAY_PUBLISH).seq;
+}
+
+/* So many rows with ids from `first` on, of the keys that are named; the read asked for `limit`. */
+static void give_of_keys(int limit, int64_t first, const char *const *keys, int count)
+{
+    struct relay_row rows[8];
+
+    assert_int_equal(wait_for(RELAY_READ_PARKED).limit, limit);
+    for (int i = 0; i < count; i++)
+        rows[i] = (struct relay_row){.id = first + i,
+                                     .topic = SLICE_LIT("t"),
+                                     .key = {keys[i], keys[i] ? strlen(keys[i]) : 0},
+                                     .bytes = 10};
+    relay_core_parked_page(core, now, rig_page(), rows, count);
 }
 
 static void a_parked_row_that_is_published_again_is_deleted_by_the_save(void **state)
@@ -88,6 +101,52 @@ static void what_is_new_of_a_key_parks_behind_while_its_rows_are_published_again
     end();
 }
 
+static void one_row_of_each_key_goes_at_a_time_and_they_are_stored_together(void **state)
+{
+    struct position p = {.prev = snap("100:100:")};
+    const char *const one[] = {"a"}, *const two[] = {"a", "b"}, *const many[] = {"a", "b", "a", NULL};
+    struct relay_action a, b, c;
+
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease_at(p, 100);
+    give_of_keys(1, 1, one, 1);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    assert_int_equal(wait_for(RELAY_SAVE).unpark_count, 1);
+    relay_core_saved(core, now, true);
+    give_of_keys(2, 2, two, 2);
+    a = wait_for(RELAY_PUBLISH);
+    b = wait_for(RELAY_PUBLISH);
+    acked(a.seq);
+    expect_nothing(); /* the other is on its way */
+    acked(b.seq);
+    assert_int_equal(wait_for(RELAY_SAVE).unpark_count, 2);
+    relay_core_saved(core, now, true);
+    give_of_keys(4, 4, many, 4); /* the second of "a" is left, and comes again */
+    a = wait_for(RELAY_PUBLISH);
+    b = wait_for(RELAY_PUBLISH);
+    c = wait_for(RELAY_PUBLISH);
+    assert_int_equal(b.row, 1);
+    assert_int_equal(c.row, 3);
+    acked(a.seq);
+    relay_core_report(core, now, b.seq, RELAY_REFUSED, PARK_TOO_LARGE, "still");
+    acked(c.seq);
+    a = wait_for(RELAY_SAVE);
+    assert_int_equal(a.unpark_count, 2);
+    assert_int_equal(a.unparks[1], 7);
+    assert_int_equal(a.repark_count, 1);
+    assert_int_equal(a.reparks[0].id, 5);
+    relay_core_saved(core, now, true);
+    give_of_keys(6, 6, one, 1);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    wait_for(RELAY_SAVE);
+    relay_core_saved(core, now, true);
+    assert_int_equal(wait_for(RELAY_READ_PARKED).limit, 2); /* no more are read than are likely to go */
+    relay_core_parked_page(core, now, rig_page(), NULL, 0);
+    assert_int_equal(relay_core_counts(core).unparked, 6);
+    end();
+}
+
 /* Found by the simulator, seed 125629: the stream had filled the ledger when the row came. */
 static void the_stream_leaves_room_for_the_parked_row_that_is_being_read(void **state)
 {
@@ -143,6 +202,7 @@ int main(void)
         cmocka_unit_test(a_parked_row_that_is_published_again_is_deleted_by_the_save),
         cmocka_unit_test(a_parked_row_that_is_refused_again_stays_with_the_new_reason),
         cmocka_unit_test(what_is_new_of_a_key_parks_behind_while_its_rows_are_published_again),
+        cmocka_unit_test(one_row_of_each_key_goes_at_a_time_and_they_are_stored_together),
         cmocka_unit_test(the_stream_leaves_room_for_the_parked_row_that_is_being_read),
         cmocka_unit_test(a_relay_that_was_stopped_while_it_loaded_the_keys_asks_for_them_again_soon),
     };

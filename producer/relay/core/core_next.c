@@ -209,7 +209,7 @@ static bool next_statement(struct relay_core *c, int64_t now, struct relay_actio
         a->bounds = cursor_page_bounds(&c->cursor);
         a->limit = c->cfg.page_rows;
     } else if (kind == RELAY_READ_PARKED) {
-        a->limit = 1;
+        a->limit = core_retry_ask(c);
     } else if (kind == RELAY_LOOK) {
         c->counts.looks++;
         c->stream.look_counts = c->stream.state == STREAM_OVERLAP;

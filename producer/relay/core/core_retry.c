@@ -1,52 +1,102 @@
-/* Publishes parked rows again when an operator asks for it: the oldest first, one at a time, ahead of nothing. */
+/* Publishes parked rows again when an operator asks for it: the oldest first, one of each key at a time, ahead of nothing. */
 #include "producer/relay/core/core_state.h"
 
 /*
  * A row of tandem.parked takes its place in the ledger like any other. Acknowledged, it is deleted there by the next SAVE; refused again, its
- * reason is stored. Until then no other is read, so the rows of a key keep their order; and the key is in the keyset until none of its
- * rows is parked, so what is new of it goes on parking behind them.
+ * reason is stored. Until then no others are read, and of those that were read only the first of its key is taken, so the rows of a key keep
+ * their order; and the key is in the keyset until none of its rows is parked, so what is new of it goes on parking behind them.
+ * Exactly-once takes one at a time: the stored position has room for one.
  */
+
+static size_t retry_room(const struct relay_core *c)
+{
+    size_t room = ledger_room(&c->ledger), waiting = (size_t)c->stream.waiting_count;
+    return room > waiting ? room - waiting : 0;
+}
 
 int64_t core_retry_due(const struct relay_core *c)
 {
     const struct retry *r = &c->retry;
-    size_t rows = 1 + (size_t)c->stream.waiting_count;
 
-    if (r->left == 0 || r->on_its_way || r->unpark != 0 || r->repark.id != 0)
+    if (r->left == 0 || r->on_its_way > 0 || r->unpark_count > 0 || r->repark_count > 0)
         return CLOCK_NEVER;
-    return c->page_count < PAGES_AHEAD && ledger_room(&c->ledger) >= rows ? 0 : CLOCK_NEVER;
+    return c->page_count < PAGES_AHEAD && retry_room(c) > 0 ? 0 : CLOCK_NEVER;
 }
 
+int core_retry_ask(struct relay_core *c)
+{
+    struct retry *r = &c->retry;
+    size_t most = r->limit > 0 && !c->cfg.exactly_once ? (size_t)r->limit : 1;
+
+    if (most > (size_t)c->cfg.page_rows)
+        most = (size_t)c->cfg.page_rows;
+    r->asked = (int)(most < retry_room(c) ? most : retry_room(c));
+    return r->asked;
+}
+
+/* Those of a round are stored together. */
 bool core_retry_to_save(const struct relay_core *c)
 {
-    return (c->retry.unpark != 0 && c->retry.certain) || c->retry.repark.id != 0;
+    const struct retry *r = &c->retry;
+    return r->on_its_way == 0 && ((r->unpark_count > 0 && r->certain) || r->repark_count > 0);
+}
+
+/* Rows without a key have no order. */
+static bool is_first_of_its_key(const struct relay_row *rows, int at)
+{
+    uint64_t key = keyset_hash(rows[at].topic, rows[at].key);
+
+#ifdef SIM_BUG_RETRY_OVERTAKES
+    key = 0;
+#endif
+    for (int i = 0; key != 0 && i < at; i++)
+        if (keyset_hash(rows[i].topic, rows[i].key) == key)
+            return false;
+    return true;
+}
+
+static void take(struct relay_core *c, void *page, const struct relay_row *row, int at)
+{
+    struct ledger_entry e = {.id = row->id,
+                             .key = keyset_hash(row->topic, row->key),
+                             .bytes = row->bytes,
+                             .created_ns = row->created_ns,
+                             .page = page,
+                             .row = at,
+                             .retry = true};
+    uint64_t seq = ledger_add(&c->ledger, &e);
+
+    if (c->stream.ring)
+        *stream_origin(&c->stream, seq) = (struct stream_origin){0};
+    c->retry.on_its_way++;
+}
+
+/* More where the last ones were all of different keys; few where most of them would be read for nothing. */
+static void adapt(struct retry *r)
+{
+    int next = 2 * r->on_its_way;
+    r->limit = next < RETRY_AT_ONCE ? next : RETRY_AT_ONCE;
 }
 
 void relay_core_parked_page(struct relay_core *c, int64_t now, void *page, const struct relay_row *rows,
                             int count)
 {
+    struct retry *r = &c->retry;
     uint64_t start = c->ledger.end;
     bool stale = c->db_stale || c->draining;
 
-    ENSURE(c->db == RELAY_READ_PARKED && count <= 1);
+    ENSURE(c->db == RELAY_READ_PARKED && count <= r->asked);
     c->db = DB_IDLE;
     c->db_stale = false;
     if (count == 0)
-        c->retry.left = 0;
-    if (count == 1 && !stale) {
-        struct ledger_entry e = {.id = rows[0].id,
-                                 .key = keyset_hash(rows[0].topic, rows[0].key),
-                                 .bytes = rows[0].bytes,
-                                 .created_ns = rows[0].created_ns,
-                                 .page = page,
-                                 .retry = true};
-        uint64_t seq = ledger_add(&c->ledger, &e);
-
-        if (c->stream.ring)
-            *stream_origin(&c->stream, seq) = (struct stream_origin){0};
-        c->retry.on_its_way = true;
-        c->retry.left--;
+        r->left = 0;
+    if (count > 0 && !stale) {
+        for (int i = 0; i < count; i++)
+            if (is_first_of_its_key(rows, i))
+                take(c, page, &rows[i], i);
+        r->left = r->left > r->on_its_way ? r->left - r->on_its_way : 0;
         c->row_seen_ns = now;
+        adapt(r);
     }
     core_add_page(c, page, start);
 }
@@ -55,13 +105,14 @@ void core_retry_settled(struct relay_core *c, struct ledger_entry *e)
 {
     struct retry *r = &c->retry;
 
-    r->on_its_way = false;
+    r->on_its_way--;
     if (e->parked) {
-        r->repark = (struct relay_park){.id = e->id, .reason = e->reason, .detail = e->detail};
+        r->reparks[r->repark_count++] =
+            (struct relay_park){.id = e->id, .reason = e->reason, .detail = e->detail};
         e->detail = NULL;
         return;
     }
-    r->unpark = e->id;
+    r->unparks[r->unpark_count++] = e->id;
     r->certain = !c->cfg.exactly_once;
     if (c->cfg.exactly_once) { /* the transaction remembers it, should Postgres not be told any more */
         c->cursor.unparked = e->id;
@@ -76,11 +127,12 @@ void core_retry_committed(struct relay_core *c)
 
 void core_retry_loaded(struct relay_core *c)
 {
-    if (c->retry.unpark != 0 && !c->retry.certain)
-        c->retry.unpark = 0; /* its transaction never was */
+    if (!c->retry.certain)
+        c->retry.unpark_count = 0; /* its transaction never was */
     if (c->cursor.unparked == 0 || c->retry.saving)
         return;
-    c->retry.unpark = c->cursor.unparked;
+    c->retry.unparks[0] = c->cursor.unparked;
+    c->retry.unpark_count = 1;
     c->retry.certain = true;
 }
 
@@ -91,17 +143,17 @@ void core_retry_fill(struct relay_core *c, struct relay_action *a)
     r->saving = core_retry_to_save(c);
     if (!r->saving)
         return;
-    a->unparks = &r->unpark;
-    a->unpark_count = r->unpark != 0 && r->certain;
-    a->reparks = &r->repark;
-    a->repark_count = r->repark.id != 0;
+    a->unparks = r->unparks;
+    a->unpark_count = r->certain ? r->unpark_count : 0;
+    a->reparks = r->reparks;
+    a->repark_count = r->repark_count;
 }
 
 static void clear(struct retry *r)
 {
-    free(r->repark.detail);
-    r->repark = (struct relay_park){0};
-    r->unpark = 0;
+    for (size_t i = 0; i < r->repark_count; i++)
+        free(r->reparks[i].detail);
+    r->unpark_count = r->repark_count = 0;
     r->saving = false;
 }
 
@@ -111,7 +163,7 @@ void core_retry_saved(struct relay_core *c, int64_t now)
 
     if (!r->saving)
         return;
-    c->counts.unparked += r->unpark != 0;
+    c->counts.unparked += (int64_t)r->unpark_count;
     clear(r);
     if (r->left == 0)
         c->keys_at = now; /* are its key's rows all gone? */
@@ -119,7 +171,7 @@ void core_retry_saved(struct relay_core *c, int64_t now)
 
 void core_retry_dropped(struct relay_core *c)
 {
-    c->retry.on_its_way = false;
+    c->retry.on_its_way = 0;
 }
 
 void core_retry_done(struct relay_core *c)

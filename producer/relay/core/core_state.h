@@ -75,13 +75,18 @@ struct transact {
     size_t condemned_count;
 };
 
+#define RETRY_AT_ONCE 128 /* parked rows on their way back, each of another key */
+
 /* Parked rows on their way back. */
 struct retry {
-    int64_t left;             /* so many are to be published again, when they were last counted */
-    bool on_its_way;          /* one is in the ledger */
-    int64_t unpark;           /* it was published: to be deleted from the parked rows; 0: none */
-    bool certain;             /* and that cannot be undone */
-    struct relay_park repark; /* it was refused again; id 0: it was not */
+    int64_t left;                   /* so many are to be published again, when they were last counted */
+    int limit;                      /* so many are asked for next; they double while each is of another key */
+    int asked;                      /* in the read that is under way */
+    int on_its_way;                 /* in the ledger */
+    int64_t unparks[RETRY_AT_ONCE]; /* published: to be deleted from the parked rows */
+    struct relay_park reparks[RETRY_AT_ONCE]; /* refused again */
+    size_t unpark_count, repark_count;
+    bool certain; /* that what is in unparks was published cannot be undone */
     bool saving;
 };
 
@@ -155,6 +160,7 @@ void core_drop_parks(struct relay_core *c, size_t count);
 
 /* ---- core_retry.c ---- */
 int64_t core_retry_due(const struct relay_core *c); /* when the next parked row is to be read */
+int core_retry_ask(struct relay_core *c);           /* how many rows the read asks for */
 bool core_retry_to_save(const struct relay_core *c);
 void core_retry_settled(struct relay_core *c, struct ledger_entry *e);
 void core_retry_committed(struct relay_core *c);

@@ -240,7 +240,7 @@ int relay_core_stream_room(const struct relay_core *c)
     if (c->db == RELAY_READ)
         coming = (size_t)c->cfg.page_rows;
     else if (c->db == RELAY_READ_PARKED)
-        coming = 1;
+        coming = (size_t)c->retry.asked;
     room = room > coming ? room - coming : 0;
     return room < (size_t)c->cfg.page_rows ? (int)room : c->cfg.page_rows;
 }
