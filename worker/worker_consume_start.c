@@ -26,8 +26,7 @@ static rd_kafka_resp_err_t find_places(rd_kafka_t *rk, const struct start *start
     if (!code)
         code = ask(rk, list);
     for (int i = 0; !code && i < list->cnt; i++)
-        if (list->elems[i].offset < 0 || start->kind == START_LATEST)
-            list->elems[i].offset = ends->elems[i].offset;
+        list->elems[i].offset = start_place(start, list->elems[i].offset, ends->elems[i].offset);
     rd_kafka_topic_partition_list_destroy(ends);
     return code;
 }

@@ -3,15 +3,14 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "worker/engine/goal.h"
 #include "worker/worker_kafka.h"
 
 #define LOOK_MS 5000
 #define LOOK_POLL_MS 100
 
-enum oneshot_state { ONESHOT_AT_WORK, ONESHOT_DONE, ONESHOT_ENOUGH, ONESHOT_OUT_OF_TIME };
-
 struct oneshot {
-    enum oneshot_state state;
+    enum goal_state state;
     int64_t began_ns;
     int partitions;
     int64_t *ends[2]; /* by enum stream_kind and partition: what was there ends here */
@@ -64,8 +63,7 @@ static int look_positions(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
         int64_t from = rd_kafka_topic_partition_list_find(begin, p->topic, p->partition)->offset;
         int64_t to = rd_kafka_topic_partition_list_find(end, p->topic, p->partition)->offset;
         ends[p->partition] = to;
-        if (p->offset < from || p->offset > to) /* none, overtaken by retention, or of a topic made anew */
-            p->offset = from;
+        p->offset = goal_begin(p->offset, from, to);
         if (p->offset >= to)
             rd_kafka_topic_partition_list_del_by_idx(list, i);
     }
@@ -165,15 +163,14 @@ void oneshot_end(struct oneshot *o, enum stream_kind kind, int partition, int64_
         o->read[kind][partition] = offset;
 }
 
-/* Complete up to the end that was there; or read to it, with nothing left in hand: the last offsets may be no records. */
 static bool is_done(const struct oneshot *o, const struct worker *w, enum stream_kind kind, int partition)
 {
     int stream = worker_stream(partition, kind);
-    int64_t end = o->ends[kind][partition];
-
-    if (engine_position(w->engine, stream) >= end)
-        return true;
-    return o->read[kind][partition] >= end && engine_held(w->engine, stream) == 0;
+    const struct goal_progress p = {.end = o->ends[kind][partition],
+                                    .position = engine_position(w->engine, stream),
+                                    .read = o->read[kind][partition],
+                                    .held = engine_held(w->engine, stream)};
+    return goal_reached(&p);
 }
 
 static bool all_done(const struct oneshot *o, const struct worker *w)
@@ -196,21 +193,20 @@ static int64_t completed(const struct engine_counts *n)
 
 bool oneshot_over(struct oneshot *o, const struct worker *w, int64_t now)
 {
-    if (!o || o->state != ONESHOT_AT_WORK)
+    if (!o || o->state != GOAL_AT_WORK)
         return o != NULL;
     struct engine_counts n = engine_counts(w->engine);
-    if (all_done(o, w))
-        o->state = ONESHOT_DONE;
-    else if (w->opt.drain_max_events > 0 && completed(&n) >= w->opt.drain_max_events)
-        o->state = ONESHOT_ENOUGH;
-    else if (w->opt.drain_max_time > 0 && now - o->began_ns >= w->opt.drain_max_time)
-        o->state = ONESHOT_OUT_OF_TIME;
-    else
+    const struct goal_run run = {.all_reached = all_done(o, w),
+                                 .completed = completed(&n),
+                                 .events_max = w->opt.drain_max_events,
+                                 .took_ns = now - o->began_ns,
+                                 .time_max_ns = w->opt.drain_max_time};
+    o->state = goal_state(&run);
+    if (o->state == GOAL_AT_WORK)
         return false;
-    static const char *const words[] = {[ONESHOT_DONE] = "all that was there is complete",
-                                        [ONESHOT_ENOUGH] = "drain_max_events is reached",
-                                        [ONESHOT_OUT_OF_TIME] =
-                                            "drain_max_time is over, the next run goes on"};
+    static const char *const words[] = {[GOAL_DONE] = "all that was there is complete",
+                                        [GOAL_ENOUGH] = "drain_max_events is reached",
+                                        [GOAL_OUT_OF_TIME] = "drain_max_time is over, the next run goes on"};
     LOG(words[o->state], LOG_INT("delivered", n.delivered + n.duplicate_ok),
         LOG_INT("dead_lettered", n.dead_lettered), LOG_INT("held", n.held));
     return true;
@@ -218,5 +214,5 @@ bool oneshot_over(struct oneshot *o, const struct worker *w, int64_t now)
 
 int oneshot_exit_code(const struct oneshot *o)
 {
-    return o->state == ONESHOT_DONE || o->state == ONESHOT_ENOUGH ? 0 : 1;
+    return goal_exit_code(o->state);
 }

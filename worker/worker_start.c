@@ -102,3 +102,8 @@ int start_parse(const char *text, int64_t wall_ns, struct start *ret, struct err
     *ret = start;
     return 0;
 }
+
+int64_t start_place(const struct start *start, int64_t by_time, int64_t end)
+{
+    return by_time < 0 || start->kind == START_LATEST ? end : by_time;
+}

@@ -12,3 +12,6 @@ struct start {
 };
 /* "earliest", "latest", "2026-01-31T12:00:00Z" (RFC 3339, offsets too) or "-2h" before now. -1 PERMANENT. */
 NODISCARD int start_parse(const char *text, int64_t wall_ns, struct start *ret, struct err *err);
+
+/* Where a partition begins. by_time: its first record of start's time or later, negative: there is none; end: where it ends. */
+int64_t start_place(const struct start *start, int64_t by_time, int64_t end);

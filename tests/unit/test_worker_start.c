@@ -82,9 +82,21 @@ static void what_is_no_time_is_refused_with_its_text(void **state)
     }
 }
 
+static void a_time_behind_the_last_record_is_the_end(void **state)
+{
+    (void)state;
+    const struct start latest = {.kind = START_LATEST}, time = {.kind = START_TIME, .time_ms = 7};
+    assert_int_equal(start_place(&time, 3, 9), 3);
+    assert_int_equal(start_place(&time, -1, 9), 9);
+    assert_int_equal(start_place(&latest, -1, 9), 9);
+    assert_int_equal(start_place(&latest, 10, 9),
+                     9); /* what came since the ends were asked for is after the start */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_time_behind_the_last_record_is_the_end),
         cmocka_unit_test(words_are_the_two_ends),
         cmocka_unit_test(an_instant_is_read_in_any_zone_and_with_any_fraction),
         cmocka_unit_test(an_age_is_counted_from_now),
