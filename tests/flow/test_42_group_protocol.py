@@ -93,13 +93,14 @@ def test_everything_is_delivered_once_and_in_order(orders, consumer, inventory_a
 def test_three_started_at_once_share_the_partitions_and_others_go_on_while_one_leaves_or_joins(
         orders, consumer, inventory_api, wait_until):
     inventory_api.fault("delay", delay_ms=5)
-    workers = [consumer() for _ in range(3)]
+    often = {"commit_interval": "1ms"}  # so that a commit is under way whenever partitions go
+    workers = [consumer(**often) for _ in range(3)]
     orders.place_many(1500, keys=100)
     wait_until(lambda: share(workers), message="they share the partitions")
     assert workers[0].stop() == 0
     wait_until(lambda: share(workers[1:]), message="two share the partitions")
     orders.place_many(500, keys=100, first=1500)
-    workers[0] = consumer()
+    workers[0] = consumer(**often)
     wait_until(lambda: share(workers), message="three share them again")
     for other in workers[1:]:
         assert never_without(other), "a rebalance took all that it had"
