@@ -283,6 +283,64 @@ static void the_same_number_can_be_assigned_again_after_both_streams_are_lost(vo
     rig_free(r);
 }
 
+/* Streams 2 and 3 are those of partition 1: as with KIP-848's protocol they come while partition 0 is at work. */
+static void assign_partition_one(struct rig *r)
+{
+    assert_true(engine_assign(r->e, r->now, 2, STREAM_SOURCE, 1, -1, NULL));
+    assert_true(engine_assign(r->e, r->now, 3, STREAM_REPLAY, 1, -1, NULL));
+    rig_turn(r);
+}
+
+static void one_partition_drains_and_goes_while_another_is_delivered_and_committed(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
+
+    assign_partition_one(r);
+    engine_open(r->e, r->now, 1);
+    rig_give(r, 0, 0, "a");
+    rig_give(r, 2, 0, "b");
+    rig_give(r, 2, 1, "c");
+    engine_revoke(r->e, r->now, 2);
+    engine_revoke(r->e, r->now, 3);
+    rig_give(r, 0, 1, "d");
+    assert_int_equal(r->sent_count, 4); /* the last while partition 1 drains */
+    rig_answer(r, 0, 0, 200);
+    rig_answer(r, 0, 1, 200);
+    rig_answer(r, 2, 1, 200);
+    assert_int_equal(r->drained[2], 0);
+    rig_answer(r, 2, 0, 200);
+    assert_int_equal(r->drained[2], 1);
+    assert_int_equal(r->committed[2], 2);
+    engine_lost(r->e, r->now, 2);
+    engine_lost(r->e, r->now, 3);
+    rig_turn(r);
+    assert_int_equal(r->drained[0], 0);
+    rig_give(r, 0, 2, "a");
+    rig_answer(r, 0, 2, 200);
+    rig_wait(r, cfg.commit_interval_ns);
+    assert_int_equal(r->committed[0], 3);
+    rig_free(r);
+}
+
+static void a_partition_that_comes_to_others_waits_for_its_parked_keys_and_they_do_not(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+
+    assign_partition_one(r);
+    rig_give(r, 2, 0, "b");
+    rig_give(r, 0, 0, "a");
+    assert_int_equal(r->sent_count, 1);
+    engine_open(r->e, r->now, 1);
+    rig_turn(r);
+    assert_int_equal(r->sent_count, 2);
+    rig_free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -300,6 +358,8 @@ int main(void)
         cmocka_unit_test(the_acknowledgement_of_a_dead_letter_may_come_after_its_stream_is_lost),
         cmocka_unit_test(a_lost_probe_leaves_room_for_another),
         cmocka_unit_test(the_same_number_can_be_assigned_again_after_both_streams_are_lost),
+        cmocka_unit_test(one_partition_drains_and_goes_while_another_is_delivered_and_committed),
+        cmocka_unit_test(a_partition_that_comes_to_others_waits_for_its_parked_keys_and_they_do_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -119,8 +119,10 @@ void delivery_due(struct engine *e, struct delivery *d)
 static enum step enter_waiting(struct engine *e, struct delivery *d)
 {
     join_lane(e, d);
+#ifndef SIM_BUG_BEFORE_PARKED_KEYS
     if (!d->stream->group->open)
         return STEP_WAITING;
+#endif
 #ifdef SIM_BUG_FORGET_LANE
     return STEP_TURN;
 #endif
