@@ -90,6 +90,8 @@ struct worker_consume *worker_consume_new(struct worker *w, struct err *err); /*
 void worker_consume_free(struct worker_consume *c); /* leaves the group; waits up to 5 s; NULL-safe */
 /* Feed what has come into the engine, a bounded number; true: there is more. */
 bool worker_consume_poll(struct worker_consume *c, int64_t now);
+int64_t worker_consume_wait_ns(const struct worker_consume *c,
+                               int64_t now); /* so long at most without a poll */
 /* Give everything up: drain what is in flight, commit. worker_consume_idle says when that is done. */
 void worker_consume_stop(struct worker_consume *c, int64_t now);
 bool worker_consume_idle(const struct worker_consume *c);

@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "worker/worker_consume_fetch.h"
 
 /*
  *   IDLE ──assign──▶ ASSIGNING ──offsets read──▶ HELD ──revoke or stop──▶ DRAINING ──all DRAINED──▶ IDLE, or HELD with the rest
@@ -17,13 +18,9 @@ enum consume_state { CONSUME_IDLE, CONSUME_ASSIGNING, CONSUME_HELD, CONSUME_DRAI
 
 /* Taken from one queue in one turn of the loop: by so much a window is overrun before its pause comes. */
 #define CONSUME_BATCH 64
-#define CONSUME_BATCH_BYTES (1 << 20) /* and one record */
-#define CONSUME_PREFETCH_KB 1024      /* what librdkafka holds over all partitions before we ask for it */
-/* The same with batches: they empty a partition's queue faster than it is asked for again once it was full. */
-#define CONSUME_PREFETCH_BATCHES_KB 32768
-/* Before a partition that held enough is fetched again. Newer libraries have a name of its own for it, and a default of a second. */
-#define CONSUME_FULL_BACKOFF                                                                                 \
-    (RD_KAFKA_VERSION >= 0x020200ff ? "fetch.queue.backoff.ms" : "fetch.error.backoff.ms")
+#define CONSUME_BATCH_BYTES (1 << 20)    /* and one record */
+#define CONSUME_PREFETCH_KB 1024         /* what librdkafka holds over all partitions before we ask for it */
+#define CONSUME_PREFETCH_BATCHES_KB 8192 /* the same with batches */
 #define CONSUME_RETRY_NS NS_PER_S
 #define CONSUME_LOOKS_UNTOLD 3 /* statistics, one a second */
 #define CONSUME_CLOSE_NS (5 * NS_PER_S)
@@ -58,6 +55,7 @@ struct worker_consume {
     rd_kafka_topic_partition_list_t *wanted; /* ASSIGNING: the new ones */
     int64_t retry_at;
     struct commits commits;
+    struct fetch_again fetch;
 };
 
 /* ---- birth and death -------------------------------------------------------------------------------------------------- */
@@ -77,11 +75,12 @@ static void consume_partition_wake(rd_kafka_t *rk, void *opaque)
 
 static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
 {
-    char prefetch_kb[16];
+    char prefetch_kb[16], again[16];
     bool batches = w->opt.batch_max_events > 1;
     int share =
         (batches ? CONSUME_PREFETCH_BATCHES_KB : CONSUME_PREFETCH_KB) / (w->partitions ? w->partitions : 1);
     snprintf(prefetch_kb, sizeof prefetch_kb, "%d", share < 64 ? 64 : share);
+    snprintf(again, sizeof again, "%d", FETCH_AGAIN_MS);
     const char *explicit_why = "progress is committed by the engine, with its map";
     bool classic = w->opt.group_protocol == GROUP_CLASSIC;
     const struct kafka_setting settings[] = {
@@ -107,7 +106,7 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         {"queued.max.messages.kbytes", prefetch_kb, NULL}, /* of each partition, as each has a queue */
         {"fetch.wait.max.ms", "100", NULL},
         {"fetch.error.backoff.ms", "20", NULL},
-        {CONSUME_FULL_BACKOFF, "20", NULL},
+        {"fetch.queue.backoff.ms", fetch_looks_again() ? again : "", NULL},
         {"reconnect.backoff.max.ms", "2000", NULL},
         {"statistics.interval.ms", "1000", "readiness sees in them that a broker is back"},
     };
@@ -145,6 +144,7 @@ struct worker_consume *worker_consume_new(struct worker *w, struct err *err)
         return NULL;
     struct worker_consume *c = calloc(1, sizeof *c);
     ENSURE(c);
+    fetch_again_init(&c->fetch);
     c->w = w;
     kafka_conf_log(conf);
     rd_kafka_conf_set_opaque(conf, c);
@@ -516,6 +516,7 @@ static void consume_record(struct worker_consume *c, int64_t now, rd_kafka_event
     if (!consume_takes_in(c, m->partition))
         return;
     c->batch_bytes += m->key_len + m->len;
+    fetch_taken(&c->fetch, now);
     gap_look_at_record(c->w, c->rk, STREAM_SOURCE, m);
     worker_take_message(c->w, now, STREAM_SOURCE, m);
 }
@@ -604,11 +605,17 @@ bool worker_consume_poll(struct worker_consume *c, int64_t now)
 {
     bool more = consume_poll_queue(c, now, c->queue);
     more |= consume_poll_partitions(c, now);
+    fetch_run(&c->fetch, c->rk, now);
     if (c->state == CONSUME_ASSIGNING && now >= c->retry_at)
         consume_assign(c, now);
     if (c->state == CONSUME_DRAINING && rd_kafka_assignment_lost(c->rk))
         consume_lose(c, now);
     return more;
+}
+
+int64_t worker_consume_wait_ns(const struct worker_consume *c, int64_t now)
+{
+    return fetch_wait_ns(&c->fetch, now);
 }
 
 /* ---- actions and looks -------------------------------------------------------------------------------------------------- */

@@ -48,6 +48,7 @@ def publish(producer, topic, i, keys, on_delivery=None):
 
 def preload(stage, topic, count, keys=10_000):
     producer = publisher(stage, **{"linger.ms": 20})
+    producer.list_topics(topic, timeout=10)  # known before the first event: else all that is produced meanwhile is one large batch
     for i in range(count):
         publish(producer, topic, i, keys)
         if i % 1000 == 0:
