@@ -109,8 +109,8 @@ static bool is_blocking(struct engine *e, const struct delivery *d)
 #ifdef SIM_BUG_EVICT_IN_TRAFFIC
     return true;
 #endif
-    return d->stream->held <= lanes_length(&d->place) &&
-           *answer_successes(e, d) - d->successes_at_first >= (uint64_t)e->cfg.blocking_successes;
+    return *answer_successes(e, d) - d->successes_at_first >= (uint64_t)e->cfg.blocking_successes &&
+           d->stream->held <= lanes_of_stream(&d->place);
 }
 
 /* REASON_NONE: it may be tried again. */

@@ -81,6 +81,7 @@ static void join_lane(struct engine *e, struct delivery *d)
     uint64_t hash = whole_partition ? lanes_hash(e->hash_seed, d->group, key) : d->hash;
     d->place.queue = d->stream->kind == STREAM_REPLAY ? LANE_REPLAY : LANE_SOURCE;
     d->place.sequence = d->sequence;
+    d->place.stream = d->rec.stream;
     lanes_join(&e->lanes, &d->place, hash, d->group, key);
 }
 

@@ -111,8 +111,8 @@ struct engine *engine_new(const struct engine_config *cfg, struct err *err)
     e->hash_seed = backoff_random(&e->random);
     list_init(&e->streams_held);
     list_init(&e->groups);
-    list_init(&e->held_back[STREAM_SOURCE]);
-    list_init(&e->held_back[STREAM_REPLAY]);
+    for (int kind = 0; kind < STREAM_KINDS; kind++)
+        list_init(&e->held_back[kind]);
     list_init(&e->turns);
     list_init(&e->cancels);
     list_init(&e->releases);
@@ -204,9 +204,8 @@ bool engine_assign(struct engine *e, int64_t now, int stream, enum stream_kind k
     engine_begin(e, now);
     ENSURE(stream_at(e, stream) == NULL);
     struct group *g = group_get(e, group);
-    ENSURE(g->streams[kind] == NULL && !g->closed);
+    ENSURE(!g->closed);
     struct stream *s = stream_new(e, stream, kind, g);
-    g->streams[kind] = s;
     bool readable = offsets_init(&s->offsets, committed, metadata);
     e->counts.map_unreadable += !readable;
     s->commit_after_ns = e->now + e->cfg.commit_interval_ns;
@@ -227,16 +226,15 @@ void engine_open(struct engine *e, int64_t now, int group)
     if (g == NULL || g->closed)
         return;
     g->open = true;
-    for (size_t i = 0; i < ARRAY_LEN(g->streams); i++) {
-        struct list *held = g->streams[i] == NULL ? NULL : &g->streams[i]->deliveries;
-        for (struct link *link = held == NULL ? NULL : list_first(held); link != NULL;
-             link = list_after(held, link)) {
+    for (struct link *at = list_first(&g->streams); at != NULL; at = list_after(&g->streams, at)) {
+        struct stream *s = OWNER_OF(at, struct stream, in_group);
+        for (struct link *link = list_first(&s->deliveries); link != NULL;
+             link = list_after(&s->deliveries, link)) {
             struct delivery *d = OWNER_OF(link, struct delivery, in_stream);
             if (d->step == STEP_WAITING && !link_in_list(&d->queue))
                 list_push(&e->turns, &d->queue);
         }
-        if (g->streams[i] != NULL)
-            stream_intake(e, g->streams[i]);
+        stream_intake(e, s);
     }
     delivery_turns(e);
 }
@@ -248,14 +246,6 @@ void engine_revoke(struct engine *e, int64_t now, int stream)
     if (s != NULL)
         stream_revoke(e, s);
     delivery_turns(e);
-}
-
-static void group_leave(struct engine *e, struct group *g, enum stream_kind kind)
-{
-    g->streams[kind] = NULL;
-    g->closed = true;
-    if (g->streams[STREAM_SOURCE] == NULL && g->streams[STREAM_REPLAY] == NULL)
-        group_free(e, g);
 }
 
 void engine_lost(struct engine *e, int64_t now, int stream)
@@ -273,10 +263,11 @@ void engine_lost(struct engine *e, int64_t now, int stream)
         delivery_settle(e, d);
     }
     struct group *g = s->group;
-    enum stream_kind kind = s->kind;
     delivery_turns(e);
     stream_free(e, s);
-    group_leave(e, g, kind);
+    g->closed = true;
+    if (list_first(&g->streams) == NULL)
+        group_free(e, g);
 }
 
 /* ---- records and answers -------------------------------------------------------------------------------------------- */
@@ -463,8 +454,8 @@ void engine_free(struct engine *e)
     heap_done(&e->ready);
     heap_done(&e->ready_again);
     batch_done(e);
-    heap_done(&e->unsafe[STREAM_SOURCE]);
-    heap_done(&e->unsafe[STREAM_REPLAY]);
+    for (int kind = 0; kind < STREAM_KINDS; kind++)
+        heap_done(&e->unsafe[kind]);
     pool_done(&e->deliveries);
     free(e->park_slots);
     buf_done(&e->value);

@@ -22,8 +22,9 @@
  *     │                 │        └ poison or attempts spent: BURYING ──▶ PARKING ──▶ done
  *     └ behind another  └ key is parked: BURYING (reason "parked-behind")
  *
- * Words: a *stream* is one partition of the source topic or of the replay topic. A *group* is the partition number: the source
- * stream and the replay stream of one number share their keys, so an order of one key holds across both.
+ * Words: a *stream* is one partition of a source topic or of the replay topic. A *group* is the partition number: the source
+ * streams, of as many topics as there are, and the replay stream of one number share their keys: a key is the same thing in all of them, so
+ * that at most one event of it is on its way and its dead letters hold up those of every topic. Order holds within a topic.
  */
 #pragma once
 
@@ -102,7 +103,7 @@ void engine_free(struct engine *e);
 
 /* ---- streams -------------------------------------------------------------------------------------------------------- */
 
-enum stream_kind { STREAM_SOURCE, STREAM_REPLAY };
+enum stream_kind { STREAM_SOURCE, STREAM_REPLAY, STREAM_KINDS };
 
 /*
  * The stream is ours from now on. stream: any number the door likes, 0 … ENGINE_STREAMS_MAX-1, not in use. committed: the offset
@@ -124,8 +125,8 @@ void engine_open(struct engine *e, int64_t now, int group);
 void engine_revoke(struct engine *e, int64_t now, int stream);
 /*
  * The stream is gone (after DRAINED, or suddenly): forget it; RELEASE for all it held, CANCEL for what is in flight; never a COMMIT.
- * The source and the replay stream of a group come and go together: lose both before either is assigned again. Do not pass on the answer to
- * a COMMIT of a lost stream.
+ * The streams of a group come and go together: lose all of them before one is assigned again. Do not pass on the answer to a COMMIT of a
+ * lost stream.
  */
 void engine_lost(struct engine *e, int64_t now, int stream);
 

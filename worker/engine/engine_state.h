@@ -21,12 +21,13 @@
 
 #define ENGINE_ROUTES 64 /* more share a count */
 
-/* One partition of the source or the replay topic. */
+/* One partition of a source topic or of the replay topic. */
 struct stream {
     int number;
     enum stream_kind kind;
     struct group *group;
     struct link all;        /* in engine.streams_held */
+    struct link in_group;   /* in group.streams */
     struct list deliveries; /* of its records that are not complete, also those dropped by a revoke */
     struct offsets offsets;
     int held; /* records taken in and not complete */
@@ -46,13 +47,13 @@ struct stream {
     struct link action; /* in engine.stream_actions while there is something to tell about it */
 };
 
-/* One partition number: the source and the replay stream that share keys. */
+/* One partition number: the streams of the source topics and of the replay topic that share keys. */
 struct group {
     int number;
     struct link link;
-    bool open;                 /* the parked keys are loaded: deliveries may go */
-    bool closed;               /* it lost its source stream: opened again only as a new group */
-    struct stream *streams[2]; /* by enum stream_kind; NULL: not held */
+    bool open;           /* the parked keys are loaded: deliveries may go */
+    bool closed;         /* it lost a stream: opened again only as a new group */
+    struct list streams; /* those held, by in_group link */
     struct parked parked;
     int parked_reserved; /* keys on their way into `parked`: their dead letter is being written */
     struct list stalled; /* deliveries that wait for room in it, by queue link */
@@ -102,9 +103,9 @@ struct engine {
         ready_again; /* deliveries that are due: for their first request, and for a repetition */
     struct bin bins[2][ENGINE_BATCH_KINDS]; /* the batchable ones of each: [repetition][kind modulo] */
     int64_t riders;                         /* deliveries in flight in the request of another */
-    struct heap unsafe[2];                  /* streams by kind: see uncommitted.c */
-    struct list held_back[2]; /* deliveries that are ready, but wait for a commit, by queue link */
-    struct list turns;        /* first in their lane, to be looked at, by queue link */
+    struct heap unsafe[STREAM_KINDS]; /* streams by kind, each of which has one consumer: see uncommitted.c */
+    struct list held_back[STREAM_KINDS]; /* deliveries that are ready, but wait for a commit, by queue link */
+    struct list turns;                   /* first in their lane, to be looked at, by queue link */
     struct list cancels, releases, burials; /* deliveries, by queue link */
     struct list stream_actions;
     struct list park_queue; /* parked_key */

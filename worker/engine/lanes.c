@@ -123,7 +123,6 @@ void lanes_join(struct lanes *lanes, struct lane_place *place, uint64_t hash, in
     if (lane == NULL)
         lane = add(lanes, hash, group, key);
     place->lane = lane;
-    lane->length[place->queue]++;
     list_push(&lane->queues[place->queue], &place->link);
     if (lane->turn == NULL)
         give_turn(lane);
@@ -134,9 +133,16 @@ bool lanes_has_turn(const struct lane_place *place)
     return place->lane == NULL || place->lane->turn == place;
 }
 
-int lanes_length(const struct lane_place *place)
+int lanes_of_stream(const struct lane_place *place)
 {
-    return place->lane == NULL ? 1 : place->lane->length[place->queue];
+    int count = 0;
+
+    if (place->lane == NULL)
+        return 1;
+    const struct list *queue = &place->lane->queues[place->queue];
+    for (struct link *link = list_first(queue); link != NULL; link = list_after(queue, link))
+        count += OWNER_OF(link, struct lane_place, link)->stream == place->stream;
+    return count;
 }
 
 struct lane_place *lanes_leave(struct lanes *lanes, struct lane_place *place)
@@ -148,7 +154,6 @@ struct lane_place *lanes_leave(struct lanes *lanes, struct lane_place *place)
     lanes_unstall(place);
     link_remove(&place->link);
     place->lane = NULL;
-    lane->length[place->queue]--;
     struct lane_place *left = first_in(lane, LANE_SOURCE);
     if (left == NULL)
         left = first_in(lane, LANE_REPLAY);

@@ -9,7 +9,7 @@
 #include "worker/engine/list.h"
 #include "worker/engine/memory.h"
 
-/* Two queues share a lane: the source's records and replays of them. */
+/* Two queues share a lane: the records of the source topics, in the order they came, and replays of them. */
 enum lane_queue { LANE_SOURCE, LANE_REPLAY, LANE_QUEUES };
 
 /* A place in a lane, embedded in the event. */
@@ -18,6 +18,7 @@ struct lane_place {
     struct lane *lane; /* NULL: in none */
     enum lane_queue queue;
     uint64_t sequence; /* of arrival, over all */
+    int stream;        /* that it came from: only counted by */
 };
 
 /*
@@ -29,8 +30,8 @@ struct lane {
     struct lane_place *turn, *stalled; /* NULL: nobody */
     struct lane *next;                 /* in its bucket */
     uint64_t hash;
-    int group, length[LANE_QUEUES]; /* places in it */
-    struct slice key;               /* borrowed from a place in it */
+    int group;
+    struct slice key; /* borrowed from a place in it */
 };
 
 struct lanes {
@@ -45,11 +46,12 @@ void lanes_init(struct lanes *lanes, struct slice (*key_of)(struct lane_place *p
 void lanes_done(struct lanes *lanes);
 /* A hash over (group, key); the seed keeps senders from choosing keys that collide. */
 uint64_t lanes_hash(uint64_t seed, int group, struct slice key);
-/* To the end of its queue in the lane of (group, key); key is borrowed until lanes_leave. queue and sequence of the place are set. */
+/* To the end of its queue in the lane of (group, key); key is borrowed until lanes_leave. queue, sequence and stream of the place are set. */
 void lanes_join(struct lanes *lanes, struct lane_place *place, uint64_t hash, int group, struct slice key);
 bool lanes_has_turn(const struct lane_place *place); /* also true of a place in no lane */
 /* These return the place that has the turn now, when it is another than before, or NULL. */
 struct lane_place *lanes_leave(struct lanes *lanes, struct lane_place *place);
 struct lane_place *lanes_stall(struct lane_place *place);
-int lanes_length(const struct lane_place *place); /* of its queue in its lane; 1: it is in none */
-void lanes_unstall(struct lane_place *place);     /* no effect when it is not stalled */
+/* How many of its stream are in its queue of its lane, itself included: a walk, for rare questions. 1: it is in none. */
+int lanes_of_stream(const struct lane_place *place);
+void lanes_unstall(struct lane_place *place); /* no effect when it is not stalled */

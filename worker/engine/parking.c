@@ -26,6 +26,7 @@ struct group *group_get(struct engine *e, int number)
     g = memory_zeroed(sizeof(*g));
     g->number = number;
     parked_init(&g->parked);
+    list_init(&g->streams);
     list_init(&g->stalled);
     list_push(&e->groups, &g->link);
     return g;
@@ -113,7 +114,7 @@ int parking_load(struct engine *e, struct group *g, struct slice key, struct sli
 
 /* ---- who waits ------------------------------------------------------------------------------------------------------ */
 
-/* Only source records of a key park it and stand behind it: replays are how it gets free again. */
+/* Only source records of a key, of any topic, park it and stand behind it: replays are how it gets free again. */
 static bool can_park(const struct engine *e, const struct delivery *d)
 {
     return e->cfg.on_dead_letter == ENGINE_PARK && e->cfg.order != ENGINE_ORDER_NONE &&

@@ -15,6 +15,7 @@ struct stream *stream_new(struct engine *e, int number, enum stream_kind kind, s
     s->drain_timer.kind = TIMER_DRAIN;
     list_init(&s->deliveries);
     list_push(&e->streams_held, &s->all);
+    list_push(&group->streams, &s->in_group);
     e->streams[number] = s;
     e->counts.streams++;
     return s;
@@ -25,6 +26,7 @@ void stream_free(struct engine *e, struct stream *s)
     timer_stop(e, &s->commit_timer);
     timer_stop(e, &s->drain_timer);
     link_remove(&s->all);
+    link_remove(&s->in_group);
     link_remove(&s->action);
     uncommitted_forget(e, s);
     offsets_done(&s->offsets);

@@ -4,7 +4,7 @@
 /*
  * A commit is asked for each commit_interval. When what it would cover is twice as old, every stream of its consumer waits, not only this
  * one: a coordinator that is away takes nobody's commits, and streams that each used up their own time in turn would add up.
- * Source and replay have consumers of their own.
+ * All source topics have one consumer, and the replay topic has one of its own.
  */
 static bool is_too_old(const struct engine *e, enum stream_kind kind)
 {
