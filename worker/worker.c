@@ -29,8 +29,8 @@ static void worker_release(struct worker *w, struct record *rec)
 
 static void worker_pause(struct worker *w, int stream, bool pause)
 {
-    if (stream % 2)
-        worker_side_pause(w->side, stream / 2, pause);
+    if (sources_is_replay(&w->sources, stream))
+        worker_side_pause(w->side, stream, pause);
     else
         worker_consume_pause(w->consume, stream, pause);
 }
@@ -51,7 +51,7 @@ static void worker_carry_out(struct worker *w, int64_t now, const struct action 
         worker_bury_park(w->bury, now, a);
         break;
     case ACTION_COMMIT:
-        if (a->stream % 2)
+        if (sources_is_replay(&w->sources, a->stream))
             worker_side_commit(w->side, a);
         else
             worker_consume_commit(w->consume, a);
@@ -132,7 +132,7 @@ static void worker_loop(struct worker *w)
                 "not everything could be committed in time: it will be delivered again");
 }
 
-/* Kafka and the source topic may still be on their way: look again until they are there or startup_timeout has passed. */
+/* Kafka and the source topics may still be on their way: look again until they are there or startup_timeout has passed. */
 static int worker_await_topics(struct worker *w)
 {
     int64_t until = clock_monotonic_ns() + w->opt.startup_timeout;
@@ -231,7 +231,8 @@ static int worker_prepare(struct worker *w)
     struct err *err = &w->failure;
     struct engine_config cfg = worker_engine_config(w);
 
-    if (start_parse(w->opt.start, clock_wall_ns(), &w->start, err) < 0)
+    if (start_parse(w->opt.start, clock_wall_ns(), &w->start, err) < 0 ||
+        sources_parse(w->opt.topic, &w->sources, err) < 0)
         return -1;
     w->destination = w->target->name ? w->target->name : w->target->name_of(w->opt.own);
     w->targeting = targeting_new(w->target, w->opt.own, &w->opt.rule, err);
@@ -302,6 +303,7 @@ static void worker_done(struct worker *w)
     auth_free(w->auth);
     targeting_free(w->targeting);
     batch_kinds_done(&w->batch_kinds);
+    sources_done(&w->sources);
     free(w->dlq_topic);
     free(w->replay_topic);
     free(w->parked_topic);
@@ -428,6 +430,10 @@ static int worker_check(const void *values, struct err *err)
     struct start start;
     if (types_check(o->types, err) < 0 || start_parse(o->start, clock_wall_ns(), &start, err) < 0)
         return -1;
+    struct sources sources;
+    if (sources_parse(o->topic, &sources, err) < 0)
+        return -1;
+    sources_done(&sources);
     if (batch_check(o, target_to_check, err) < 0 ||
         group_protocol_check((enum group_protocol)o->group_protocol, &o->kafka, rd_kafka_version(),
                              rd_kafka_version_str(), err) < 0)

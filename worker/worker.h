@@ -29,6 +29,7 @@
 #include "worker/worker_oneshot.h"
 #include "worker/engine/gap.h"
 #include "worker/worker_record.h"
+#include "worker/worker_sources.h"
 #include "worker/worker_start.h"
 
 struct worker_options {
@@ -47,11 +48,12 @@ struct worker {
     struct targeting *targeting; /* the target at work */
     const char *destination;     /* its name, of topics and dead letters */
     struct worker_options opt;
+    struct sources sources; /* the option topic, as a list */
     char *dlq_topic, *replay_topic, *parked_topic, *replay_group, *client_id;
     int64_t deleted;                     /* records that retention took before they were delivered, at most */
     struct gap gaps[ENGINE_STREAMS_MAX]; /* by stream: what of that is told */
     struct start start;                  /* where a partition without a committed offset begins */
-    int partitions;                      /* of the source topic and of the three others, since the start */
+    int partitions;                      /* of each source topic and of the three others, since the start */
     struct engine *engine;
     struct auth *auth;
     struct stats *stats;
@@ -73,15 +75,10 @@ int worker_main(const struct target *target, int argc, char **argv);
 /* What intake goes by; borrows the options. */
 static inline struct intake worker_intake(const struct worker *w)
 {
-    return (struct intake){w->opt.topic, w->opt.types, (size_t)w->opt.payload_max};
+    return (struct intake){w->sources.topics[0], w->opt.types, (size_t)w->opt.payload_max};
 }
-
-/* A stream of the engine is a partition number and a kind. */
-#define WORKER_PARTITIONS_MAX (ENGINE_STREAMS_MAX / 2)
-static inline int worker_stream(int partition, enum stream_kind kind)
-{
-    return partition * 2 + (kind == STREAM_REPLAY);
-}
+#define WORKER_PARTITIONS_MAX                                                                                \
+    (ENGINE_STREAMS_MAX / 2) /* with one source topic; sources_partitions_max: with more */
 
 /* ---- worker_consume.c: the group's consumer ------------------------------------------------------------------------- */
 
@@ -97,7 +94,7 @@ void worker_consume_stop(struct worker_consume *c, int64_t now);
 bool worker_consume_idle(const struct worker_consume *c);
 /* Give everything up at once: nothing more is committed, what is in flight is cancelled. */
 void worker_consume_abandon(struct worker_consume *c, int64_t now);
-/* The partitions held; NULL while they are being taken on or given up. */
+/* The partition numbers held, of every source topic; NULL while they are being taken on or given up. */
 const int *worker_consume_held(const struct worker_consume *c, int *ret_count);
 /* Actions of the engine. */
 void worker_consume_pause(struct worker_consume *c, int stream, bool pause);
@@ -107,11 +104,14 @@ void worker_consume_flush(struct worker_consume *c,
 void worker_consume_drained(struct worker_consume *c, int64_t now, int stream);
 /* What /readyz and /metrics want to know; true: ready. */
 bool worker_consume_ready(const struct worker_consume *c, struct buf *why);
+/* Partitions that the group gave us and that wait, because a member with another list of topics has others of their number. */
+int worker_consume_apart(const struct worker_consume *c);
 struct consume_look {
+    const char *topic;
     int partition;
     int64_t position, lag; /* -1: not known yet */
 };
-/* The held partition of that place in their list; false: there are not so many. */
+/* The held partition of that place in their list, which goes topic by topic; false: there are not so many. */
 bool worker_consume_look(const struct worker_consume *c, int place, struct consume_look *ret);
 void worker_consume_lag(const struct worker_consume *c, struct buf *metrics);
 
@@ -125,7 +125,7 @@ bool worker_side_poll(struct worker_side *s, int64_t now);
 NODISCARD int worker_side_assign(struct worker_side *s, int64_t now, const int *partitions, int count,
                                  struct err *err);
 void worker_side_unassign(struct worker_side *s, const int *partitions, int count);
-void worker_side_pause(struct worker_side *s, int partition, bool pause);
+void worker_side_pause(struct worker_side *s, int stream, bool pause);
 void worker_side_commit(struct worker_side *s, const struct action *a);
 void worker_side_flush(struct worker_side *s, int64_t now);
 int worker_side_unread(const struct worker_side *s); /* partitions whose parked keys are still being read */
@@ -158,7 +158,7 @@ void worker_bury_forget(struct record *rec); /* the record goes: its acknowledge
 
 /*
  * Are the topics there, with equal partition counts? Creates what may be created; sets w->partitions. TEMPORARY: Kafka cannot be
- * asked; PERMANENT: names what is wrong; *ret_missing: the source topic is not there (yet). Blocks for seconds: before the loop only.
+ * asked; PERMANENT: names what is wrong; *ret_missing: a source topic is not there (yet). Blocks for seconds: before the loop only.
  */
 NODISCARD int worker_topics_check(struct worker *w, bool *ret_missing, struct err *err);
 

@@ -314,6 +314,10 @@ static bool admin_look(struct worker_admin *a, const struct engine_counts *n, st
 
     if (unread)
         (void)buf_printf(why, "reading the parked keys of %d partitions\n", unread);
+    /* Ready all the same: a rollout of a new list of topics waits for readiness, and only its end makes them whole. */
+    if (worker_consume_apart(a->w->consume))
+        (void)buf_printf(why, "%d partitions wait: a member of the group reads other topics\n",
+                         worker_consume_apart(a->w->consume));
     if (n->breaker != BREAKER_CLOSED)
         (void)buf_printf(why, "the API is not served: breaker %s%s; last failure: %s\n",
                          breaker_name(n->breaker), override_text(n->breaker_override),

@@ -134,9 +134,10 @@ static int emit_kafka(void *context, struct slice name, struct slice value)
 static void letter_log(const struct record *rec, const struct delivery_view *v, const char *trace)
 {
     LOG("dead letter", LOG_BYTES("event", rec->event_id.data, rec->event_id.len), LOG_STR("trace", trace),
-        LOG_STR("reason", reason_name(v->reason)), LOG_INT("partition", rec->partition),
-        LOG_INT("offset", rec->offset), LOG_BYTES("key", rec->key.data, rec->key.len),
-        LOG_INT("status", v->status), LOG_INT("attempts", v->attempt), LOG_STR("detail", rec->poison));
+        LOG_STR("reason", reason_name(v->reason)), LOG_STR("topic", rec->topic),
+        LOG_INT("partition", rec->partition), LOG_INT("offset", rec->offset),
+        LOG_BYTES("key", rec->key.data, rec->key.len), LOG_INT("status", v->status),
+        LOG_INT("attempts", v->attempt), LOG_STR("detail", rec->poison));
 }
 
 static rd_kafka_resp_err_t letter_produce(struct worker_bury *b, rd_kafka_headers_t *headers,
@@ -156,7 +157,6 @@ void worker_bury_letter(struct worker_bury *b, int64_t now, struct delivery *d)
     struct record *rec = v.ref;
     char trace[33];
     struct letter_facts facts = {.destination = b->w->destination,
-                                 .topic = b->w->opt.topic,
                                  .group = b->w->opt.group,
                                  .worker = b->w->client_id,
                                  .now_ns = now,

@@ -45,12 +45,14 @@ struct worker_consume {
     bool stopping;
     bool down;        /* the brokers are away */
     bool incremental; /* a rebalance names the partitions that move, as with KIP-848's protocol */
-    int held[WORKER_PARTITIONS_MAX];
+    int held[WORKER_PARTITIONS_MAX]; /* partition numbers; of each we have every source topic's */
     int held_count;
     int undrained;      /* streams of those that leave */
     int untold;         /* looks at which we were in the group and had heard of no partition */
     size_t batch_bytes; /* taken in from one queue in this turn */
-    struct consume_partition partitions[WORKER_PARTITIONS_MAX]; /* by number */
+    struct consume_partition partitions[ENGINE_STREAMS_MAX]; /* by stream; the replay topic's are not used */
+    rd_kafka_topic_partition_list_t
+        *given; /* by the group; what is not held of it waits for the others of its number */
     bool drained[ENGINE_STREAMS_MAX];
     rd_kafka_topic_partition_list_t *wanted; /* ASSIGNING: the new ones */
     int64_t retry_at;
@@ -77,8 +79,8 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
 {
     char prefetch_kb[16], again[16];
     bool batches = w->opt.batch_max_events > 1;
-    int share =
-        (batches ? CONSUME_PREFETCH_BATCHES_KB : CONSUME_PREFETCH_KB) / (w->partitions ? w->partitions : 1);
+    int queues = w->partitions * w->sources.count;
+    int share = (batches ? CONSUME_PREFETCH_BATCHES_KB : CONSUME_PREFETCH_KB) / (queues ? queues : 1);
     snprintf(prefetch_kb, sizeof prefetch_kb, "%d", share < 64 ? 64 : share);
     snprintf(again, sizeof again, "%d", FETCH_AGAIN_MS);
     const char *explicit_why = "progress is committed by the engine, with its map";
@@ -129,8 +131,10 @@ int worker_consume_check(const struct worker *w, struct err *err)
 
 static int consume_subscribe(struct worker_consume *c, struct err *err)
 {
-    rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(topics, c->w->opt.topic, RD_KAFKA_PARTITION_UA);
+    const struct sources *s = &c->w->sources;
+    rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new(s->count);
+    for (int i = 0; i < s->count; i++)
+        rd_kafka_topic_partition_list_add(topics, s->topics[i], RD_KAFKA_PARTITION_UA);
     rd_kafka_resp_err_t code = rd_kafka_subscribe(c->rk, topics);
     rd_kafka_topic_partition_list_destroy(topics);
     return code ? kafka_err(code, NULL, err, "subscribing") : 0;
@@ -146,6 +150,7 @@ struct worker_consume *worker_consume_new(struct worker *w, struct err *err)
     ENSURE(c);
     fetch_again_init(&c->fetch);
     c->w = w;
+    c->given = rd_kafka_topic_partition_list_new(16);
     kafka_conf_log(conf);
     rd_kafka_conf_set_opaque(conf, c);
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT |
@@ -154,6 +159,7 @@ struct worker_consume *worker_consume_new(struct worker *w, struct err *err)
     if (!c->rk) {
         err_set(err, ERR_PERMANENT, "making the consumer: %s", why);
         rd_kafka_conf_destroy(conf);
+        rd_kafka_topic_partition_list_destroy(c->given);
         free(c);
         return NULL;
     }
@@ -200,6 +206,7 @@ void worker_consume_free(struct worker_consume *c)
     rd_kafka_queue_cb_event_enable(c->queue, NULL, NULL);
     consume_close(c);
     consume_forget_wanted(c);
+    rd_kafka_topic_partition_list_destroy(c->given);
     commits_done(&c->commits);
     rd_kafka_queue_destroy(c->queue);
     rd_kafka_destroy(c->rk);
@@ -217,21 +224,22 @@ static void consume_reached(struct worker_consume *c)
 /* ---- taking partitions on ---------------------------------------------------------------------------------------------- */
 
 /* Before the assignment, so that no record goes another way and overtakes. */
-static void consume_open_queue(struct worker_consume *c, int partition)
+static void consume_open_queue(struct worker_consume *c, int stream)
 {
-    struct consume_partition *p = &c->partitions[partition];
+    const struct sources *s = &c->w->sources;
+    struct consume_partition *p = &c->partitions[stream];
     p->c = c;
     p->paused = p->leaving = false;
-    p->queue = rd_kafka_queue_get_partition(c->rk, c->w->opt.topic, partition);
+    p->queue = rd_kafka_queue_get_partition(c->rk, sources_topic(s, stream), sources_partition(s, stream));
     ENSURE(p->queue);
     rd_kafka_queue_forward(p->queue, NULL);
     rd_kafka_queue_cb_event_enable(p->queue, consume_partition_wake, p);
     atomic_store(&p->stirred, true);
 }
 
-static void consume_close_queue(struct worker_consume *c, int partition)
+static void consume_close_queue(struct worker_consume *c, int stream)
 {
-    struct consume_partition *p = &c->partitions[partition];
+    struct consume_partition *p = &c->partitions[stream];
     rd_kafka_queue_cb_event_enable(p->queue, NULL, NULL);
     rd_kafka_queue_destroy(p->queue);
     p->queue = NULL;
@@ -255,7 +263,7 @@ static void consume_tell_engine(struct worker_consume *c, int64_t now,
     for (int i = 0; i < list->cnt; i++) {
         const rd_kafka_topic_partition_t *p = &list->elems[i];
         int64_t committed = p->offset < 0 ? -1 : p->offset;
-        if (!engine_assign(c->w->engine, now, worker_stream(p->partition, STREAM_SOURCE), STREAM_SOURCE,
+        if (!engine_assign(c->w->engine, now, worker_stream_of(c->w, p->topic, p->partition), STREAM_SOURCE,
                            p->partition, committed, committed_metadata(p)))
             LOG_WARNING(
                 "the map in the commit metadata cannot be read: redelivering from the committed offset",
@@ -275,22 +283,25 @@ static int consume_take(struct worker_consume *c, struct err *err)
 
 static void consume_assign(struct worker_consume *c, int64_t now)
 {
+    const struct sources *s = &c->w->sources;
     struct err err = {0};
     int *fresh = c->held + c->held_count;
     int n = 0;
 
-    for (int i = 0; i < c->wanted->cnt; i++)
-        fresh[n++] = c->wanted->elems[i].partition;
-    if (n && (committed_read(c->w, c->rk, STREAM_SOURCE, c->wanted, &err) < 0 ||
-              consume_start(c->w, c->rk, c->wanted, &err) < 0))
+    for (int i = 0; i < c->wanted->cnt; i++) /* of each number there is every topic's */
+        if (sources_find(s, c->wanted->elems[i].topic) == 0)
+            fresh[n++] = c->wanted->elems[i].partition;
+    if (n &&
+        (committed_read(c->w, c->rk, c->wanted, &err) < 0 || consume_start(c->w, c->rk, c->wanted, &err) < 0))
         goto again;
     if (worker_side_assign(c->w->side, now, fresh, n, &err) < 0)
         goto again;
     consume_tell_engine(c, now, c->wanted);
-    for (int i = 0; i < n; i++) {
-        consume_open_queue(c, fresh[i]);
-        c->drained[worker_stream(fresh[i], STREAM_SOURCE)] = false;
-        c->drained[worker_stream(fresh[i], STREAM_REPLAY)] = false;
+    for (int i = 0; i < n * sources_streams(s); i++) {
+        int stream = sources_stream(s, i % sources_streams(s), fresh[i / sources_streams(s)]);
+        if (!sources_is_replay(s, stream))
+            consume_open_queue(c, stream);
+        c->drained[stream] = false;
     }
     c->held_count += n;
     if (consume_take(c, &c->w->failure) < 0)
@@ -318,13 +329,17 @@ static void consume_begin_assign(struct worker_consume *c, int64_t now,
     for (int i = 0; i < list->cnt; i++)
         if (list->elems[i].partition >= c->w->partitions) {
             err_set(&c->w->failure, ERR_PERMANENT,
-                    "topic \"%s\" has grown to more than %d partitions: give \"%s\", \"%s\" and \"%s\" as "
+                    "topic \"%s\" has grown to more than %d partitions: give %s\"%s\", \"%s\" and \"%s\" as "
                     "many, then restart",
-                    c->w->opt.topic, c->w->partitions, c->w->dlq_topic, c->w->replay_topic,
-                    c->w->parked_topic);
+                    list->elems[i].topic, c->w->partitions,
+                    c->w->sources.count > 1 ? "the other source topics, " : "", c->w->dlq_topic,
+                    c->w->replay_topic, c->w->parked_topic);
             return;
         }
-    c->wanted = rd_kafka_topic_partition_list_copy(list);
+    for (int i = 0; i < list->cnt; i++)
+        if (!rd_kafka_topic_partition_list_find(c->given, list->elems[i].topic, list->elems[i].partition))
+            rd_kafka_topic_partition_list_add(c->given, list->elems[i].topic, list->elems[i].partition);
+    c->wanted = consume_whole(c->w, c->given, c->held, c->held_count);
     c->state = CONSUME_ASSIGNING;
     consume_assign(c, now);
 }
@@ -337,7 +352,7 @@ static int consume_part(struct worker_consume *c, int *ret_gone)
     int gone = 0, left = 0;
 
     for (int i = 0; i < c->held_count; i++)
-        if (c->partitions[c->held[i]].leaving)
+        if (c->partitions[sources_stream(&c->w->sources, 0, c->held[i])].leaving)
             ret_gone[gone++] = c->held[i];
         else
             c->held[left++] = c->held[i];
@@ -352,9 +367,10 @@ static void consume_give(struct worker_consume *c, const int *partitions, int co
         rd_kafka_assign(c->rk, NULL);
         return;
     }
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(count);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(count * c->w->sources.count);
     for (int i = 0; i < count; i++)
-        rd_kafka_topic_partition_list_add(list, c->w->opt.topic, partitions[i]);
+        for (int source = 0; source < c->w->sources.count; source++)
+            rd_kafka_topic_partition_list_add(list, c->w->sources.topics[source], partitions[i]);
     assignment_remove(c->rk, list);
     rd_kafka_topic_partition_list_destroy(list);
 }
@@ -362,14 +378,16 @@ static void consume_give(struct worker_consume *c, const int *partitions, int co
 static void consume_let_go(struct worker_consume *c, int64_t now)
 {
     static int gone[WORKER_PARTITIONS_MAX];
+    const struct sources *s = &c->w->sources;
     int count = consume_part(c, gone);
 
-    for (int i = 0; i < count; i++) {
-        engine_lost(c->w->engine, now, worker_stream(gone[i], STREAM_SOURCE));
-        engine_lost(c->w->engine, now, worker_stream(gone[i], STREAM_REPLAY));
-        consume_close_queue(c, gone[i]);
+    for (int i = 0; i < count * sources_streams(s); i++) {
+        int stream = sources_stream(s, i % sources_streams(s), gone[i / sources_streams(s)]);
+        engine_lost(c->w->engine, now, stream);
+        if (!sources_is_replay(s, stream))
+            consume_close_queue(c, stream);
     }
-    commits_forget(&c->commits, c->w->opt.topic, gone, count);
+    commits_forget(&c->commits, gone, count);
     worker_side_unassign(c->w->side, gone, count);
     consume_give(c, gone, count);
     c->undrained = 0;
@@ -379,16 +397,31 @@ static void consume_let_go(struct worker_consume *c, int64_t now)
         consume_log(c, "partitions given up", gone, count);
 }
 
+static void consume_mark_leaving(struct worker_consume *c, int partition)
+{
+    for (int source = 0; source < c->w->sources.count; source++)
+        c->partitions[sources_stream(&c->w->sources, source, partition)].leaving = true;
+}
+
+/* The number goes as a whole, also when it loses but one topic's. */
 static void consume_leave(struct worker_consume *c, int64_t now, int partition)
 {
-    struct consume_partition *p = &c->partitions[partition];
+    const struct sources *s = &c->w->sources;
 
-    if (p->leaving)
+    if (c->partitions[sources_stream(s, 0, partition)].leaving)
         return;
-    p->leaving = true;
-    c->undrained += 2;
-    engine_revoke(c->w->engine, now, worker_stream(partition, STREAM_SOURCE));
-    engine_revoke(c->w->engine, now, worker_stream(partition, STREAM_REPLAY));
+    consume_mark_leaving(c, partition);
+    c->undrained += sources_streams(s);
+    for (int i = 0; i < sources_streams(s); i++)
+        engine_revoke(c->w->engine, now, sources_stream(s, i, partition));
+}
+
+static bool names_number(const rd_kafka_topic_partition_list_t *list, int partition)
+{
+    for (int i = 0; i < list->cnt; i++)
+        if (list->elems[i].partition == partition)
+            return true;
+    return false;
 }
 
 /* list: those to drain; NULL: all. */
@@ -397,7 +430,7 @@ static void consume_begin_drain(struct worker_consume *c, int64_t now,
 {
     c->state = CONSUME_DRAINING;
     for (int i = 0; i < c->held_count; i++)
-        if (!list || rd_kafka_topic_partition_list_find(list, c->w->opt.topic, c->held[i]))
+        if (!list || names_number(list, c->held[i]))
             consume_leave(c, now, c->held[i]);
     if (c->undrained == 0)
         consume_let_go(c, now);
@@ -418,9 +451,15 @@ static void consume_lose(struct worker_consume *c, int64_t now)
     if (c->held_count)
         LOG_PLAIN(LOG_WARN, "the group gave our partitions to others: giving up what is in flight");
     for (int i = 0; i < c->held_count; i++)
-        c->partitions[c->held[i]].leaving = true;
+        consume_mark_leaving(c, c->held[i]);
     consume_let_go(c, now);
     c->state = CONSUME_IDLE; /* it has to join again */
+}
+
+static void consume_taken_away(struct worker_consume *c, const rd_kafka_topic_partition_list_t *list)
+{
+    for (int i = list->cnt - 1; i >= 0; i--) /* it may be given itself */
+        rd_kafka_topic_partition_list_del(c->given, list->elems[i].topic, list->elems[i].partition);
 }
 
 /* While partitions are being taken on, the answer to that is still owed: whichever rebalance it was, this answers it. */
@@ -429,6 +468,7 @@ static void consume_revoke(struct worker_consume *c, int64_t now, const rd_kafka
     bool lost = rd_kafka_assignment_lost(c->rk);
 
     consume_forget_wanted(c);
+    consume_taken_away(c, lost || !c->incremental ? c->given : list);
     if (lost || c->held_count == 0)
         consume_lose(c, now);
     else
@@ -448,7 +488,7 @@ void worker_consume_abandon(struct worker_consume *c, int64_t now)
 {
     c->stopping = true;
     for (int i = 0; i < c->held_count; i++)
-        c->partitions[c->held[i]].leaving = true;
+        consume_mark_leaving(c, c->held[i]);
     if (c->held_count)
         consume_let_go(c, now);
 }
@@ -478,9 +518,9 @@ static void consume_rebalance(struct worker_consume *c, int64_t now, rd_kafka_ev
 }
 
 /* Otherwise it is being given up: whoever takes the partition reads it again. */
-static bool consume_takes_in(const struct worker_consume *c, int partition)
+static bool consume_takes_in(const struct worker_consume *c, int stream)
 {
-    const struct consume_partition *p = &c->partitions[partition];
+    const struct consume_partition *p = &c->partitions[stream];
     return p->queue && !p->leaving;
 }
 
@@ -490,9 +530,10 @@ static void consume_met_end(struct worker_consume *c, rd_kafka_event_t *ev)
 
     if (!p)
         return;
-    if (consume_takes_in(c, p->partition))
-        gap_look_at_end(c->w, c->rk, STREAM_SOURCE, p);
-    oneshot_end(c->w->oneshot, STREAM_SOURCE, p->partition, p->offset);
+    int stream = worker_stream_of(c->w, p->topic, p->partition);
+    if (consume_takes_in(c, stream))
+        gap_look_at_end(c->w, c->rk, p);
+    oneshot_end(c->w->oneshot, stream, p->offset);
     rd_kafka_topic_partition_destroy(p);
 }
 
@@ -513,7 +554,7 @@ static void consume_record(struct worker_consume *c, int64_t now, rd_kafka_event
     if (!m || m->err)
         return;
     consume_reached(c);
-    if (!consume_takes_in(c, m->partition))
+    if (!consume_takes_in(c, worker_stream_of_message(c->w, STREAM_SOURCE, m)))
         return;
     c->batch_bytes += m->key_len + m->len;
     fetch_taken(&c->fetch, now);
@@ -555,7 +596,7 @@ static void consume_event(struct worker_consume *c, int64_t now, rd_kafka_event_
         consume_rebalance(c, now, ev);
         break;
     case RD_KAFKA_EVENT_OFFSET_COMMIT:
-        if (commits_result(&c->commits, c->w, now, ev, STREAM_SOURCE))
+        if (commits_result(&c->commits, c->w, now, ev))
             consume_reached(c);
         break;
     case RD_KAFKA_EVENT_STATS:
@@ -583,21 +624,26 @@ static bool consume_poll_queue(struct worker_consume *c, int64_t now, rd_kafka_q
     return true;
 }
 
+static bool consume_poll_partition(struct worker_consume *c, int64_t now, struct consume_partition *p)
+{
+    if (p->paused || p->leaving || !atomic_load_explicit(&p->stirred, memory_order_relaxed))
+        return false;
+    atomic_store(&p->stirred, false); /* before looking: what comes meanwhile sets it again */
+    /* librdkafka answers "nothing" after an operation of its own or an outdated record, also with records behind it, and tells of
+     * a queue only when it was empty: after a rebalance a partition stood still with its records waiting. */
+    if (!consume_poll_queue(c, now, p->queue) && rd_kafka_queue_length(p->queue) == 0)
+        return false;
+    atomic_store(&p->stirred, true);
+    return true;
+}
+
 static bool consume_poll_partitions(struct worker_consume *c, int64_t now)
 {
+    const struct sources *s = &c->w->sources;
     bool more = false;
-    for (int i = 0; i < c->held_count; i++) {
-        struct consume_partition *p = &c->partitions[c->held[i]];
-        if (p->paused || p->leaving || !atomic_load_explicit(&p->stirred, memory_order_relaxed))
-            continue;
-        atomic_store(&p->stirred, false); /* before looking: what comes meanwhile sets it again */
-        /* librdkafka answers "nothing" after an operation of its own or an outdated record, also with records behind it, and tells of
-         * a queue only when it was empty: after a rebalance a partition stood still with its records waiting. */
-        if (consume_poll_queue(c, now, p->queue) || rd_kafka_queue_length(p->queue) > 0) {
-            atomic_store(&p->stirred, true);
-            more = true;
-        }
-    }
+    for (int i = 0; i < c->held_count * s->count; i++)
+        more |= consume_poll_partition(
+            c, now, &c->partitions[sources_stream(s, i % s->count, c->held[i / s->count])]);
     return more;
 }
 
@@ -608,8 +654,10 @@ bool worker_consume_poll(struct worker_consume *c, int64_t now)
     fetch_run(&c->fetch, c->rk, now);
     if (c->state == CONSUME_ASSIGNING && now >= c->retry_at)
         consume_assign(c, now);
-    if (c->state == CONSUME_DRAINING && rd_kafka_assignment_lost(c->rk))
+    if (c->state == CONSUME_DRAINING && rd_kafka_assignment_lost(c->rk)) {
+        consume_taken_away(c, c->given);
         consume_lose(c, now);
+    }
     return more;
 }
 
@@ -622,7 +670,7 @@ int64_t worker_consume_wait_ns(const struct worker_consume *c, int64_t now)
 
 void worker_consume_pause(struct worker_consume *c, int stream, bool pause)
 {
-    struct consume_partition *p = &c->partitions[stream / 2];
+    struct consume_partition *p = &c->partitions[stream];
     p->paused = pause;
     if (pause)
         return;
@@ -632,12 +680,12 @@ void worker_consume_pause(struct worker_consume *c, int stream, bool pause)
 
 void worker_consume_commit(struct worker_consume *c, const struct action *a)
 {
-    commits_add(&c->commits, c->w->opt.topic, a);
+    commits_add(&c->commits, c->w, a);
 }
 
 void worker_consume_flush(struct worker_consume *c, int64_t now)
 {
-    commits_flush(&c->commits, c->w, now, c->rk, c->queue, STREAM_SOURCE);
+    commits_flush(&c->commits, c->w, now, c->rk, c->queue);
 }
 
 bool worker_consume_ready(const struct worker_consume *c, struct buf *why)
@@ -654,17 +702,23 @@ bool worker_consume_ready(const struct worker_consume *c, struct buf *why)
     return why->len == before;
 }
 
+int worker_consume_apart(const struct worker_consume *c)
+{
+    return c->state == CONSUME_HELD ? c->given->cnt - c->held_count * c->w->sources.count : 0;
+}
+
 bool worker_consume_look(const struct worker_consume *c, int place, struct consume_look *ret)
 {
+    const struct sources *s = &c->w->sources;
     int64_t low = -1, high = -1;
 
-    if (place >= c->held_count)
+    if (place >= c->held_count * s->count)
         return false;
-    int partition = c->held[place];
-    int64_t at = engine_position(c->w->engine, worker_stream(partition, STREAM_SOURCE));
-    *ret = (struct consume_look){partition, at, -1};
+    int partition = c->held[place % c->held_count], source = place / c->held_count;
+    int64_t at = engine_position(c->w->engine, sources_stream(s, source, partition));
+    *ret = (struct consume_look){s->topics[source], partition, at, -1};
     /* From the last fetch: no question to the broker. */
-    if (rd_kafka_get_watermark_offsets(c->rk, c->w->opt.topic, partition, &low, &high) == 0 && high >= 0 &&
+    if (rd_kafka_get_watermark_offsets(c->rk, ret->topic, partition, &low, &high) == 0 && high >= 0 &&
         at >= 0)
         ret->lag = high > at ? high - at : 0;
     return true;
@@ -678,6 +732,6 @@ void worker_consume_lag(const struct worker_consume *c, struct buf *metrics)
     struct consume_look p;
     for (int i = 0; worker_consume_look(c, i, &p); i++)
         if (p.lag >= 0)
-            (void)buf_printf(metrics, "tandem_worker_partition_lag{partition=\"%d\"} %lld\n", p.partition,
-                             (long long)p.lag);
+            (void)buf_printf(metrics, "tandem_worker_partition_lag{topic=\"%s\",partition=\"%d\"} %lld\n",
+                             p.topic, p.partition, (long long)p.lag);
 }

@@ -29,7 +29,24 @@ static size_t message_measure(const rd_kafka_headers_t *headers, size_t *ret_cou
     return bytes;
 }
 
-static struct record *message_copy(enum stream_kind kind, const rd_kafka_message_t *m)
+int worker_stream_of(const struct worker *w, const char *topic, int partition)
+{
+    int source = sources_find(&w->sources, topic);
+    return source < 0 ? sources_replay(&w->sources, partition)
+                      : sources_stream(&w->sources, source, partition);
+}
+
+/* Known by its name only where there are several: comparing it for each record is not for nothing. */
+int worker_stream_of_message(const struct worker *w, enum stream_kind kind, const rd_kafka_message_t *m)
+{
+    if (kind == STREAM_REPLAY)
+        return sources_replay(&w->sources, m->partition);
+    if (w->sources.count == 1)
+        return sources_stream(&w->sources, 0, m->partition);
+    return worker_stream_of(w, rd_kafka_topic_name(m->rkt), m->partition);
+}
+
+static struct record *message_copy(const struct worker *w, enum stream_kind kind, const rd_kafka_message_t *m)
 {
     rd_kafka_headers_t *headers = NULL;
     const char *name;
@@ -39,13 +56,14 @@ static struct record *message_copy(enum stream_kind kind, const rd_kafka_message
     int64_t stamp_ms = rd_kafka_message_timestamp(m, &stamp_kind);
     struct record_origin from = {
         .kind = kind,
-        .stream = worker_stream(m->partition, kind),
+        .stream = worker_stream_of_message(w, kind, m),
         .partition = m->partition,
         .leader_epoch = -1,
         .offset = m->offset,
         .timestamp_ns =
             stamp_kind == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE || stamp_ms < 0 ? 0 : stamp_ms * NS_PER_MS,
     };
+    from.topic = kind == STREAM_REPLAY ? w->replay_topic : sources_topic(&w->sources, from.stream);
 #if RD_KAFKA_VERSION >= 0x020100ff
     from.leader_epoch = rd_kafka_message_leader_epoch(m);
 #endif
@@ -97,7 +115,7 @@ void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, c
     /* After one that nothing is known about no further one: the engine would take the gap for progress. */
     if (w->failure.kind)
         return;
-    struct record *rec = message_copy(kind, m);
+    struct record *rec = message_copy(w, kind, m);
     const struct intake in = worker_intake(w);
     record_admit(rec, w->targeting, &in, &w->scratch);
     if (rec->broken) {
@@ -152,7 +170,7 @@ static int64_t log_start(rd_kafka_t *rk, const char *topic, int partition)
 
 void gap_look_at_record(struct worker *w, rd_kafka_t *rk, enum stream_kind kind, const rd_kafka_message_t *m)
 {
-    int stream = worker_stream(m->partition, kind);
+    int stream = worker_stream_of_message(w, kind, m);
     int64_t next = engine_expects(w->engine, stream);
     const char *topic = rd_kafka_topic_name(m->rkt);
 
@@ -161,10 +179,9 @@ void gap_look_at_record(struct worker *w, rd_kafka_t *rk, enum stream_kind kind,
                  gap_before_record(&w->gaps[stream], next, m->offset, log_start(rk, topic, m->partition)));
 }
 
-void gap_look_at_end(struct worker *w, rd_kafka_t *rk, enum stream_kind kind,
-                     const rd_kafka_topic_partition_t *p)
+void gap_look_at_end(struct worker *w, rd_kafka_t *rk, const rd_kafka_topic_partition_t *p)
 {
-    int stream = worker_stream(p->partition, kind);
+    int stream = worker_stream_of(w, p->topic, p->partition);
     int64_t next = engine_expects(w->engine, stream);
 
     tell_gap(w, p->topic, p->partition,
@@ -173,11 +190,15 @@ void gap_look_at_end(struct worker *w, rd_kafka_t *rk, enum stream_kind kind,
 
 /* ---- commits ------------------------------------------------------------------------------------------------------------ */
 
-void commits_add(struct commits *c, const char *topic, const struct action *a)
+void commits_add(struct commits *c, const struct worker *w, const struct action *a)
 {
+    bool replay = sources_is_replay(&w->sources, a->stream);
+    const char *topic = replay ? w->replay_topic : sources_topic(&w->sources, a->stream);
+
     if (!c->list)
         c->list = rd_kafka_topic_partition_list_new(8);
-    rd_kafka_topic_partition_t *p = rd_kafka_topic_partition_list_add(c->list, topic, a->stream / 2);
+    rd_kafka_topic_partition_t *p =
+        rd_kafka_topic_partition_list_add(c->list, topic, sources_partition(&w->sources, a->stream));
     p->offset = a->offset;
 #if RD_KAFKA_VERSION >= 0x020100ff
     rd_kafka_topic_partition_set_leader_epoch(p, a->leader_epoch);
@@ -189,15 +210,19 @@ void commits_add(struct commits *c, const char *topic, const struct action *a)
     p->metadata_size = strlen(a->metadata);
 }
 
-void commits_flush(struct commits *c, struct worker *w, int64_t now, rd_kafka_t *rk, rd_kafka_queue_t *queue,
-                   enum stream_kind kind)
+static void commit_ended(struct worker *w, int64_t now, const rd_kafka_topic_partition_t *p, bool ok)
+{
+    engine_committed(w->engine, now, worker_stream_of(w, p->topic, p->partition), ok);
+}
+
+void commits_flush(struct commits *c, struct worker *w, int64_t now, rd_kafka_t *rk, rd_kafka_queue_t *queue)
 {
     if (!c->list)
         return;
     /* Always an explicit list: rd_kafka_commit(NULL) drops the metadata. */
     rd_kafka_resp_err_t code = rd_kafka_commit_queue(rk, c->list, queue, NULL, (void *)c->round);
     for (int i = 0; code && i < c->list->cnt; i++)
-        engine_committed(w->engine, now, worker_stream(c->list->elems[i].partition, kind), false);
+        commit_ended(w, now, &c->list->elems[i], false);
     commits_done(c);
 }
 
@@ -219,8 +244,7 @@ static void commit_failed(struct commits *c, const rd_kafka_topic_partition_t *p
  * One partition that fails makes the whole call fail although the others were committed (librdkafka 2.0.2): each is judged by its
  * own code, and by the call's only when none has one.
  */
-bool commits_result(struct commits *c, struct worker *w, int64_t now, rd_kafka_event_t *ev,
-                    enum stream_kind kind)
+bool commits_result(struct commits *c, struct worker *w, int64_t now, rd_kafka_event_t *ev)
 {
     rd_kafka_resp_err_t call = rd_kafka_event_error(ev);
     const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(ev);
@@ -237,7 +261,7 @@ bool commits_result(struct commits *c, struct worker *w, int64_t now, rd_kafka_e
             continue; /* of somebody who gave it up: the engine knows nothing of it */
         if (code)
             commit_failed(c, &list->elems[i], code);
-        engine_committed(w->engine, now, worker_stream(list->elems[i].partition, kind), code == 0);
+        commit_ended(w, now, &list->elems[i], code == 0);
     }
     return reached;
 }
@@ -249,14 +273,14 @@ void commits_done(struct commits *c)
     c->list = NULL;
 }
 
-void commits_forget(struct commits *c, const char *topic, const int *partitions, int count)
+void commits_forget(struct commits *c, const int *partitions, int count)
 {
     c->round++;
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < count; i++)
         c->since[partitions[i]] = c->round;
-        if (c->list)
-            rd_kafka_topic_partition_list_del(c->list, topic, partitions[i]);
-    }
+    for (int i = c->list ? c->list->cnt - 1 : -1; i >= 0; i--)
+        if (c->since[c->list->elems[i].partition] == c->round)
+            rd_kafka_topic_partition_list_del_by_idx(c->list, i);
     if (c->list && c->list->cnt == 0)
         commits_done(c);
 }
@@ -316,8 +340,7 @@ rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topi
     return NULL;
 }
 
-int committed_read(struct worker *w, rd_kafka_t *rk, enum stream_kind kind,
-                   rd_kafka_topic_partition_list_t *list, struct err *err)
+int committed_read(struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct err *err)
 {
     rd_kafka_resp_err_t code = kafka_committed(rk, list, COMMITTED_MS);
     if (!code)
@@ -333,7 +356,7 @@ int committed_read(struct worker *w, rd_kafka_t *rk, enum stream_kind kind,
         int64_t begin = rd_kafka_topic_partition_list_find(begins, p->topic, p->partition)->offset;
         forget_past_end(p, rd_kafka_topic_partition_list_find(ends, p->topic, p->partition)->offset);
         tell_deleted(w, p, begin);
-        gap_begin(&w->gaps[worker_stream(p->partition, kind)], begin);
+        gap_begin(&w->gaps[worker_stream_of(w, p->topic, p->partition)], begin);
     }
     if (ends)
         rd_kafka_topic_partition_list_destroy(ends);

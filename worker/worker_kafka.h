@@ -7,12 +7,14 @@
 
 /* Copy the message into a record and hand it to the engine. The message may be destroyed afterwards. */
 void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, const rd_kafka_message_t *m);
+/* The engine's number of a partition of a source topic or of the replay topic. */
+int worker_stream_of(const struct worker *w, const char *topic, int partition);
+int worker_stream_of_message(const struct worker *w, enum stream_kind kind, const rd_kafka_message_t *m);
 
 /* Records that the topic's retention took while the partition was held: counted and told, once. Before a record is taken. */
 void gap_look_at_record(struct worker *w, rd_kafka_t *rk, enum stream_kind kind, const rd_kafka_message_t *m);
 /* The same at the end of a partition: after a log was emptied no record comes. */
-void gap_look_at_end(struct worker *w, rd_kafka_t *rk, enum stream_kind kind,
-                     const rd_kafka_topic_partition_t *p);
+void gap_look_at_end(struct worker *w, rd_kafka_t *rk, const rd_kafka_topic_partition_t *p);
 
 /* Commits collected between two calls of commits_flush. */
 struct commits {
@@ -20,18 +22,16 @@ struct commits {
     bool bare;       /* the broker refuses our metadata: positions only, a restart then repeats more */
     uintptr_t round; /* counts how often partitions were given up */
     uintptr_t since
-        [WORKER_PARTITIONS_MAX]; /* by partition: answers to commits of an earlier round are of its last holder */
+        [WORKER_PARTITIONS_MAX]; /* by partition number: answers to commits of an earlier round are of its last holder */
 };
-void commits_add(struct commits *c, const char *topic, const struct action *a);
+void commits_add(struct commits *c, const struct worker *w, const struct action *a);
 /* The result comes as an event on queue: give it to commits_result. */
-void commits_flush(struct commits *c, struct worker *w, int64_t now, rd_kafka_t *rk, rd_kafka_queue_t *queue,
-                   enum stream_kind kind);
+void commits_flush(struct commits *c, struct worker *w, int64_t now, rd_kafka_t *rk, rd_kafka_queue_t *queue);
 /* Tell the engine of each; true: at least one was committed, the broker is there. */
-bool commits_result(struct commits *c, struct worker *w, int64_t now, rd_kafka_event_t *ev,
-                    enum stream_kind kind);
+bool commits_result(struct commits *c, struct worker *w, int64_t now, rd_kafka_event_t *ev);
 void commits_done(struct commits *c);
-/* These partitions are given up: forget what was not sent of them, and the answers that are still to come. */
-void commits_forget(struct commits *c, const char *topic, const int *partitions, int count);
+/* These partition numbers are given up: forget what was not sent of them, and the answers that are still to come. */
+void commits_forget(struct commits *c, const int *partitions, int count);
 
 /* A partition's commit metadata, safe to read: "" when there is none. */
 const char *committed_metadata(const rd_kafka_topic_partition_t *p);
@@ -39,8 +39,15 @@ const char *committed_metadata(const rd_kafka_topic_partition_t *p);
  * Read the group's committed offsets into list: RD_KAFKA_OFFSET_INVALID where there is none, and the beginning where it is past the end of a
  * topic made anew. What retention has deleted from behind a commit is counted and told. Waits up to 5 s for each of three answers.
  */
-NODISCARD int committed_read(struct worker *w, rd_kafka_t *rk, enum stream_kind kind,
-                             rd_kafka_topic_partition_list_t *list, struct err *err);
+NODISCARD int committed_read(struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
+                             struct err *err);
+/*
+ * worker_consume_whole.c: of all that the group gave us, what is not held and of whose partition number we have every source topic's. The rest
+ * waits, and is told. A number is a unit: its keys, its parked keys and its replays are the same for all topics, so one process must have it.
+ */
+rd_kafka_topic_partition_list_t *consume_whole(const struct worker *w,
+                                               const rd_kafka_topic_partition_list_t *given, const int *held,
+                                               int held_count);
 /* worker_consume_start.c: give the partitions without a committed offset the one that w->start names. Waits up to 5 s, three times. */
 NODISCARD int consume_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
                             struct err *err);

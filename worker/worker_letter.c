@@ -60,7 +60,7 @@ static void write_message(struct pen *p, const struct record *rec, const struct 
 static void write_errors(struct pen *p, const struct record *rec, const struct delivery_view *v,
                          const struct letter_facts *f)
 {
-    pen_text(p, "__dlq.errors.topic", f->topic);
+    pen_bytes(p, "__dlq.errors.topic", rec->origin.topic);
     pen_printf(p, "__dlq.errors.partition", "%lld", (long long)rec->origin.partition);
     pen_printf(p, "__dlq.errors.offset", "%lld", (long long)rec->origin.offset);
     pen_text(p, "__dlq.errors.group", f->group);
@@ -99,8 +99,9 @@ int letter_headers(const struct record *rec, const struct delivery_view *v, cons
     write_own_headers(p, rec);
     write_errors(p, rec, v, f);
     pen_text(p, "x-dlq-version", "1");
-    pen_printf(p, "x-dlq-id", "%s/%s/%lld/%lld/%d", f->destination, f->topic,
-               (long long)rec->origin.partition, (long long)rec->origin.offset, rec->origin.replay_count);
+    pen_printf(p, "x-dlq-id", "%s/%.*s/%lld/%lld/%d", f->destination, (int)rec->origin.topic.len,
+               rec->origin.topic.data, (long long)rec->origin.partition, (long long)rec->origin.offset,
+               rec->origin.replay_count);
     pen_bytes(p, "x-dlq-event-id", rec->event_id);
     pen_text(p, "x-dlq-destination", f->destination);
     pen_text(p, "x-dlq-reason", reason_name(v->reason));

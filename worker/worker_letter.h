@@ -4,8 +4,7 @@
 #include "worker/worker_record.h"
 
 struct letter_facts {
-    const char *destination, *topic, *group,
-        *worker; /* "inventory", the source topic, "tandem-inventory", client id */
+    const char *destination, *group, *worker; /* "inventory", "tandem-inventory", client id */
     int64_t now_ns,
         wall_ns; /* the same moment by both clocks: the engine's times are turned into dates with it */
 };

@@ -12,9 +12,9 @@
 struct oneshot {
     enum goal_state state;
     int64_t began_ns;
-    int partitions;
-    int64_t *ends[2]; /* by enum stream_kind and partition: what was there ends here */
-    int64_t *read[2]; /* the consumer has met the end of the partition here; -1: not yet */
+    int streams;
+    int64_t *ends; /* by stream: what was there ends here */
+    int64_t *read; /* the consumer has met the end of the partition here; -1: not yet */
 };
 
 /* ---- the look ------------------------------------------------------------------------------------------------------------- */
@@ -47,9 +47,9 @@ static rd_kafka_t *look_client(const struct worker *w, enum stream_kind kind, st
     return rk;
 }
 
-/* From where each partition is to be read, and in ends to where. Leaves in list what is not at its end. */
-static int look_positions(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int64_t *ends,
-                          struct err *err)
+/* From where each partition is to be read, and in o->ends to where. Leaves in list what is not at its end. */
+static int look_positions(const struct worker *w, const struct oneshot *o, rd_kafka_t *rk,
+                          rd_kafka_topic_partition_list_t *list, struct err *err)
 {
     rd_kafka_resp_err_t code = kafka_committed(rk, list, LOOK_MS);
     rd_kafka_topic_partition_list_t *begin = NULL, *end = NULL;
@@ -62,7 +62,7 @@ static int look_positions(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
         rd_kafka_topic_partition_t *p = &list->elems[i];
         int64_t from = rd_kafka_topic_partition_list_find(begin, p->topic, p->partition)->offset;
         int64_t to = rd_kafka_topic_partition_list_find(end, p->topic, p->partition)->offset;
-        ends[p->partition] = to;
+        o->ends[worker_stream_of(w, p->topic, p->partition)] = to;
         p->offset = goal_begin(p->offset, from, to);
         if (p->offset >= to)
             rd_kafka_topic_partition_list_del_by_idx(list, i);
@@ -94,16 +94,19 @@ static bool look_for_record(rd_kafka_t *rk, const rd_kafka_topic_partition_list_
     return found;
 }
 
-static int look_at_topic(struct worker *w, struct oneshot *o, enum stream_kind kind, bool *ret_found,
-                         struct err *err)
+static int look_at(struct worker *w, struct oneshot *o, enum stream_kind kind, bool *ret_found,
+                   struct err *err)
 {
+    bool replay = kind == STREAM_REPLAY;
+    int topics = replay ? 1 : w->sources.count;
     rd_kafka_t *rk = look_client(w, kind, err);
     if (!rk)
         return -1;
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(o->partitions);
-    for (int i = 0; i < o->partitions; i++)
-        rd_kafka_topic_partition_list_add(list, kind == STREAM_SOURCE ? w->opt.topic : w->replay_topic, i);
-    int r = look_positions(rk, list, o->ends[kind], err);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(topics * w->partitions);
+    for (int i = 0; i < topics; i++)
+        rd_kafka_topic_partition_list_add_range(list, replay ? w->replay_topic : w->sources.topics[i], 0,
+                                                w->partitions - 1);
+    int r = look_positions(w, o, rk, list, err);
     *ret_found = r == 0 && list->cnt > 0 && look_for_record(rk, list);
     rd_kafka_topic_partition_list_destroy(list);
     rd_kafka_destroy(rk);
@@ -124,19 +127,17 @@ static int64_t *make_offsets(int count)
 struct oneshot *oneshot_new(struct worker *w, bool *ret_nothing, struct err *err)
 {
     struct oneshot *o = calloc(1, sizeof *o);
-    bool found[2] = {false, false};
+    bool found[STREAM_KINDS] = {false};
     int r = 0;
 
     ENSURE(o);
     *ret_nothing = false;
     o->began_ns = clock_monotonic_ns();
-    o->partitions = w->partitions;
-    for (int kind = STREAM_SOURCE; kind <= STREAM_REPLAY; kind++) {
-        o->ends[kind] = make_offsets(o->partitions);
-        o->read[kind] = make_offsets(o->partitions);
-        if (r == 0)
-            r = look_at_topic(w, o, (enum stream_kind)kind, &found[kind], err);
-    }
+    o->streams = w->partitions * sources_streams(&w->sources);
+    o->ends = make_offsets(o->streams);
+    o->read = make_offsets(o->streams);
+    for (int kind = 0; kind < STREAM_KINDS && r == 0; kind++)
+        r = look_at(w, o, (enum stream_kind)kind, &found[kind], err);
     if (r == 0 && (found[STREAM_SOURCE] || found[STREAM_REPLAY]))
         return o;
     *ret_nothing = r == 0;
@@ -148,40 +149,37 @@ void oneshot_free(struct oneshot *o)
 {
     if (!o)
         return;
-    for (int kind = STREAM_SOURCE; kind <= STREAM_REPLAY; kind++) {
-        free(o->ends[kind]);
-        free(o->read[kind]);
-    }
+    free(o->ends);
+    free(o->read);
     free(o);
 }
 
 /* ---- is it over? ---------------------------------------------------------------------------------------------------------- */
 
-void oneshot_end(struct oneshot *o, enum stream_kind kind, int partition, int64_t offset)
+void oneshot_end(struct oneshot *o, int stream, int64_t offset)
 {
-    if (o && partition >= 0 && partition < o->partitions)
-        o->read[kind][partition] = offset;
+    if (o && stream >= 0 && stream < o->streams)
+        o->read[stream] = offset;
 }
 
-static bool is_done(const struct oneshot *o, const struct worker *w, enum stream_kind kind, int partition)
+static bool is_done(const struct oneshot *o, const struct worker *w, int stream)
 {
-    int stream = worker_stream(partition, kind);
-    const struct goal_progress p = {.end = o->ends[kind][partition],
+    const struct goal_progress p = {.end = o->ends[stream],
                                     .position = engine_position(w->engine, stream),
-                                    .read = o->read[kind][partition],
+                                    .read = o->read[stream],
                                     .held = engine_held(w->engine, stream)};
     return goal_reached(&p);
 }
 
 static bool all_done(const struct oneshot *o, const struct worker *w)
 {
-    int count = 0;
+    int count = 0, streams = sources_streams(&w->sources);
     const int *held = worker_consume_held(w->consume, &count);
 
     if (!held || worker_side_unread(w->side) > 0)
         return false;
-    for (int i = 0; i < count; i++)
-        if (!is_done(o, w, STREAM_SOURCE, held[i]) || !is_done(o, w, STREAM_REPLAY, held[i]))
+    for (int i = 0; i < count * streams; i++)
+        if (!is_done(o, w, sources_stream(&w->sources, i % streams, held[i / streams])))
             return false;
     return true;
 }

@@ -1,7 +1,7 @@
 /*
  * One-shot mode (--drain): deliver what is there when the worker starts, commit, end. For jobs and serverless platforms.
  *
- * What is there: up to the end of each partition of the source and the replay topic at the start. A look without joining the group comes
+ * What is there: up to the end of each partition of the source topics and the replay topic at the start. A look without joining the group comes
  * first, because joining an empty group takes the broker three seconds: with nothing to do that is all. Partitions that other members of
  * the group hold are their matter.
  */
@@ -19,8 +19,8 @@ struct oneshot;
 /* NULL and *ret_nothing: there is nothing to deliver; NULL: err. Waits for Kafka, some seconds at most. After worker_topics_check. */
 struct oneshot *oneshot_new(struct worker *w, bool *ret_nothing, struct err *err);
 void oneshot_free(struct oneshot *o); /* NULL-safe */
-/* The consumer has read this partition up to here, and there is no more. o NULL: no matter. */
-void oneshot_end(struct oneshot *o, enum stream_kind kind, int partition, int64_t offset);
+/* The consumer has read this stream up to here, and there is no more. o NULL: no matter. */
+void oneshot_end(struct oneshot *o, int stream, int64_t offset);
 /* Is it time to stop? Everything that was there is complete, or a bound is reached; logged once. o NULL: never. */
 bool oneshot_over(struct oneshot *o, const struct worker *w, int64_t now);
 /* 0: done, or as much as drain_max_events; 1: something that was there is not complete. */

@@ -6,6 +6,8 @@
 #include "common/utf8.h"
 #include "worker/worker_types.h"
 
+#define TOPIC_BYTES_MAX 249
+
 static struct slice record_copy(struct record *rec, struct slice s)
 {
     if (!s.data)
@@ -31,6 +33,7 @@ struct record *record_new(const struct record_origin *from, struct slice key, st
     }
     rec->kind = from->kind;
     rec->stream = from->stream;
+    rec->topic = from->topic;
     rec->partition = from->partition;
     rec->leader_epoch = from->leader_epoch;
     rec->offset = from->offset;
@@ -98,21 +101,6 @@ static int64_t slice_number(struct slice s, int64_t dflt)
     return n;
 }
 
-/* Only a replay record is believed about where it came from: anybody can write those headers to the source topic. */
-static void record_find_origin(struct record *rec)
-{
-    rec->origin.partition = rec->partition;
-    rec->origin.offset = rec->offset;
-    if (rec->kind != STREAM_REPLAY)
-        return;
-    rec->origin.partition = slice_number(record_header(rec, "__dlq.errors.partition"), rec->partition);
-    rec->origin.offset = slice_number(record_header(rec, "__dlq.errors.offset"), rec->offset);
-    rec->origin.attempts = slice_number(record_header(rec, "x-dlq-attempts"), 0);
-    int64_t count = slice_number(record_header(rec, "x-dlq-replay-count"), 1);
-    rec->origin.replay_count = count < 1 || count > 1000000 ? 1 : (int)count;
-    rec->origin.replay_id = record_header(rec, "x-dlq-replay-id");
-}
-
 static bool is_plain_text(struct slice s)
 {
     if (s.len == 0 || s.len > EVENT_ATTRIBUTE_BYTES_MAX)
@@ -123,14 +111,36 @@ static bool is_plain_text(struct slice s)
     return utf8_valid(s.data, s.len);
 }
 
-static void record_find_id(struct record *rec, const char *topic)
+/*
+ * Only a replay record is believed about where it came from: anybody can write those headers to a source topic. Its topic need not be read
+ * any more: the event is this destination's all the same, and keeps its identity.
+ */
+static void record_find_origin(struct record *rec, const char *dflt)
+{
+    rec->origin.topic = (struct slice){rec->topic, strlen(rec->topic)};
+    rec->origin.partition = rec->partition;
+    rec->origin.offset = rec->offset;
+    if (rec->kind != STREAM_REPLAY)
+        return;
+    struct slice topic = record_header(rec, "__dlq.errors.topic");
+    bool named = is_plain_text(topic) && topic.len <= TOPIC_BYTES_MAX;
+    rec->origin.topic = named ? topic : (struct slice){dflt, strlen(dflt)};
+    rec->origin.partition = slice_number(record_header(rec, "__dlq.errors.partition"), rec->partition);
+    rec->origin.offset = slice_number(record_header(rec, "__dlq.errors.offset"), rec->offset);
+    rec->origin.attempts = slice_number(record_header(rec, "x-dlq-attempts"), 0);
+    int64_t count = slice_number(record_header(rec, "x-dlq-replay-count"), 1);
+    rec->origin.replay_count = count < 1 || count > 1000000 ? 1 : (int)count;
+    rec->origin.replay_id = record_header(rec, "x-dlq-replay-id");
+}
+
+static void record_find_id(struct record *rec)
 {
     rec->event_id = record_header(rec, "ce_id");
     if (is_plain_text(rec->event_id))
         return;
     char text[320];
-    int n = snprintf(text, sizeof text, "%.249s/%lld/%lld", topic, (long long)rec->origin.partition,
-                     (long long)rec->origin.offset);
+    int n = snprintf(text, sizeof text, "%.*s/%lld/%lld", (int)rec->origin.topic.len, rec->origin.topic.data,
+                     (long long)rec->origin.partition, (long long)rec->origin.offset);
     rec->own_id = strdup(text);
     rec->event_id = rec->own_id ? (struct slice){rec->own_id, (size_t)n} : SLICE_LIT("unnamed");
 }
@@ -204,8 +214,8 @@ void record_admit(struct record *rec, struct targeting *target, const struct int
 {
     struct err err = {0};
 
-    record_find_origin(rec);
-    record_find_id(rec, in->topic);
+    record_find_origin(rec, in->topic);
+    record_find_id(rec);
     if (record_fill_event(rec, ev, &err) < 0)
         record_poison(rec, REASON_HEADERS, err.message);
     else if (event_check(ev, &err) < 0 || check_subject(ev->subject, &err) < 0 ||

@@ -20,6 +20,7 @@ struct burial;   /* a dead letter under way: worker_bury.c */
 struct record {
     enum stream_kind kind;
     int stream;
+    const char *topic;               /* that it was read from; outlives the record */
     int32_t partition, leader_epoch; /* leader_epoch -1: unknown */
     int64_t offset;
     int64_t timestamp_ns; /* wall clock of the record; 0: unknown */
@@ -41,6 +42,7 @@ struct record {
 
     /* Where the event first stood, and the replay it comes from. */
     struct {
+        struct slice topic;
         int64_t partition, offset;
         int64_t attempts; /* made in earlier rounds */
         int replay_count; /* 0: the source topic */
@@ -64,6 +66,7 @@ struct record {
 struct record_origin {
     enum stream_kind kind;
     int stream;
+    const char *topic; /* outlives the record */
     int32_t partition, leader_epoch;
     int64_t offset, timestamp_ns;
 };
@@ -78,7 +81,7 @@ void record_free(struct record *rec); /* NULL-safe */
  * cannot be delivered is poison with its reason. ev is scratch memory.
  */
 struct intake {
-    const char *topic; /* the source topic */
+    const char *topic; /* of a replay that does not say where its event first stood: the first source topic */
     const char *types; /* which events the destination takes (worker_types.h); "": all */
     size_t payload_max;
 };

@@ -101,7 +101,7 @@ static void side_tell_engine(struct worker_side *s, int64_t now, rd_kafka_topic_
     for (int i = 0; i < list->cnt; i++) {
         rd_kafka_topic_partition_t *p = &list->elems[i];
         int64_t committed = p->offset < 0 ? -1 : p->offset;
-        if (!engine_assign(s->w->engine, now, worker_stream(p->partition, STREAM_REPLAY), STREAM_REPLAY,
+        if (!engine_assign(s->w->engine, now, sources_replay(&s->w->sources, p->partition), STREAM_REPLAY,
                            p->partition, committed, committed_metadata(p)))
             LOG_WARNING(
                 "the map in the commit metadata cannot be read: redelivering from the committed offset",
@@ -117,7 +117,7 @@ int worker_side_assign(struct worker_side *s, int64_t now, const int *partitions
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(2 * count);
     for (int i = 0; i < count; i++)
         rd_kafka_topic_partition_list_add(list, s->w->replay_topic, partitions[i]);
-    if (count && committed_read(s->w, s->rk, STREAM_REPLAY, list, err) < 0) {
+    if (count && committed_read(s->w, s->rk, list, err) < 0) {
         rd_kafka_topic_partition_list_destroy(list);
         return -1;
     }
@@ -144,7 +144,7 @@ void worker_side_unassign(struct worker_side *s, const int *partitions, int coun
         s->unread -= s->reading[partitions[i]];
         s->reading[partitions[i]] = false;
     }
-    commits_forget(&s->commits, s->w->replay_topic, partitions, count);
+    commits_forget(&s->commits, partitions, count);
     if (count)
         assignment_remove(s->rk, list);
     rd_kafka_topic_partition_list_destroy(list);
@@ -188,8 +188,8 @@ static void side_end(struct worker_side *s, int64_t now, rd_kafka_event_t *ev)
         partition_pause(s->rk, s->w->parked_topic, p->partition, true);
         engine_open(s->w->engine, now, p->partition);
     } else if (strcmp(p->topic, s->w->replay_topic) == 0) {
-        gap_look_at_end(s->w, s->rk, STREAM_REPLAY, p);
-        oneshot_end(s->w->oneshot, STREAM_REPLAY, p->partition, p->offset);
+        gap_look_at_end(s->w, s->rk, p);
+        oneshot_end(s->w->oneshot, sources_replay(&s->w->sources, p->partition), p->offset);
     }
     rd_kafka_topic_partition_destroy(p);
 }
@@ -201,7 +201,7 @@ static void side_event(struct worker_side *s, int64_t now, rd_kafka_event_t *ev)
         side_message(s, now, ev);
         break;
     case RD_KAFKA_EVENT_OFFSET_COMMIT:
-        commits_result(&s->commits, s->w, now, ev, STREAM_REPLAY);
+        commits_result(&s->commits, s->w, now, ev);
         break;
     case RD_KAFKA_EVENT_ERROR:
         if (rd_kafka_event_error(ev) == RD_KAFKA_RESP_ERR__PARTITION_EOF)
@@ -227,19 +227,19 @@ bool worker_side_poll(struct worker_side *s, int64_t now)
     return n == SIDE_BATCH;
 }
 
-void worker_side_pause(struct worker_side *s, int partition, bool pause)
+void worker_side_pause(struct worker_side *s, int stream, bool pause)
 {
-    partition_pause(s->rk, s->w->replay_topic, partition, pause);
+    partition_pause(s->rk, s->w->replay_topic, sources_partition(&s->w->sources, stream), pause);
 }
 
 void worker_side_commit(struct worker_side *s, const struct action *a)
 {
-    commits_add(&s->commits, s->w->replay_topic, a);
+    commits_add(&s->commits, s->w, a);
 }
 
 void worker_side_flush(struct worker_side *s, int64_t now)
 {
-    commits_flush(&s->commits, s->w, now, s->rk, s->queue, STREAM_REPLAY);
+    commits_flush(&s->commits, s->w, now, s->rk, s->queue);
 }
 
 int worker_side_unread(const struct worker_side *s)

@@ -96,22 +96,31 @@ static void screen_figures(const struct status_facts *f, struct buf *out)
     (void)buf_printf(out, "  last trouble  %s\n", worker_http_trouble(f->w->http));
 }
 
-static void screen_partitions(const struct status_facts *f, struct buf *out)
+static void screen_topic(const struct status_facts *f, const char *topic, struct buf *out)
 {
     struct consume_look p;
     int64_t lag = 0;
     int count = 0;
 
-    for (; worker_consume_look(f->w->consume, count, &p); count++)
-        lag += p.lag > 0 ? p.lag : 0;
-    (void)buf_printf(out, "  %s: %d of %d partitions, lag %lld\n", f->w->opt.topic, count, f->w->partitions,
+    for (int i = 0; worker_consume_look(f->w->consume, i, &p); i++)
+        if (p.topic == topic) {
+            lag += p.lag > 0 ? p.lag : 0;
+            count++;
+        }
+    (void)buf_printf(out, "  %s: %d of %d partitions, lag %lld\n", topic, count, f->w->partitions,
                      (long long)lag);
     for (int i = 0; worker_consume_look(f->w->consume, i, &p); i++)
-        if (p.lag >= 0)
+        if (p.topic == topic && p.lag >= 0)
             (void)buf_printf(out, "    %4d  at %lld, lag %lld\n", p.partition, (long long)p.position,
                              (long long)p.lag);
-        else
+        else if (p.topic == topic)
             (void)buf_printf(out, "    %4d  nothing read yet\n", p.partition);
+}
+
+static void screen_partitions(const struct status_facts *f, struct buf *out)
+{
+    for (int i = 0; i < f->w->sources.count; i++)
+        screen_topic(f, f->w->sources.topics[i], out);
 }
 
 void status_screen(const struct status_facts *f, struct buf *out)
@@ -136,7 +145,7 @@ static json_t *json_partitions(const struct status_facts *f)
     struct consume_look p;
 
     for (int i = 0; worker_consume_look(f->w->consume, i, &p); i++) {
-        json_t *one = json_pack("{s:s, s:i}", "topic", f->w->opt.topic, "partition", p.partition);
+        json_t *one = json_pack("{s:s, s:i}", "topic", p.topic, "partition", p.partition);
         json_object_set_new(one, "position", p.position < 0 ? json_null() : json_integer(p.position));
         json_object_set_new(one, "lag", p.lag < 0 ? json_null() : json_integer(p.lag));
         json_array_append_new(list, one);

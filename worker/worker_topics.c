@@ -1,4 +1,4 @@
-/* Looks at the topics once at the start: the source must be there, the worker's own three are made when allowed. */
+/* Looks at the topics once at the start: the sources must be there, equally large, the worker's own three are made when allowed. */
 #include "worker/worker_kafka.h"
 
 #include "common/log.h"
@@ -27,7 +27,7 @@ static int topic_check(struct worker *w, rd_kafka_t *rk, const char *topic, bool
         return err_set(
             err, ERR_PERMANENT,
             "topic \"%s\" has %d partitions and \"%s\" has %d: they must be equal, give the smaller one more",
-            w->opt.topic, w->partitions, topic, count);
+            w->sources.topics[0], w->partitions, topic, count);
     if (!w->opt.create_topics)
         return err_set(
             err, ERR_PERMANENT,
@@ -42,20 +42,38 @@ static int topic_check(struct worker *w, rd_kafka_t *rk, const char *topic, bool
     return 0;
 }
 
-static int topics_check(struct worker *w, rd_kafka_t *rk, bool *ret_missing, struct err *err)
+static int source_check(struct worker *w, rd_kafka_t *rk, const char *topic, bool *ret_missing,
+                        struct err *err)
 {
-    int count = kafka_partition_count(rk, w->opt.topic, TOPICS_ASK_MS, err);
+    int count = kafka_partition_count(rk, topic, TOPICS_ASK_MS, err),
+        max = sources_partitions_max(&w->sources);
     if (count < 0)
         return -1;
     *ret_missing = count == 0;
     if (count == 0)
         return err_set(err, ERR_PERMANENT,
-                       "topic \"%s\" does not exist: the relay or an operator has to create it",
-                       w->opt.topic);
-    if (count > WORKER_PARTITIONS_MAX)
-        return err_set(err, ERR_PERMANENT, "topic \"%s\" has %d partitions, more than %d", w->opt.topic,
-                       count, WORKER_PARTITIONS_MAX);
-    w->partitions = count;
+                       "topic \"%s\" does not exist: the relay or an operator has to create it", topic);
+    if (count > max)
+        return err_set(err, ERR_PERMANENT,
+                       "topic \"%s\" has %d partitions, more than %d: with %d topic%s no more can be read",
+                       topic, count, max, w->sources.count, w->sources.count > 1 ? "s" : "");
+    w->partitions = w->partitions ? w->partitions : count;
+    if (count == w->partitions)
+        return 0;
+    return err_set(
+        err, ERR_PERMANENT,
+        "topic \"%s\" has %d partitions and \"%s\" has %d: one worker can read both only with equally "
+        "many, so that a key has the same number in each; give the smaller one more, or read it with a "
+        "worker and group of its own",
+        w->sources.topics[0], w->partitions, topic, count);
+}
+
+static int topics_check(struct worker *w, rd_kafka_t *rk, bool *ret_missing, struct err *err)
+{
+    w->partitions = 0;
+    for (int i = 0; i < w->sources.count; i++)
+        if (source_check(w, rk, w->sources.topics[i], ret_missing, err) < 0)
+            return -1;
     if (topic_check(w, rk, w->dlq_topic, false, err) < 0 ||
         topic_check(w, rk, w->replay_topic, false, err) < 0 ||
         topic_check(w, rk, w->parked_topic, true, err) < 0)

@@ -48,9 +48,9 @@ static char *payload_of(const json_t *event)
     return data && !json_is_null(data) ? json_dumps(data, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
 }
 
-static struct record *record_from(json_t *event)
+static struct record *record_from(json_t *event, const char *topic)
 {
-    static const struct record_origin from = {.kind = STREAM_SOURCE, .leader_epoch = -1};
+    const struct record_origin from = {.kind = STREAM_SOURCE, .topic = topic, .leader_epoch = -1};
     struct headers h = {.count = 0};
     const char *name, *key = json_string_value(json_object_get(event, "key"));
     json_t *value;
@@ -237,11 +237,13 @@ int worker_try(struct worker *w, const char *const *words, size_t count, struct 
 {
     if (count < 2)
         return err_set(err, ERR_PERMANENT, "try: which event? try EVENT.json [STATUS [BODY.json]]");
+    if (sources_parse(w->opt.topic, &w->sources, err) < 0)
+        return -1;
     w->targeting = targeting_new(w->target, w->opt.own, &w->opt.rule, err);
     json_t *event = w->targeting ? event_read(words[1], err) : NULL;
     int r = -1;
     if (event) {
-        struct record *rec = record_from(event);
+        struct record *rec = record_from(event, w->sources.topics[0]);
         const struct intake in = worker_intake(w);
         record_admit(rec, w->targeting, &in, &w->scratch);
         if (w->opt.batch_max_events > 1)
@@ -254,5 +256,6 @@ int worker_try(struct worker *w, const char *const *words, size_t count, struct 
     batch_kinds_done(&w->batch_kinds);
     targeting_free(w->targeting);
     w->targeting = NULL;
+    sources_done(&w->sources);
     return r;
 }

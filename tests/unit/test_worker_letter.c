@@ -35,7 +35,6 @@ static const char *value_of(const char *name)
 }
 
 static const struct letter_facts facts = {.destination = "crm",
-                                          .topic = "tandem.orders",
                                           .group = "tandem-crm",
                                           .worker = "crm-1",
                                           .now_ns = 100 * NS_PER_S,
@@ -145,11 +144,11 @@ static void a_replay_that_fails_again_replaces_what_the_last_round_wrote(void **
     };
     struct delivery_view v = {.attempt = 4, .reason = REASON_REJECTED, .status = 400, .replay_count = 2};
     struct record *rec = write_letter(STREAM_REPLAY, headers, &v);
-    assert_string_equal(value_of("__dlq.errors.topic"), "tandem.orders");
+    assert_string_equal(value_of("__dlq.errors.topic"), "other");
     assert_string_equal(value_of("__dlq.errors.partition"), "5");
     assert_string_equal(value_of("__dlq.errors.offset"), "1234");
     assert_string_equal(value_of("__dlq.errors.delivery.count"), "11");
-    assert_string_equal(value_of("x-dlq-id"), "crm/tandem.orders/5/1234/2");
+    assert_string_equal(value_of("x-dlq-id"), "crm/other/5/1234/2");
     assert_string_equal(value_of("x-dlq-attempts"), "4");
     assert_string_equal(value_of("x-dlq-replay-count"), "2");
     assert_string_equal(value_of("x-dlq-replay-id"), "run-1");

@@ -90,11 +90,17 @@ static void a_subject_over_the_limit_is_poison(void **state)
 }
 
 static const struct header_text replayed[] = {
-    {"ce_specversion", "1.0"},       {"ce_id", "e1"},
-    {"ce_source", "orders"},         {"ce_type", "order.placed"},
-    {"__dlq.errors.partition", "5"}, {"__dlq.errors.offset", "1234"},
-    {"x-dlq-replay-count", "2"},     {"x-dlq-attempts", "7"},
-    {"x-dlq-replay-id", "run-1"},    {NULL, NULL},
+    {"ce_specversion", "1.0"},
+    {"ce_id", "e1"},
+    {"ce_source", "orders"},
+    {"ce_type", "order.placed"},
+    {"__dlq.errors.topic", "other"},
+    {"__dlq.errors.partition", "5"},
+    {"__dlq.errors.offset", "1234"},
+    {"x-dlq-replay-count", "2"},
+    {"x-dlq-attempts", "7"},
+    {"x-dlq-replay-id", "run-1"},
+    {NULL, NULL},
 };
 
 static void a_replay_knows_where_the_event_first_stood(void **state)
@@ -102,10 +108,41 @@ static void a_replay_knows_where_the_event_first_stood(void **state)
     (void)state;
     struct record *rec = record_of(STREAM_REPLAY, "o-17", "{\"customer\":\"c-9\"}", replayed);
     admit(rec);
+    assert_true(slice_is(rec->origin.topic, "other"));
     assert_int_equal(rec->origin.partition, 5);
     assert_int_equal(rec->origin.offset, 1234);
     assert_int_equal(rec->origin.replay_count, 2);
     assert_int_equal(rec->origin.attempts, 7);
+    record_free(rec);
+}
+
+/* Its Idempotency-Key must be that of the first delivery, whichever topics are read today. */
+static void a_replay_without_an_id_is_named_by_the_topic_where_it_first_stood(void **state)
+{
+    (void)state;
+    char long_name[251];
+    memset(long_name, 'x', 250);
+    long_name[250] = '\0';
+    const struct {
+        const char *topic, *id;
+    } cases[] = {{"other", "other/5/1234"},
+                 {"", "tandem.orders/5/1234"},
+                 {"a\nb", "tandem.orders/5/1234"},
+                 {long_name, "tandem.orders/5/1234"}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const struct header_text headers[] = {{"__dlq.errors.topic", cases[i].topic},
+                                              {"__dlq.errors.partition", "5"},
+                                              {"__dlq.errors.offset", "1234"},
+                                              {NULL, NULL}};
+        struct record *rec = record_of(STREAM_REPLAY, "o-17", "{}", headers);
+        admit(rec);
+        assert_true(slice_is(rec->event_id, cases[i].id));
+        record_free(rec);
+    }
+    const struct header_text none[] = {{NULL, NULL}};
+    struct record *rec = record_of(STREAM_REPLAY, "o-17", "{}", none);
+    admit(rec);
+    assert_true(slice_is(rec->event_id, "tandem.orders/3/41"));
     record_free(rec);
 }
 
@@ -130,6 +167,7 @@ static void a_source_record_is_not_believed_to_be_a_replay(void **state)
     (void)state;
     struct record *rec = record_of(STREAM_SOURCE, "o-17", "{\"customer\":\"c-9\"}", replayed);
     admit(rec);
+    assert_true(slice_is(rec->origin.topic, "tandem.orders"));
     assert_int_equal(rec->origin.partition, 3);
     assert_int_equal(rec->origin.offset, 41);
     assert_int_equal(rec->origin.replay_count, 0);
@@ -160,6 +198,7 @@ int main(void)
         cmocka_unit_test(a_value_over_the_limit_is_too_large_and_one_at_the_limit_is_not),
         cmocka_unit_test(a_subject_over_the_limit_is_poison),
         cmocka_unit_test(a_replay_knows_where_the_event_first_stood),
+        cmocka_unit_test(a_replay_without_an_id_is_named_by_the_topic_where_it_first_stood),
         cmocka_unit_test(an_event_with_as_many_headers_as_allowed_can_be_replayed),
         cmocka_unit_test(a_source_record_is_not_believed_to_be_a_replay),
         cmocka_unit_test(the_trace_is_the_events_own_or_one_that_stays_the_same),

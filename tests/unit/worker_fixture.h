@@ -44,8 +44,13 @@ static inline void admit_by(const struct target *target, struct record *rec, siz
 static inline struct record *record_of(enum stream_kind kind, const char *key, const char *value,
                                        const struct header_text *headers)
 {
-    struct record_origin from = {
-        .kind = kind, .stream = 6, .partition = 3, .offset = 41, .leader_epoch = -1, .timestamp_ns = 1};
+    struct record_origin from = {.kind = kind,
+                                 .stream = 6,
+                                 .topic = kind == STREAM_REPLAY ? "tandem.crm.replay" : "tandem.orders",
+                                 .partition = 3,
+                                 .offset = 41,
+                                 .leader_epoch = -1,
+                                 .timestamp_ns = 1};
     size_t count = 0, bytes = 0;
     for (; headers[count].name; count++)
         bytes += strlen(headers[count].name) + text_slice(headers[count].value).len;
