@@ -8,30 +8,30 @@
 
 /* ---- source and replay topics ---------------------------------------------------------------------------------------- */
 
-static void wake_reader(struct world *w, enum stream_kind kind, int partition)
+static void wake_reader(struct world *w, int feed, int partition)
 {
     for (int i = 0; i < w->plan.nodes; i++)
         for (size_t k = 0; k < ARRAY_LEN(w->nodes[i].streams); k++) {
             struct stream *st = &w->nodes[i].streams[k];
-            if (st->assigned && st->kind == kind && st->partition == partition)
+            if (st->assigned && st->feed == feed && st->partition == partition)
                 node_want(w, &w->nodes[i], st);
         }
 }
 
-void broker_produce(struct world *w, int partition)
+void broker_produce(struct world *w, int topic, int partition)
 {
-    struct log *log = &w->logs[STREAM_SOURCE][partition];
+    struct log *log = &w->logs[topic][partition];
     ENSURE(log->visible < log->count);
     const struct entry *en = &log->entries[log->visible++];
-    sim_trace(w->sim, "kafka: source/%d@%lld = %s key k%d", partition, (long long)en->offset,
+    sim_trace(w->sim, "kafka: %s/%d@%lld = %s key k%d", feed_name(topic), partition, (long long)en->offset,
               w->events[en->event].id, w->events[en->event].key);
-    wake_reader(w, STREAM_SOURCE, partition);
+    wake_reader(w, topic, partition);
 }
 
 void broker_replay(struct world *w, int event)
 {
     struct truth *t = &w->events[event];
-    struct log *log = &w->logs[STREAM_REPLAY][t->partition];
+    struct log *log = &w->logs[FEED_REPLAY][t->partition];
     if (log->count == LOG_MAX)
         return;
     int64_t offset = log->count == 0 ? 0 : log->entries[log->count - 1].offset + 1;
@@ -40,7 +40,7 @@ void broker_replay(struct world *w, int event)
         (struct entry){.event = event, .offset = offset, .epoch = 1, .replay_count = t->replays};
     log->visible = log->count;
     sim_trace(w->sim, "operator: replay/%d@%lld = %s", t->partition, (long long)offset, t->id);
-    wake_reader(w, STREAM_REPLAY, t->partition);
+    wake_reader(w, FEED_REPLAY, t->partition);
 }
 
 void broker_fetch(struct world *w, struct node *n, struct stream *st)
@@ -231,15 +231,14 @@ static bool commit_refused(struct world *w, const struct letter *l)
 
 static void apply_commit(struct world *w, struct letter *l)
 {
-    struct log *log = &w->logs[l->stream->kind][l->partition];
+    struct log *log = &w->logs[l->stream->feed][l->partition];
     if (l->offset <
         log->committed) /* replays are not fenced: a process that slept has undone its heir's commits */
         oracle_unread(w, log, l->offset);
     log->committed = l->offset;
     snprintf(log->metadata, sizeof(log->metadata), "%s", l->text);
-    sim_trace(w->sim, "kafka: committed %s/%d = %lld [%s]",
-              l->stream->kind == STREAM_SOURCE ? "source" : "replay", l->partition, (long long)l->offset,
-              l->text);
+    sim_trace(w->sim, "kafka: committed %s/%d = %lld [%s]", feed_name(l->stream->feed), l->partition,
+              (long long)l->offset, l->text);
     oracle_committed(w, log, l->life, l->ok_order);
 }
 

@@ -71,28 +71,29 @@ static bool damage(struct world *w, char *metadata)
     return true;
 }
 
-static void assign_stream(struct world *w, struct node *n, enum stream_kind kind, int partition)
+static void assign_stream(struct world *w, struct node *n, int feed, int partition)
 {
-    struct stream *st = &n->streams[(int)kind * PARTITIONS_MAX + partition];
-    struct log *log = &w->logs[kind][partition];
+    struct stream *st = node_slot(n, feed, partition);
+    struct log *log = &w->logs[feed][partition];
     char metadata[OFFSET_MAP_CHARS_MAX + 1];
     snprintf(metadata, sizeof(metadata), "%s", log->metadata);
     if (log->committed >= 0 && damage(w, metadata))
         oracle_unread(w, log, log->committed);
-    int number = (int)(w->serials * 7 % 400) * 10 + (int)kind * 5 + partition; /* any free number will do */
+    /* any free number will do */
+    int number = (int)(w->serials * 7 % 300) * FEEDS * PARTITIONS_MAX + feed * PARTITIONS_MAX + partition;
     *st = (struct stream){.assigned = true,
-                          .kind = kind,
+                          .feed = feed,
+                          .kind = feed_kind(feed),
                           .partition = partition,
                           .number = number,
                           .serial = ++w->serials,
                           .assigned_at = w->sim->now,
                           .position = log->committed,
                           .last_commit = log->committed};
-    bool readable = engine_assign(n->engine, w->sim->now, number, kind, partition, log->committed,
+    bool readable = engine_assign(n->engine, w->sim->now, number, st->kind, partition, log->committed,
                                   log->committed < 0 && rng_chance(&w->rng, 0.5) ? NULL : metadata);
-    sim_trace(w->sim, "n%d: has %s/%d as %d from %lld%s", n->index,
-              kind == STREAM_SOURCE ? "source" : "replay", partition, number, (long long)log->committed,
-              readable ? "" : ", map unreadable");
+    sim_trace(w->sim, "n%d: has %s/%d as %d from %lld%s", n->index, feed_name(feed), partition, number,
+              (long long)log->committed, readable ? "" : ", map unreadable");
     if (!readable && strcmp(metadata, log->metadata) == 0)
         sim_broken(w->sim, "contract", "the engine cannot read its own map \"%s\"", metadata);
 }
@@ -121,14 +122,15 @@ void member_loaded(struct world *w, struct node *n, struct happening h)
     int partition = (int)h.number;
     if (n->state != NODE_RUNNING || n->join != (uintptr_t)h.what)
         return;
-    assign_stream(w, n, STREAM_SOURCE, partition);
-    assign_stream(w, n, STREAM_REPLAY, partition);
+    for (int topic = 0; topic < w->plan.topics; topic++)
+        assign_stream(w, n, topic, partition);
+    assign_stream(w, n, FEED_REPLAY, partition);
     if (group_fences(w, n->index, n->generation, partition)) /* it slept, and hears of what it had */
         oracle_evicted(w, n);
     later(w, n, HAPPEN_OPENED, partition, 0, 30 * MS);
     node_turn(w, n);
-    node_want(w, n, &n->streams[partition]);
-    node_want(w, n, &n->streams[PARTITIONS_MAX + partition]);
+    for (int feed = 0; feed < FEEDS; feed++)
+        node_want(w, n, node_slot(n, feed, partition));
 }
 
 void member_opened(struct world *w, struct node *n, struct happening h)
@@ -136,7 +138,8 @@ void member_opened(struct world *w, struct node *n, struct happening h)
     if (n->state != NODE_RUNNING || n->join != (uintptr_t)h.what)
         return;
     read_parked(w, n, (int)h.number);
-    n->streams[h.number].open = n->streams[PARTITIONS_MAX + h.number].open = true;
+    for (int feed = 0; feed < FEEDS; feed++)
+        node_slot(n, feed, (int)h.number)->open = true;
     engine_open(n->engine, w->sim->now, (int)h.number);
     node_turn(w, n);
 }

@@ -17,6 +17,11 @@ struct stream *node_stream(struct node *n, int number)
     return NULL;
 }
 
+struct stream *node_slot(struct node *n, int feed, int partition)
+{
+    return &n->streams[feed * PARTITIONS_MAX + partition];
+}
+
 bool node_holds(const struct node *n, const struct held *held)
 {
     for (int i = 0; i < n->held_count; i++)
@@ -29,7 +34,7 @@ bool node_holds(const struct node *n, const struct held *held)
 
 void node_want(struct world *w, struct node *n, struct stream *st)
 {
-    const struct log *log = &w->logs[st->kind][st->partition];
+    const struct log *log = &w->logs[st->feed][st->partition];
     if (!st->assigned || st->revoked || st->paused || st->fetching || log->visible == 0 ||
         log->entries[log->visible - 1].offset < st->position)
         return;
@@ -79,7 +84,7 @@ void node_feed(struct world *w, struct node *n, struct stream *st, struct entry 
 void node_fetched(struct world *w, struct node *n, struct happening h)
 {
     struct stream *st = &n->streams[h.number];
-    struct log *log = &w->logs[st->kind][st->partition];
+    struct log *log = &w->logs[st->feed][st->partition];
     bool ours = st->assigned && st->serial == h.serial;
     int budget = ours ? w->plan.fetch_max : 1;
     if (n->engine == NULL || (!ours && (st->assigned || node_stream(n, st->number) != NULL)))
@@ -151,8 +156,8 @@ static struct stream *stream_of(struct world *w, struct node *n, const struct ac
 static void act_commit(struct world *w, struct node *n, const struct action *a)
 {
     struct stream *st = stream_of(w, n, a);
-    sim_trace(w->sim, "n%d: COMMIT %d (%s/%d) = %lld", n->index, a->stream,
-              st->kind == STREAM_SOURCE ? "source" : "replay", st->partition, (long long)a->offset);
+    sim_trace(w->sim, "n%d: COMMIT %d (%s/%d) = %lld", n->index, a->stream, feed_name(st->feed),
+              st->partition, (long long)a->offset);
     oracle_commits(w, n, st, a);
     broker_commit(w, n, st, a);
 }

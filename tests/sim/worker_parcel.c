@@ -24,6 +24,7 @@ static void add_member(struct world *w, struct parcel *p, struct delivery *d)
                           .held = held,
                           .entry = held->entry,
                           .truth = truth_of(w, held->entry),
+                          .feed = held->stream->feed,
                           .kind = held->stream->kind,
                           .node = n,
                           .life = n->life,

@@ -148,6 +148,7 @@ static void plan_sizes(struct world *w)
         if (rng_chance(&w->fault_rng[f], 0.4))
             p->faults |= UINT64_C(1) << f;
     p->faults &= limits->faults;
+    p->topics = world_has(w, FAULT_TOPICS) ? TOPICS_MAX : 1;
     if (world_has(w, FAULT_BATCHES)) /* one of a key goes in a batch: with few keys there are none */
         p->keys = at_most(KEYS_MAX, limits->keys);
     if (world_has(
@@ -155,7 +156,7 @@ static void plan_sizes(struct world *w)
         p->faults &= ~(UINT64_C(1) << FAULT_BAD_RECORDS);
 }
 
-static void plan_event(struct world *w, int i, int64_t offsets[PARTITIONS_MAX])
+static void plan_event(struct world *w, int i, int64_t offsets[TOPICS_MAX][PARTITIONS_MAX])
 {
     struct truth *t = &w->events[i];
     int key = pick(w, 0, 63) % w->plan.keys;
@@ -171,21 +172,24 @@ static void plan_event(struct world *w, int i, int64_t offsets[PARTITIONS_MAX])
     t->alone = rng_chance(&w->fault_rng[FAULT_BATCHES], 0.1);
     if (world_has(w, FAULT_BATCHES) && rng_chance(&w->fault_rng[FAULT_BATCHES], 0.7))
         t->route = 0;
-    struct log *log = &w->logs[STREAM_SOURCE][t->partition];
-    int64_t *offset = &offsets[t->partition];
+    t->topic = w->plan.topics > 1 && rng_chance(&w->fault_rng[FAULT_TOPICS], 0.5);
+    struct log *log = &w->logs[t->topic][t->partition];
+    int64_t *offset = &offsets[t->topic][t->partition];
     if (world_strikes(w, FAULT_GAPS, 0.3))
         *offset += world_delay(w, 1, rng_chance(&w->fault_rng[FAULT_GAPS], 0.1) ? 100000 : 5);
     log->entries[log->count++] = (struct entry){.event = i, .offset = (*offset)++, .epoch = 3 + i / 20};
     int64_t spread = rng_chance(&w->rng, 0.5) ? NS_PER_S : w->plan.calm_at - w->sim->now;
     sim_at(w->sim, world_delay(w, 0, spread),
-           (struct happening){.kind = HAPPEN_PRODUCE, .number = t->partition});
+           (struct happening){.kind = HAPPEN_PRODUCE, .node = t->topic, .number = t->partition});
 }
 
 static void plan_events(struct world *w)
 {
-    int64_t offsets[PARTITIONS_MAX];
+    int64_t offsets[TOPICS_MAX][PARTITIONS_MAX];
     for (int p = 0; p < PARTITIONS_MAX; p++)
-        offsets[p] = world_has(w, FAULT_GAPS) ? world_delay(w, 0, INT64_C(1) << pick(w, 0, 45)) : 0;
+        offsets[0][p] = world_has(w, FAULT_GAPS) ? world_delay(w, 0, INT64_C(1) << pick(w, 0, 45)) : 0;
+    for (int p = 0; p < PARTITIONS_MAX; p++)
+        offsets[1][p] = rng_between(&w->fault_rng[FAULT_TOPICS], 0, 3);
     for (int i = 0; i < w->plan.events; i++)
         plan_event(w, i, offsets);
 }
@@ -213,8 +217,8 @@ void *world_build(struct sim *s)
     rng_seed(&w->rng, s->seed, 1000);
     for (int f = 0; f < FAULT_COUNT; f++)
         rng_seed(&w->fault_rng[f], s->seed, (uint64_t)f);
-    for (int p = 0; p < PARTITIONS_MAX; p++)
-        w->logs[STREAM_SOURCE][p].committed = w->logs[STREAM_REPLAY][p].committed = -1;
+    for (int i = 0; i < FEEDS * PARTITIONS_MAX; i++)
+        w->logs[i / PARTITIONS_MAX][i % PARTITIONS_MAX].committed = -1;
     plan_sizes(w);
     plan_rules(&w->plan);
     plan_engine(w, &w->plan.cfg);

@@ -10,7 +10,7 @@
 
 static bool is_being_replayed(const struct world *w, int event)
 {
-    const struct log *log = &w->logs[STREAM_REPLAY][w->events[event].partition];
+    const struct log *log = &w->logs[FEED_REPLAY][w->events[event].partition];
     for (int i = 0; i < log->count; i++)
         if (log->entries[i].event == event && !log->entries[i].delivered && !log->entries[i].buried)
             return true;
@@ -68,7 +68,7 @@ static bool happens_to_world(struct world *w, struct happening h)
 {
     switch (h.kind) {
     case HAPPEN_PRODUCE:
-        broker_produce(w, (int)h.number);
+        broker_produce(w, h.node, (int)h.number);
         return true;
     case HAPPEN_FAULT:
         strike(w, (enum fault)h.number);

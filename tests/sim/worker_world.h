@@ -23,7 +23,19 @@
 #define OUTAGES_MAX 4
 #define ROUTES_MAX 3  /* endpoints of the API */
 #define SENT_MAX 4096 /* requests of one process that the oracle remembers */
-#define KINDS 2       /* enum stream_kind: source, replay */
+#define TOPICS_MAX 2
+/* A feed is a topic that a worker reads events from: the source topics, then the replay topic. */
+#define FEEDS (TOPICS_MAX + 1)
+#define FEED_REPLAY TOPICS_MAX
+static inline enum stream_kind feed_kind(int feed)
+{
+    return feed == FEED_REPLAY ? STREAM_REPLAY : STREAM_SOURCE;
+}
+static inline const char *feed_name(int feed)
+{
+    static const char *const names[FEEDS] = {"source", "second", "replay"};
+    return names[feed];
+}
 
 /* X(id, "name as the trace and the options call it") */
 #define WORKER_FAULTS(X)                                                                                     \
@@ -58,7 +70,8 @@
     X(OPERATOR, "operator")                                                                                  \
     X(API_ENDPOINT, "api-endpoint-down")                                                                     \
     X(BATCHES, "batches")                                                                                    \
-    X(BATCH_WHOLE, "batch-refused-whole")
+    X(BATCH_WHOLE, "batch-refused-whole")                                                                    \
+    X(TOPICS, "two-topics")
 enum fault {
 #define X(id, name) FAULT_##id,
     WORKER_FAULTS(X)
@@ -70,7 +83,7 @@ enum fault {
 struct truth {
     char id[16];
     int key; /* -1: none */
-    int partition, route;
+    int topic, partition, route;
     size_t bytes;
     bool skip, bad; /* by rule not for us; can never be a request */
     bool alone;     /* it never goes with others */
@@ -140,7 +153,8 @@ struct held {
 /* A partition as one process has it. */
 struct stream {
     bool assigned, open, revoked, drained; /* open: the parked keys are read */
-    enum stream_kind kind;
+    int feed;
+    enum stream_kind kind; /* of it */
     int partition, number; /* number: what the engine calls it */
     uint64_t serial;       /* of this assignment; answers to an earlier one are dropped */
     int64_t position, assigned_at;
@@ -171,7 +185,7 @@ struct node {
     uint64_t join;       /* which of its joins an assignment answers */
     uint64_t generation; /* the join that its assignment answers; commits name it */
     int64_t next_due;
-    struct stream streams[KINDS * PARTITIONS_MAX];
+    struct stream streams[FEEDS * PARTITIONS_MAX]; /* by node_slot */
     struct held *held[HELD_MAX];
     int held_count;
     struct request *requests; /* in flight, as this process sees it */
@@ -208,7 +222,8 @@ struct request {
     struct held *held; /* NULL once released */
     struct entry *entry;
     struct truth *truth;
-    enum stream_kind kind;
+    int feed;
+    enum stream_kind kind; /* of it */
     struct node *node;
     uint64_t life, assignment;
     bool over;              /* answered, timed out, cancelled, or its process died: nobody listens */
@@ -256,7 +271,7 @@ struct outage {
 
 struct plan {
     int endpoint_down; /* this one fails until the world is calm */
-    int partitions, keys, events, nodes, fetch_max;
+    int topics, partitions, keys, events, nodes, fetch_max;
     uint64_t faults;
     struct engine_config cfg;
     int64_t calm_at, session_ns, rebalance_ns, request_timeout_ns;
@@ -276,7 +291,7 @@ struct world {
     struct plan plan;
     struct rng rng, fault_rng[FAULT_COUNT];
     struct truth events[EVENTS_MAX];
-    struct log logs[KINDS][PARTITIONS_MAX];
+    struct log logs[FEEDS][PARTITIONS_MAX];
     struct parked_log parked[PARTITIONS_MAX];
     struct node nodes[NODES_MAX];
     struct group group;
@@ -323,7 +338,7 @@ bool world_has(const struct world *w, enum fault f);
 int64_t world_delay(struct world *w, int64_t low, int64_t high);
 
 /* ---- worker_broker ---- */
-void broker_produce(struct world *w, int partition);
+void broker_produce(struct world *w, int topic, int partition);
 void broker_replay(struct world *w, int event);
 void broker_fetch(struct world *w, struct node *n, struct stream *st);
 void broker_bury(struct world *w, struct node *n, struct delivery *d, struct held *held);
@@ -354,6 +369,8 @@ void node_turn(struct world *w, struct node *n);
 void node_fetched(struct world *w, struct node *n, struct happening h);
 void node_feed(struct world *w, struct node *n, struct stream *st, struct entry *en);
 struct stream *node_stream(struct node *n, int number);
+/* Where a process has this partition. */
+struct stream *node_slot(struct node *n, int feed, int partition);
 void node_want(struct world *w, struct node *n, struct stream *st);
 bool node_holds(const struct node *n, const struct held *held);
 struct truth *truth_of(struct world *w, const struct entry *en);

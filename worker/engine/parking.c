@@ -131,6 +131,10 @@ static struct parked_key *find(const struct delivery *d)
 struct parked_key *parking_blocks(const struct engine *e, const struct delivery *d)
 {
     struct parked_key *key = can_park(e, d) ? find(d) : NULL;
+#ifdef SIM_BUG_PARKED_IN_ONE_TOPIC
+    if (list_first(&d->stream->group->streams) != &d->stream->in_group)
+        return NULL;
+#endif
     return key != NULL && !parked_set_is_empty(&key->set) ? key : NULL;
 }
 

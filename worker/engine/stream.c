@@ -204,6 +204,11 @@ static void make_commit(struct engine *e, struct stream *s, struct action *ret_a
     uncommitted_commit_made(s);
     s->commit_after_ns = e->now + e->cfg.commit_interval_ns;
     offsets_map(&s->offsets, e->metadata);
+#ifdef SIM_BUG_COMMIT_OF_ANOTHER_TOPIC
+    struct link *other = list_first(&s->group->streams);
+    if (s->kind == STREAM_SOURCE)
+        s = OWNER_OF(other, struct stream, in_group);
+#endif
     *ret_action = (struct action){.kind = ACTION_COMMIT,
                                   .stream = s->number,
                                   .offset = offsets_position(&s->offsets),
