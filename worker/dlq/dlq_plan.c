@@ -84,7 +84,8 @@ static bool same_key(const struct dlq_entry *a, const struct dlq_entry *b)
 
 /*
  * Settle one key's entries. Their order must be that of the source topic, but reading the dead-letter topic forwards is far cheaper than
- * jumping in it: so an entry takes the place of the furthest dead letter among its key's so far, which is nearly always its own.
+ * jumping in it: so an entry takes the place of the furthest dead letter among its key's so far, which is nearly always its own. Between
+ * topics there is no order but that in which they were dead-lettered.
  */
 static void settle_key(struct dlq_plan *plan, struct dlq_entry **group, size_t n)
 {
@@ -96,6 +97,8 @@ static void settle_key(struct dlq_plan *plan, struct dlq_entry **group, size_t n
         struct dlq_entry *e = group[i];
         e->included = !e->selected;
         plan->included += e->included;
+        if (i > 0 && e->topic != group[i - 1]->topic) /* the index has them topic by topic */
+            furthest = 0;
         furthest = e->dlq_offset > furthest ? e->dlq_offset : furthest;
         e->order = furthest;
     }
