@@ -1,6 +1,7 @@
 /* The group's consumer: takes partitions on and gives them up without losing or doubling what is in flight. */
 #include "worker/worker_kafka.h"
 
+#include <limits.h>
 #include <string.h>
 
 #include "common/clock.h"
@@ -18,9 +19,15 @@ enum consume_state { CONSUME_IDLE, CONSUME_ASSIGNING, CONSUME_HELD, CONSUME_DRAI
 
 /* Taken from one queue in one turn of the loop: by so much a window is overrun before its pause comes. */
 #define CONSUME_BATCH 64
-#define CONSUME_BATCH_BYTES (1 << 20)    /* and one record */
-#define CONSUME_PREFETCH_KB 1024         /* what librdkafka holds over all partitions before we ask for it */
-#define CONSUME_PREFETCH_BATCHES_KB 8192 /* the same with batches */
+#define CONSUME_BATCH_BYTES (1 << 20) /* and one record */
+/* What librdkafka holds over all partitions before we ask for it, and the same with batches. */
+#define CONSUME_PREFETCH_KB 1024
+#define CONSUME_PREFETCH_BATCHES_KB 8192
+/* And over so many partitions that a share of that would be no good; and what one fetch brings of all of them. */
+#define CONSUME_PREFETCH_MANY_KB 8192
+#define CONSUME_FETCH_KB 8192
+#define CONSUME_FETCH_BATCHES_KB 32768
+#define CONSUME_SHARE_MIN_KB 16
 #define CONSUME_RETRY_NS NS_PER_S
 #define CONSUME_LOOKS_UNTOLD 3 /* statistics, one a second */
 #define CONSUME_CLOSE_NS (5 * NS_PER_S)
@@ -75,13 +82,26 @@ static void consume_partition_wake(rd_kafka_t *rk, void *opaque)
     consume_wake(rk, p->c);
 }
 
+/* Of so many KiB each partition's, not above max, and no less than one fetch is worth. */
+static int consume_share(const struct worker *w, int total_kb, int max)
+{
+    int queues = w->partitions * w->sources.count;
+    int share = total_kb / (queues ? queues : 1);
+
+    if (share > max)
+        return max;
+    return share < CONSUME_SHARE_MIN_KB ? CONSUME_SHARE_MIN_KB : share;
+}
+
 static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
 {
-    char prefetch_kb[16], again[16];
+    char prefetch_kb[16], fetch_bytes[16], again[16];
     bool batches = w->opt.batch_max_events > 1;
-    int queues = w->partitions * w->sources.count;
-    int share = (batches ? CONSUME_PREFETCH_BATCHES_KB : CONSUME_PREFETCH_KB) / (queues ? queues : 1);
-    snprintf(prefetch_kb, sizeof prefetch_kb, "%d", share < 64 ? 64 : share);
+    int prefetch = consume_share(w, batches ? CONSUME_PREFETCH_BATCHES_KB : CONSUME_PREFETCH_KB, INT_MAX);
+    int floor = consume_share(w, CONSUME_PREFETCH_MANY_KB, 64);
+    int fetch = consume_share(w, batches ? CONSUME_FETCH_BATCHES_KB : CONSUME_FETCH_KB, batches ? 1024 : 256);
+    snprintf(prefetch_kb, sizeof prefetch_kb, "%d", prefetch > floor ? prefetch : floor);
+    snprintf(fetch_bytes, sizeof fetch_bytes, "%d", fetch * 1024);
     snprintf(again, sizeof again, "%d", FETCH_AGAIN_MS);
     const char *explicit_why = "progress is committed by the engine, with its map";
     bool classic = w->opt.group_protocol == GROUP_CLASSIC;
@@ -103,8 +123,7 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
          NULL}, /* with the other protocol the brokers decide */
         {"session.timeout.ms", classic ? "8000" : "", NULL},
         {"fetch.max.bytes", batches ? "4194304" : "1048576", NULL},
-        {"fetch.message.max.bytes", batches ? "1048576" : "262144",
-         NULL},                                            /* of one partition; a larger record still comes */
+        {"fetch.message.max.bytes", fetch_bytes, NULL},    /* of one partition; a larger record still comes */
         {"queued.max.messages.kbytes", prefetch_kb, NULL}, /* of each partition, as each has a queue */
         {"fetch.wait.max.ms", "100", NULL},
         {"fetch.error.backoff.ms", "20", NULL},

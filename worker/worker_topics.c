@@ -78,6 +78,7 @@ static int topics_check(struct worker *w, rd_kafka_t *rk, bool *ret_missing, str
         topic_check(w, rk, w->replay_topic, false, err) < 0 ||
         topic_check(w, rk, w->parked_topic, true, err) < 0)
         return -1;
+    topics_left_tell(w, rk);
     return 0;
 }
 
@@ -86,6 +87,7 @@ int worker_topics_check(struct worker *w, bool *ret_missing, struct err *err)
     char why[512];
     /* A consumer: a producer that asks for a topic makes the broker create it, with the broker's number of partitions. */
     const struct kafka_setting settings[] = {
+        {"group.id", w->opt.group, "it is the option group"}, /* topics_left_tell wants one */
         {"allow.auto.create.topics", "false", "topics are created with as many partitions as the source has"},
         {"session.timeout.ms", "8000",
          NULL}}; /* joins no group; but the library wants it below max.poll.interval.ms */

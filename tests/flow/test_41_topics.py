@@ -236,10 +236,27 @@ def test_while_workers_of_a_group_read_different_topics_a_divided_number_waits_a
     wait_until(lambda: topics.lag(GROUP, ORDERS) == 0, message="the topic that all read goes on")
     wait_until(lambda: "partitions wait: a member of the group reads other topics" in http("GET", f"{new.admin_url}/readyz")[1],
                message="the new one says what waits")
-    assert new.is_ready() and "a partition waits" in new.log()
+    assert new.is_ready() and "a partition waits" in new.log() and new.metric("tandem_worker_partitions_apart") == 3
     assert 0 < topics.lag(GROUP, CUSTOMERS) < 200
     assert old.stop() == 0
     wait_until(lambda: len(inventory_api.ids()) == 400, message="then all is delivered")
     ids = inventory_api.ids()
     assert inventory_api.audit()["duplicates"] == 0
     assert in_order(ids, orders, 40) and in_order(ids, customers, 40)
+
+
+def test_a_topic_that_is_taken_off_the_list_is_told_with_what_is_left_in_it_and_goes_on_when_it_is_back(
+        customers, worker, inventory_api, wait_until, topics):
+    first = worker("inventory", topic=BOTH)
+    customers.place("o-1")
+    wait_until(lambda: topics.lag(GROUP, CUSTOMERS) == 0 and topics.committed(GROUP, CUSTOMERS), message="it is committed")
+    assert first.stop() == 0
+    for version in (2, 3):
+        customers.place("o-1", version)
+    second = worker("inventory")
+    told = [line for line in second.log_lines() if "not in the list" in line["msg"]]
+    assert [(line["level"], line["topic"], line["undelivered"]) for line in told] == [("warn", CUSTOMERS, 2)]
+    assert second.stop() == 0
+    third = worker("inventory", topic=BOTH)
+    wait_until(lambda: inventory_api.ids() == customers.ids, message="it goes on where it was")
+    assert "not in the list" not in third.log()

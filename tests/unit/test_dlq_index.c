@@ -19,6 +19,7 @@ struct letter {
     long long dlq_offset;
     const char *key;
     const char *reason;
+    const char *topic; /* NULL: tandem.orders */
 };
 
 static struct slice text(const char *s)
@@ -28,8 +29,8 @@ static struct slice text(const char *s)
 
 static struct dlq_id id_of(const struct letter *l)
 {
-    return (struct dlq_id){SLICE_LIT("inventory"), SLICE_LIT("tandem.orders"), l->partition, l->round,
-                           l->offset};
+    return (struct dlq_id){SLICE_LIT("inventory"), text(l->topic ? l->topic : "tandem.orders"), l->partition,
+                           l->round, l->offset};
 }
 
 static void tell(struct dlq_index *ix, struct letter l)
@@ -243,6 +244,25 @@ static void a_later_round_keeps_its_place_before_the_next_event_of_its_key(void 
     dlq_index_done(&ix);
 }
 
+/* Between topics there is no other order; by name, the events of one would all pass those that were dead-lettered before them. */
+static void a_key_of_two_topics_is_replayed_in_the_order_of_its_dead_letters(void **state)
+{
+    (void)state;
+    struct dlq_index ix;
+    struct dlq_plan plan = {0};
+    begin(&ix);
+    tell(&ix, (struct letter){.topic = "b", .offset = 5, .dlq_offset = 1, .key = "a"});
+    tell(&ix, (struct letter){.topic = "a", .offset = 8, .dlq_offset = 2, .key = "a"});
+    tell(&ix, (struct letter){.topic = "b", .offset = 6, .dlq_offset = 3, .key = "a"});
+    tell(&ix, (struct letter){.topic = "a", .offset = 9, .dlq_offset = 4, .key = "a"});
+    dlq_index_close(&ix);
+    assert_int_equal(dlq_plan_ask(&plan, &ix, "e-0-9", NULL), 0);
+    assert_int_equal(dlq_plan_finish(&plan, &ix, NULL), 0);
+    expect(&plan, "e-0-5 e-0-8 e-0-6 e-0-9");
+    dlq_plan_done(&plan);
+    dlq_index_done(&ix);
+}
+
 static void keyless_events_take_nobody_along(void **state)
 {
     (void)state;
@@ -351,6 +371,7 @@ int main(void)
         cmocka_unit_test(a_hundred_thousand_are_found_again),
         cmocka_unit_test(a_key_is_replayed_whole_and_in_source_order),
         cmocka_unit_test(a_later_round_keeps_its_place_before_the_next_event_of_its_key),
+        cmocka_unit_test(a_key_of_two_topics_is_replayed_in_the_order_of_its_dead_letters),
         cmocka_unit_test(keyless_events_take_nobody_along),
         cmocka_unit_test(what_is_replaying_or_resolved_is_skipped_and_counted),
         cmocka_unit_test(an_earlier_rounds_id_stands_for_its_event),
