@@ -179,7 +179,7 @@ def test_lag_is_told_by_topic_in_metrics_and_status(orders, customers, worker, i
     orders.place_many(30, keys=10)
     customers.place_many(20, keys=10)
     wait_until(lambda: (lag_of(program, ORDERS), lag_of(program, CUSTOMERS)) == (30, 20), message="metrics tell both")
-    found = json.loads(tell(program, "status", "json"))["partitions"]
+    found = json.loads(tell(program, "status", "--json"))["partitions"]
     assert {(p["topic"], p["partition"]) for p in found} == {(t, p) for t in (ORDERS, CUSTOMERS) for p in range(6)}
     assert sum(p["lag"] for p in found if p["topic"] == CUSTOMERS and p["lag"]) == 20
     screen = tell(program, "status")
