@@ -2,6 +2,7 @@
 import json
 import subprocess
 
+import newer_librdkafka
 import pytest
 from programs import binary, http
 from topics import headers_of
@@ -31,6 +32,16 @@ def orders(topics):
 def customers(topics):
     topics.create(CUSTOMERS, 6)
     return Orders(topics, CUSTOMERS)
+
+
+@pytest.fixture(params=["classic", "consumer"])
+def member(request, worker):
+    """member(**options): a worker by each of the two protocols of a group."""
+    def start(**options):
+        if request.param == "consumer":
+            options.update(group_protocol="consumer", env=newer_librdkafka.environment())
+        return worker("inventory", **options)
+    return start
 
 
 @pytest.fixture
@@ -81,15 +92,15 @@ def test_two_topics_are_delivered_in_order_per_key_and_never_two_events_of_a_key
 
 
 def test_restarts_and_rebalances_of_two_workers_lose_nothing_and_repeat_nothing(
-        orders, customers, worker, inventory_api, wait_until, topics):
+        orders, customers, member, inventory_api, wait_until, topics):
     inventory_api.fault("delay", delay_ms=3)
-    first, second = (worker("inventory", ready=False, topic=BOTH) for _ in range(2))
+    first, second = (member(ready=False, topic=BOTH) for _ in range(2))
     orders.place_many(1000, keys=50)
     customers.place_many(1000, keys=50)
     wait_until(lambda: len(inventory_api.ids()) > 100, message="deliveries flow")
     assert first.stop() == 0
     orders.place_many(500, keys=50, first=1000)
-    worker("inventory", ready=False, topic=BOTH)
+    member(ready=False, topic=BOTH)
     wait_until(lambda: len(inventory_api.ids()) > 1000, message="deliveries flow on")
     assert second.stop() == 0
     customers.place_many(500, keys=50, first=1000)
@@ -226,11 +237,11 @@ def test_a_topic_added_later_begins_where_start_says_and_the_others_where_they_w
 
 
 def test_while_workers_of_a_group_read_different_topics_a_divided_number_waits_and_nothing_comes_twice(
-        orders, customers, worker, inventory_api, wait_until, topics):
+        orders, customers, member, inventory_api, wait_until, topics):
     """A new list is rolled out one worker after the other; readiness must not hold the rollout up."""
     inventory_api.fault("delay", delay_ms=3)
-    old = worker("inventory")
-    new = worker("inventory", topic=BOTH)
+    old = member()
+    new = member(topic=BOTH)
     orders.place_many(200, keys=40)
     customers.place_many(200, keys=40)
     wait_until(lambda: topics.lag(GROUP, ORDERS) == 0, message="the topic that all read goes on")
