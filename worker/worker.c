@@ -223,6 +223,33 @@ static void worker_name(struct worker *w)
         w->client_id = make_text("@", *w->opt.instance_id ? w->opt.instance_id : w->target->program);
     else
         w->client_id = make_text("@", host);
+    /*
+     * A static member that comes back with other topics gets its old partitions, and the group is not asked again: with the classic
+     * protocol nothing but the id makes it another member.
+     */
+    w->member_id = strdup(w->opt.instance_id);
+    ENSURE(w->member_id);
+    if (*w->member_id && w->sources.count > 1 && w->opt.group_protocol == GROUP_CLASSIC) {
+        struct buf id;
+        buf_init(&id, 1024);
+        ENSURE(buf_printf(&id, "%s.%08" PRIx32, w->opt.instance_id, sources_mark(&w->sources)) == 0);
+        free(w->member_id);
+        w->member_id = id.data;
+    }
+}
+
+/* The worker's own topics are read and written by rules of their own. */
+static int worker_check_sources(const struct worker *w, struct err *err)
+{
+    const char *own[] = {w->dlq_topic, w->replay_topic, w->parked_topic};
+
+    for (size_t i = 0; i < ARRAY_LEN(own); i++)
+        if (sources_find(&w->sources, own[i]) >= 0)
+            return err_set(
+                err, ERR_PERMANENT,
+                "topic: \"%s\" is the worker's own, it reads or writes it already: take it off the list",
+                own[i]);
+    return 0;
 }
 
 /* What needs no Kafka. */
@@ -239,7 +266,8 @@ static int worker_prepare(struct worker *w)
     if (!w->targeting)
         return -1;
     worker_name(w);
-    if (worker_consume_check(w, err) < 0 || worker_side_check(w, err) < 0 || worker_bury_check(w, err) < 0)
+    if (worker_check_sources(w, err) < 0 || worker_consume_check(w, err) < 0 ||
+        worker_side_check(w, err) < 0 || worker_bury_check(w, err) < 0)
         return -1;
     if (stop_init(err) < 0)
         return -1;
@@ -309,6 +337,7 @@ static void worker_done(struct worker *w)
     free(w->parked_topic);
     free(w->replay_group);
     free(w->client_id);
+    free(w->member_id);
 }
 
 /* ---- the program ---------------------------------------------------------------------------------------------------------- */

@@ -50,6 +50,7 @@ struct worker {
     struct worker_options opt;
     struct sources sources; /* the option topic, as a list */
     char *dlq_topic, *replay_topic, *parked_topic, *replay_group, *client_id;
+    char *member_id;                     /* group.instance.id; empty: none */
     int64_t deleted;                     /* records that retention took before they were delivered, at most */
     struct gap gaps[ENGINE_STREAMS_MAX]; /* by stream: what of that is told */
     struct start start;                  /* where a partition without a committed offset begins */

@@ -110,7 +110,7 @@ static rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         {"group.protocol", classic ? "" : "consumer", NULL}, /* older libraries do not know the name */
         {"group.remote.assignor", classic ? "" : "range",
          "it keeps the same partition numbers of several topics together"},
-        {"group.instance.id", w->opt.instance_id, "it is the option instance_id"},
+        {"group.instance.id", w->member_id, "it is the option instance_id"},
         {"enable.auto.commit", "false", explicit_why},
         {"enable.auto.offset.store", "false", explicit_why},
         {"auto.offset.reset", "earliest", "an event must never be passed over"},

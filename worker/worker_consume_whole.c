@@ -29,17 +29,28 @@ rd_kafka_topic_partition_list_t *consume_whole(const struct worker *w,
 {
     rd_kafka_topic_partition_list_t *whole = rd_kafka_topic_partition_list_new(given->cnt);
 
+    int apart = 0, strange = 0;
     for (int i = 0; i < given->cnt; i++) {
         const rd_kafka_topic_partition_t *p = &given->elems[i];
         if (is_held(held, held_count, p->partition))
             continue;
-        if (has_all_topics(w, given, p->partition))
+        if (sources_find(&w->sources, p->topic) < 0)
+            strange++;
+        else if (has_all_topics(w, given, p->partition))
             rd_kafka_topic_partition_list_add(whole, p->topic, p->partition);
         else
-            LOG_WARNING(
-                "a partition waits: a member of the group reads other topics and has others of its number; "
-                "give all workers of the group the same topics",
-                LOG_STR("topic", p->topic), LOG_INT("partition", p->partition));
+            apart++;
     }
+    if (apart)
+        LOG_WARNING(
+            "partitions wait: a member of the group reads other topics and has others of their numbers; "
+            "give all workers of the group the same topics",
+            LOG_INT("partitions", apart));
+    if (strange)
+        LOG_WARNING(
+            "the group gave partitions of topics that are not read any more: it still knows this "
+            "instance_id with other topics; stop the worker for its session timeout, or give it another "
+            "instance_id",
+            LOG_INT("partitions", strange));
     return whole;
 }

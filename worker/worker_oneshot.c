@@ -176,7 +176,7 @@ static bool all_done(const struct oneshot *o, const struct worker *w)
     int count = 0, streams = sources_streams(&w->sources);
     const int *held = worker_consume_held(w->consume, &count);
 
-    if (!held || worker_side_unread(w->side) > 0)
+    if (!held || worker_side_unread(w->side) > 0 || worker_consume_apart(w->consume) > 0)
         return false;
     for (int i = 0; i < count * streams; i++)
         if (!is_done(o, w, sources_stream(&w->sources, i % streams, held[i / streams])))

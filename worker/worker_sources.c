@@ -65,6 +65,20 @@ void sources_done(struct sources *s)
     *s = (struct sources){0};
 }
 
+/* FNV-1a, of which the sum does not know an order. */
+uint32_t sources_mark(const struct sources *s)
+{
+    uint32_t sum = 0;
+
+    for (int i = 0; i < s->count; i++) {
+        uint32_t hash = 2166136261U;
+        for (const char *at = s->topics[i]; *at; at++)
+            hash = (hash ^ (unsigned char)*at) * 16777619U;
+        sum += hash;
+    }
+    return sum;
+}
+
 int sources_find(const struct sources *s, const char *topic)
 {
     for (int i = 0; i < s->count; i++)

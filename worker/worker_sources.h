@@ -21,6 +21,8 @@ struct sources {
 /* "tandem.orders" or "tandem.orders, tandem.customers": each a name that Kafka takes, once. -1 PERMANENT. */
 NODISCARD int sources_parse(const char *list, struct sources *ret, struct err *err);
 void sources_done(struct sources *s);
+/* Of which topics the list is, in whatever order. */
+uint32_t sources_mark(const struct sources *s);
 /* Its place in the list; -1: it is not a source topic. */
 int sources_find(const struct sources *s, const char *topic);
 

@@ -213,7 +213,7 @@ def test_a_topic_of_the_list_that_is_missing_is_named(worker, topics, inventory_
 
 @pytest.mark.parametrize("topic, said", [
     (f"{ORDERS},", "nothing between two commas"), (f"{ORDERS},{ORDERS}", "is there twice"), ("^tandem.*", '"^tandem.*"'),
-    (",".join(f"t{i}" for i in range(17)), "more than 16")])
+    (",".join(f"t{i}" for i in range(17)), "more than 16"), (f"{ORDERS},{REPLAY}", "is the worker's own")])
 def test_a_list_that_cannot_be_meant_is_refused_before_anything_runs(worker, topics, inventory_api, topic, said):
     program = worker("inventory", ready=False, topic=topic)
     assert program.wait_gone(timeout=15) == 100 and said in program.log()
@@ -247,13 +247,38 @@ def test_while_workers_of_a_group_read_different_topics_a_divided_number_waits_a
     wait_until(lambda: topics.lag(GROUP, ORDERS) == 0, message="the topic that all read goes on")
     wait_until(lambda: "partitions wait: a member of the group reads other topics" in http("GET", f"{new.admin_url}/readyz")[1],
                message="the new one says what waits")
-    assert new.is_ready() and "a partition waits" in new.log() and new.metric("tandem_worker_partitions_apart") == 3
+    assert new.is_ready() and "partitions wait" in new.log() and new.metric("tandem_worker_partitions_apart") == 3
     assert 0 < topics.lag(GROUP, CUSTOMERS) < 200
     assert old.stop() == 0
     wait_until(lambda: len(inventory_api.ids()) == 400, message="then all is delivered")
     ids = inventory_api.ids()
     assert inventory_api.audit()["duplicates"] == 0
     assert in_order(ids, orders, 40) and in_order(ids, customers, 40)
+
+
+@pytest.mark.parametrize("one, other", [(ORDERS, BOTH), (BOTH, ORDERS)], ids=["a topic more", "a topic less"])
+def test_a_list_that_changes_under_an_instance_id_is_read_when_the_old_session_has_ended(
+        orders, customers, worker, inventory_api, wait_until, one, other):
+    """A static member that comes back is given its old partitions, and a group with the classic protocol is not asked again."""
+    assert worker("inventory", topic=one, instance_id="a").stop() == 0
+    orders.place("o-1")
+    customers.place("c-1")
+    program = worker("inventory", topic=other, instance_id="a", ready=False)
+    expected = sorted([*orders.ids, *(customers.ids if CUSTOMERS in other else [])])
+    wait_until(lambda: sorted(inventory_api.ids()) == expected, message="what the new list names is delivered")
+    assert program.stop() == 0, program.log()
+    assert inventory_api.audit()["duplicates"] == 0
+
+
+def test_a_job_that_is_given_parts_of_partition_numbers_does_not_say_that_all_is_done(orders, customers, worker, inventory_api):
+    old = worker("inventory")
+    customers.place_many(40, keys=20)
+    job = worker("inventory", ready=False, topic=BOTH, drain=True, drain_max_time="5s")
+    assert job.wait_gone(timeout=60) == 1, job.log()
+    assert old.stop() == 0
+    again = worker("inventory", ready=False, topic=BOTH, drain=True)
+    assert again.wait_gone(timeout=60) == 0, again.log()
+    assert sorted(inventory_api.ids()) == sorted(customers.ids)
 
 
 def test_a_topic_that_is_taken_off_the_list_is_told_with_what_is_left_in_it_and_goes_on_when_it_is_back(

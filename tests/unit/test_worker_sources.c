@@ -34,6 +34,25 @@ static void a_list_that_cannot_be_meant_is_refused(void **state)
     }
 }
 
+static uint32_t mark_of(const char *list)
+{
+    struct err err = {0};
+    struct sources s;
+    assert_int_equal(sources_parse(list, &s, &err), 0);
+    uint32_t mark = sources_mark(&s);
+    sources_done(&s);
+    return mark;
+}
+
+static void the_mark_of_a_list_knows_its_topics_and_not_their_order(void **state)
+{
+    (void)state;
+    assert_int_equal(mark_of("a,b"), mark_of("b, a"));
+    assert_int_not_equal(mark_of("a,b"), mark_of("a,c"));
+    assert_int_not_equal(mark_of("a,b"), mark_of("a,b,c"));
+    assert_int_not_equal(mark_of("ab,c"), mark_of("a,bc"));
+}
+
 static void sixteen_topics_are_taken_and_no_more(void **state)
 {
     (void)state;
@@ -75,6 +94,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_list_names_its_topics_in_order_whatever_the_spaces),
         cmocka_unit_test(a_list_that_cannot_be_meant_is_refused),
+        cmocka_unit_test(the_mark_of_a_list_knows_its_topics_and_not_their_order),
         cmocka_unit_test(sixteen_topics_are_taken_and_no_more),
         cmocka_unit_test(each_partition_of_each_topic_and_of_replays_has_its_own_number),
     };
