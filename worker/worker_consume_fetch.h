@@ -4,6 +4,9 @@
  * what a worker could deliver was what its queues held, once for each such sleep. So the threads are woken a little after records were
  * taken. Nothing is sent, and nothing happens while nothing comes.
  *
+ * The call takes a copy of the SASL password, which librdkafka keeps and frees as it does with the first one. With a user's name or a
+ * password of more than 4,095 bytes the threads are not woken.
+ *
  * Not thread-safe: of the worker's loop.
  */
 #ifndef TANDEM_WORKER_CONSUME_FETCH_H
