@@ -256,14 +256,14 @@ void member_kill(struct world *w, struct node *n)
             n->streams[i].assigned = false;
         }
     parcel_node_died(w, n);
-    for (; n->held_count > 0; n->held_count--) {
+    group_dead(w, n);
+    end(w, n, world_delay(w, 50 * MS, 4000 * MS));
+    for (; n->held_count > 0; n->held_count--) { /* the engine looks at keys to its end */
         struct held *held = n->held[n->held_count - 1];
         free(held->key);
         free(held->id);
         free(held);
     }
-    group_dead(w, n);
-    end(w, n, world_delay(w, 50 * MS, 4000 * MS));
 }
 
 void member_stall(struct world *w, struct node *n)
