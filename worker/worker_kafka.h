@@ -54,7 +54,7 @@ NODISCARD int consume_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_top
 /* Where each partition begins or ends (where: RD_KAFKA_OFFSET_BEGINNING or _END), a list of its own. NULL: ret_code says why. Waits up to 5 s. */
 rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list,
                                              int64_t where, rd_kafka_resp_err_t *ret_code);
-/* worker_topics_left.c: a line of the log for each topic that the group has committed and that is not in the list. Waits up to 3 s. */
+/* worker_topics_left.c: a line of the log for each topic that the group has committed and that is not in the list. Waits up to 3 s, and up to 5 s for each such topic. */
 void topics_left_tell(const struct worker *w, rd_kafka_t *rk);
 /* Stop or resume fetching one partition; a local matter, done at once. */
 void partition_pause(rd_kafka_t *rk, const char *topic, int partition, bool pause);

@@ -54,7 +54,8 @@ const char relay_park_save_sql[] =
     " flagged AS (SELECT f.outbox_id FROM again a CROSS JOIN LATERAL (SELECT q.outbox_id FROM tandem.parked q"
     "   WHERE q.topic = a.topic AND q.key = a.key AND q.retry_at IS NOT NULL AND q.outbox_id <> ALL "
     "($20::bigint[])"
-    "   ORDER BY q.outbox_id DESC LIMIT " GIVE_UP_ROWS ") f LIMIT " GIVE_UP_ROWS "),"
+    "   ORDER BY q.outbox_id DESC LIMIT " GIVE_UP_ROWS ") f ORDER BY f.outbox_id DESC LIMIT " GIVE_UP_ROWS
+    "),"
     " given_up AS (UPDATE tandem.parked SET retry_at = NULL"
     "   WHERE outbox_id = ANY (ARRAY(SELECT outbox_id FROM flagged)) AND EXISTS (SELECT FROM mine)),"
     " told AS (UPDATE tandem.parked p SET reason = a.reason, detail = a.detail, behind = false,"
