@@ -14,14 +14,7 @@ from worker_world import Orders
 DLQ = "tandem.inventory.dlq"
 FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "breaker_open_cap": "200ms"}
 
-
-@pytest.fixture(autouse=True)
-def leave_the_group(started):
-    """A killed member stays in its group until its session ends, and the next test would wait for that."""
-    yield
-    for process in started:
-        if process.name.startswith(("inventory-", "crm-")) and not process.name.endswith("api"):
-            process.stop()
+pytestmark = pytest.mark.usefixtures("leave_the_group")
 
 
 @pytest.fixture

@@ -17,14 +17,7 @@ DLQ = "tandem.inventory.dlq"
 BATCHES = {"batch_max_events": 50, "batch_linger": "50ms", "batch_path": "/v1/reservations/batch", "adaptive": "off"}
 FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "breaker_open_cap": "200ms"}
 
-
-@pytest.fixture(autouse=True)
-def leave_the_group(started):
-    """A killed member stays in its group until its session ends, and the next test would wait for that."""
-    yield
-    for process in started:
-        if process.name.startswith("inventory-") and not process.name.endswith("api"):
-            process.stop()
+pytestmark = pytest.mark.usefixtures("leave_the_group")
 
 
 @pytest.fixture

@@ -11,14 +11,7 @@ from worker_world import Orders, order
 DLQ = "tandem.crm.dlq"
 FAST = {"backoff_base": "5ms", "backoff_cap": "20ms"}
 
-
-@pytest.fixture(autouse=True)
-def leave_the_group(started):
-    """A killed member stays in its group until its session ends, and the next test would wait for that."""
-    yield
-    for process in started:
-        if process.name.startswith("crm-") and not process.name.endswith("api"):
-            process.stop()
+pytestmark = pytest.mark.usefixtures("leave_the_group")
 
 
 @pytest.fixture

@@ -13,14 +13,7 @@ BOTH = f"{ORDERS}, {CUSTOMERS}"
 DLQ, REPLAY, GROUP = "tandem.inventory.dlq", "tandem.inventory.replay", "tandem-inventory"
 FAST = {"backoff_base": "5ms", "backoff_cap": "20ms"}
 
-
-@pytest.fixture(autouse=True)
-def leave_the_group(started):
-    """A killed member stays in its group until its session ends, and the next test would wait for that."""
-    yield
-    for process in started:
-        if process.name.startswith("inventory-") and not process.name.endswith("api"):
-            process.stop()
+pytestmark = pytest.mark.usefixtures("leave_the_group")
 
 
 @pytest.fixture

@@ -9,14 +9,7 @@ from worker_world import Orders
 PARTITIONS = 6
 LOST = "gave our partitions to others"
 
-
-@pytest.fixture(autouse=True)
-def leave_the_group(started):
-    """A killed member stays in its group until its session ends, and the next test would wait for that."""
-    yield
-    for process in started:
-        if process.name.startswith("inventory-") and not process.name.endswith("api"):
-            process.stop()
+pytestmark = pytest.mark.usefixtures("leave_the_group")
 
 
 @pytest.fixture
