@@ -128,6 +128,22 @@ def test_a_delayed_answer_comes_after_its_time(inventory_api):
     assert time.monotonic() - start >= 0.15
 
 
+def test_as_many_requests_at_once_as_a_round_of_epoll_brings_are_all_answered(inventory_api):
+    inventory_api.fault("delay", delay_ms=20)
+    host, port = inventory_api.url.removeprefix("http://").split(":")
+    clients = [socket.create_connection((host, int(port)), timeout=5) for _ in range(128)]
+    for version in (1, 2, 3):
+        inventory_api.pause()  # so that it finds them together
+        for i, client in enumerate(clients):
+            body = json.dumps({"order": f"o-{i}", "version": version})
+            client.sendall(f"POST /v1/reservations HTTP/1.1\r\nHost: api\r\nIdempotency-Key: e{i}-{version}\r\n"
+                           f"Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        inventory_api.cont()
+        assert all(client.recv(4096).startswith(b"HTTP/1.1 ") for client in clients)
+    for client in clients:
+        client.close()
+
+
 def test_a_bad_rule_is_refused(inventory_api):
     assert http("POST", f"{inventory_api.url}/faults", {"mode": "nonsense"})[0] == 400
     assert http("POST", f"{inventory_api.url}/faults", {"mode": "status", "sttaus": 500})[0] == 400

@@ -419,7 +419,7 @@ static struct MHD_Daemon *serve(struct server *s, struct err *err)
 
     if (sample_listen_address(s->listen, &address, err) < 0)
         return NULL;
-    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME;
+    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME;
     if (address.ss_family == AF_INET6)
         flags |= MHD_USE_IPv6;
     struct MHD_Daemon *d = MHD_start_daemon(
@@ -439,7 +439,7 @@ static int run(struct server *s, struct err *err)
     printf("%s listens on port %u\n", s->api->program,
            MHD_get_daemon_info(d, MHD_DAEMON_INFO_BIND_PORT)->port);
     fflush(stdout);
-    hold_run(s->hold, stop_fd());
+    hold_run(s->hold, d, stop_fd());
     MHD_stop_daemon(d);
     return 0;
 }

@@ -1,15 +1,13 @@
-/* The heap of held answers and the loop that lets them go. */
+/* The heap of held answers, and the loop that serves and lets them go when they are due. */
 #include "tests/rig/sample_hold.h"
 
 #include <errno.h>
 #include <microhttpd.h>
 #include <netdb.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
+#include <sys/prctl.h>
 
 #include "common/clock.h"
 
@@ -19,29 +17,22 @@ struct held {
 };
 
 struct hold {
-    pthread_mutex_t lock;
     struct held *heap; /* the earliest first */
     size_t count, max;
-    int wake_fd; /* an earlier time came in than the loop sleeps for */
-    bool closed; /* the loop has ended: nobody would resume */
 };
 
 struct hold *hold_new(size_t max, struct err *err)
 {
     struct hold *h = calloc(1, sizeof(*h));
     struct held *heap = calloc(max, sizeof(*heap));
-    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
-    if (!h || !heap || fd < 0) {
+    if (!h || !heap) {
         err_set(err, ERR_TEMPORARY, "cannot make the hold: %s", strerror(errno));
         free(h);
         free(heap);
-        if (fd >= 0)
-            close(fd);
         return NULL;
     }
-    *h = (struct hold){.heap = heap, .max = max, .wake_fd = fd};
-    pthread_mutex_init(&h->lock, NULL);
+    *h = (struct hold){.heap = heap, .max = max};
     return h;
 }
 
@@ -49,8 +40,6 @@ void hold_free(struct hold *h)
 {
     if (!h)
         return;
-    pthread_mutex_destroy(&h->lock);
-    close(h->wake_fd);
     free(h->heap);
     free(h);
 }
@@ -84,76 +73,65 @@ static struct held heap_pop(struct hold *h)
     return first;
 }
 
-static void wake(struct hold *h)
-{
-    uint64_t one = 1;
-    (void)!write(h->wake_fd, &one, sizeof(one));
-}
-
 int hold_until(struct hold *h, struct MHD_Connection *c, int64_t due_ns)
 {
-    int result = -1;
-    bool earliest = false;
-
-    pthread_mutex_lock(&h->lock);
-    if (h->count < h->max && !h->closed) {
-        MHD_suspend_connection(c); /* first, so that the loop never resumes what is not suspended yet */
-        heap_push(h, (struct held){due_ns, c});
-        earliest = h->heap[0].connection == c;
-        result = 0;
-    }
-    pthread_mutex_unlock(&h->lock);
-    if (earliest)
-        wake(h);
-    return result;
+    if (h->count >= h->max)
+        return -1;
+    MHD_suspend_connection(c);
+    heap_push(h, (struct held){due_ns, c});
+    return 0;
 }
 
 void hold_release_all(struct hold *h)
 {
-    pthread_mutex_lock(&h->lock);
     for (size_t i = 0; i < h->count; i++)
         h->heap[i].due_ns = 0;
-    pthread_mutex_unlock(&h->lock);
-    wake(h);
 }
 
-/* Resume what is due; returns when the next one is. */
-static int64_t release_due(struct hold *h, int64_t now_ns)
+static void release_due(struct hold *h, int64_t now)
 {
-    int64_t next = CLOCK_NEVER;
-
-    pthread_mutex_lock(&h->lock);
-    while (h->count && h->heap[0].due_ns <= now_ns)
+    while (h->count && h->heap[0].due_ns <= now)
         MHD_resume_connection(heap_pop(h).connection);
-    if (h->count)
-        next = h->heap[0].due_ns;
-    pthread_mutex_unlock(&h->lock);
-    return next;
 }
 
-static void close_hold(struct hold *h)
+/* How long there is nothing to do unless something comes; NULL: for any time. */
+static const struct timespec *rest(const struct hold *h, struct MHD_Daemon *d, struct timespec *ret_sleep)
 {
-    pthread_mutex_lock(&h->lock);
-    h->closed = true;
-    pthread_mutex_unlock(&h->lock);
-    release_due(h, CLOCK_NEVER);
-}
+    MHD_UNSIGNED_LONG_LONG ms;
+    int64_t wait = CLOCK_NEVER;
 
-void hold_run(struct hold *h, int stop_fd)
-{
-    struct pollfd fds[2] = {{.fd = stop_fd, .events = POLLIN}, {.fd = h->wake_fd, .events = POLLIN}};
-    uint64_t count;
-
-    while (!fds[0].revents) {
-        int64_t now = clock_monotonic_ns(), next = release_due(h, now);
-        int64_t wait = next > now ? next - now : 0;
-        struct timespec sleep = {.tv_sec = wait / NS_PER_S, .tv_nsec = wait % NS_PER_S};
-        if (ppoll(fds, 2, next == CLOCK_NEVER ? NULL : &sleep, NULL) < 0)
-            fds[0].revents = fds[1].revents = 0; /* interrupted: look again */
-        if (fds[1].revents)
-            (void)!read(h->wake_fd, &count, sizeof(count));
+    if (MHD_get_timeout(d, &ms) == MHD_YES && (int64_t)ms < wait / NS_PER_MS)
+        wait = (int64_t)ms * NS_PER_MS;
+    if (h->count) {
+        int64_t due = h->heap[0].due_ns - clock_monotonic_ns();
+        wait = due < wait ? due : wait;
     }
-    close_hold(h);
+    if (wait == CLOCK_NEVER)
+        return NULL;
+    wait = wait > 0 ? wait : 0;
+    *ret_sleep = (struct timespec){.tv_sec = wait / NS_PER_S, .tv_nsec = wait % NS_PER_S};
+    return ret_sleep;
+}
+
+/*
+ * One thread for both, so that what is due is answered at once: a delay of 10 ms is to be 10 ms. And microhttpd never sleeps by itself:
+ * its own epoll loop (0.9.75) asks again after exactly 128 events, and sleeps over those it has, until a client gives up.
+ */
+void hold_run(struct hold *h, struct MHD_Daemon *d, int stop_fd)
+{
+    int served = MHD_get_daemon_info(d, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+    struct pollfd fds[2] = {{.fd = stop_fd, .events = POLLIN}, {.fd = served, .events = POLLIN}};
+    struct timespec sleep;
+
+    (void)prctl(PR_SET_TIMERSLACK, 1UL); /* not 50 us later than asked for */
+    while (!fds[0].revents) {
+        release_due(h, clock_monotonic_ns());
+        MHD_run(d);
+        if (ppoll(fds, 2, rest(h, d, &sleep), NULL) < 0)
+            fds[0].revents = fds[1].revents = 0; /* interrupted: look again */
+    }
+    release_due(h, CLOCK_NEVER);
+    MHD_run(d);
 }
 
 int sample_listen_address(const char *text, struct sockaddr_storage *ret_address, struct err *err)
