@@ -150,7 +150,8 @@ def drains(stage):
     rates, pairs = [], []
     for n in range(PAIRS):  # single drains vary; a pair shares what the machine does meanwhile, and its order what is getting warmer
         (rate, m, read), (once, m_once, _) = pair(lambda: drain(stage, "table", limit=read_alone),
-                                                  lambda: drain(stage, "table", options=("--delivery", "exactly-once")), swapped=n % 2)
+                                                  lambda: drain(stage, "table", options=("--delivery", "exactly-once"), limit=read_alone),
+                                                  swapped=n % 2)  # both after a read: the first one also writes down which rows are visible
         rates.append((rate, m, read))
         pairs.append((once / rate, once, m_once))
     rate, m, read = sorted(rates, key=lambda r: r[0])[PAIRS // 2]
