@@ -94,9 +94,16 @@ def rates(stage):
         preload(stage, topic, count)
         api = delay(stage, ms)
         rate, counted, m = drain(stage, topic, api, count, "--in-flight-max", str(in_flight))
-        beside = {"share_of_ceiling": round(rate / (in_flight / ms * 1000), 3)} if ms else limits(stage, topic, count, in_flight, rate)
+        beside = ceiling(api, ms, in_flight, rate) if ms else limits(stage, topic, count, in_flight, rate)
         record(f"worker/{ms}ms-api-{in_flight}-in-flight", rate, "deliveries/s", counted, m, **beside)
         api.stop()
+
+
+def ceiling(api, ms, in_flight, rate):
+    """In flight ÷ delay, and what curl alone reaches of it at the same API in two seconds."""
+    curl, curl_cpu = probe("curl", api.url + "/v1/reservations", in_flight * 2000 // ms, in_flight)
+    return {"share_of_ceiling": round(rate / (in_flight / ms * 1000), 3), "curl_alone": curl, "curl_cpu": curl_cpu,
+            "share_of_curl": round(rate / curl, 3)}
 
 
 def limits(stage, topic, count, in_flight, rate):
