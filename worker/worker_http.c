@@ -330,12 +330,15 @@ struct outcome exchange_outcome(struct exchange *x, CURLcode code)
 {
     struct outcome out = {.retry_after_ns = -1, .verdict = -1, .sent = transfer_sent(&x->transfer)};
     long status = 0;
+    curl_off_t setup_us = 0;
 
     out.transport = transfer_transport(&x->transfer, code);
     if (out.transport != TRANSPORT_OK)
         return out;
     curl_easy_getinfo(x->transfer.easy, CURLINFO_RESPONSE_CODE, &status);
+    curl_easy_getinfo(x->transfer.easy, CURLINFO_PRETRANSFER_TIME_T, &setup_us);
     out.status = (int)status;
+    out.setup_ns = setup_us * 1000;
     out.retry_after_ns = exchange_retry_after(x);
     if (x->transfer.quota.has_remaining)
         out.quota_wait_ns = quota_wait(&x->transfer.quota, clock_wall_ns());

@@ -46,9 +46,9 @@ static void tell_limiter(struct engine *e, const struct delivery *d, const struc
     if (e->breaker.state != BREAKER_CLOSED)
         return;
     if (j.verdict == VERDICT_THROTTLE || (answered && (out->status == 429 || out->status == 503)))
-        limiter_refused(&e->limiter, e->now);
+        limiter_refused(&e->limiter, e->now, d->last_attempt_ns);
     else if (answered && !j.systemic)
-        limiter_sample(&e->limiter, e->now, d->last_attempt_ns);
+        limiter_sample(&e->limiter, e->now, d->last_attempt_ns + out->setup_ns);
 }
 
 static void tell_breaker(struct engine *e, const struct delivery *d, struct judgement j, bool probe)
@@ -274,7 +274,7 @@ static void tell_of_items(struct engine *e, const struct batch *b, const struct 
         if (best == NULL || rank_of(j) > rank_of(best_j))
             best_j = j, best = d;
         if (j.verdict == VERDICT_THROTTLE && e->breaker.state == BREAKER_CLOSED)
-            limiter_refused(&e->limiter, e->now);
+            limiter_refused(&e->limiter, e->now, d->last_attempt_ns);
     }
     if (best != NULL)
         tell(e, best, whole, best_j, best->probe);

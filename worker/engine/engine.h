@@ -168,7 +168,8 @@ struct outcome {
     int64_t retry_after_ns;   /* -1: none; already a duration (backoff.h parses the header) */
     /* > 0: the answer says that nothing is left of a quota for so long (quota.h), whatever its status */
     int64_t quota_wait_ns;
-    bool sent; /* the request may have reached the API (ambiguous when it then failed) */
+    int64_t setup_ns; /* until the request could go out: what a new connection takes is no sign of load */
+    bool sent;        /* the request may have reached the API (ambiguous when it then failed) */
     /* -1: use the rules; otherwise the target has looked into the answer: enum verdict */
     int verdict;
     enum reason reason; /* of its VERDICT_POISON; REASON_NONE: rejected */
