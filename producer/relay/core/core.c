@@ -3,7 +3,9 @@
 
 #include "producer/relay/core/core_state.h"
 
-#define BUSY_HOLD_NS (500 * NS_PER_MS)    /* so long after the last row the relay looks at the busy rate */
+#define BUSY_HOLD_NS (500 * NS_PER_MS) /* so long after the last row the relay looks at the busy rate */
+#define REST_SHARE 64 /* a look comes later by so small a part of the time without rows at most, */
+#define REST_MIN_NS (100 * NS_PER_MS)     /* or by this */
 #define FAILED_PAUSE_NS (100 * NS_PER_MS) /* before what failed is published again */
 #define KEYS_NONE_NS (10 * NS_PER_S)      /* the same when none was parked */
 #define KEYS_SHARE 20 /* with very many of them: loading takes a twentieth of the time at most */
@@ -20,7 +22,7 @@ struct relay_core_config relay_core_config_default(void)
         .lease_ttl_ns = NS_PER_S,
         .standby_poll_ns = 100 * NS_PER_MS,
         .poll_busy_ns = 2 * NS_PER_MS,
-        .poll_idle_ns = 150 * NS_PER_MS,
+        .poll_idle_ns = 250 * NS_PER_MS,
         .save_ns = 50 * NS_PER_MS,
         .maintain_ns = 5 * NS_PER_S,
         .refresh_ns = NS_PER_S,
@@ -212,6 +214,20 @@ static void take_look(struct relay_core *c, int64_t now, struct look *look)
         core_stream_looked(c, now, lsn, next_xid);
 }
 
+/* The longer nothing came, the less it matters how late the next row is seen. */
+static int64_t next_look_delay(const struct relay_core *c, int64_t quiet_ns)
+{
+    int64_t longest = quiet_ns / REST_SHARE;
+
+    if (quiet_ns < BUSY_HOLD_NS)
+        return c->cfg.poll_busy_ns;
+    if (longest < REST_MIN_NS)
+        longest = REST_MIN_NS;
+    if (longest > c->cfg.poll_idle_ns)
+        longest = c->cfg.poll_idle_ns;
+    return 2 * c->look_delay_ns < longest ? 2 * c->look_delay_ns : longest;
+}
+
 void relay_core_looked(struct relay_core *c, int64_t now, struct look *look)
 {
     db_ended(c, RELAY_LOOK);
@@ -226,12 +242,7 @@ void relay_core_looked(struct relay_core *c, int64_t now, struct look *look)
         return;
     }
     take_look(c, now, look);
-    if (now - c->row_seen_ns < BUSY_HOLD_NS)
-        c->look_delay_ns = c->cfg.poll_busy_ns;
-    else if (c->look_delay_ns < c->cfg.poll_idle_ns / 2)
-        c->look_delay_ns *= 2;
-    else
-        c->look_delay_ns = c->cfg.poll_idle_ns;
+    c->look_delay_ns = next_look_delay(c, now - c->row_seen_ns);
     c->look_at = now + c->look_delay_ns;
     core_stream_ground(c, now);
 }

@@ -59,7 +59,7 @@ struct relay_core_config {
     int64_t lease_ttl_ns;
     int64_t standby_poll_ns;      /* between attempts to take the lease */
     int64_t poll_busy_ns;         /* between looks while rows come */
-    int64_t poll_idle_ns;         /* between looks after a while without rows */
+    int64_t poll_idle_ns;         /* the longest time between looks */
     int64_t save_ns;              /* settled rows are stored after at most this */
     int64_t maintain_ns;          /* between MAINTAINs */
     int64_t refresh_ns;           /* between looks while rows come by the stream */

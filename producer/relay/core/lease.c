@@ -47,7 +47,7 @@ bool lease_valid(const struct lease *l, int64_t now)
 
 int64_t lease_renew_by(const struct lease *l)
 {
-    return l->idle ? CLOCK_NEVER : l->until_ns - l->ttl_ns / 2;
+    return l->idle ? CLOCK_NEVER : l->until_ns - l->ttl_ns / 3;
 }
 
 int64_t lease_renew_at(const struct lease *l)

@@ -29,4 +29,4 @@ void lease_lost(struct lease *l);
 bool lease_valid(const struct lease *l, int64_t now);
 int64_t
 lease_renew_at(const struct lease *l); /* a third of its time after it was last renewed; CLOCK_NEVER: idle */
-int64_t lease_renew_by(const struct lease *l); /* half of it: so long may it wait for company */
+int64_t lease_renew_by(const struct lease *l); /* two thirds: so long may it wait for company */
