@@ -81,7 +81,7 @@ static inline struct intake worker_intake(const struct worker *w)
 #define WORKER_PARTITIONS_MAX                                                                                \
     (ENGINE_STREAMS_MAX / 2) /* with one source topic; sources_partitions_max: with more */
 
-/* ---- worker_consume.c: the group's consumer ------------------------------------------------------------------------- */
+/* ---- worker_consume*.c: the group's consumer ------------------------------------------------------------------------ */
 
 NODISCARD int worker_consume_check(const struct worker *w, struct err *err);  /* can its settings be? */
 struct worker_consume *worker_consume_new(struct worker *w, struct err *err); /* subscribes */

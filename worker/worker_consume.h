@@ -1,0 +1,60 @@
+/* What the rooms of the group's consumer share; nobody else includes it. */
+#pragma once
+
+#include "worker/worker_consume_fetch.h"
+#include "worker/worker_kafka.h"
+
+/*
+ *   IDLE ──assign──▶ ASSIGNING ──offsets read──▶ HELD ──revoke or stop──▶ DRAINING ──all DRAINED──▶ IDLE, or HELD with the rest
+ *                     (again on failure)           └────────── assignment lost: at once ─────────────▲
+ *
+ * With the classic protocol and range, an eager assignor, a rebalance takes all partitions and then gives a new set. With KIP-848's it
+ * takes and gives some of them, while the rest is HELD: what is said of them in ASSIGNING and DRAINING concerns those that move.
+ */
+enum consume_state { CONSUME_IDLE, CONSUME_ASSIGNING, CONSUME_HELD, CONSUME_DRAINING };
+
+/*
+ * Each partition has a queue of its own, and a pause is not to look into it: librdkafka's own pause throws the prefetched records away,
+ * fetches them again at the resume (each record came two to five times), and stands still for a fetch each time.
+ */
+struct consume_partition {
+    struct worker_consume *c;
+    rd_kafka_queue_t *queue; /* NULL: not held */
+    bool paused;
+    bool leaving;        /* revoked: nothing more of it is taken in */
+    atomic_bool stirred; /* set by librdkafka's threads: something came */
+};
+
+struct worker_consume {
+    struct worker *w;
+    rd_kafka_t *rk;
+    rd_kafka_queue_t *queue;
+    enum consume_state state;
+    bool stopping;
+    bool down;        /* the brokers are away */
+    bool incremental; /* a rebalance names the partitions that move, as with KIP-848's protocol */
+    int held[WORKER_PARTITIONS_MAX]; /* partition numbers; of each we have every source topic's */
+    int held_count;
+    int undrained;      /* streams of those that leave */
+    int untold;         /* looks at which we were in the group and had heard of no partition */
+    size_t batch_bytes; /* taken in from one queue in this turn */
+    struct consume_partition partitions[ENGINE_STREAMS_MAX]; /* by stream; the replay topic's are not used */
+    rd_kafka_topic_partition_list_t
+        *given; /* by the group; what is not held of it waits for the others of its number */
+    bool drained[ENGINE_STREAMS_MAX];
+    rd_kafka_topic_partition_list_t *wanted; /* ASSIGNING: the new ones */
+    int64_t retry_at;
+    struct commits commits;
+    struct fetch_again fetch;
+};
+
+/* worker_consume_conf.c: the client's settings. NULL: err says why. */
+rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err);
+
+/* worker_consume_assign.c */
+void consume_rebalance(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev);
+/* Go on with what is being taken on, and see whether what is being given up was lost meanwhile. Once a turn. */
+void consume_assign_turn(struct worker_consume *c, int64_t now);
+void consume_forget_wanted(struct worker_consume *c);
+/* worker_consume.c: something came from a broker. */
+void consume_reached(struct worker_consume *c);

@@ -1,0 +1,79 @@
+/* The settings of the group's consumer, and how much it holds ahead. */
+#include <limits.h>
+
+#include "worker/worker_consume.h"
+
+/* What librdkafka holds over all partitions before we ask for it, and the same with batches. */
+#define CONSUME_PREFETCH_KB 1024
+#define CONSUME_PREFETCH_BATCHES_KB 8192
+/* And over so many partitions that a share of that would be no good; and what one fetch brings of all of them. */
+#define CONSUME_PREFETCH_MANY_KB 8192
+#define CONSUME_FETCH_KB 8192
+#define CONSUME_FETCH_BATCHES_KB 32768
+#define CONSUME_SHARE_MIN_KB 16
+
+/* Of so many KiB each partition's, not above max, and no less than one fetch is worth. */
+static int consume_share(const struct worker *w, int total_kb, int max)
+{
+    int queues = w->partitions * w->sources.count;
+    int share = total_kb / (queues ? queues : 1);
+
+    if (share > max)
+        return max;
+    return share < CONSUME_SHARE_MIN_KB ? CONSUME_SHARE_MIN_KB : share;
+}
+
+rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
+{
+    char prefetch_kb[16], fetch_bytes[16], again[16];
+    bool batches = w->opt.batch_max_events > 1;
+    int prefetch = consume_share(w, batches ? CONSUME_PREFETCH_BATCHES_KB : CONSUME_PREFETCH_KB, INT_MAX);
+    int floor = consume_share(w, CONSUME_PREFETCH_MANY_KB, 64);
+    int fetch = consume_share(w, batches ? CONSUME_FETCH_BATCHES_KB : CONSUME_FETCH_KB, batches ? 1024 : 256);
+    snprintf(prefetch_kb, sizeof prefetch_kb, "%d", prefetch > floor ? prefetch : floor);
+    snprintf(fetch_bytes, sizeof fetch_bytes, "%d", fetch * 1024);
+    snprintf(again, sizeof again, "%d", FETCH_AGAIN_MS);
+    const char *explicit_why = "progress is committed by the engine, with its map";
+    bool classic = w->opt.group_protocol == GROUP_CLASSIC;
+    const struct kafka_setting settings[] = {
+        {"group.id", w->opt.group, "it is the option group"},
+        {"group.protocol", classic ? "" : "consumer", NULL}, /* older libraries do not know the name */
+        {"group.remote.assignor", classic ? "" : "range",
+         "it keeps the same partition numbers of several topics together"},
+        {"group.instance.id", w->member_id, "it is the option instance_id"},
+        {"enable.auto.commit", "false", explicit_why},
+        {"enable.auto.offset.store", "false", explicit_why},
+        {"auto.offset.reset", "earliest", "an event must never be passed over"},
+        {"isolation.level", "read_committed", "an aborted event never happened"},
+        {"partition.assignment.strategy", classic ? "range" : "",
+         "cooperative-sticky repeats deliveries on older libraries"},
+        {"enable.partition.eof", "true", "an end tells what retention took, and one-shot mode waits for it"},
+        {"allow.auto.create.topics", "false", "the source topic is not ours to create"},
+        {"heartbeat.interval.ms", classic ? "500" : "",
+         NULL}, /* with the other protocol the brokers decide */
+        {"session.timeout.ms", classic ? "8000" : "", NULL},
+        {"fetch.max.bytes", batches ? "4194304" : "1048576", NULL},
+        {"fetch.message.max.bytes", fetch_bytes, NULL},    /* of one partition; a larger record still comes */
+        {"queued.max.messages.kbytes", prefetch_kb, NULL}, /* of each partition, as each has a queue */
+        {"fetch.wait.max.ms", "100", NULL},
+        {"fetch.error.backoff.ms", "20", NULL},
+        {"fetch.queue.backoff.ms", fetch_looks_again() ? again : "", NULL},
+        {"reconnect.backoff.max.ms", "2000", NULL},
+        {"statistics.interval.ms", "1000", "readiness sees in them that a broker is back"},
+    };
+    /* An empty group.instance.id is not the same as none: leave such rows out. */
+    struct kafka_setting rows[ARRAY_LEN(settings)];
+    size_t n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++)
+        if (*settings[i].value)
+            rows[n++] = settings[i];
+    return kafka_conf_new(w->opt.kafka_brokers, w->target->program, rows, n, &w->opt.kafka, err);
+}
+
+int worker_consume_check(const struct worker *w, struct err *err)
+{
+    rd_kafka_conf_t *conf = consume_conf(w, err);
+    if (conf)
+        rd_kafka_conf_destroy(conf);
+    return conf ? 0 : -1;
+}
