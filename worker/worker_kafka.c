@@ -168,12 +168,24 @@ static int64_t log_start(rd_kafka_t *rk, const char *topic, int partition)
     return rd_kafka_get_watermark_offsets(rk, topic, partition, &low, &high) == 0 ? low : -1;
 }
 
+/* Offsets that begin again are another log under the old name; nothing of it may be taken for what we had. */
+static void tell_anew(struct worker *w, int stream, const rd_kafka_message_t *m, int64_t next)
+{
+    gap_begin(&w->gaps[stream], m->offset);
+    LOG_ERR("the partition's offsets begin again: the topic was made anew, or has lost its end; taking its "
+            "records from there",
+            LOG_STR("topic", rd_kafka_topic_name(m->rkt)), LOG_INT("partition", m->partition),
+            LOG_INT("expected", next), LOG_INT("offset", m->offset));
+}
+
 void gap_look_at_record(struct worker *w, rd_kafka_t *rk, enum stream_kind kind, const rd_kafka_message_t *m)
 {
     int stream = worker_stream_of_message(w, kind, m);
     int64_t next = engine_expects(w->engine, stream);
     const char *topic = rd_kafka_topic_name(m->rkt);
 
+    if (next >= 0 && m->offset < next)
+        tell_anew(w, stream, m, next);
     if (next >= 0 && m->offset > next)
         tell_gap(w, topic, m->partition,
                  gap_before_record(&w->gaps[stream], next, m->offset, log_start(rk, topic, m->partition)));

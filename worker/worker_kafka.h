@@ -11,7 +11,10 @@ void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, c
 int worker_stream_of(const struct worker *w, const char *topic, int partition);
 int worker_stream_of_message(const struct worker *w, enum stream_kind kind, const rd_kafka_message_t *m);
 
-/* Records that the topic's retention took while the partition was held: counted and told, once. Before a record is taken. */
+/*
+ * Before a record is taken: records that the topic's retention took while the partition was held are counted and told, once; and a log that
+ * begins anew is told.
+ */
 void gap_look_at_record(struct worker *w, rd_kafka_t *rk, enum stream_kind kind, const rd_kafka_message_t *m);
 /* The same at the end of a partition: after a log was emptied no record comes. */
 void gap_look_at_end(struct worker *w, rd_kafka_t *rk, const rd_kafka_topic_partition_t *p);

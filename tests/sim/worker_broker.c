@@ -43,6 +43,46 @@ void broker_replay(struct world *w, int event)
     wake_reader(w, FEED_REPLAY, t->partition);
 }
 
+static bool is_settled(const struct world *w, const struct node *n, const struct stream *st)
+{
+    return !st->assigned || (st->held == 0 && !st->commit_out && !st->commit_failed && n->stalled_until == 0 &&
+                             st->last_commit == w->logs[st->feed][st->partition].committed);
+}
+
+static bool is_finished(struct world *w, int topic, int partition)
+{
+    const struct log *log = &w->logs[topic][partition];
+    if (log->visible == log->first || log->committed != log->entries[log->visible - 1].offset + 1)
+        return false;
+    for (int i = log->first; i < log->visible; i++)
+        if (!oracle_done(w, STREAM_SOURCE, &log->entries[i]))
+            return false;
+    for (int i = 0; i < w->plan.nodes; i++)
+        if (!is_settled(w, &w->nodes[i], node_slot(&w->nodes[i], topic, partition)))
+            return false;
+    return true;
+}
+
+/* Kafka forgets the group's commits with the topic; a member that reads it begins at the beginning when it finds its place gone. */
+void broker_anew(struct world *w, int topic, int partition)
+{
+    struct log *log = &w->logs[topic][partition];
+    if (!is_finished(w, topic, partition))
+        return;
+    sim_trace(w->sim, "operator: %s/%d is made anew", feed_name(topic), partition);
+    int64_t shift = log->visible < log->count ? log->entries[log->visible].offset : 0;
+    for (int i = log->visible; i < log->count; i++)
+        log->entries[i].offset -= shift;
+    log->first = log->visible;
+    log->committed = -1;
+    log->metadata[0] = '\0';
+    for (int i = 0; i < w->plan.nodes; i++) {
+        struct stream *st = node_slot(&w->nodes[i], topic, partition);
+        st->position = 0;
+        st->last_commit = -1;
+    }
+}
+
 void broker_fetch(struct world *w, struct node *n, struct stream *st)
 {
     int64_t delay = world_delay(w, MS / 10, 5 * MS);
@@ -216,6 +256,7 @@ void broker_commit(struct world *w, struct node *n, struct stream *st, const str
     l->stream = st;
     l->stream_serial = st->serial;
     l->offset = a->offset;
+    l->first = w->logs[st->feed][st->partition].first;
     l->ok_order = w->ok_order;
     st->commit_out = true;
     letter_mail(w, l, HAPPEN_COMMIT_STORED, world_delay(w, MS / 10, 20 * MS));
@@ -224,6 +265,8 @@ void broker_commit(struct world *w, struct node *n, struct stream *st, const str
 /* A source commit must come from the owner; a replay commit is not fenced, but a process that is dead sends nothing. */
 static bool commit_refused(struct world *w, const struct letter *l)
 {
+    if (l->first != w->logs[l->stream->feed][l->partition].first) /* the topic is not that one any more */
+        return true;
     if (l->stream->kind == STREAM_SOURCE)
         return group_fences(w, l->node, l->generation, l->partition);
     return w->nodes[l->node].life != l->life && w->nodes[l->node].life != 0;

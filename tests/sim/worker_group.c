@@ -1,4 +1,4 @@
-/* The simulated group coordinator: joins, eager rebalances by range, sessions that run out, static members, fencing. */
+/* The simulated group coordinator of the classic protocol, and what both protocols share: joins, eager rebalances by range, sessions that run out, static members, fencing. */
 #include "tests/sim/worker_world.h"
 
 #define MS NS_PER_MS
@@ -6,7 +6,7 @@
 void group_begin(struct world *w)
 {
     for (int p = 0; p < PARTITIONS_MAX; p++)
-        w->group.owner[p] = -1;
+        w->group.owner[p] = w->group.target[p] = -1;
 }
 
 bool group_fences(const struct world *w, int node, uint64_t generation, int partition)
@@ -79,6 +79,10 @@ static void prepare(struct world *w)
 
 void group_rebalance(struct world *w)
 {
+    if (group_is_incremental(w)) {
+        incremental_rebalance(w);
+        return;
+    }
     prepare(w);
     complete_when_all_joined(w);
 }
@@ -114,9 +118,14 @@ void group_arrived(struct world *w, struct happening h)
     struct member *m = &w->group.members[h.node];
     if (n->life != h.serial || n->join != (uint64_t)h.number || comes_back(w, n))
         return;
-    if (!w->group.preparing)
+    if (!w->group.preparing && !group_is_incremental(w))
         prepare(w);
     *m = (struct member){.in = true, .joined = true, .join = n->join, .life = n->life};
+    if (group_is_incremental(w)) {
+        incremental_joined(w, h.node);
+        send_assignment(w, h.node);
+        return;
+    }
     complete_when_all_joined(w);
 }
 
@@ -153,6 +162,14 @@ void group_leave(struct world *w, struct node *n)
 void group_deadline(struct world *w, struct happening h)
 {
     struct group *g = &w->group;
+    if (group_is_incremental(w)) {
+        int late = incremental_late(w, (int)h.number);
+        if (late >= 0) {
+            evict(w, late);
+            incremental_rebalance(w);
+        }
+        return;
+    }
     if (!g->preparing || g->rebalance != h.serial)
         return;
     for (int i = 0; i < w->plan.nodes; i++)

@@ -24,11 +24,18 @@ void member_start(struct world *w, struct node *n)
     n->sent_count = 0;
     n->override = BREAKER_AUTO;
     n->on_hold = false;
+    memset(n->part, 0, sizeof(n->part));
     sim_trace(w->sim, "n%d: starts, life %llu", n->index, (unsigned long long)n->life);
     group_join(w, n);
 }
 
-static void later(struct world *w, struct node *n, enum happening_kind kind, int partition, int64_t low,
+/* What a step must still name when its time comes. */
+static uint64_t ticket(const struct world *w, const struct node *n, int partition)
+{
+    return group_is_incremental(w) ? n->ticket[partition] : n->join;
+}
+
+void member_later(struct world *w, struct node *n, enum happening_kind kind, int partition, int64_t low,
                   int64_t high)
 {
     sim_at(w->sim, world_delay(w, low, high),
@@ -36,7 +43,7 @@ static void later(struct world *w, struct node *n, enum happening_kind kind, int
                               .node = n->index,
                               .serial = n->life,
                               .number = partition,
-                              .what = (void *)(uintptr_t)n->join});
+                              .what = (void *)(uintptr_t)ticket(w, n, partition)});
 }
 
 void member_assigned(struct world *w, struct node *n, uint64_t join)
@@ -45,9 +52,13 @@ void member_assigned(struct world *w, struct node *n, uint64_t join)
         return;
     n->state = NODE_RUNNING;
     n->generation = join;
+    if (group_is_incremental(w)) {
+        incremental_reconcile(w, n);
+        return;
+    }
     for (int p = 0; p < w->plan.partitions; p++)
         if (!group_fences(w, n->index, n->generation, p))
-            later(w, n, HAPPEN_LOADED, p, MS, 40 * MS);
+            member_later(w, n, HAPPEN_LOADED, p, MS, 40 * MS);
 }
 
 /* ---- loading ---------------------------------------------------------------------------------------------------------- */
@@ -120,14 +131,16 @@ static void read_parked(struct world *w, struct node *n, int partition)
 void member_loaded(struct world *w, struct node *n, struct happening h)
 {
     int partition = (int)h.number;
-    if (n->state != NODE_RUNNING || n->join != (uintptr_t)h.what)
+    if (n->state != NODE_RUNNING || ticket(w, n, partition) != (uintptr_t)h.what ||
+        (group_is_incremental(w) && n->part[partition] != PART_LOADING))
         return;
+    n->part[partition] = PART_HELD;
     for (int topic = 0; topic < w->plan.topics; topic++)
         assign_stream(w, n, topic, partition);
     assign_stream(w, n, FEED_REPLAY, partition);
     if (group_fences(w, n->index, n->generation, partition)) /* it slept, and hears of what it had */
         oracle_evicted(w, n);
-    later(w, n, HAPPEN_OPENED, partition, 0, 30 * MS);
+    member_later(w, n, HAPPEN_OPENED, partition, 0, 30 * MS);
     node_turn(w, n);
     for (int feed = 0; feed < FEEDS; feed++)
         node_want(w, n, node_slot(n, feed, partition));
@@ -135,7 +148,8 @@ void member_loaded(struct world *w, struct node *n, struct happening h)
 
 void member_opened(struct world *w, struct node *n, struct happening h)
 {
-    if (n->state != NODE_RUNNING || n->join != (uintptr_t)h.what)
+    if (n->state != NODE_RUNNING || ticket(w, n, (int)h.number) != (uintptr_t)h.what ||
+        n->part[h.number] != PART_HELD)
         return;
     read_parked(w, n, (int)h.number);
     for (int feed = 0; feed < FEEDS; feed++)
@@ -146,21 +160,35 @@ void member_opened(struct world *w, struct node *n, struct happening h)
 
 /* ---- giving up -------------------------------------------------------------------------------------------------------- */
 
+static void revoke(struct world *w, struct node *n, struct stream *st)
+{
+    if (!st->assigned || st->revoked)
+        return;
+    st->revoked = true;
+    st->revoked_at = w->sim->now;
+    engine_revoke(n->engine, w->sim->now, st->number);
+}
+
+void member_revoke(struct world *w, struct node *n, int partition)
+{
+    sim_trace(w->sim, "n%d: partition %d is revoked", n->index, partition);
+    for (int feed = 0; feed < FEEDS; feed++)
+        revoke(w, n, node_slot(n, feed, partition));
+}
+
 static void revoke_all(struct world *w, struct node *n)
 {
-    for (size_t i = 0; i < ARRAY_LEN(n->streams); i++) {
-        struct stream *st = &n->streams[i];
-        if (!st->assigned || st->revoked)
-            continue;
-        st->revoked = true;
-        st->revoked_at = w->sim->now;
-        engine_revoke(n->engine, w->sim->now, st->number);
-    }
+    for (size_t i = 0; i < ARRAY_LEN(n->streams); i++)
+        revoke(w, n, &n->streams[i]);
     node_turn(w, n);
 }
 
 void member_notice(struct world *w, struct node *n)
 {
+    if (group_is_incremental(w)) {
+        incremental_reconcile(w, n);
+        return;
+    }
     if (!w->group.preparing || w->group.members[n->index].joined)
         return;
     if (n->state == NODE_JOINING)
@@ -172,19 +200,29 @@ void member_notice(struct world *w, struct node *n)
     revoke_all(w, n);
 }
 
+static void lose(struct world *w, struct node *n, struct stream *st, bool clean)
+{
+    if (!st->assigned)
+        return;
+    broker_hang_up(w, n, st->partition);
+    oracle_leaves(w, n, st, clean && !st->commit_failed);
+    st->revoked = true;
+    engine_lost(n->engine, w->sim->now, st->number);
+    st->assigned = false;
+}
+
+void member_lose(struct world *w, struct node *n, int partition, bool clean)
+{
+    for (int feed = 0; feed < FEEDS; feed++)
+        lose(w, n, node_slot(n, feed, partition), clean);
+}
+
 /* Tell the engine that all its streams are gone; it must let go of every record. */
 static void lose_all(struct world *w, struct node *n, bool clean)
 {
-    for (size_t i = 0; i < ARRAY_LEN(n->streams); i++) {
-        struct stream *st = &n->streams[i];
-        if (!st->assigned)
-            continue;
-        broker_hang_up(w, n, st->partition);
-        oracle_leaves(w, n, st, clean && !st->commit_failed);
-        st->revoked = true;
-        engine_lost(n->engine, w->sim->now, st->number);
-        st->assigned = false;
-    }
+    for (size_t i = 0; i < ARRAY_LEN(n->streams); i++)
+        lose(w, n, &n->streams[i], clean);
+    memset(n->part, 0, sizeof(n->part));
     enum node_state state = n->state;
     n->state = NODE_JOINING;
     node_turn(w, n);

@@ -35,7 +35,7 @@ bool node_holds(const struct node *n, const struct held *held)
 void node_want(struct world *w, struct node *n, struct stream *st)
 {
     const struct log *log = &w->logs[st->feed][st->partition];
-    if (!st->assigned || st->revoked || st->paused || st->fetching || log->visible == 0 ||
+    if (!st->assigned || st->revoked || st->paused || st->fetching || log->visible == log->first ||
         log->entries[log->visible - 1].offset < st->position)
         return;
     broker_fetch(w, n, st);
@@ -91,7 +91,7 @@ void node_fetched(struct world *w, struct node *n, struct happening h)
         return;
     if (ours)
         st->fetching = false;
-    for (int i = 0; i < log->visible && budget > 0; i++)
+    for (int i = log->first; i < log->visible && budget > 0; i++)
         if (log->entries[i].offset >= st->position) {
             st->position = log->entries[i].offset + 1;
             budget--;
@@ -254,4 +254,6 @@ void node_turn(struct world *w, struct node *n)
     set_timer(w, n, wait);
     if ((n->state == NODE_REVOKING || n->state == NODE_STOPPING) && all_drained(n))
         member_drained(w, n);
+    else if (n->state == NODE_RUNNING && group_is_incremental(w))
+        incremental_drained(w, n);
 }

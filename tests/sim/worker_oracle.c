@@ -311,7 +311,7 @@ void oracle_releases(struct world *w, struct node *n, struct held *held)
 
 static void nothing_lost_below(struct world *w, enum stream_kind kind, const struct log *log, int64_t offset)
 {
-    for (int i = 0; i < log->visible && log->entries[i].offset < offset; i++)
+    for (int i = log->first; i < log->visible && log->entries[i].offset < offset; i++)
         if (!oracle_done(w, kind, &log->entries[i]))
             sim_broken(w->sim, "G2", "commit of %lld is past %s@%lld, which is unfinished", (long long)offset,
                        truth_of(w, &log->entries[i])->id, (long long)log->entries[i].offset);
@@ -320,7 +320,7 @@ static void nothing_lost_below(struct world *w, enum stream_kind kind, const str
 static int32_t epoch_before(const struct log *log, int64_t offset)
 {
     int32_t epoch = -1;
-    for (int i = 0; i < log->visible && log->entries[i].offset < offset; i++)
+    for (int i = log->first; i < log->visible && log->entries[i].offset < offset; i++)
         epoch = log->entries[i].epoch;
     return epoch;
 }
@@ -339,7 +339,7 @@ void oracle_commits(struct world *w, struct node *n, struct stream *st, const st
     if (a->offset < st->last_commit || a->offset < 0)
         sim_broken(w->sim, "G2", "n%d: the commit of %s/%d falls from %lld to %lld", n->index,
                    feed_name(st->feed), st->partition, (long long)st->last_commit, (long long)a->offset);
-    if (log->visible > 0 && a->offset > log->entries[log->visible - 1].offset + 1)
+    if (log->visible > log->first && a->offset > log->entries[log->visible - 1].offset + 1)
         sim_broken(w->sim, "G2", "n%d: the commit of %lld is past the end of %s/%d", n->index,
                    (long long)a->offset, feed_name(st->feed), st->partition);
     if (a->leader_epoch != -1 && a->leader_epoch != epoch_before(log, a->offset))
@@ -455,7 +455,7 @@ static void log_ends(struct world *w, int feed, int p)
             sim_broken(w->sim, "liveness",
                        "all is quiet, but %s of %s/%d is neither delivered nor a dead letter",
                        truth_of(w, &log->entries[i])->id, feed_name(feed), p);
-    if (log->count > 0 && log->committed != log->entries[log->count - 1].offset + 1)
+    if (log->count > log->first && log->committed != log->entries[log->count - 1].offset + 1)
         sim_broken(w->sim, "liveness", "all is quiet, but %s/%d is committed only up to %lld of %lld",
                    feed_name(feed), p, (long long)log->committed,
                    (long long)log->entries[log->count - 1].offset + 1);

@@ -196,8 +196,8 @@ static void plan_events(struct world *w)
 
 static void plan_faults(struct world *w)
 {
-    static const enum fault TIMED[] = {FAULT_KILL,      FAULT_STOP,   FAULT_STALL,
-                                       FAULT_REBALANCE, FAULT_REPLAY, FAULT_OPERATOR};
+    static const enum fault TIMED[] = {FAULT_KILL,   FAULT_STOP,     FAULT_STALL, FAULT_REBALANCE,
+                                       FAULT_REPLAY, FAULT_OPERATOR, FAULT_ANEW};
     int64_t until = w->plan.calm_at - w->sim->now;
     for (size_t i = 0; i < ARRAY_LEN(TIMED); i++) {
         struct rng *rng = &w->fault_rng[TIMED[i]];

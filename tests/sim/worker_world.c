@@ -50,6 +50,9 @@ static void strike(struct world *w, enum fault f)
         group_rebalance(w);
     else if (f == FAULT_OPERATOR)
         operator_interferes(w, n);
+    else if (f == FAULT_ANEW)
+        broker_anew(w, (int)rng_between(rng, 0, w->plan.topics - 1),
+                    (int)rng_between(rng, 0, w->plan.partitions - 1));
     else if (f == FAULT_REPLAY)
         replay_some(w, rng_chance(rng, 0.5) ? 1.0 : 0.5);
 }
@@ -84,6 +87,9 @@ static bool happens_to_world(struct world *w, struct happening h)
         return true;
     case HAPPEN_GROUP_DEADLINE:
         group_deadline(w, h);
+        return true;
+    case HAPPEN_GROUP_RELEASED:
+        incremental_released(w, h);
         return true;
     case HAPPEN_GROUP_SESSION:
         group_session(w, h);

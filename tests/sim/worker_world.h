@@ -6,7 +6,7 @@
  *   worker_api     the API, its moods and lies          worker_node    a process: carries out its engine's actions
  *   worker_oracle  knows the truth, checks G2 … G7      worker_member  a process: joins, is assigned, drains, dies
  *   worker_limits  how much may be sent, and how often  worker_operator  overrides the breaker, pauses the destination
- *   worker_parcel  requests of one event or of several
+ *   worker_parcel  requests of one event or of several          worker_incremental  the group as with KIP-848, and a process in it
  */
 #pragma once
 
@@ -71,7 +71,9 @@ static inline const char *feed_name(int feed)
     X(API_ENDPOINT, "api-endpoint-down")                                                                     \
     X(BATCHES, "batches")                                                                                    \
     X(BATCH_WHOLE, "batch-refused-whole")                                                                    \
-    X(TOPICS, "two-topics")
+    X(TOPICS, "two-topics")                                                                                  \
+    X(INCREMENTAL, "incremental-group")                                                                      \
+    X(ANEW, "topic-made-anew")
 enum fault {
 #define X(id, name) FAULT_##id,
     WORKER_FAULTS(X)
@@ -124,6 +126,7 @@ struct entry {
 
 struct log {
     struct entry entries[LOG_MAX];
+    int first;         /* entries before it went with the topic that was deleted */
     int count;         /* entries there */
     int visible;       /* of these, produced so far */
     int64_t committed; /* -1: nothing */
@@ -173,6 +176,9 @@ struct sent {
     bool again, probe;
 };
 
+/* A partition as a process of an incremental group sees it. */
+enum part { PART_NONE, PART_LOADING, PART_HELD, PART_LEAVING, PART_GIVEN_UP };
+
 enum node_state { NODE_DEAD, NODE_JOINING, NODE_RUNNING, NODE_REVOKING, NODE_STOPPING };
 
 struct node {
@@ -199,6 +205,8 @@ struct node {
     int64_t produced_until
         [2][PARTITIONS_MAX]; /* by kind of letter: its producer's last record there is stored then */
     bool static_member;
+    enum part part[PARTITIONS_MAX];  /* of an incremental group */
+    uint64_t ticket[PARTITIONS_MAX]; /* which loading of the partition counts */
 };
 
 struct member {
@@ -212,6 +220,8 @@ struct group {
     uint64_t rebalance;                  /* number of the one under way */
     int owner[PARTITIONS_MAX];           /* node, -1: nobody */
     uint64_t generation[PARTITIONS_MAX]; /* node.generation of the owner */
+    int target[PARTITIONS_MAX];          /* incremental: who shall have it, -1: nobody */
+    int64_t asked_at[PARTITIONS_MAX];    /* incremental: since when its owner shall give it up; 0: it need not */
 };
 
 /* One event in a parcel. */
@@ -261,6 +271,7 @@ struct letter {
     char *text;            /* the parked value or the metadata */
     struct stream *stream; /* COMMIT */
     uint64_t stream_serial, ok_order, generation;
+    int first; /* COMMIT: of which log */
     int64_t offset;
 };
 
@@ -315,6 +326,7 @@ enum happening_kind {
     HAPPEN_GROUP_DEADLINE,
     HAPPEN_GROUP_ASSIGN,
     HAPPEN_GROUP_SESSION,
+    HAPPEN_GROUP_RELEASED,
     HAPPEN_LOADED,
     HAPPEN_OPENED,
     HAPPEN_FETCHED,
@@ -340,6 +352,8 @@ int64_t world_delay(struct world *w, int64_t low, int64_t high);
 /* ---- worker_broker ---- */
 void broker_produce(struct world *w, int topic, int partition);
 void broker_replay(struct world *w, int event);
+/* The topic is deleted and made anew, unless something of it is unfinished. */
+void broker_anew(struct world *w, int topic, int partition);
 void broker_fetch(struct world *w, struct node *n, struct stream *st);
 void broker_bury(struct world *w, struct node *n, struct delivery *d, struct held *held);
 void broker_park(struct world *w, struct node *n, const struct action *a);
@@ -363,6 +377,17 @@ void group_session(struct world *w, struct happening h);
 void group_dead(struct world *w, struct node *n);
 bool group_fences(const struct world *w, int node, uint64_t generation, int partition);
 
+/* ---- worker_incremental ---- */
+bool group_is_incremental(const struct world *w);
+void incremental_rebalance(struct world *w);
+void incremental_joined(struct world *w, int node);
+void incremental_released(struct world *w, struct happening h);
+/* Who has had the partition for too long after it was asked back; -1: nobody. */
+int incremental_late(const struct world *w, int p);
+void incremental_reconcile(struct world *w, struct node *n);
+/* Let go of the partitions that have drained. */
+void incremental_drained(struct world *w, struct node *n);
+
 /* ---- worker_node ---- */
 /* The loop's one round after facts: time passes, actions are carried out, the next wake-up is set. */
 void node_turn(struct world *w, struct node *n);
@@ -384,6 +409,12 @@ void member_opened(struct world *w, struct node *n, struct happening h);
 void member_drained(struct world *w, struct node *n);
 void member_lost(struct world *w, struct node *n);
 void member_stop(struct world *w, struct node *n);
+/* Of one partition: it shall drain; it is gone. */
+void member_revoke(struct world *w, struct node *n, int partition);
+void member_lose(struct world *w, struct node *n, int partition, bool clean);
+/* A step of taking the partition on, unless it is out of date by then. */
+void member_later(struct world *w, struct node *n, enum happening_kind kind, int partition, int64_t low,
+                  int64_t high);
 void member_kill(struct world *w, struct node *n);
 void member_stall(struct world *w, struct node *n);
 

@@ -265,6 +265,10 @@ void engine_lost(struct engine *e, int64_t now, int stream)
     struct group *g = s->group;
     delivery_turns(e);
     stream_free(e, s);
+#ifdef SIM_BUG_LOST_WITH_ANOTHER
+    for (struct link *link = list_first(&e->groups); link != NULL; link = list_after(&e->groups, link))
+        OWNER_OF(link, struct group, link)->closed = true;
+#endif
     g->closed = true;
     if (list_first(&g->streams) == NULL)
         group_free(e, g);

@@ -50,6 +50,16 @@ static void forget_past(struct offsets *o)
     o->next = -1;
 }
 
+/* The log begins anew under us: nothing is committed any more of what was taken of the old one, though it goes on. */
+static void start_over(struct offsets *o)
+{
+    for (struct link *link = list_pop(&o->incomplete); link != NULL; link = list_pop(&o->incomplete))
+        entry_of(link)->cost = 0;
+    forget_past(o);
+    o->epoch = -1;
+    o->changed = true;
+}
+
 /* Entries of the map below `offset` that did not come are gaps: complete. */
 static void pass_past(struct offsets *o, int64_t offset)
 {
@@ -94,13 +104,17 @@ static void set_cost(struct offsets *o, struct offset_entry *entry)
 
 bool offsets_take(struct offsets *o, struct offset_entry *entry, int64_t offset, int32_t epoch)
 {
-    struct offset_entry taken = {.offset = offset, .epoch_before = o->epoch};
     bool first = o->next == o->past.base; /* nothing seen since the assignment */
 
     if (first && offset < o->next)
         forget_past(o);
-    else if (offset < o->next)
+    else if (offset < o->next) {
+#ifdef SIM_BUG_OLD_POSITION_IN_A_NEW_LOG
         return false;
+#endif
+        start_over(o);
+    }
+    struct offset_entry taken = {.offset = offset, .epoch_before = o->epoch};
     pass_past(o, offset);
     bool completed = past_has_completed(o, offset, &taken);
     o->next = offset + 1;

@@ -31,8 +31,8 @@ struct offsets {
 bool offsets_init(struct offsets *o, int64_t committed, const char *metadata);
 void offsets_done(struct offsets *o);
 /*
- * A record arrived. true: it is incomplete, the entry is in the ledger with its marks of before. false: it is complete (by the map), or
- * it was given before; the entry is untouched.
+ * A record arrived. true: it is incomplete, the entry is in the ledger with its marks of before. false: it is complete (by the map); the
+ * entry is untouched. One from below what came before is of another log under the same name: the ledger begins with it.
  */
 bool offsets_take(struct offsets *o, struct offset_entry *entry, int64_t offset, int32_t epoch);
 void offsets_complete(struct offsets *o,

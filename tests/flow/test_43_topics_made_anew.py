@@ -1,0 +1,122 @@
+"""A topic that is deleted and made anew, or made larger: under a running worker and between two runs nothing of it is passed over."""
+import newer_librdkafka
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import NewPartitions
+from worker_world import Orders
+
+ORDERS, GROUP, KEYS = "tandem.orders", "tandem-inventory", 20
+ANEW = "offsets begin again"
+
+pytestmark = pytest.mark.usefixtures("leave_the_group")
+
+
+@pytest.fixture
+def orders(topics):
+    return Orders(topics)
+
+
+@pytest.fixture(params=["classic", "consumer"])
+def member(request, worker):
+    """member(**options): a worker by each of the two protocols of a group."""
+    def start(**options):
+        if request.param == "consumer":
+            options.update(group_protocol="consumer", env=newer_librdkafka.environment())
+        return worker("inventory", **options)
+    return start
+
+
+def delivered_and_committed(topics, orders, api):
+    return set(orders.ids) <= set(api.ids()) and topics.lag(GROUP, ORDERS) == 0
+
+
+def made_anew(topics):
+    topics.delete(ORDERS)
+    topics.create(ORDERS)
+    return Orders(topics)
+
+
+def in_order(ids, source):
+    place = {event: i for i, event in enumerate(ids)}
+    return all(sorted(of_key, key=place.get) == of_key for of_key in (source.ids[k::KEYS] for k in range(KEYS)))
+
+
+def test_a_topic_made_anew_under_a_running_worker_is_delivered_from_its_beginning_and_told(
+        orders, topics, member, inventory_api, wait_until):
+    program = member()
+    orders.place_many(600, keys=KEYS)
+    wait_until(lambda: delivered_and_committed(topics, orders, inventory_api), message="all is delivered")
+    fresh = made_anew(topics)
+    fresh.place_many(120, keys=KEYS)
+    wait_until(lambda: delivered_and_committed(topics, fresh, inventory_api), message="all of the new topic is delivered")
+    fresh.place_many(900, keys=KEYS, first=120)  # beyond where the old one was
+    wait_until(lambda: delivered_and_committed(topics, fresh, inventory_api), message="and what comes later")
+    ids = inventory_api.ids()
+    assert len(ids) == 600 + 1020 and in_order(ids, orders) and in_order(ids, fresh)
+    told = [line for line in program.log_lines() if ANEW in line["msg"]]
+    assert {line["level"] for line in told} == {"error"}
+    assert sorted((line["partition"], line["offset"]) for line in told) == [(p, 0) for p in topics.committed(GROUP, ORDERS)]
+    assert program.stop() == 0
+    program.start_again()
+    fresh.place_many(KEYS, keys=KEYS, first=1020)
+    wait_until(lambda: delivered_and_committed(topics, fresh, inventory_api), message="a restart goes on")
+    assert len(inventory_api.ids()) == 600 + 1040
+
+
+def test_what_was_under_way_of_the_old_topic_is_delivered_too(orders, topics, worker, inventory_api, wait_until):
+    program = worker("inventory", breaker_failures=10000, breaker_open="50ms", breaker_open_cap="100ms", backoff_cap="100ms")
+    orders.place_many(60, keys=KEYS)
+    wait_until(lambda: delivered_and_committed(topics, orders, inventory_api), message="all is delivered")
+    inventory_api.fault("status", status=503)
+    under_way = [orders.place(f"o-{key}", 4) for key in range(KEYS)]
+    wait_until(lambda: program.metric("tandem_worker_held_events") == KEYS, message="it has them")
+    fresh = made_anew(topics)
+    fresh.place_many(KEYS, keys=KEYS)
+    wait_until(lambda: program.metric("tandem_worker_held_events") == 2 * KEYS, message="it has those of the new topic")
+    inventory_api.heal()
+    wait_until(lambda: delivered_and_committed(topics, fresh, inventory_api), message="all of the new topic is delivered")
+    ids = inventory_api.ids()
+    assert sorted(ids) == sorted(orders.ids + fresh.ids)
+    assert all(ids.index(old) < ids.index(new) for old, new in zip(under_way, fresh.ids)), "a key's old event goes before its new one"
+
+
+@pytest.mark.parametrize("before, after", [(600, 60), (60, 600)], ids=["shorter", "longer"])
+def test_a_topic_made_anew_while_no_worker_runs_is_delivered_from_its_beginning(
+        orders, topics, member, inventory_api, wait_until, before, after):
+    """Kafka forgets a group's commits together with the topic."""
+    first = member()
+    orders.place_many(before, keys=KEYS)
+    wait_until(lambda: delivered_and_committed(topics, orders, inventory_api), message="all is delivered")
+    assert first.stop() == 0
+    fresh = made_anew(topics)
+    fresh.place_many(after, keys=KEYS)
+    assert topics.committed(GROUP, ORDERS) == {}
+    member()
+    wait_until(lambda: delivered_and_committed(topics, fresh, inventory_api), message="all of the new topic is delivered")
+    assert len(inventory_api.ids()) == before + after
+
+
+def test_a_commit_past_the_end_of_a_topic_made_anew_is_told_and_not_believed(orders, topics, worker, inventory_api, wait_until):
+    orders.place_many(60, keys=KEYS)
+    places = [TopicPartition(ORDERS, p, 1000) for p in range(6)]
+    for future in topics.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(GROUP, places)]).values():
+        future.result(30)
+    program = worker("inventory")
+    wait_until(lambda: delivered_and_committed(topics, orders, inventory_api), message="all is delivered")
+    told = [line for line in program.log_lines() if "past the end of the partition" in line["msg"]]
+    assert {(line["level"], line["committed"]) for line in told} == {("error", 1000)} and len(told) == 6
+
+
+def test_a_topic_that_is_made_larger_under_a_running_worker_stops_it_with_the_fix_and_then_all_is_delivered(
+        orders, topics, member, inventory_api, wait_until):
+    program = member()
+    for future in topics.admin.create_partitions([NewPartitions(ORDERS, 8)]).values():
+        future.result(30)
+    orders.place_many(120, keys=KEYS)
+    assert program.wait_gone(timeout=60) == 100, program.log()
+    said = program.log_lines()[-1]["error"]
+    assert f'"{ORDERS}" has grown to more than 6 partitions' in said and "then restart" in said
+    for future in topics.admin.create_partitions([NewPartitions(f"tandem.inventory.{t}", 8) for t in ("dlq", "replay", "parked")]).values():
+        future.result(30)
+    program.start_again()
+    wait_until(lambda: delivered_and_committed(topics, orders, inventory_api), message="all is delivered")
