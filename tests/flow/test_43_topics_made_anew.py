@@ -54,8 +54,9 @@ def test_a_topic_made_anew_under_a_running_worker_is_delivered_from_its_beginnin
     ids = inventory_api.ids()
     assert len(ids) == 600 + 1020 and in_order(ids, orders) and in_order(ids, fresh)
     told = [line for line in program.log_lines() if ANEW in line["msg"]]
-    assert {line["level"] for line in told} == {"error"}
-    assert sorted((line["partition"], line["offset"]) for line in told) == [(p, 0) for p in topics.committed(GROUP, ORDERS)]
+    if "group_protocol" not in program.options:  # KIP-848's coordinator takes a deleted topic's partitions away, if it is in time
+        assert {line["level"] for line in told} == {"error"}
+        assert sorted((line["partition"], line["offset"]) for line in told) == [(p, 0) for p in range(6)]
     assert program.stop() == 0
     program.start_again()
     fresh.place_many(KEYS, keys=KEYS, first=1020)

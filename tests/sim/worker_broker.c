@@ -45,8 +45,9 @@ void broker_replay(struct world *w, int event)
 
 static bool is_settled(const struct world *w, const struct node *n, const struct stream *st)
 {
-    return !st->assigned || (st->held == 0 && !st->commit_out && !st->commit_failed && n->stalled_until == 0 &&
-                             st->last_commit == w->logs[st->feed][st->partition].committed);
+    return !st->assigned ||
+           (st->held == 0 && !st->commit_out && !st->commit_failed && n->stalled_until == 0 &&
+            st->last_commit == w->logs[st->feed][st->partition].committed);
 }
 
 static bool is_finished(struct world *w, int topic, int partition)

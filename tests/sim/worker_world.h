@@ -221,7 +221,7 @@ struct group {
     int owner[PARTITIONS_MAX];           /* node, -1: nobody */
     uint64_t generation[PARTITIONS_MAX]; /* node.generation of the owner */
     int target[PARTITIONS_MAX];          /* incremental: who shall have it, -1: nobody */
-    int64_t asked_at[PARTITIONS_MAX];    /* incremental: since when its owner shall give it up; 0: it need not */
+    int64_t asked_at[PARTITIONS_MAX]; /* incremental: since when its owner shall give it up; 0: it need not */
 };
 
 /* One event in a parcel. */

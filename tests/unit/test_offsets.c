@@ -170,7 +170,8 @@ static void a_log_that_begins_anew_under_us_is_not_skipped(void **state)
     assert_true(o.changed);   /* the old position must not stand for the new log */
     assert_int_equal(offsets_position(&o), 0);
     assert_true(take(&o, 1));
-    offsets_complete(&o, &entries[101]); /* what was taken of the old log goes on, and says nothing of the new one */
+    offsets_complete(
+        &o, &entries[101]); /* what was taken of the old log goes on, and says nothing of the new one */
     offsets_complete(&o, &entries[102]);
     assert_int_equal(offsets_position(&o), 0);
     offsets_complete(&o, &entries[0]);
