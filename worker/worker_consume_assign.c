@@ -268,7 +268,7 @@ static void consume_revoke(struct worker_consume *c, int64_t now, const rd_kafka
 
     consume_forget_wanted(c);
     consume_taken_away(c, lost || !c->incremental ? c->given : list);
-    if (lost || c->held_count == 0)
+    if (lost || (!c->incremental && c->held_count == 0))
         consume_lose(c, now);
     else
         consume_begin_drain(c, now, c->incremental ? list : NULL);

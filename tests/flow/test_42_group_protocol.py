@@ -25,6 +25,17 @@ def consumer(worker):
     return start
 
 
+@pytest.fixture
+def ready_until(wait_until):
+    """ready_until(worker, condition, message): waits, and looks for readiness as often as for that."""
+    def wait(worker, condition, message):
+        def met():
+            assert worker.is_ready(), f"unready before: {message}"
+            return condition()
+        wait_until(met, message=message)
+    return wait
+
+
 def numbers(worker):
     """The partitions of the source topic that it holds now, by its own log."""
     held = set()
@@ -116,6 +127,19 @@ def test_one_for_whom_no_partition_is_left_is_ready_and_takes_over(topics, order
     wait_until(lambda: len(inventory_api.ids()) == 100, message="the second goes on")
     assert second.stop() == 0
     assert audit_of(inventory_api) == (100, 0, 0)
+
+
+def test_one_whose_waiting_partitions_are_taken_away_stays_ready(topics, consumer, ready_until):
+    """Topics of one partition: the number is divided between a member of both topics and one of the first alone, so all it has waits."""
+    topics.clear()
+    topics.create("tandem.orders", 1)
+    topics.create("tandem.customers", 1)
+    consumer(ready=True, instance_id="a")  # a name goes before none
+    both = consumer(ready=True, topic="tandem.orders, tandem.customers")
+    ready_until(both, lambda: both.metric("tandem_worker_partitions_apart") == 1, "it has a part of a number, which waits")
+    consumer(ready=True, topic="tandem.orders, tandem.customers", instance_id="a2")
+    ready_until(both, lambda: both.metric("tandem_worker_partitions_apart") == 0, "the part goes to the other")
+    ready_until(both, lambda: not both.metric("tandem_worker_partitions_apart"), "and it waits for more")
 
 
 @pytest.mark.parametrize("static", [True, False])
