@@ -123,6 +123,7 @@ static void worker_loop(struct worker *w)
         /* The signal's descriptor stays readable after the first signal: then a short sleep looks for the second. */
         bool draining = drain_until != CLOCK_NEVER;
         next = shorter(next, worker_consume_wait_ns(w->consume, now));
+        next = shorter(next, worker_side_wait_ns(w->side, now));
         next = shorter(next, draining ? 20 * NS_PER_MS : WORKER_LONGEST_SLEEP_NS);
         worker_http_wait(w->http, more ? 0 : next, draining ? -1 : stop_fd());
         now = clock_monotonic_ns();

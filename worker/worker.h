@@ -122,6 +122,7 @@ NODISCARD int worker_side_check(const struct worker *w, struct err *err); /* can
 struct worker_side *worker_side_new(struct worker *w, struct err *err);
 void worker_side_free(struct worker_side *s);
 bool worker_side_poll(struct worker_side *s, int64_t now);
+int64_t worker_side_wait_ns(const struct worker_side *s, int64_t now); /* so long at most without a poll */
 /* Tell the engine of the replay streams of these partitions and start reading; waits for their committed offsets. */
 NODISCARD int worker_side_assign(struct worker_side *s, int64_t now, const int *partitions, int count,
                                  struct err *err);

@@ -1,4 +1,5 @@
 /* The second consumer: reads parked keys to their end, then replays, of the partitions that the group gave this worker. */
+#include "worker/worker_consume_fetch.h"
 #include "worker/worker_kafka.h"
 
 #include <string.h>
@@ -7,6 +8,17 @@
 #include "common/log.h"
 
 #define SIDE_BATCH 64
+/* What librdkafka holds of replays before we ask for it, over all partitions; and of one at least. */
+#define SIDE_PREFETCH_KB 4096
+#define SIDE_PREFETCH_MIN_KB 64
+
+/* As with the group's consumer a pause is not to look: librdkafka's own throws the prefetched records away, a replay took four times as long. */
+struct side_replay {
+    struct worker_side *s;
+    rd_kafka_queue_t *queue; /* NULL: not held */
+    bool paused;
+    atomic_bool stirred; /* set by librdkafka's threads: something came */
+};
 
 struct worker_side {
     struct worker *w;
@@ -15,8 +27,10 @@ struct worker_side {
     rd_kafka_topic_t *replay,
         *parked; /* held so that their leaders are known before partitions come: saves 2 s */
     int unread;  /* partitions whose parked keys are still being read */
-    bool reading[WORKER_PARTITIONS_MAX]; /* by partition */
+    bool reading[WORKER_PARTITIONS_MAX];               /* by partition */
+    struct side_replay replays[WORKER_PARTITIONS_MAX]; /* by partition */
     struct commits commits;
+    struct fetch_again fetch;
 };
 
 static void side_wake(rd_kafka_t *rk, void *opaque)
@@ -25,8 +39,43 @@ static void side_wake(rd_kafka_t *rk, void *opaque)
     worker_http_wake(((struct worker_side *)opaque)->w->http);
 }
 
+static void side_replay_wake(rd_kafka_t *rk, void *opaque)
+{
+    struct side_replay *r = opaque;
+    atomic_store(&r->stirred, true);
+    side_wake(rk, r->s);
+}
+
+/* Before the assignment, so that no record goes another way and overtakes. */
+static void side_open_queue(struct worker_side *s, int partition)
+{
+    struct side_replay *r = &s->replays[partition];
+    r->s = s;
+    r->paused = false;
+    r->queue = rd_kafka_queue_get_partition(s->rk, s->w->replay_topic, partition);
+    ENSURE(r->queue);
+    rd_kafka_queue_forward(r->queue, NULL);
+    rd_kafka_queue_cb_event_enable(r->queue, side_replay_wake, r);
+    atomic_store(&r->stirred, true);
+}
+
+static void side_close_queue(struct worker_side *s, int partition)
+{
+    struct side_replay *r = &s->replays[partition];
+    if (!r->queue)
+        return;
+    rd_kafka_queue_cb_event_enable(r->queue, NULL, NULL);
+    rd_kafka_queue_destroy(r->queue);
+    r->queue = NULL;
+}
+
 static rd_kafka_conf_t *side_conf(const struct worker *w, struct err *err)
 {
+    char again[16], prefetch_kb[16];
+    int share = SIDE_PREFETCH_KB / (w->partitions ? w->partitions : 1);
+    snprintf(prefetch_kb, sizeof prefetch_kb, "%d",
+             share > SIDE_PREFETCH_MIN_KB ? share : SIDE_PREFETCH_MIN_KB);
+    snprintf(again, sizeof again, "%d", FETCH_AGAIN_MS);
     const char *explicit_why = "progress is committed by the engine, with its map";
     const struct kafka_setting settings[] = {
         {"group.id", w->replay_group, "it is the option group with .replay"},
@@ -38,13 +87,18 @@ static rd_kafka_conf_t *side_conf(const struct worker *w, struct err *err)
         {"session.timeout.ms", "8000",
          NULL}, /* joins no group; but the library wants it below max.poll.interval.ms */
         {"fetch.max.bytes", "4194304", NULL},
-        {"queued.max.messages.kbytes", "4096", NULL},
+        {"queued.max.messages.kbytes", prefetch_kb, NULL}, /* of each partition, as each has a queue */
         {"fetch.wait.max.ms", "100", NULL},
         {"fetch.error.backoff.ms", "100", NULL},
+        {"fetch.queue.backoff.ms", again, NULL},
         {"reconnect.backoff.max.ms", "2000", NULL},
     };
-    return kafka_conf_new(w->opt.kafka_brokers, w->target->program, settings, ARRAY_LEN(settings),
-                          &w->opt.kafka, err);
+    struct kafka_setting rows[ARRAY_LEN(settings)];
+    size_t n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++) /* older libraries do not know the name */
+        if (settings[i].value != again || fetch_looks_again())
+            rows[n++] = settings[i];
+    return kafka_conf_new(w->opt.kafka_brokers, w->target->program, rows, n, &w->opt.kafka, err);
 }
 
 int worker_side_check(const struct worker *w, struct err *err)
@@ -63,6 +117,7 @@ struct worker_side *worker_side_new(struct worker *w, struct err *err)
         return NULL;
     struct worker_side *s = calloc(1, sizeof *s);
     ENSURE(s);
+    fetch_again_init(&s->fetch);
     s->w = w;
     kafka_conf_log(conf);
     rd_kafka_conf_set_opaque(conf, s);
@@ -88,6 +143,8 @@ void worker_side_free(struct worker_side *s)
     if (!s)
         return;
     rd_kafka_queue_cb_event_enable(s->queue, NULL, NULL);
+    for (int i = 0; i < WORKER_PARTITIONS_MAX; i++)
+        side_close_queue(s, i);
     commits_done(&s->commits);
     rd_kafka_topic_destroy(s->replay);
     rd_kafka_topic_destroy(s->parked);
@@ -128,6 +185,8 @@ int worker_side_assign(struct worker_side *s, int64_t now, const int *partitions
         rd_kafka_topic_partition_list_add(list, s->w->parked_topic, partitions[i])->offset =
             RD_KAFKA_OFFSET_BEGINNING;
     }
+    for (int i = 0; i < count; i++)
+        side_open_queue(s, partitions[i]);
     /* Only a bug or a fatal state of the library fails here; the engine knows the streams already. */
     (void)(count && assignment_add(s->rk, list, &s->w->failure));
     rd_kafka_topic_partition_list_destroy(list);
@@ -143,6 +202,7 @@ void worker_side_unassign(struct worker_side *s, const int *partitions, int coun
         rd_kafka_topic_partition_list_add(list, s->w->parked_topic, partitions[i]);
         s->unread -= s->reading[partitions[i]];
         s->reading[partitions[i]] = false;
+        side_close_queue(s, partitions[i]);
     }
     commits_forget(&s->commits, partitions, count);
     if (count)
@@ -168,6 +228,7 @@ static void side_message(struct worker_side *s, int64_t now, rd_kafka_event_t *e
     const rd_kafka_message_t *m = rd_kafka_event_message_next(ev);
     if (!m || m->err)
         return;
+    fetch_taken(&s->fetch, now);
     if (strcmp(rd_kafka_topic_name(m->rkt), s->w->parked_topic) == 0)
         side_parked_key(s, m);
     else {
@@ -214,22 +275,53 @@ static void side_event(struct worker_side *s, int64_t now, rd_kafka_event_t *ev)
     }
 }
 
-bool worker_side_poll(struct worker_side *s, int64_t now)
+/* true: there may be more. */
+static bool side_poll_queue(struct worker_side *s, int64_t now, rd_kafka_queue_t *queue)
 {
-    int n = 0;
-    for (; n < SIDE_BATCH; n++) {
-        rd_kafka_event_t *ev = rd_kafka_queue_poll(s->queue, 0);
+    for (int n = 0; n < SIDE_BATCH; n++) {
+        rd_kafka_event_t *ev = rd_kafka_queue_poll(queue, 0);
         if (!ev)
-            break;
+            return false;
         side_event(s, now, ev);
         rd_kafka_event_destroy(ev);
     }
-    return n == SIDE_BATCH;
+    return true;
+}
+
+static bool side_poll_replay(struct worker_side *s, int64_t now, struct side_replay *r)
+{
+    if (!r->queue || r->paused || !atomic_load_explicit(&r->stirred, memory_order_relaxed))
+        return false;
+    atomic_store(&r->stirred, false); /* before looking: what comes meanwhile sets it again */
+    /* "Nothing" may have records behind it: as with the group's consumer. */
+    if (!side_poll_queue(s, now, r->queue) && rd_kafka_queue_length(r->queue) == 0)
+        return false;
+    atomic_store(&r->stirred, true);
+    return true;
+}
+
+bool worker_side_poll(struct worker_side *s, int64_t now)
+{
+    bool more = side_poll_queue(s, now, s->queue);
+    for (int i = 0; i < s->w->partitions; i++)
+        more |= side_poll_replay(s, now, &s->replays[i]);
+    fetch_run(&s->fetch, s->rk, now);
+    return more;
+}
+
+int64_t worker_side_wait_ns(const struct worker_side *s, int64_t now)
+{
+    return fetch_wait_ns(&s->fetch, now);
 }
 
 void worker_side_pause(struct worker_side *s, int stream, bool pause)
 {
-    partition_pause(s->rk, s->w->replay_topic, sources_partition(&s->w->sources, stream), pause);
+    struct side_replay *r = &s->replays[sources_partition(&s->w->sources, stream)];
+    r->paused = pause;
+    if (pause)
+        return;
+    atomic_store(&r->stirred, true);
+    worker_http_wake(s->w->http); /* the loop is past its look at the queues */
 }
 
 void worker_side_commit(struct worker_side *s, const struct action *a)
