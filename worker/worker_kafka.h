@@ -59,6 +59,8 @@ rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topi
                                              int64_t where, rd_kafka_resp_err_t *ret_code);
 /* worker_topics_left.c: a line of the log for each topic that the group has committed and that is not in the list. Waits up to 3 s, and up to 5 s for each such topic. */
 void topics_left_tell(const struct worker *w, rd_kafka_t *rk);
+/* worker_topics_others.c: a line of the log for each member of the group that reads none of our topics. Waits up to 3 s. */
+void topics_others_tell(const struct worker *w, rd_kafka_t *rk);
 /* Stop or resume fetching one partition; a local matter, done at once. */
 void partition_pause(rd_kafka_t *rk, const char *topic, int partition, bool pause);
 /* Log an error event; true: it is fatal and w->failure says so. */

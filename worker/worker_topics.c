@@ -79,6 +79,7 @@ static int topics_check(struct worker *w, rd_kafka_t *rk, bool *ret_missing, str
         topic_check(w, rk, w->parked_topic, true, err) < 0)
         return -1;
     topics_left_tell(w, rk);
+    topics_others_tell(w, rk);
     return 0;
 }
 
