@@ -355,8 +355,10 @@ static int take_variable(struct loader *l, const char *variable, const char *val
         return take_pair_variable(l, KAFKA, variable, suffix + 6, value, err);
     if (strncmp(suffix, "POSTGRES_", 9) == 0)
         return take_pair_variable(l, POSTGRES, variable, suffix + 9, value, err);
-    LOG_WARNING("unknown variable, ignored", LOG_STR("variable", variable),
-                LOG_STR("nearest", options_nearest(l->set, IN_ENVIRONMENT, variable, nearest)));
+    if (*options_nearest(l->set, IN_ENVIRONMENT, variable, nearest))
+        LOG_WARNING("unknown variable, ignored", LOG_STR("variable", variable), LOG_STR("nearest", nearest));
+    else
+        LOG_WARNING("unknown variable, ignored", LOG_STR("variable", variable));
     return 0;
 }
 

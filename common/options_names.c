@@ -76,7 +76,8 @@ const char *options_nearest(const struct option_set *set, enum options_place pla
         consider(&best, word, options_spell(place, "config", spelled));
     for (size_t i = 1; place == ON_COMMAND_LINE && i < OPTIONS_SERVE_FLAGS; i++)
         consider(&best, word, options_spell(place, options_serve_flags[i], spelled));
-    snprintf(out, OPTIONS_NAME_BYTES, "%s", best.word);
+    bool meant = *best.word && best.distance <= strlen(word) / 3; /* what is further away was not meant */
+    snprintf(out, OPTIONS_NAME_BYTES, "%s", meant ? best.word : "");
     return out;
 }
 
@@ -85,7 +86,7 @@ int options_unknown(const struct option_set *set, enum options_place place, cons
 {
     char nearest[OPTIONS_NAME_BYTES];
     options_nearest(set, place, word, nearest);
-    if (*nearest && distance(word, nearest) <= strlen(word) / 3) /* what is further away was not meant */
+    if (*nearest)
         err_set(err, ERR_PERMANENT, "unknown option \"%.64s\"; the nearest is %s, and %s --help lists all",
                 word, nearest, set->program);
     else

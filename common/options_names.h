@@ -14,7 +14,7 @@ extern const char *const options_serve_flags[OPTIONS_SERVE_FLAGS];
 const char *options_spell(enum options_place place, const char *name, char out[OPTIONS_NAME_BYTES]);
 /* The option of that plain name ("api_key", or "api_key_file" of a secret: *ret_is_path), or NULL. */
 const struct option *options_find(const struct option_set *set, const char *name, bool *ret_is_path);
-/* The known name that is spelt most alike. Returns out. */
+/* The known name that is spelt most alike; "" when none is near. Returns out. */
 const char *options_nearest(const struct option_set *set, enum options_place place, const char *word,
                             char out[OPTIONS_NAME_BYTES]);
 /* The error for a name that nobody knows. Returns -1. */
