@@ -20,10 +20,11 @@ static int make_url(const char *admin_listen, enum worker_command command, struc
     size_t host_len = port ? (size_t)(port - admin_listen) : 0;
     const char *host = admin_listen;
 
-    if (!port || strcmp(port, ":0") == 0)
-        return err_set(err, ERR_PERMANENT,
-                       "admin_listen is \"%s\": give the address at which the worker's admin port is",
-                       admin_listen);
+    if (!port || strcmp(port, ":0") == 0 || strstr(admin_listen, "://"))
+        return err_set(
+            err, ERR_PERMANENT,
+            "admin_listen is \"%s\": give the address at which the worker's admin port is, as HOST:PORT",
+            admin_listen);
     if (host_len == 0 || strncmp(admin_listen, "0.0.0.0:", 8) == 0) {
         host = "127.0.0.1";
         host_len = strlen(host);
@@ -51,7 +52,8 @@ static int ask(CURL *easy, const struct buf *url, struct buf *answer, struct err
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, answer);
     CURLcode code = curl_easy_perform(easy);
     if (code != CURLE_OK)
-        return err_set(err, ERR_TEMPORARY, "%s: %s", buf_str(url), *why ? why : curl_easy_strerror(code));
+        return err_set(err, ERR_TEMPORARY, "%s: %s: does the worker run, and with this admin_listen?",
+                       buf_str(url), *why ? why : curl_easy_strerror(code));
     curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
     if (status != 200)
         return err_set(err, ERR_TEMPORARY, "%s answers %ld: %s", buf_str(url), status, buf_str(answer));
