@@ -383,7 +383,8 @@ static size_t worker_options_for(const struct target *target, struct option *tab
     return count;
 }
 
-static const char help_tail[] = "Commands, to the worker that runs with the same admin_listen:\n"
+static const char help_tail[] =
+    "Commands, to the worker that runs with the same admin_listen (give it the same --config):\n"
 #define X(id, words, path, prose) "  " words ": " prose "\n"
     WORKER_COMMANDS(X)
 #undef X

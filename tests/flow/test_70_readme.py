@@ -51,7 +51,7 @@ def shell(script, **variables):
 @pytest.fixture(scope="module")
 def readme():
     blocks = {name: text for _, name, text in MARK.findall(page("README.md"))}
-    assert set(blocks) == {"order", "delivered", "order_place", "sql", "config", "install", "programs", "refuse", "look", "replay"}
+    assert set(blocks) == {"order", "delivered", "status", "order_place", "sql", "config", "install", "programs", "refuse", "look", "replay"}
     return blocks
 
 
@@ -108,6 +108,11 @@ def test_an_order_reaches_both_apis(readme, stack, wait_until):
     assert json.loads(stack.run(readme["order"]))["order"] == "o-1"
     await_at_both(stack, "o-1", wait_until)
     assert stack.run(readme["delivered"]).count('"o-1"') >= 2
+
+
+def test_the_relay_and_a_worker_tell_their_state(readme, stack):
+    said = stack.run(readme["status"])
+    assert "Shard 0: working" in said and "crm: running" in said
 
 
 def test_the_c_snippet_compiles_against_what_is_installed_and_its_event_is_delivered(readme, stack, installed, rig_dir, wait_until):
