@@ -337,11 +337,14 @@ static void admin_log_breaker(struct worker_admin *a, const struct engine_counts
     bool was = a->breaker != BREAKER_CLOSED, is = n->breaker != BREAKER_CLOSED;
     a->breaker = n->breaker;
     if (is && !was)
-        LOG_WARNING("breaker opened: the API fails", LOG_INT("held", n->held),
-                    LOG_INT("backing_off", n->backing_off),
+        LOG_WARNING(n->breaker_override == BREAKER_KEPT_OPEN ? "breaker opened by the operator"
+                                                             : "breaker opened: the API fails",
+                    LOG_INT("held", n->held), LOG_INT("backing_off", n->backing_off),
                     LOG_STR("last_failure", worker_http_trouble(a->w->http)));
     else if (was && !is)
-        LOG("breaker closed: the API is back", LOG_INT("held", n->held));
+        LOG(n->breaker_override == BREAKER_KEPT_CLOSED ? "breaker closed by the operator"
+                                                       : "breaker closed: the API is back",
+            LOG_INT("held", n->held));
 }
 
 void worker_admin_tick(struct worker_admin *a, int64_t now)
