@@ -380,8 +380,14 @@ static int check_startup(struct relay *r, int64_t now, struct err *err)
     }
     if (r->opt->startup_timeout == 0 || now - r->started_ns < r->opt->startup_timeout)
         return 0;
-    return err_set(err, ERR_TEMPORARY, "no %s within startup_timeout (%" PRId64 " ms)",
-                   r->connected ? "Kafka" : "Postgres", r->opt->startup_timeout / NS_PER_MS);
+    int64_t ms = r->opt->startup_timeout / NS_PER_MS;
+    if (!r->connected)
+        return err_set(err, ERR_TEMPORARY,
+                       "no Postgres at database_url within startup_timeout (%" PRId64
+                       " ms): the lines above say why",
+                       ms);
+    return err_set(err, ERR_TEMPORARY, "no Kafka at \"%.200s\" within startup_timeout (%" PRId64 " ms)",
+                   r->opt->kafka_brokers, ms);
 }
 
 static void check_stop(struct relay *r, int64_t now, int64_t *stop_by)
