@@ -64,8 +64,9 @@ static const struct verb_help HELP[RELAY_VERB_COUNT] = {
          "  tandem-relay parked retry --reason too-large --yes\n"},
     [RELAY_VERB_PARKED_DROP] =
         {"parked drop ID… | filters | --all  [--then-retry] [--yes] [--json]",
-         "Deletes parked rows: they are never published. Rows parked behind them stay; --then-retry\n"
-         "has those published. Without --yes nothing is changed and the rows are shown.\n"
+         "Deletes parked rows: they are not published (but see republish). Rows parked behind them\n"
+         "stay; --then-retry has those published. Without --yes nothing is changed and the rows are\n"
+         "shown.\n"
          "`parked show ID --json` keeps a copy.",
          "  tandem-relay parked drop 4294967301 --then-retry\n"
          "  tandem-relay parked drop 4294967301 --then-retry --yes\n"},
@@ -85,7 +86,8 @@ static const struct verb_help HELP[RELAY_VERB_COUNT] = {
          "in the same order with the same event ids: for a topic that was lost, or a new consumer.\n"
          "Consumers that know an event id do nothing; with --new-ids they take each for a new event.\n"
          "The copies come after everything that is there: for one key, old events after newer ones.\n"
-         "Rows not published yet, and parked ones, are left out. Without --yes nothing is changed.",
+         "Rows not published yet, and parked ones, are left out; rows that parked drop took away are\n"
+         "not, for the outbox still has them. Without --yes nothing is changed.",
          "  tandem-relay republish --since 2h --topic tandem.orders\n"
          "  tandem-relay republish --since 2026-01-02T03:00:00Z --until 2026-01-02T04:00:00Z --yes\n"},
 };
