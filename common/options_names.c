@@ -87,10 +87,10 @@ int options_unknown(const struct option_set *set, enum options_place place, cons
     char nearest[OPTIONS_NAME_BYTES];
     options_nearest(set, place, word, nearest);
     if (*nearest)
-        err_set(err, ERR_PERMANENT, "unknown option \"%.64s\"; the nearest is %s, and %s --help lists all",
+        err_set(err, ERR_PERMANENT, "unknown option \"%.64s\"; the nearest is %s, and %s --help tells more",
                 word, nearest, set->program);
     else
-        err_set(err, ERR_PERMANENT, "unknown option \"%.64s\"; %s --help lists all", word, set->program);
+        err_set(err, ERR_PERMANENT, "unknown option \"%.64s\"; %s --help tells more", word, set->program);
     if (origin)
         err_prefix(err, "%s: ", origin);
     return -1;

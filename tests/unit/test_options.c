@@ -221,7 +221,7 @@ static void an_unknown_name_is_an_error_with_the_nearest_one(void **state)
     assert_int_equal(FILE_TEXT("\n# fine\nmax_atempts = 3\n"), -1);
     assert_says("sample.ini:3: unknown option \"max_atempts\"; the nearest is max_attempts");
     assert_int_equal(FLAGS("--xyzzy"), -1);
-    assert_says("unknown option \"--xyzzy\"; tandem-sample --help lists all");
+    assert_says("unknown option \"--xyzzy\"; tandem-sample --help tells more");
 }
 
 static void an_unknown_variable_is_not_an_error(void **state)
