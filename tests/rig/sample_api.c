@@ -383,7 +383,9 @@ static void usage(const struct sample_api *api, FILE *out)
             "%s [--listen HOST:PORT] [--api-key KEY]\n%s\n"
             "  --listen HOST:PORT   default %s; port 0: any free one, named on stdout\n"
             "  --api-key KEY        requests without X-API-Key: KEY get 401\n"
-            "GET /audit, GET /audit/ids, POST /audit/reset; POST, GET, DELETE /faults.\n",
+            "GET /audit, GET /audit/ids, POST /audit/reset; POST, GET, DELETE /faults. A fault is\n"
+            "{\"mode\":\"status\",\"status\":503,\"keys\":[\"o-1\"],\"times\":3}; all modes and fields: "
+            "tests/rig/sample_fault.h\n",
             api->program, api->summary, api->default_listen);
 }
 
