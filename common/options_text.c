@@ -84,7 +84,8 @@ static void help_general(struct buf *out, const struct option_set *set)
         buf_puts(out, "  --kafka NAME=VALUE     Hand a setting to librdkafka under its own name.\n");
     if (set->postgres)
         buf_puts(out, "  --postgres NAME=VALUE  Hand a setting to libpq under its own name.\n");
-    buf_puts(out, "  --print-config         Check the configuration, print the values in force, and end.\n"
+    buf_puts(out, "  --print-config         Check each value, print those in force, and end. Credentials,\n"
+                  "                         certificates and addresses are checked at the start only.\n"
                   "  --sample-config        Print a commented file with all defaults, and end.\n"
                   "  --mdoc                 Print the OPTIONS section of the manual page, and end.\n"
                   "  --version, -V          Print the version, and end.\n"
@@ -276,7 +277,8 @@ static void mdoc_general(const struct option_set *set, struct buf *out)
         mdoc_text(out, "Hand a setting to libpq under its own name.");
     }
     mdoc_item(out, "print-config", NULL);
-    mdoc_text(out, "Check the configuration, print the values in force, and end.");
+    mdoc_text(out, "Check each value, print those in force, and end. Credentials, certificates and addresses "
+                   "are checked at the start only.");
     mdoc_item(out, "sample-config", NULL);
     mdoc_text(out, "Print a commented file with all defaults, and end.");
     mdoc_item(out, "mdoc", NULL);
