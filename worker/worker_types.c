@@ -1,6 +1,7 @@
 /* Looks an event's type up in the list of those that the destination takes. */
 #include "worker/worker_types.h"
 
+#include <ctype.h>
 #include <string.h>
 
 /* The next word of the list without the spaces around it; *at moves behind its comma, NULL: it was the last one. */
@@ -30,9 +31,15 @@ static int word_check(struct slice word, struct err *err)
                        "types: \"%.*s\" has its \"*\" not at the end: only a beginning can be given, like "
                        "\"order.*\"",
                        (int)word.len, word.data);
-    for (size_t i = 0; i < word.len; i++)
-        if ((unsigned char)word.data[i] < 0x20 || word.data[i] == 0x7F)
+    for (size_t i = 0; i < word.len; i++) {
+        unsigned char c = (unsigned char)word.data[i];
+        if (isspace(c)) /* such a "type" would match nothing: every event would be skipped */
+            return err_set(err, ERR_PERMANENT,
+                           "types: \"%.*s\" is followed by white space and more: separate them by commas",
+                           (int)i, word.data);
+        if (c < 0x20 || c == 0x7F)
             return err_set(err, ERR_PERMANENT, "types: a control character can be in no event type");
+    }
     return 0;
 }
 

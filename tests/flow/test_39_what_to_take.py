@@ -39,7 +39,8 @@ def test_other_types_are_complete_without_a_request_and_counted(orders, topics, 
 
 
 @pytest.mark.parametrize("options, said", [
-    ({"types": "order.placed,,x"}, "types"), ({"types": "*.placed"}, "*.placed"), ({"start": "yesterday"}, "yesterday"),
+    ({"types": "order.placed,,x"}, "types"), ({"types": "*.placed"}, "*.placed"),
+    ({"types": "order.placed order.cancelled"}, "separate them by commas"), ({"start": "yesterday"}, "yesterday"),
     ({"start": "2026-02-30T00:00:00Z"}, "2026-02-30"), ({"kafka": "group.protocol=consumer"}, "option group_protocol")])
 def test_a_wrong_list_start_or_group_protocol_is_refused_before_anything_runs(worker, options, said):
     program = worker("inventory", ready=False, **options)

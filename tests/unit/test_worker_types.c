@@ -39,6 +39,22 @@ static void a_list_that_cannot_be_meant_is_refused(void **state)
     }
 }
 
+/* It was taken for one type with spaces in it: every event was skipped, and that was committed. */
+static void types_that_white_space_separates_are_refused_with_what_to_write(void **state)
+{
+    (void)state;
+    const char *wrong[] = {"order.placed order.cancelled", "order.placed\torder.cancelled",
+                           "order.placed  order.*, x", "x,order.placed\norder.cancelled"};
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        struct err err = {0};
+        assert_int_equal(types_check(wrong[i], &err), -1);
+        assert_int_equal(err.kind, ERR_PERMANENT);
+        assert_non_null(strstr(err.message, "\"order.placed\""));
+        assert_non_null(strstr(err.message, "separate them by commas"));
+        assert_null(strchr(err.message, '\n'));
+    }
+}
+
 static struct record *admitted(const char *types, enum stream_kind kind, const char *value)
 {
     struct targeting *t = targeting_of(&crm_target);
@@ -73,6 +89,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_type_is_taken_in_full_or_by_its_beginning_and_nothing_else),
         cmocka_unit_test(a_list_that_cannot_be_meant_is_refused),
+        cmocka_unit_test(types_that_white_space_separates_are_refused_with_what_to_write),
         cmocka_unit_test(an_event_of_another_type_is_skipped_even_when_it_would_be_a_dead_letter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
