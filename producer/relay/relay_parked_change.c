@@ -3,6 +3,10 @@
  *
  * A retry only sets retry_at, for every parked row of the keys that are meant; the relay publishes them in order. The lock keeps the
  * relay from parking a further row of such a key between our look and our change: it would miss the mark and stay behind.
+ *
+ * While the lock is held no row can be parked, so it is held for a piece of some thousand rows at a time, each a transaction. A piece is
+ * of whole keys: were a key cut in two, its first rows could be refused again before the others are marked, and these would pass them.
+ * What an end in between leaves is pieces done and pieces untouched; the same command goes on. Rows named by id are one piece.
  */
 #include "producer/relay/relay_parked.h"
 
@@ -23,15 +27,8 @@ static const char lock_sql[] = "LOCK TABLE tandem.parked IN SHARE ROW EXCLUSIVE 
 static const char plan_retry_sql[] =
     "SELECT " LISTED ", NOT (" RELAY_PARKED_CHOSEN ") AS of_the_same_key" COUNTED
     " FROM tandem.parked WHERE " WHOLE_KEYS SOME;
-static const char retry_sql[] =
-    "WITH marked AS (UPDATE tandem.parked SET retry_at = coalesce(retry_at, clock_timestamp()) "
-    "WHERE " WHOLE_KEYS " RETURNING *, NOT (" RELAY_PARKED_CHOSEN ") AS of_the_same_key)"
-    " SELECT " LISTED ", of_the_same_key" COUNTED " FROM marked" SOME;
-
 static const char plan_drop_sql[] =
     "SELECT " LISTED COUNTED " FROM tandem.parked WHERE " RELAY_PARKED_CHOSEN SOME;
-static const char drop_sql[] = "WITH dropped AS (DELETE FROM tandem.parked WHERE " RELAY_PARKED_CHOSEN
-                               " RETURNING *) SELECT " LISTED COUNTED " FROM dropped" SOME;
 
 /* What stays parked of the keys from which rows are taken. */
 #define REST                                                                                                 \
@@ -39,8 +36,35 @@ static const char drop_sql[] = "WITH dropped AS (DELETE FROM tandem.parked WHERE
     ") AND NOT (" RELAY_PARKED_CHOSEN ")"
 static const char count_rest_sql[] =
     "SELECT count(*) AS rows, count(DISTINCT (topic, key)) AS keys FROM tandem.parked WHERE " REST;
-static const char retry_rest_sql[] =
-    "UPDATE tandem.parked SET retry_at = coalesce(retry_at, clock_timestamp()) WHERE " REST;
+
+/*
+ * Behind the parameters of what is chosen: where the last piece ended ($6, $7; null: none did), then where this one ends. Which rows
+ * there are to begin with is bounded by an id, so that a stream of new ones is not chased.
+ */
+#define PIECE_ROWS "4000"
+#define AFTER "key IS NOT NULL AND ($6::text IS NULL OR (topic, key) > ($6::text, $7::bytea))"
+#define RANGE AFTER " AND (topic, key) <= ($8::text, $9::bytea)"
+#define MARK "UPDATE tandem.parked SET retry_at = coalesce(retry_at, clock_timestamp()) WHERE "
+#define KEYLESS                                                                                              \
+    "outbox_id IN (SELECT outbox_id FROM tandem.parked WHERE key IS NULL AND outbox_id > $6::bigint"         \
+    " AND outbox_id <= $7::bigint AND " RELAY_PARKED_CHOSEN " ORDER BY outbox_id LIMIT " PIECE_ROWS ")"
+#define CHANGED                                                                                              \
+    " RETURNING outbox_id) SELECT count(*) AS rows, coalesce(max(outbox_id), 0) AS last_id FROM changed"
+#define KEYS_OF_PIECE                                                                                        \
+    "(topic, key) IN (SELECT topic, key FROM tandem.parked WHERE " RANGE " AND " RELAY_PARKED_CHOSEN ")"
+
+static const char last_id_sql[] = "SELECT coalesce(max(outbox_id), 0)::text AS last_id FROM tandem.parked";
+static const char piece_sql[] =
+    "SELECT topic, key FROM (SELECT topic, key FROM tandem.parked WHERE " AFTER
+    " AND outbox_id <= $8::bigint AND " RELAY_PARKED_CHOSEN " ORDER BY topic, key LIMIT " PIECE_ROWS
+    ") AS piece ORDER BY topic DESC, key DESC LIMIT 1";
+
+static const char retry_keys_sql[] = "WITH changed AS (" MARK RANGE " AND " KEYS_OF_PIECE CHANGED;
+static const char retry_keyless_sql[] = "WITH changed AS (" MARK KEYLESS CHANGED;
+static const char drop_keys_sql[] =
+    "WITH changed AS (DELETE FROM tandem.parked WHERE " RANGE " AND " RELAY_PARKED_CHOSEN CHANGED;
+static const char drop_keyless_sql[] = "WITH changed AS (DELETE FROM tandem.parked WHERE " KEYLESS CHANGED;
+static const char retry_rest_sql[] = MARK RANGE " AND " KEYS_OF_PIECE " AND NOT (" RELAY_PARKED_CHOSEN ")";
 
 /* Parameters as RELAY_PARKED_CHOSEN has them; the others do not matter here, but have to be of a type. */
 static const char missing_sql[] =
@@ -80,37 +104,136 @@ static int print_rows(struct relay_tool *t, const PGresult *res, struct err *err
     return 0;
 }
 
+/* ---- in pieces ---- */
+
+/* What is done to the rows, and how it is told. */
+struct change {
+    const char *keys, *keyless, *rest; /* statements; rest: before `keys`, or NULL */
+    const char *doing, *done;
+    int64_t planned, rows;
+    const char *last_id; /* of those that are parked at the beginning */
+    bool at_once;
+};
+
 static int begin(struct relay_tool *t, struct err *err)
 {
-    if (pg_exec(t->conn, "BEGIN", err) < 0)
+    return pg_exec(t->conn, "BEGIN", err) < 0 ? -1 : pg_exec(t->conn, lock_sql, err);
+}
+
+static int change_rows(struct relay_tool *t, struct change *c, const char *sql, const struct relay_params *p,
+                       int64_t *ret_last_id, struct err *err)
+{
+    int64_t rows;
+
+    if (!c->at_once && begin(t, err) < 0)
         return -1;
-    return t->args->yes ? pg_exec(t->conn, lock_sql, err) : 0;
+    if (sql == c->keys && c->rest) {
+        CLEANUP(pg_clearp) PGresult *rest = relay_tool_query(t, c->doing, c->rest, p, err);
+        if (!rest)
+            return -1;
+    }
+    CLEANUP(pg_clearp) PGresult *res = relay_tool_query(t, c->doing, sql, p, err);
+    if (!res || (!c->at_once && pg_exec(t->conn, "COMMIT", err) < 0))
+        return -1;
+    rows = relay_tool_number(res, 0, "rows");
+    *ret_last_id = relay_tool_number(res, 0, "last_id");
+    c->rows += rows;
+    if (rows > 0 && c->rows < c->planned && !c->at_once)
+        fprintf(t->notes, "%" PRId64 " of %" PRId64 " rows\n", c->rows, c->planned);
+    return 0;
+}
+
+static int change_keys(struct relay_tool *t, struct change *c, const struct relay_params *chosen,
+                       struct err *err)
+{
+    CLEANUP(pg_clearp) PGresult *before = NULL;
+    int64_t last_id;
+
+    for (;;) {
+        struct relay_params p = *chosen;
+        bool first = !before;
+        relay_params_add(&p, first ? NULL : relay_tool_value(before, 0, "topic"));
+        relay_params_add(&p, first ? NULL : relay_tool_value(before, 0, "key"));
+        struct relay_params range = p;
+        relay_params_add(&p, c->last_id);
+        CLEANUP(pg_clearp) PGresult *piece = relay_tool_query(t, c->doing, piece_sql, &p, err);
+        if (!piece)
+            return -1;
+        if (PQntuples(piece) == 0)
+            return 0;
+        relay_params_add(&range, relay_tool_value(piece, 0, "topic"));
+        relay_params_add(&range, relay_tool_value(piece, 0, "key"));
+        if (change_rows(t, c, c->keys, &range, &last_id, err) < 0)
+            return -1;
+        PQclear(before);
+        before = piece;
+        piece = NULL;
+    }
+}
+
+/* Rows without a key have no order. */
+static int change_keyless(struct relay_tool *t, struct change *c, const struct relay_params *chosen,
+                          struct err *err)
+{
+    char from[24] = "0";
+    int64_t last_id;
+
+    do {
+        struct relay_params p = *chosen;
+        relay_params_add(&p, from);
+        relay_params_add(&p, c->last_id);
+        if (change_rows(t, c, c->keyless, &p, &last_id, err) < 0)
+            return -1;
+        snprintf(from, sizeof(from), "%" PRId64, last_id);
+    } while (last_id > 0);
+    return 0;
+}
+
+static int change_all(struct relay_tool *t, struct change *c, const struct relay_params *chosen,
+                      struct err *err)
+{
+    CLEANUP(pg_clearp) PGresult *last = relay_tool_query(t, c->doing, last_id_sql, NULL, err);
+
+    if (!last)
+        return -1;
+    c->last_id = relay_tool_value(last, 0, "last_id");
+    c->at_once = chosen->values[0] != NULL;
+    if ((c->at_once && begin(t, err) < 0) || change_keys(t, c, chosen, err) < 0 ||
+        change_keyless(t, c, chosen, err) < 0 || (c->at_once && pg_exec(t->conn, "COMMIT", err) < 0)) {
+        if (c->rows > 0 && !c->at_once)
+            err_prefix(err, "%" PRId64 " rows were %s, the same command goes on: ", c->rows, c->done);
+        return -1;
+    }
+    return 0;
 }
 
 /* ---- retry ---- */
 
 int relay_parked_retry(struct relay_tool *t, struct err *err)
 {
-    const char *sql = t->args->yes ? retry_sql : plan_retry_sql;
+    struct change change = {.keys = retry_keys_sql,
+                            .keyless = retry_keyless_sql,
+                            .doing = "retrying parked rows",
+                            .done = "marked"};
     struct relay_params p = {.count = 0};
-    int64_t rows;
 
     relay_parked_params(t->args, &p);
-    if (begin(t, err) < 0 || check_all_found(t, &p, err) < 0)
+    if (check_all_found(t, &p, err) < 0)
         return -1;
-    CLEANUP(pg_clearp) PGresult *res = relay_tool_query(t, "retrying parked rows", sql, &p, err);
-    if (!res || pg_exec(t->conn, "COMMIT", err) < 0)
+    CLEANUP(pg_clearp) PGresult *res = relay_tool_query(t, change.doing, plan_retry_sql, &p, err);
+    if (!res)
         return -1;
-    rows = rows_in_all(res);
-    if (print_rows(t, res, err) < 0)
+    change.planned = rows_in_all(res);
+    if ((t->args->yes && change_all(t, &change, &p, err) < 0) || print_rows(t, res, err) < 0)
         return -1;
     if (t->args->yes)
-        fprintf(t->notes, "%" PRId64 " rows will be published again by the relay, each key in order\n", rows);
+        fprintf(t->notes, "%" PRId64 " rows will be published again by the relay, each key in order\n",
+                change.rows);
     else
         fprintf(t->notes,
                 "%" PRId64
                 " rows would be published again, whole keys in order; nothing was changed: --yes does it\n",
-                rows);
+                change.planned);
     return 0;
 }
 
@@ -131,14 +254,6 @@ static int count_rest(struct relay_tool *t, const struct relay_params *p, struct
     return 0;
 }
 
-static int retry_rest(struct relay_tool *t, const struct relay_params *p, struct err *err)
-{
-    if (!t->args->yes || !t->args->then_retry)
-        return 0;
-    CLEANUP(pg_clearp) PGresult *res = relay_tool_query(t, "retrying parked rows", retry_rest_sql, p, err);
-    return res ? 0 : -1;
-}
-
 static void tell_drop(struct relay_tool *t, int64_t rows, struct rest rest)
 {
     const char *then = t->args->then_retry
@@ -156,19 +271,23 @@ static void tell_drop(struct relay_tool *t, int64_t rows, struct rest rest)
 
 int relay_parked_drop(struct relay_tool *t, struct err *err)
 {
-    const char *sql = t->args->yes ? drop_sql : plan_drop_sql;
+    struct change change = {.keys = drop_keys_sql,
+                            .keyless = drop_keyless_sql,
+                            .rest = t->args->then_retry ? retry_rest_sql : NULL,
+                            .doing = "dropping parked rows",
+                            .done = "deleted"};
     struct relay_params p = {.count = 0};
     struct rest rest;
 
     relay_parked_params(t->args, &p);
-    if (begin(t, err) < 0 || check_all_found(t, &p, err) < 0 || count_rest(t, &p, &rest, err) < 0 ||
-        retry_rest(t, &p, err) < 0)
+    if (check_all_found(t, &p, err) < 0 || count_rest(t, &p, &rest, err) < 0)
         return -1;
-    CLEANUP(pg_clearp) PGresult *res = relay_tool_query(t, "dropping parked rows", sql, &p, err);
-    if (!res || pg_exec(t->conn, "COMMIT", err) < 0)
+    CLEANUP(pg_clearp) PGresult *res = relay_tool_query(t, change.doing, plan_drop_sql, &p, err);
+    if (!res)
         return -1;
-    if (print_rows(t, res, err) < 0)
+    change.planned = rows_in_all(res);
+    if ((t->args->yes && change_all(t, &change, &p, err) < 0) || print_rows(t, res, err) < 0)
         return -1;
-    tell_drop(t, rows_in_all(res), rest);
+    tell_drop(t, t->args->yes ? change.rows : change.planned, rest);
     return 0;
 }

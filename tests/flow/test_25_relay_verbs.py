@@ -162,6 +162,31 @@ def test_retry_marks_whole_keys_and_nothing_without_yes(database, tool, lines):
     assert parked(database) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("verb", ["retry", "drop"])
+def test_many_rows_are_changed_in_pieces_of_whole_keys_and_the_same_command_goes_on_after_a_failure(database, tool, verb):
+    database.query("""INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, created_at, reason, detail)
+                      SELECT n, tandem.uuid_v7(), 't', CASE WHEN n % 10 > 0 THEN convert_to('k' || n % 1000, 'UTF8') END, 'e', '', 'text/plain', now(),
+                      'refused', '' FROM generate_series(1, 20000) AS n""")
+    database.query("""CREATE FUNCTION pieces() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                      IF (SELECT count(*) FROM changed) > 5000 THEN RAISE 'too many in one transaction'; END IF;
+                      IF EXISTS (SELECT FROM changed WHERE key = 'k500' OR key = 'k777') THEN RAISE 'stopped in between'; END IF;
+                      RETURN NULL; END $$""")
+    event, table = ("UPDATE", "NEW") if verb == "retry" else ("DELETE", "OLD")
+    database.query(f"CREATE TRIGGER pieces AFTER {event} ON tandem.parked REFERENCING {table} TABLE AS changed EXECUTE FUNCTION pieces()")
+
+    def left():
+        return database.query("SELECT outbox_id, key FROM tandem.parked WHERE retry_at IS NULL")
+
+    code, _, error = tool("parked", verb, "--all", "--yes")
+    assert code != 0 and "stopped in between" in error and "the same command goes on" in error and " of 20000 rows" in error
+    keys = {key for _, key in left()}
+    assert 0 < len(left()) < 20000
+    assert all(sum(key == other for _, other in left()) == 20 for key in list(keys - {None})[:20]), "a key is in one piece"
+    database.query("DROP TRIGGER pieces ON tandem.parked")
+    assert tool("parked", verb, "--all", "--yes")[0] == 0
+    assert left() == []
+
+
 def test_an_id_that_is_not_parked_changes_nothing_at_all(database, tool):
     park(database, 1)
     for verb in ("retry", "drop"):
