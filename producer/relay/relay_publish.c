@@ -279,10 +279,13 @@ static void report(struct relay_publish *p, struct relay_core *c, int64_t now, i
     if (!is_purged(m->err))
         LOG_WARNING("record not taken", LOG_STR("topic", rd_kafka_topic_name(m->rkt)),
                     LOG_STR("why", rd_kafka_err2str(m->err)));
-    if (p->transact && is_purged(m->err))
-        return; /* an aborted transaction's rows are not news to the core */
-    /* librdkafka 2.0.2 would go on with sequence numbers that the broker has never seen: the next transaction has a new producer. */
+    /*
+     * librdkafka 2.0.2 would go on with sequence numbers that the broker has never seen: the next transaction has a new producer. Rows
+     * are given up by an abort, but also by librdkafka itself, and then nothing but their reports says that the transaction has failed.
+     */
     p->lost = true;
+    if (p->transact && is_purged(m->err))
+        return; /* what becomes of all rows of the transaction is not news of one */
     relay_core_report(c, now, seq, result, reason, rd_kafka_err2str(m->err));
 }
 

@@ -50,12 +50,14 @@ class RefusingBroker:
                 return
             broker.settimeout(None)
             self.sockets += [client, broker]
-            one = Connection(self, client, broker)
+            one = self.connection(self, client, broker)
             for pump in (one.requests, one.answers):
                 threading.Thread(target=one.run, args=(pump,), daemon=True).start()
 
 
 class Connection:
+    """What a client says is passed on, or refused, request by request."""
+
     def __init__(self, proxy, client, broker):
         self.proxy = proxy
         self.client = client
@@ -108,6 +110,42 @@ class Connection:
     def refuse(self, request, followed):
         self.proxy.refused[partition_of(request)] = followed
         self.answer(refusal_of(request))
+
+
+RefusingBroker.connection = Connection
+
+
+class HoldingConnection(Connection):
+    def requests(self):
+        while True:
+            request = frame(self.client)
+            if struct.unpack(">h", request[:2])[0] == PRODUCE:
+                self.proxy.wait_open()
+            self.broker.sendall(struct.pack(">i", len(request)) + request)
+
+
+class HoldingBroker(RefusingBroker):
+    """Refuses nothing; between hold() and release() produce requests get no further."""
+
+    connection = HoldingConnection
+
+    def __init__(self, port):
+        self.open = threading.Event()
+        self.open.set()
+        self.held = 0  # requests, since hold()
+        super().__init__(port)
+
+    def hold(self):
+        self.held = 0
+        self.open.clear()
+
+    def release(self):
+        self.open.set()
+
+    def wait_open(self):
+        if not self.open.is_set():
+            self.held += 1
+            self.open.wait()
 
 
 def frame(connection):
