@@ -39,7 +39,7 @@ static const char count_rest_sql[] =
 
 /*
  * Behind the parameters of what is chosen: where the last piece ended ($6, $7; null: none did), then where this one ends. Which rows
- * there are to begin with is bounded by an id, so that a stream of new ones is not chased.
+ * there are to begin with is bounded by an id ($10 of a piece): a stream of new ones is not chased, and nothing is deleted that came later.
  */
 #define PIECE_ROWS "4000"
 #define AFTER "key IS NOT NULL AND ($6::text IS NULL OR (topic, key) > ($6::text, $7::bytea))"
@@ -50,8 +50,9 @@ static const char count_rest_sql[] =
     " AND outbox_id <= $7::bigint AND " RELAY_PARKED_CHOSEN " ORDER BY outbox_id LIMIT " PIECE_ROWS ")"
 #define CHANGED                                                                                              \
     " RETURNING outbox_id) SELECT count(*) AS rows, coalesce(max(outbox_id), 0) AS last_id FROM changed"
+#define CHOSEN_HERE RELAY_PARKED_CHOSEN " AND outbox_id <= $10::bigint"
 #define KEYS_OF_PIECE                                                                                        \
-    "(topic, key) IN (SELECT topic, key FROM tandem.parked WHERE " RANGE " AND " RELAY_PARKED_CHOSEN ")"
+    "(topic, key) IN (SELECT topic, key FROM tandem.parked WHERE " RANGE " AND " CHOSEN_HERE ")"
 
 static const char last_id_sql[] = "SELECT coalesce(max(outbox_id), 0)::text AS last_id FROM tandem.parked";
 static const char piece_sql[] =
@@ -62,9 +63,9 @@ static const char piece_sql[] =
 static const char retry_keys_sql[] = "WITH changed AS (" MARK RANGE " AND " KEYS_OF_PIECE CHANGED;
 static const char retry_keyless_sql[] = "WITH changed AS (" MARK KEYLESS CHANGED;
 static const char drop_keys_sql[] =
-    "WITH changed AS (DELETE FROM tandem.parked WHERE " RANGE " AND " RELAY_PARKED_CHOSEN CHANGED;
+    "WITH changed AS (DELETE FROM tandem.parked WHERE " RANGE " AND " CHOSEN_HERE CHANGED;
 static const char drop_keyless_sql[] = "WITH changed AS (DELETE FROM tandem.parked WHERE " KEYLESS CHANGED;
-static const char retry_rest_sql[] = MARK RANGE " AND " KEYS_OF_PIECE " AND NOT (" RELAY_PARKED_CHOSEN ")";
+static const char retry_rest_sql[] = MARK RANGE " AND " KEYS_OF_PIECE " AND NOT (" CHOSEN_HERE ")";
 
 /* Parameters as RELAY_PARKED_CHOSEN has them; the others do not matter here, but have to be of a type. */
 static const char missing_sql[] =
@@ -163,6 +164,7 @@ static int change_keys(struct relay_tool *t, struct change *c, const struct rela
             return 0;
         relay_params_add(&range, relay_tool_value(piece, 0, "topic"));
         relay_params_add(&range, relay_tool_value(piece, 0, "key"));
+        relay_params_add(&range, c->last_id);
         if (change_rows(t, c, c->keys, &range, &last_id, err) < 0)
             return -1;
         PQclear(before);
