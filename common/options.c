@@ -332,6 +332,24 @@ static int take_pair_variable(struct loader *l, int section, const char *variabl
     return put_pair(&l->low.pairs[section], name, value, variable, err);
 }
 
+/* A variable may be meant for another program: where it says who this one is, it does not silently win over the file. */
+static int check_identity(const struct loader *l, const struct option *o, const char *variable,
+                          const char *value, struct err *err)
+{
+    char flag[OPTIONS_NAME_BYTES];
+    size_t i = (size_t)(o - l->set->options);
+    const struct setting *file = &l->low.settings[i];
+
+    if (!l->set->identity || strcmp(o->name, l->set->identity) != 0)
+        return 0;
+    if (!file->text || strcmp(file->text, value) == 0 || l->flags.settings[i].text)
+        return 0;
+    return err_set(
+        err, ERR_PERMANENT,
+        "%s is \"%.100s\", but %.400s is \"%.100s\": unset the variable, or say with %s which one counts",
+        variable, value, file->origin, file->text, options_spell(ON_COMMAND_LINE, o->name, flag));
+}
+
 static int take_variable(struct loader *l, const char *variable, const char *value, struct err *err)
 {
     char name[OPTIONS_NAME_BYTES], nearest[OPTIONS_NAME_BYTES];
@@ -349,6 +367,8 @@ static int take_variable(struct loader *l, const char *variable, const char *val
         if (before->text && before->place == IN_ENVIRONMENT)
             return err_set(err, ERR_PERMANENT, "%s: %s is set as well: keep one of them", variable,
                            before->origin);
+        if (check_identity(l, o, variable, value, err) < 0)
+            return -1;
         return put_setting(l, &l->low, o, value, variable, IN_ENVIRONMENT, is_path, err);
     }
     if (strncmp(suffix, "KAFKA_", 6) == 0)

@@ -141,6 +141,8 @@ struct option_set {
     const struct option *options;
     size_t option_count;
     bool kafka, postgres; /* which pass-through sections it takes */
+    const char
+        *identity; /* the option that says who it is: its variable must not contradict the file; or NULL */
     /* What no single option can know, also for --print-config; may be NULL. -1 PERMANENT, one line. */
     int (*check)(const void *values, struct err *err);
 };

@@ -495,6 +495,7 @@ int worker_main(const struct target *target, int argc, char **argv)
                                    .options = table,
                                    .option_count = option_count,
                                    .kafka = true,
+                                   .identity = "destination",
                                    .check = worker_check};
     w->target = target_to_check = target;
     log_init(target->program, LOG_INFO);

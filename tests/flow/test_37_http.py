@@ -315,3 +315,21 @@ def test_a_wrong_line_is_named_before_anything_starts(rig_dir, line, said):
         done = subprocess.run([ROOT / "build/bin/tandem-http", "--config", config, "--url", "http://127.0.0.1:9", *more],
                               capture_output=True, text=True, timeout=30, check=False)
         assert done.returncode == 100 and done.stdout == "" and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_destination_exported_for_another_program_does_not_make_it_a_member_of_that_group(rig_dir):
+    """From the shell in which tandem-dlq was told its destination it took the events of the inventory API."""
+    config = rig_dir / "named.ini"
+    config.write_text(CONFIG, encoding="utf-8")
+    theirs = {**os.environ, "TANDEM_DESTINATION": "inventory"}
+
+    def start(*words):
+        return subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=30, check=False, env=theirs)
+
+    http_worker = [ROOT / "build/bin/tandem-http", "--config", config, "--url", "http://127.0.0.1:9"]
+    done = start(*http_worker)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (100, "", 1)
+    assert 'TANDEM_DESTINATION is "inventory"' in done.stderr and 'is "shipping": unset the variable' in done.stderr
+    assert start(*http_worker, "--destination", "shipping", "--print-config").returncode == 0
+    for named in ("tandem-inventory", "tandem-crm"):
+        assert start(ROOT / f"build/bin/{named}", "--print-config").returncode == 0

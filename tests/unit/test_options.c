@@ -40,6 +40,7 @@ static const struct option_set set = {
     .options = rows,
     .option_count = ARRAY_LEN(rows),
     .kafka = true,
+    .identity = "api_url",
 };
 
 static struct sample got;
@@ -222,6 +223,26 @@ static void an_unknown_name_is_an_error_with_the_nearest_one(void **state)
     assert_says("sample.ini:3: unknown option \"max_atempts\"; the nearest is max_attempts");
     assert_int_equal(FLAGS("--xyzzy"), -1);
     assert_says("unknown option \"--xyzzy\"; tandem-sample --help tells more");
+}
+
+/* The variable was another program's: the worker joined the group of its destination and took half of its events. */
+static void a_variable_that_says_the_program_is_another_than_in_the_file_is_refused(void **state)
+{
+    (void)state;
+    const char *text = "max_attempts = 3\napi_url = shipping\n";
+    setenv("TANDEM_API_URL", "inventory", 1);
+    assert_int_equal(FILE_TEXT(text), -1);
+    assert_says("TANDEM_API_URL is \"inventory\", but ");
+    assert_says("sample.ini:2: api_url is \"shipping\": unset the variable, or say with --api-url");
+    assert_int_equal(load(text, (const char *const[]){"tandem-sample", "--api-url", "shipping", NULL}), 0);
+    assert_string_equal(got.api_url, "shipping");
+    assert_int_equal(FILE_TEXT("max_attempts = 3\n"), 0);
+    assert_string_equal(got.api_url, "inventory");
+    setenv("TANDEM_API_URL", "shipping", 1);
+    assert_int_equal(FILE_TEXT(text), 0);
+    setenv("TANDEM_MAX_ATTEMPTS", "4", 1); /* other options: as ever */
+    assert_int_equal(FILE_TEXT(text), 0);
+    assert_int_equal(got.max_attempts, 4);
 }
 
 static void an_unknown_variable_is_not_an_error(void **state)
@@ -491,6 +512,7 @@ int main(void)
         TEST(a_wrong_word_after_a_bool_flag_is_named_as_its_value),
         TEST(words_after_a_double_dash_are_no_flags),
         TEST(an_unknown_name_is_an_error_with_the_nearest_one),
+        TEST(a_variable_that_says_the_program_is_another_than_in_the_file_is_refused),
         TEST(an_unknown_variable_is_not_an_error),
         TEST(a_wrong_value_is_named_with_its_source),
         TEST(a_broken_file_is_named_with_its_line),
