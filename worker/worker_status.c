@@ -82,8 +82,10 @@ static void screen_figures(const struct status_facts *f, struct buf *out)
     const struct engine_counts *n = f->counts;
 
     (void)buf_printf(out, "  in flight     %-8lld of %d\n", (long long)n->in_flight, n->limit);
-    (void)buf_printf(out, "  held          %-8lld %lld bytes; %lld wait for their next attempt\n",
-                     (long long)n->held, (long long)n->held_bytes, (long long)n->backing_off);
+    (void)buf_printf(out, "  held          %-8lld %lld bytes\n", (long long)n->held,
+                     (long long)n->held_bytes);
+    (void)buf_printf(out, "  waiting       %-8lld for their next attempt, %lld for the retry budget\n",
+                     (long long)n->backing_off, (long long)n->over_budget);
     (void)buf_printf(out, "  delivered     %-8lld %.1f a second over %d s; %lld retried, %lld skipped\n",
                      (long long)n->delivered, rate_of(f), STATUS_SECONDS, (long long)n->retried,
                      (long long)n->skipped);
@@ -175,6 +177,7 @@ static json_t *json_figures(const struct status_facts *f)
         {"held", n->held},
         {"held_bytes", n->held_bytes},
         {"backing_off", n->backing_off},
+        {"over_retry_budget", n->over_budget},
         {"parked_keys", n->parked_keys},
         {"delivered", n->delivered},
         {"duplicate_ok", n->duplicate_ok},

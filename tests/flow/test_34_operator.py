@@ -150,6 +150,20 @@ def test_status_says_why_nothing_is_sent(orders, worker, inventory_api, wait_unt
     assert (status(program)["breaker_override"], status(program)["breaker_wait_ms"]) == ("open", 0)
 
 
+def test_status_shows_the_events_that_wait_for_a_spent_retry_budget(orders, worker, inventory_api, wait_until):
+    """After `breaker close` sixty events waited with nothing under way, and status called that running, without a word."""
+    program = worker("inventory", retry_min=1, retry_share="1%", attempts_max=60, **FAST)
+    tell(program, "breaker", "close")
+    inventory_api.fault("status", status=503)
+    orders.place_many(60, keys=60)
+    wait_until(lambda: status(program)["over_retry_budget"] > 0, message="repetitions wait for the budget")
+    now = status(program)
+    assert now["breaker"] == "closed" and 0 < now["over_retry_budget"] <= now["held"] == 60
+    (line,) = [line for line in tell(program, "status").stdout.splitlines() if line.startswith("  waiting ")]
+    assert line.endswith(" for the retry budget") and ", 0 for" not in line and len(line) <= 80
+    inventory_api.heal()
+
+
 def test_status_of_a_worker_that_is_not_there_is_an_error_that_names_the_address(worker, inventory_api):
     program = worker("inventory")
     assert program.stop() == 0
