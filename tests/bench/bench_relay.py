@@ -79,6 +79,8 @@ class World:
 
     def close(self):
         if self.source != "table":
+            active = f"SELECT count(*) FROM pg_replication_slots WHERE database = '{self.slot}' AND active"
+            until(lambda: value(self.url, active) == 0, "the walsender to end")
             value(self.url, f"SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots WHERE database = '{self.slot}'")
         name = self.url.rsplit("/", 1)[1]
         with psycopg.connect(self.stage.database_url, autocommit=True) as conn:
@@ -206,17 +208,40 @@ def settle(relay, seconds=15):
     until(lambda: metric(relay.admin, "tandem_relay_outstanding") == 0, "the last acknowledgement")
 
 
+class Statements:
+    """Counts what the relay asks, by Postgres' own log: counters of the database count autovacuum and this benchmark as well."""
+
+    def __init__(self, stage):
+        self.stage, self.log = stage, os.path.join(stage.dir, "postgres.log")
+        self.set("ALTER SYSTEM SET log_line_prefix = '%a|'", "ALTER SYSTEM SET log_statement = 'all'")
+        with psycopg.connect(stage.database_url, autocommit=True, application_name="bench") as conn:
+            until(lambda: conn.execute("SHOW log_statement").fetchone()[0] == "all", "the server to log statements")
+        self.start = os.path.getsize(self.log)
+
+    def set(self, *lines):
+        with psycopg.connect(self.stage.database_url, autocommit=True) as conn:
+            for line in lines:
+                conn.execute(line)
+            conn.execute("SELECT pg_reload_conf()")
+
+    def stop(self):
+        with open(self.log, encoding="utf-8", errors="replace") as f:
+            f.seek(self.start)
+            count = sum(line.startswith("tandem-relay|LOG:  execute") or line.startswith("tandem-relay|LOG:  statement") for line in f)
+        self.set("ALTER SYSTEM RESET log_statement", "ALTER SYSTEM RESET log_line_prefix")
+        return count
+
+
 def idle(stage, source, seconds=15):
     world = World(stage, source)
     relay = world.relay()
     fill(world.url, world.topic, 1000)
     until(lambda: stage.end_offsets(world.topic) >= 1000, "the rows before the rest")
     settle(relay)
-    queries = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
-    before, cpu = value(world.url, queries), thread_seconds(relay.pid)
+    statements, cpu = Statements(stage), thread_seconds(relay.pid)
     time.sleep(seconds)
     cpu = thread_seconds(relay.pid) - cpu
-    asked = value(world.url, queries) - before
+    asked = statements.stop()
     relay.stop()
     world.close()
     record(f"relay/idle-{source}", asked / seconds, "queries/s", core_percent=round(cpu / seconds * 100, 2))
