@@ -42,6 +42,23 @@ static const struct {
     {"oauth_client_secret", AUTH_WORD_CLIENT_SECRET, AUTH_OAUTH},
 };
 
+/* Who names himself and no secret means to be asked for one: without this his requests would go without credentials. */
+static int check_no_lone_name(const struct worker_options *o, struct err *err)
+{
+    const struct {
+        const char *name, *value, *secret;
+    } names[] = {{"basic_user", o->basic_user, "basic_password"},
+                 {"oauth_client_id", o->oauth_client_id, "oauth_client_secret"}};
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (*names[i].value)
+            return err_set(
+                err, ERR_PERMANENT,
+                "%s is \"%.100s\", but %s is not given: give %s_file, or take %s away, or set auth to none",
+                names[i].name, names[i].value, names[i].secret, names[i].secret, names[i].name);
+    return 0;
+}
+
 /* The kind whose secret is given; there may be only one. */
 static int choose_kind(struct auth *a, struct err *err)
 {
@@ -56,6 +73,8 @@ static int choose_kind(struct auth *a, struct err *err)
         chosen = givens[i].name;
         a->kind = givens[i].kind;
     }
+    if (a->kind == AUTH_NONE)
+        return check_no_lone_name(a->opt, err);
     return 0;
 }
 

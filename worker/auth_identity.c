@@ -1,11 +1,14 @@
 /* Reads the client certificate and its key, and takes a new pair only when both fit together. */
 #include "worker/auth_identity.h"
 
+#include <errno.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <openssl/x509_vfy.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/log.h"
 #include "common/options.h"
@@ -80,6 +83,24 @@ int auth_identity_init(struct auth_identity *id, const char *cert_path, const ch
         return -1;
     take_pair(id);
     return 0;
+}
+
+int auth_identity_check_authorities(const char *option, const char *path, struct err *err)
+{
+    if (*path == '\0')
+        return 0;
+    if (access(path, R_OK) < 0)
+        return err_set(err, ERR_PERMANENT, "%s \"%s\": %s", option, path, strerror(errno));
+    X509_STORE *store = X509_STORE_new();
+    ENSURE(store);
+    bool good = X509_STORE_load_locations(store, path, NULL) == 1;
+    X509_STORE_free(store);
+    ERR_clear_error();
+    return good ? 0
+                : err_set(
+                      err, ERR_PERMANENT,
+                      "%s \"%s\" cannot be used: it is to hold the authorities' certificates in PEM, whole",
+                      option, path);
 }
 
 void auth_identity_done(struct auth_identity *id)

@@ -14,5 +14,7 @@ struct auth_identity {
 /* Both paths "": none. They are borrowed. -1 PERMANENT: unreadable, no PEM, or not a pair. */
 NODISCARD int auth_identity_init(struct auth_identity *id, const char *cert_path, const char *key_path,
                                  struct err *err);
+/* The option's file of authorities, "": none. -1 PERMANENT: TLS could not take it. */
+NODISCARD int auth_identity_check_authorities(const char *option, const char *path, struct err *err);
 void auth_identity_done(struct auth_identity *id);
 bool auth_identity_look(struct auth_identity *id); /* true: there is a new pair */

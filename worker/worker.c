@@ -15,6 +15,7 @@
 #include "worker/worker_types.h"
 
 #define WORKER_LONGEST_SLEEP_NS (NS_PER_S / 4) /* metrics stay fresh */
+#define IN_FLIGHT_MIN_DEFAULT 4                /* who only lowers in_flight_max has not asked for it */
 #define WORKER_DRAIN_SLACK_NS (10 * NS_PER_S)  /* beyond drain_timeout: the last commits */
 
 /* ---- actions -------------------------------------------------------------------------------------------------------------- */
@@ -454,6 +455,15 @@ static int batch_check(const struct worker_options *o, const struct target *targ
     return 0;
 }
 
+static int limits_check(const struct worker_options *o, struct err *err)
+{
+    if (o->in_flight_min <= o->in_flight_max || o->in_flight_min <= IN_FLIGHT_MIN_DEFAULT)
+        return 0;
+    return err_set(err, ERR_PERMANENT,
+                   "in_flight_min is %lld, but in_flight_max is %lld: lower the one or raise the other",
+                   (long long)o->in_flight_min, (long long)o->in_flight_max);
+}
+
 /* Rules and the target's options, so that --print-config has looked at them too. */
 static int worker_check(const void *values, struct err *err)
 {
@@ -465,7 +475,7 @@ static int worker_check(const void *values, struct err *err)
     if (sources_parse(o->topic, &sources, err) < 0)
         return -1;
     sources_done(&sources);
-    if (batch_check(o, target_to_check, err) < 0 ||
+    if (batch_check(o, target_to_check, err) < 0 || limits_check(o, err) < 0 ||
         group_protocol_check((enum group_protocol)o->group_protocol, &o->kafka, rd_kafka_version(),
                              rd_kafka_version_str(), err) < 0)
         return -1;

@@ -1,7 +1,5 @@
 /* Looks at the options of requests at the start: what could never work is said then, not at the first event. */
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/log.h"
 #include "worker/worker_http_transfer.h"
@@ -15,13 +13,6 @@ static int check_no_credentials(const char *option, const char *url, const char 
         return 0;
     return err_set(err, ERR_PERMANENT, "%s carries a user or password before \"@\": use %s instead", option,
                    instead);
-}
-
-static int check_file(const char *option, const char *path, struct err *err)
-{
-    if (*path == '\0' || access(path, R_OK) == 0)
-        return 0;
-    return err_set(err, ERR_PERMANENT, "%s \"%s\": %s", option, path, strerror(errno));
 }
 
 struct address {
@@ -123,13 +114,14 @@ int http_check(const struct worker *w, struct err *err)
 {
     const struct worker_options *o = &w->opt;
     if (check_no_credentials("url", o->url, "basic_user and basic_password_file", err) < 0 ||
-        check_url("url", o->url, false, err) < 0 || check_file("tls_ca_file", o->tls_ca_file, err) < 0 ||
+        check_url("url", o->url, false, err) < 0 ||
+        auth_identity_check_authorities("tls_ca_file", o->tls_ca_file, err) < 0 ||
         check_version(o, err) < 0 || check_proxy(o, err) < 0)
         return -1;
     if (w->auth->kind == AUTH_OAUTH &&
         (check_no_credentials("oauth_token_url", o->oauth_token_url, "oauth_client_id", err) < 0 ||
          check_url("oauth_token_url", o->oauth_token_url, true, err) < 0 ||
-         check_file("oauth_ca_file", o->oauth_ca_file, err) < 0))
+         auth_identity_check_authorities("oauth_ca_file", o->oauth_ca_file, err) < 0))
         return -1;
     warn_of_plain_text(w);
     return 0;

@@ -568,6 +568,12 @@ def test_no_output_shows_a_secret(orders, worker, opened, authority, secret, wai
     ({"proxy": "http://u:hidden@x:1"}, "proxy_user"),
     ({"proxy": "gopher://x:1"}, "not an address like"),
     ({"proxy_user": "x"}, "without proxy"),
+    ({"basic_user": "x"}, "but basic_password is not given: give basic_password_file"),
+    ({"oauth_client_id": "x"}, "but oauth_client_secret is not given"),
+    ({"tls_ca_file": "key"}, "certificates in PEM"),
+    ({"oauth_client_secret_file": "key", "oauth_token_url": "https://x", "oauth_client_id": "x", "oauth_ca_file": "key"},
+     "certificates in PEM"),
+    ({"in_flight_min": 100}, "in_flight_min is 100, but in_flight_max is 64: lower the one or raise the other"),
     ({"proxy": "http://x:1", "refuse_private": True}, "refuse_private cannot be kept through a proxy"),
 ])
 def test_credentials_that_cannot_be_are_said_at_the_start(rig_dir, authority, secret, options, why):

@@ -58,6 +58,7 @@ static void what_is_given_decides_and_only_one_may_be(void **state)
 {
     (void)state;
     char key[] = "key-1", password[] = "pass-1";
+    opt.oauth_client_id = empty;
     struct auth *a = auth_new(&opt, &err);
     assert_int_equal(a->kind, AUTH_NONE);
     assert_null(a->header);
@@ -81,6 +82,25 @@ static void what_is_given_decides_and_only_one_may_be(void **state)
 
     opt.auth = AUTH_OAUTH;
     assert_refused("auth needs oauth_client_secret");
+}
+
+/* Requests went out without credentials, and the start said nothing. */
+static void a_name_without_its_secret_is_refused_with_what_to_give(void **state)
+{
+    (void)state;
+    char key[] = "key-1";
+    assert_refused(
+        "oauth_client_id is \"me\", but oauth_client_secret is not given: give oauth_client_secret_file");
+    opt.basic_user = user;
+    assert_refused(
+        "basic_user is \"us\xC3\xA9r\", but basic_password is not given: give basic_password_file");
+    opt.auth = AUTH_NONE; /* said in so many words */
+    auth_free(auth_new(&opt, &err));
+    assert_int_equal(err.kind, 0);
+    opt.auth = AUTH_AUTO;
+    opt.api_key = key;
+    auth_free(auth_new(&opt, &err));
+    assert_int_equal(err.kind, 0);
 }
 
 static void what_cannot_be_sent_is_refused_without_quoting_it(void **state)
@@ -115,6 +135,7 @@ static void what_cannot_be_sent_is_refused_without_quoting_it(void **state)
     opt.oauth_client_auth = AUTH_CLIENT_POST;
     assert_refused("longer than 65536");
     opt.oauth_client_secret = NULL;
+    opt.basic_user = opt.oauth_client_id = empty;
     opt.webhook_secret = hook;
     assert_refused("webhook_secret is not");
     opt.webhook_secret = NULL;
@@ -243,6 +264,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(what_is_given_decides_and_only_one_may_be, begin),
+        cmocka_unit_test_setup(a_name_without_its_secret_is_refused_with_what_to_give, begin),
         cmocka_unit_test_setup(what_cannot_be_sent_is_refused_without_quoting_it, begin),
         cmocka_unit_test_setup(an_oauth_without_its_parts_is_refused, begin),
         cmocka_unit_test_setup(a_changed_file_is_a_new_key_and_a_bad_one_leaves_the_old, begin),
