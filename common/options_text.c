@@ -76,6 +76,18 @@ static void help_option(struct buf *out, const struct option *o)
     buf_done(&limits);
 }
 
+static const char *print_config_does(const struct option_set *set)
+{
+    return set->check ? "Check the configuration, print the values in force, and end."
+                      : "Check each value, print those in force, and end.";
+}
+
+static const char *print_config_leaves(const struct option_set *set)
+{
+    return set->check ? "Settings of libraries are checked at the start only."
+                      : "How they go together is checked at the start only.";
+}
+
 static void help_general(struct buf *out, const struct option_set *set)
 {
     buf_puts(out, "\nGeneral:\n"
@@ -84,9 +96,9 @@ static void help_general(struct buf *out, const struct option_set *set)
         buf_puts(out, "  --kafka NAME=VALUE     Hand a setting to librdkafka under its own name.\n");
     if (set->postgres)
         buf_puts(out, "  --postgres NAME=VALUE  Hand a setting to libpq under its own name.\n");
-    buf_puts(out, "  --print-config         Check each value, print those in force, and end. Credentials,\n"
-                  "                         certificates and addresses are checked at the start only.\n"
-                  "  --sample-config        Print a commented file with all defaults, and end.\n"
+    buf_printf(out, "  --print-config         %s\n                         %s\n", print_config_does(set),
+               print_config_leaves(set));
+    buf_puts(out, "  --sample-config        Print a commented file with all defaults, and end.\n"
                   "  --mdoc                 Print the OPTIONS section of the manual page, and end.\n"
                   "  --version, -V          Print the version, and end.\n"
                   "  --help, -h             Print this, and end.\n");
@@ -277,8 +289,8 @@ static void mdoc_general(const struct option_set *set, struct buf *out)
         mdoc_text(out, "Hand a setting to libpq under its own name.");
     }
     mdoc_item(out, "print-config", NULL);
-    mdoc_text(out, "Check each value, print those in force, and end. Credentials, certificates and addresses "
-                   "are checked at the start only.");
+    mdoc_text(out, print_config_does(set));
+    mdoc_text(out, print_config_leaves(set));
     mdoc_item(out, "sample-config", NULL);
     mdoc_text(out, "Print a commented file with all defaults, and end.");
     mdoc_item(out, "mdoc", NULL);

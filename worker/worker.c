@@ -8,14 +8,13 @@
 #include "common/log.h"
 #include "common/stop.h"
 #include "common/version.h"
+#include "worker/worker_check.h"
 #include "worker/worker_command.h"
 #include "worker/worker_protocol.h"
 #include "worker/worker_start.h"
 #include "worker/worker_try.h"
-#include "worker/worker_types.h"
 
 #define WORKER_LONGEST_SLEEP_NS (NS_PER_S / 4) /* metrics stay fresh */
-#define IN_FLIGHT_MIN_DEFAULT 4                /* who only lowers in_flight_max has not asked for it */
 #define WORKER_DRAIN_SLACK_NS (10 * NS_PER_S)  /* beyond drain_timeout: the last commits */
 
 /* ---- actions -------------------------------------------------------------------------------------------------------------- */
@@ -281,9 +280,7 @@ static int worker_prepare(struct worker *w)
     w->engine = engine_new(&cfg, err);
     if (!w->engine)
         return -1;
-    w->http = worker_http_new(w, err);
-    if (!w->http)
-        return -1;
+    w->http = worker_http_new(w);
     w->admin = worker_admin_new(w, err);
     return w->admin ? 0 : -1;
 }
@@ -443,45 +440,9 @@ static int worker_tell(struct worker *w, const char *const *words, size_t count,
 
 static const struct target *target_to_check; /* option_set.check has no room for it */
 
-static int batch_check(const struct worker_options *o, const struct target *target, struct err *err)
+static int check_options(const void *values, struct err *err)
 {
-    if (o->batch_max_events > 1 && !target->batches)
-        return err_set(
-            err, ERR_PERMANENT,
-            "batch_max_events is %lld, but each event of %s goes to a path of its own: it must be 1",
-            (long long)o->batch_max_events, target->program);
-    if (*o->batch_path && *o->batch_path != '/')
-        return err_set(err, ERR_PERMANENT, "batch_path \"%s\" does not begin with \"/\"", o->batch_path);
-    return 0;
-}
-
-static int limits_check(const struct worker_options *o, struct err *err)
-{
-    if (o->in_flight_min <= o->in_flight_max || o->in_flight_min <= IN_FLIGHT_MIN_DEFAULT)
-        return 0;
-    return err_set(err, ERR_PERMANENT,
-                   "in_flight_min is %lld, but in_flight_max is %lld: lower the one or raise the other",
-                   (long long)o->in_flight_min, (long long)o->in_flight_max);
-}
-
-/* Rules and the target's options, so that --print-config has looked at them too. */
-static int worker_check(const void *values, struct err *err)
-{
-    const struct worker_options *o = values;
-    struct start start;
-    if (types_check(o->types, err) < 0 || start_parse(o->start, clock_wall_ns(), &start, err) < 0)
-        return -1;
-    struct sources sources;
-    if (sources_parse(o->topic, &sources, err) < 0)
-        return -1;
-    sources_done(&sources);
-    if (batch_check(o, target_to_check, err) < 0 || limits_check(o, err) < 0 ||
-        group_protocol_check((enum group_protocol)o->group_protocol, &o->kafka, rd_kafka_version(),
-                             rd_kafka_version_str(), err) < 0)
-        return -1;
-    struct targeting *t = targeting_new(target_to_check, o->own, &o->rule, err);
-    targeting_free(t);
-    return t ? 0 : -1;
+    return worker_check(values, target_to_check, err);
 }
 
 int worker_main(const struct target *target, int argc, char **argv)
@@ -506,7 +467,7 @@ int worker_main(const struct target *target, int argc, char **argv)
                                    .option_count = option_count,
                                    .kafka = true,
                                    .identity = "destination",
-                                   .check = worker_check};
+                                   .check = check_options};
     w->target = target_to_check = target;
     log_init(target->program, LOG_INFO);
     if (options_load(&set, argc, argv, &w->opt, &w->opt.kafka, NULL, words, ARRAY_LEN(words), &word_count,

@@ -134,7 +134,9 @@ int worker_side_unread(const struct worker_side *s); /* partitions whose parked 
 
 /* ---- worker_http.c: requests ---------------------------------------------------------------------------------------- */
 
-struct worker_http *worker_http_new(struct worker *w, struct err *err);
+/* Can these options be? kind: the credential that counts. */
+NODISCARD int worker_http_check(const struct worker_options *o, enum auth_kind kind, struct err *err);
+struct worker_http *worker_http_new(struct worker *w); /* of options that can be */
 void worker_http_free(struct worker_http *h);
 void worker_http_send(struct worker_http *h, int64_t now, struct delivery *d);
 void worker_http_send_batch(struct worker_http *h, int64_t now, struct batch *b);

@@ -102,7 +102,7 @@ static bool is_plain(const char *url)
     return plain;
 }
 
-static void warn_of_plain_text(const struct worker *w)
+void http_warn_of_plain_text(const struct worker *w)
 {
     if (w->auth->kind != AUTH_NONE && is_plain(w->opt.url))
         LOG_WARNING("credentials are sent without encryption", LOG_STR("url", w->opt.url));
@@ -110,19 +110,17 @@ static void warn_of_plain_text(const struct worker *w)
         LOG_WARNING("credentials are sent without encryption", LOG_STR("url", w->opt.oauth_token_url));
 }
 
-int http_check(const struct worker *w, struct err *err)
+int worker_http_check(const struct worker_options *o, enum auth_kind kind, struct err *err)
 {
-    const struct worker_options *o = &w->opt;
     if (check_no_credentials("url", o->url, "basic_user and basic_password_file", err) < 0 ||
         check_url("url", o->url, false, err) < 0 ||
         auth_identity_check_authorities("tls_ca_file", o->tls_ca_file, err) < 0 ||
         check_version(o, err) < 0 || check_proxy(o, err) < 0)
         return -1;
-    if (w->auth->kind == AUTH_OAUTH &&
-        (check_no_credentials("oauth_token_url", o->oauth_token_url, "oauth_client_id", err) < 0 ||
-         check_url("oauth_token_url", o->oauth_token_url, true, err) < 0 ||
-         auth_identity_check_authorities("oauth_ca_file", o->oauth_ca_file, err) < 0))
+    if (kind != AUTH_OAUTH)
+        return 0;
+    if (check_no_credentials("oauth_token_url", o->oauth_token_url, "oauth_client_id", err) < 0 ||
+        check_url("oauth_token_url", o->oauth_token_url, true, err) < 0)
         return -1;
-    warn_of_plain_text(w);
-    return 0;
+    return auth_identity_check_authorities("oauth_ca_file", o->oauth_ca_file, err);
 }

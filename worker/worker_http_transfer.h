@@ -41,5 +41,5 @@ enum transport transfer_transport(const struct transfer *t, CURLcode code);
 /* Why it failed, in words; code is not CURLE_OK. May quote what was sent: redact before showing. */
 void transfer_trouble(const struct transfer *t, CURLcode code, char out[HTTP_TROUBLE_BYTES]);
 
-/* worker_http_check.c: can these options be? Said at the start, not at the first event. */
-NODISCARD int http_check(const struct worker *w, struct err *err);
+void http_warn_of_plain_text(
+    const struct worker *w); /* worker_http_check.c: credentials that anybody can read */

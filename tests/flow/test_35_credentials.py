@@ -552,6 +552,7 @@ def test_no_output_shows_a_secret(orders, worker, opened, authority, secret, wai
 
 @pytest.mark.parametrize("options, why", [
     ({"auth": "basic"}, "basic_password"),
+    ({"url": "ftp://x"}, 'url "ftp://x" is not an http or https address'),
     ({"auth": "oauth2"}, "oauth_client_secret"),
     ({"api_key_file": "key", "basic_password_file": "key"}, "both api_key and basic_password"),
     ({"oauth_client_secret_file": "key"}, "oauth_token_url is missing"),
@@ -576,15 +577,16 @@ def test_no_output_shows_a_secret(orders, worker, opened, authority, secret, wai
     ({"in_flight_min": 100}, "in_flight_min is 100, but in_flight_max is 64: lower the one or raise the other"),
     ({"proxy": "http://x:1", "refuse_private": True}, "refuse_private cannot be kept through a proxy"),
 ])
-def test_credentials_that_cannot_be_are_said_at_the_start(rig_dir, authority, secret, options, why):
+def test_credentials_and_addresses_that_cannot_be_are_said_at_the_start_and_by_print_config(rig_dir, authority, secret, options, why):
     secret("key", "planted-key")
     secret("other.key", authority.certificate().private_key_pem.bytes())
     options = {n: (rig_dir / v if n.endswith("_file") else v) for n, v in options.items()}
-    done = subprocess.run([binary("tandem-inventory"), "--admin-listen", "off", *as_flags(options)], capture_output=True,
-                          text=True, check=False, timeout=60)
-    assert done.returncode == 100, done.stderr
-    assert why in done.stderr
-    assert "planted-key" not in done.stderr and "hidden" not in done.stderr
+    for more in ([], ["--print-config"]):  # a check in a pipeline sees what the start would say
+        done = subprocess.run([binary("tandem-inventory"), "--admin-listen", "off", *as_flags(options), *more], capture_output=True,
+                              text=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout) == (100, ""), done.stderr
+        assert why in done.stderr
+        assert "planted-key" not in done.stderr and "hidden" not in done.stderr
 
 
 def test_credentials_without_encryption_are_warned_of(rig_dir, secret, worker, kafka, topics, wait_until):
