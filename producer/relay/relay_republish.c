@@ -161,6 +161,14 @@ static int copy_page(struct relay_tool *t, struct republish *r, int64_t *ret_row
     return 0;
 }
 
+static void tell_progress(const struct relay_tool *t, const struct republish *r)
+{
+    fprintf(t->notes, "%" PRId64 " of %" PRId64 " rows", r->copied, r->planned);
+    if (r->copied < r->planned)
+        fprintf(t->notes, ", the next from id %s", r->from_id);
+    fprintf(t->notes, "\n");
+}
+
 static int copy_all(struct relay_tool *t, struct republish *r, struct err *err)
 {
     int64_t rows;
@@ -170,8 +178,7 @@ static int copy_all(struct relay_tool *t, struct republish *r, struct err *err)
             return -1;
         r->copied += rows;
         if (rows > 0)
-            fprintf(t->notes, "%" PRId64 " of %" PRId64 " rows, the next from id %s\n", r->copied, r->planned,
-                    r->from_id);
+            tell_progress(t, r);
     } while (rows > 0);
     if (r->copied < r->planned) {
         fprintf(t->notes,
@@ -197,6 +204,8 @@ int relay_republish(struct relay_tool *t, struct err *err)
     if (tell_plan(t, plan, &r, err) < 0)
         return -1;
     if (r.planned > 0 && !t->args->yes)
-        fprintf(t->notes, "nothing was changed: --yes puts them into the outbox again\n");
+        fprintf(t->notes,
+                "rows that `parked drop` has dropped are among them: the outbox does not know which\n"
+                "nothing was changed: --yes puts them into the outbox again\n");
     return r.planned > 0 && t->args->yes ? copy_all(t, &r, err) : 0;
 }

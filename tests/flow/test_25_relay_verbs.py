@@ -350,9 +350,10 @@ def test_republish_puts_the_same_events_in_the_same_order_and_only_with_yes(data
     before = events(database)
     code, out, notes = tool("republish", "--from-id", "0")
     assert code == 0 and out.startswith("2500 rows of 7 keys") and "nothing was changed" in notes
+    assert "`parked drop` has dropped are among them" in notes
     assert events(database) == before
     code, out, notes = tool("republish", "--since", "1h", "--yes")
-    assert code == 0 and "2500 of 2500 rows" in notes
+    assert code == 0 and notes.endswith("2500 of 2500 rows\n") and ", the next from id" in notes, "only while something is left"
     assert events(database) == before + before
     (plan,) = lines("republish", "--since", "1h")
     assert (plan["rows"], plan["not_published_yet"]) == (2500, 2500), "copies are rows like any other: not published yet"
