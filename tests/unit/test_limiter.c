@@ -240,9 +240,29 @@ static void the_limit_is_nearly_as_good_as_the_best_fixed_one(void **state)
     assert_int_equal(worse, 0);
 }
 
+/* So it is in shadow mode: asking with fewer changes nothing, and "not faster" is no answer then. */
+static void a_limit_that_nobody_follows_does_not_take_an_overload_for_the_latency(void **state)
+{
+    (void)state;
+    struct limiter l;
+    int64_t now = NS_PER_S;
+
+    limiter_init(&l, 4, 256, WINDOW);
+    for (int i = 0; i < 400; i++, now += 5 * MS) { /* 4 under way, 20 ms each */
+        limiter_sent(&l, 4);
+        limiter_sample(&l, now, now - 20 * MS);
+    }
+    for (int i = 0; i < 20000; i++, now += MS) { /* 100 under way, 100 ms each: 20 places */
+        limiter_sent(&l, 100);
+        limiter_sample(&l, now, now - 100 * MS);
+    }
+    assert_in_range(limiter_limit(&l), 4, 60);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_limit_that_nobody_follows_does_not_take_an_overload_for_the_latency),
         cmocka_unit_test(the_limit_is_nearly_as_good_as_the_best_fixed_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

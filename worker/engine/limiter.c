@@ -65,6 +65,12 @@ static bool is_idle(const struct limiter *l)
     return l->most_in_flight < l->round;
 }
 
+/* In shadow mode more may be under way than the limit: then the latency does not tell what the limit does. */
+static bool is_followed(const struct limiter *l)
+{
+    return l->most_in_flight <= limiter_limit(l) + 1;
+}
+
 static bool in_slow_start(const struct limiter *l, int64_t now)
 {
     return l->limit < l->slow_start_to && now >= l->steady_until_ns;
@@ -106,14 +112,14 @@ static void shrink(struct limiter *l, double latency_ns, double tolerated_ns)
 {
     double gradient = tolerated_ns / latency_ns > SHRINK_LEAST ? tolerated_ns / latency_ns : SHRINK_LEAST;
     double target = l->most_in_flight * gradient;
-    bool followed = l->most_in_flight <= limiter_limit(l) + 1, at_floor = limiter_limit(l) <= l->floor;
+    bool at_floor = limiter_limit(l) <= l->floor;
 
     if (l->shrunk_from <= 0) {
         l->trouble_from = l->limit;
         begin_shrinking(l, latency_ns);
     } else if (latency_ns > l->shrunk_from_ns * SHRINK_OVERTAKEN && !at_floor) {
         begin_shrinking(l, latency_ns);
-    } else if (followed && (l->limit <= l->shrunk_from * SHRINK_TEST || at_floor)) {
+    } else if (is_followed(l) && (l->limit <= l->shrunk_from * SHRINK_TEST || at_floor)) {
         if (latency_ns > l->shrunk_from_ns * SHRINK_HELPED) {
             accept_latency(l, latency_ns);
             return;
@@ -132,15 +138,15 @@ static void shrink(struct limiter *l, double latency_ns, double tolerated_ns)
 static bool ask_again(struct limiter *l, int64_t now, double latency_ns)
 {
     if (l->asked_from > 0) {
-        if (latency_ns > l->asked_ns * SHRINK_HELPED && latency_ns > l->unloaded_ns)
+        if (is_followed(l) && latency_ns > l->asked_ns * SHRINK_HELPED && latency_ns > l->unloaded_ns)
             l->unloaded_ns = latency_ns;
         l->limit = clamp(l, l->asked_from);
         l->asked_from = 0;
         l->windows = 0;
         return true;
     }
-    if (++l->windows < ASK_WINDOWS || is_idle(l) || now < l->steady_until_ns || in_slow_start(l, now) ||
-        l->limit >= l->cap)
+    if (++l->windows < ASK_WINDOWS || is_idle(l) || !is_followed(l) || now < l->steady_until_ns ||
+        in_slow_start(l, now) || l->limit >= l->cap)
         return false;
     l->asked_from = l->limit;
     l->asked_ns = latency_ns;
