@@ -39,7 +39,7 @@ static const char count_rest_sql[] =
 
 /*
  * Behind the parameters of what is chosen: where the last piece ended ($6, $7; null: none did), then where this one ends. Which rows
- * there are to begin with is bounded by an id ($10 of a piece): a stream of new ones is not chased, and nothing is deleted that came later.
+ * there are to begin with is bounded by an id ($10 of a piece): a stream of new ones is not chased, and what comes with a higher id stays.
  */
 #define PIECE_ROWS "4000"
 #define AFTER "key IS NOT NULL AND ($6::text IS NULL OR (topic, key) > ($6::text, $7::bytea))"

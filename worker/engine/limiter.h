@@ -5,8 +5,9 @@
  * with the one of an unloaded API; above a tolerance the limit is multiplied by their quotient, below it grows by its square root. Four
  * things differ. It begins as TCP does, one more for each answer, until the latency shows a queue. The unloaded latency is not an average
  * that load drags along: it falls with what is measured, and rises only when shrinking the limit has not helped, for then the API has become
- * slower by itself, or when a window with fewer requests, asked for now and then, is not faster. A tolerated queue has a least length in time, so that a fast API's jitter costs nothing. And what says "less, please"
- * (429, 503) cuts by a tenth, once for each round of requests, after which nothing grows for a while, and then by ones.
+ * slower by itself, or when a window with fewer requests, tried now and then, is not faster. A tolerated queue has a least length in time,
+ * so that a fast API's jitter costs nothing. And what says "less, please" (429, 503) cuts by a tenth, once for each round of requests, after
+ * which nothing grows for a while, and then by ones.
  */
 #pragma once
 
