@@ -7,6 +7,7 @@
 #include "common/clock.h"
 #include "common/httpd.h"
 #include "common/log.h"
+#include "common/show.h"
 #include "worker/worker_command.h"
 #include "worker/worker_status.h"
 
@@ -310,14 +311,14 @@ static void admin_command(struct worker_admin *a, int64_t now)
 static bool admin_look(struct worker_admin *a, const struct engine_counts *n, struct buf *why)
 {
     bool ready = worker_consume_ready(a->w->consume, why);
-    int unread = worker_side_unread(a->w->side);
+    int unread = worker_side_unread(a->w->side), apart = worker_consume_apart(a->w->consume);
 
     if (unread)
-        (void)buf_printf(why, "reading the parked keys of %d partitions\n", unread);
+        (void)buf_printf(why, "reading the parked keys of %d partition%s\n", unread, show_plural(unread));
     /* Ready all the same: a rollout of a new list of topics waits for readiness, and only its end makes them whole. */
-    if (worker_consume_apart(a->w->consume))
-        (void)buf_printf(why, "%d partitions wait: a member of the group reads other topics\n",
-                         worker_consume_apart(a->w->consume));
+    if (apart)
+        (void)buf_printf(why, "%d partition%s: a member of the group reads other topics\n", apart,
+                         apart == 1 ? " waits" : "s wait");
     if (n->breaker != BREAKER_CLOSED)
         (void)buf_printf(why, "the API is not served: breaker %s%s; last failure: %s\n",
                          breaker_name(n->breaker), override_text(n->breaker_override),

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/show.h"
 
 /* ---- figures ------------------------------------------------------------------------------------------------------------ */
 
@@ -82,8 +83,8 @@ static void screen_figures(const struct status_facts *f, struct buf *out)
     const struct engine_counts *n = f->counts;
 
     (void)buf_printf(out, "  in flight     %-8lld of %d\n", (long long)n->in_flight, n->limit);
-    (void)buf_printf(out, "  held          %-8lld %lld bytes\n", (long long)n->held,
-                     (long long)n->held_bytes);
+    (void)buf_printf(out, "  held          %-8lld %lld byte%s\n", (long long)n->held,
+                     (long long)n->held_bytes, show_plural(n->held_bytes));
     (void)buf_printf(out, "  waiting       %-8lld for their next attempt, %lld for the retry budget\n",
                      (long long)n->backing_off, (long long)n->over_budget);
     (void)buf_printf(out, "  delivered     %-8lld %.1f a second over %d s; %lld retried, %lld skipped\n",
@@ -109,8 +110,8 @@ static void screen_topic(const struct status_facts *f, const char *topic, struct
             lag += p.lag > 0 ? p.lag : 0;
             count++;
         }
-    (void)buf_printf(out, "  %s: %d of %d partitions, lag %lld\n", topic, count, f->w->partitions,
-                     (long long)lag);
+    (void)buf_printf(out, "  %s: %d of %d partition%s, lag %lld\n", topic, count, f->w->partitions,
+                     show_plural(f->w->partitions), (long long)lag);
     for (int i = 0; worker_consume_look(f->w->consume, i, &p); i++)
         if (p.topic == topic && p.lag >= 0)
             (void)buf_printf(out, "    %4d  at %lld, lag %lld\n", p.partition, (long long)p.position,

@@ -2,6 +2,7 @@
 #include "worker/worker_kafka.h"
 
 #include "common/log.h"
+#include "common/show.h"
 
 #define TOPICS_ASK_MS 3000
 #define TOPICS_CREATE_MS 10000
@@ -24,15 +25,15 @@ static int topic_check(struct worker *w, rd_kafka_t *rk, const char *topic, bool
     if (count == w->partitions)
         return 0;
     if (count > 0)
-        return err_set(
-            err, ERR_PERMANENT,
-            "topic \"%s\" has %d partitions and \"%s\" has %d: they must be equal, give the smaller one more",
-            w->sources.topics[0], w->partitions, topic, count);
+        return err_set(err, ERR_PERMANENT,
+                       "topic \"%s\" has %d partition%s and \"%s\" has %d: they must be equal, give the "
+                       "smaller one more",
+                       w->sources.topics[0], w->partitions, show_plural(w->partitions), topic, count);
     if (!w->opt.create_topics)
         return err_set(
             err, ERR_PERMANENT,
-            "topic \"%s\" does not exist: create it with %d partitions, or allow it with create_topics",
-            topic, w->partitions);
+            "topic \"%s\" does not exist: create it with %d partition%s, or allow it with create_topics",
+            topic, w->partitions, show_plural(w->partitions));
     const struct kafka_setting *settings = compact ? compacted : kept_for_a_year;
     size_t settings_count = compact ? ARRAY_LEN(compacted) : ARRAY_LEN(kept_for_a_year);
     if (kafka_topic_create_with(rk, topic, w->partitions, settings, settings_count, TOPICS_CREATE_MS, err) <
@@ -56,16 +57,16 @@ static int source_check(struct worker *w, rd_kafka_t *rk, const char *topic, boo
     if (count > max)
         return err_set(err, ERR_PERMANENT,
                        "topic \"%s\" has %d partitions, more than %d: with %d topic%s no more can be read",
-                       topic, count, max, w->sources.count, w->sources.count > 1 ? "s" : "");
+                       topic, count, max, w->sources.count, show_plural(w->sources.count));
     w->partitions = w->partitions ? w->partitions : count;
     if (count == w->partitions)
         return 0;
     return err_set(
         err, ERR_PERMANENT,
-        "topic \"%s\" has %d partitions and \"%s\" has %d: one worker can read both only with equally "
+        "topic \"%s\" has %d partition%s and \"%s\" has %d: one worker can read both only with equally "
         "many, so that a key has the same number in each; give the smaller one more, or read it with a "
         "worker and group of its own",
-        w->sources.topics[0], w->partitions, topic, count);
+        w->sources.topics[0], w->partitions, show_plural(w->partitions), topic, count);
 }
 
 static int topics_check(struct worker *w, rd_kafka_t *rk, bool *ret_missing, struct err *err)

@@ -23,6 +23,8 @@
  * one may have left while this one was on its way here), nobody else would ever ask for it. The rows of one key are asked for and given
  * up together, so that they stay in order.
  *
+ * It is parked at the time of the insert, not of the statement's start: what waits for the lock of a `parked drop` is younger than that.
+ *
  * A row of the stream may not be visible yet (its commit waits for a synchronous standby, or is just being made known): then nothing is
  * stored, and the answer is a row without address.
  */
@@ -37,10 +39,11 @@ const char relay_park_save_sql[] =
     "  RETURNING ctid::text AS address),"
     " stored AS (INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, "
     "payload, headers,"
-    "   traceparent, created_at, partition, \"timestamp\", reason, detail, behind, txid, retry_at)"
+    "   traceparent, created_at, partition, \"timestamp\", reason, detail, behind, txid, parked_at, retry_at)"
     "  SELECT n.id, n.event_id, n.topic, n.key, n.type, n.source, n.content_type, n.payload, n.headers, "
     "n.traceparent,"
-    "   n.created_at, n.partition, n.\"timestamp\", n.reason, n.detail, n.reason = 'behind', n.txid,"
+    "   n.created_at, n.partition, n.\"timestamp\", n.reason, n.detail, n.reason = 'behind', n.txid, "
+    "clock_timestamp(),"
     "   CASE WHEN n.reason = 'behind'"
     "     AND NOT EXISTS (SELECT FROM tandem.parked q WHERE q.topic = n.topic AND q.key = n.key AND "
     "q.retry_at IS NULL)"
@@ -68,14 +71,14 @@ const char relay_park_save_sql[] =
 const char relay_park_value_sql[] =
     "INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, payload, "
     "headers,"
-    " traceparent, created_at, partition, \"timestamp\", reason, detail, behind, retry_at)"
+    " traceparent, created_at, partition, \"timestamp\", reason, detail, behind, parked_at, retry_at)"
     " SELECT $2::bigint, coalesce($3::uuid, '00000000-0000-0000-0000-000000000000'), coalesce($4::text, ''), "
     "$5::bytea,"
     "  coalesce($6::text, ''), coalesce($7::text, ''), coalesce($8::text, ''), $9::bytea,"
     "  jsonb_object($10::text[], $11::text[]), $12::text, 'epoch'::timestamptz + $13::bigint * interval '1 "
     "us',"
     "  $14::integer, 'epoch'::timestamptz + $15::bigint * interval '1 us', $16::text, $17::text, $16::text = "
-    "'behind',"
+    "'behind', clock_timestamp(),"
     "  CASE WHEN $16::text = 'behind' AND NOT EXISTS (SELECT FROM tandem.parked q"
     "    WHERE q.topic = $4::text AND q.key = $5::bytea AND q.retry_at IS NULL) THEN clock_timestamp() END"
     " FROM tandem.relay_cursor WHERE shard = " RELAY_SQL_SHARD

@@ -155,8 +155,9 @@ static int print_row(struct relay_tool *t, const PGresult *res, int row, struct 
 
     for (size_t i = 0; i < ARRAY_LEN(fields); i++)
         print_field(t, res, row, fields[i]);
-    fprintf(t->out, "%-14s %s rows of its key are parked before it, %s behind it\n", "key order",
-            relay_tool_value(res, row, "ahead"), relay_tool_value(res, row, "behind_it"));
+    int64_t ahead = relay_tool_number(res, row, "ahead");
+    fprintf(t->out, "%-14s %" PRId64 " row%s of its key %s parked before it, %s behind it\n", "key order",
+            ahead, show_plural(ahead), ahead == 1 ? "is" : "are", relay_tool_value(res, row, "behind_it"));
     fprintf(t->out, "%-14s %s\n", "what to do", advice_for(relay_tool_value(res, row, "reason")));
     return print_payload(t, res, row, err);
 }

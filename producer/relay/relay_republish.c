@@ -9,6 +9,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/show.h"
+
 #define PAGE_ROWS "1000"
 
 /* $1 since, $2 until, $3 from id, $4 to id, $5 topic, $6 key, $7 type. */
@@ -115,15 +117,20 @@ static struct relay_params wanted(const struct relay_tool *t, const struct repub
     return p;
 }
 
+static void note_rows(struct relay_tool *t, int64_t rows, const char *why)
+{
+    fprintf(t->notes, "%" PRId64 " row%s left out: %s\n", rows, rows == 1 ? " is" : "s are", why);
+}
+
 static void note_left_out(struct relay_tool *t, const PGresult *plan)
 {
     int64_t unpublished = relay_tool_number(plan, 0, "not_published_yet"),
             parked = relay_tool_number(plan, 0, "parked");
 
     if (unpublished > 0)
-        fprintf(t->notes, "%" PRId64 " rows are left out: not published yet\n", unpublished);
+        note_rows(t, unpublished, "not published yet");
     if (parked > 0)
-        fprintf(t->notes, "%" PRId64 " rows are left out: parked (tandem-relay parked ls)\n", parked);
+        note_rows(t, parked, "parked (tandem-relay parked ls)");
 }
 
 static int tell_plan(struct relay_tool *t, const PGresult *plan, const struct republish *r, struct err *err)
@@ -135,8 +142,10 @@ static int tell_plan(struct relay_tool *t, const PGresult *plan, const struct re
         fprintf(t->notes, "no published row of the outbox matches\n");
         return 0;
     }
-    fprintf(t->out, "%" PRId64 " rows of %s keys, %s bytes: from id %s (%s) to id %s (%s)\n", r->planned,
-            relay_tool_value(plan, 0, "keys"), relay_tool_value(plan, 0, "bytes"),
+    int64_t keys = relay_tool_number(plan, 0, "keys"), bytes = relay_tool_number(plan, 0, "bytes");
+    fprintf(t->out,
+            "%" PRId64 " row%s of %" PRId64 " key%s, %" PRId64 " byte%s: from id %s (%s) to id %s (%s)\n",
+            r->planned, show_plural(r->planned), keys, show_plural(keys), bytes, show_plural(bytes),
             relay_tool_value(plan, 0, "first_id"), relay_tool_value(plan, 0, "first_at"),
             relay_tool_value(plan, 0, "last_id"), relay_tool_value(plan, 0, "last_at"));
     return 0;
@@ -151,8 +160,8 @@ static int copy_page(struct relay_tool *t, struct republish *r, int64_t *ret_row
     CLEANUP(pg_clearp) PGresult *res = relay_tool_query(t, "copying rows", page_sql, &p, err);
     if (!res) {
         if (r->copied > 0)
-            err_prefix(err, "%" PRId64 " rows were put again, go on with --from-id %s: ", r->copied,
-                       r->from_id);
+            err_prefix(err, "%" PRId64 " row%s %s put again, go on with --from-id %s: ", r->copied,
+                       show_plural(r->copied), show_were(r->copied), r->from_id);
         return -1;
     }
     *ret_rows = relay_tool_number(res, 0, "rows");
@@ -163,7 +172,7 @@ static int copy_page(struct relay_tool *t, struct republish *r, int64_t *ret_row
 
 static void tell_progress(const struct relay_tool *t, const struct republish *r)
 {
-    fprintf(t->notes, "%" PRId64 " of %" PRId64 " rows", r->copied, r->planned);
+    fprintf(t->notes, "%" PRId64 " of %" PRId64 " row%s", r->copied, r->planned, show_plural(r->planned));
     if (r->copied < r->planned)
         fprintf(t->notes, ", the next from id %s", r->from_id);
     fprintf(t->notes, "\n");
@@ -181,9 +190,9 @@ static int copy_all(struct relay_tool *t, struct republish *r, struct err *err)
             tell_progress(t, r);
     } while (rows > 0);
     if (r->copied < r->planned) {
-        fprintf(t->notes,
-                "%" PRId64 " rows are not in the outbox any more: their table was truncated meanwhile\n",
-                r->planned - r->copied);
+        int64_t gone = r->planned - r->copied;
+        fprintf(t->notes, "%" PRId64 " row%s not in the outbox any more: a table was truncated meanwhile\n",
+                gone, gone == 1 ? " is" : "s are");
         t->in_part = true;
     }
     return 0;

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "common/show.h"
+
 static const char count_sql[] = "SELECT count(*) AS shards FROM tandem.relay_cursor";
 static const char change_sql[] = "SELECT tandem.relay_shards($1::integer) AS was";
 
@@ -69,9 +71,10 @@ int relay_shards(struct relay_tool *t, struct err *err)
     if (try(t, wanted, for_good, &was, err) < 0)
         return -1;
     if (strtoll(wanted, NULL, 10) == was)
-        fprintf(t->out, "%s shards: there are so many\n", wanted);
+        fprintf(t->out, "%lld shard%s: nothing to change\n", (long long)was, show_plural(was));
     else
-        fprintf(t->out, "%lld shards %s %s\n", (long long)was, for_good ? "became" : "would become", wanted);
+        fprintf(t->out, "%lld shard%s %s %s\n", (long long)was, show_plural(was),
+                for_good ? "became" : "would become", wanted);
     if (!for_good)
         fprintf(t->notes, "nothing was changed: with --yes it is\n");
     return 0;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/show.h"
 #include "producer/relay/relay_lag.h"
 
 #define STATUS_BYTES_MAX (1024 * 1024)
@@ -176,9 +177,10 @@ static void tell_shard(FILE *out, const PGresult *res, int r)
             relay_tool_value(res, r, "delivery"));
     fprintf(out, "  holder    %s, epoch %s\n", relay_tool_value(res, r, "holder"),
             relay_tool_value(res, r, "epoch"));
-    fprintf(out, "  lag       %s%s rows, %s bytes, the oldest %s s old\n", more ? "more than " : "",
+    fprintf(out, "  lag       %s%s row%s, %s byte%s, the oldest %s s old\n", more ? "more than " : "",
             more ? RELAY_LAG_ROWS_MAX : relay_tool_value(res, r, "lag_rows"),
-            relay_tool_value(res, r, "lag_bytes"), relay_tool_value(res, r, "lag_seconds"));
+            show_plural(relay_tool_number(res, r, "lag_rows")), relay_tool_value(res, r, "lag_bytes"),
+            show_plural(relay_tool_number(res, r, "lag_bytes")), relay_tool_value(res, r, "lag_seconds"));
     fprintf(out, "  position  stored %s%s%s\n", relay_tool_value(res, r, "stored"),
             *relay_tool_value(res, r, "wal_lsn") ? ", of the log " : "", relay_tool_value(res, r, "wal_lsn"));
 }

@@ -195,6 +195,56 @@ def test_an_id_that_is_not_parked_changes_nothing_at_all(database, tool):
     assert parked(database) == [1] and retried(database) == []
 
 
+@pytest.mark.parametrize("verb", ["retry", "drop"])
+def test_ids_are_looked_for_when_no_other_command_can_take_one_any_more(database, tool, wait_until, verb):
+    park(database, 1)
+    park(database, 2)
+    other = database.connect(autocommit=False)
+    other.execute("DELETE FROM tandem.parked WHERE outbox_id = 2")
+    with subprocess.Popen([RELAY, "parked", verb, "1", "2", "--yes", "--database-url", database.url], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True) as change:
+        wait_until(lambda: waits_for_a_lock(database), message="it waits for the other command")
+        other.commit()
+        assert change.wait(60) == 100 and 'no parked row "2"; nothing was changed' in change.stderr.read()
+    assert parked(database) == [1] and retried(database) == []
+
+
+@pytest.mark.parametrize("late", ["9, 'k999', clock_timestamp()", "9, NULL, clock_timestamp()",
+                                  "30000, 'k999', '2020-01-01'", "30000, NULL, '2020-01-01'"])
+def test_a_row_that_is_parked_after_a_drop_began_stays(database, tool, late):
+    """With an id below those that were listed (its transaction was long), or under a clock that was set back."""
+    database.query("""INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, created_at, reason, detail)
+                      SELECT n, tandem.uuid_v7(), 't', CASE WHEN n % 10 > 0 THEN convert_to('k' || n % 1000, 'UTF8') END, 'e', '', 'text/plain', now(),
+                      'refused', '' FROM generate_series(10, 20000) AS n""")
+    database.query(f"""CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                       INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, created_at, reason, detail, parked_at)
+                       SELECT id, tandem.uuid_v7(), 't', convert_to(key, 'UTF8'), 'e', '', 'text/plain', now(), 'refused', '', at
+                       FROM (VALUES ({late}::timestamptz)) AS late (id, key, at) ON CONFLICT DO NOTHING; RETURN NULL; END $$""")
+    database.query("CREATE TRIGGER late AFTER DELETE ON tandem.parked EXECUTE FUNCTION late()")
+    code, _, notes = tool("parked", "drop", "--all", "--yes")
+    assert code == 0 and "19991 rows were deleted" in notes
+    assert parked(database) == [int(late.split(",")[0])]
+
+
+def test_a_row_is_parked_at_the_time_of_its_insert_not_of_the_statement_that_waited(database, topics, relay, wait_until):
+    """Or a drop that held the lock meanwhile would take it for one that it has listed."""
+    running = relay(max_record_bytes="2000")
+    holder = database.connect(autocommit=False)
+    holder.execute("LOCK TABLE tandem.parked IN SHARE ROW EXCLUSIVE MODE")
+    put(database, "k", "L" * 5000)
+    wait_until(lambda: waits_for_a_lock(database), message="the relay wants to park the row")
+    holder.execute("CREATE TABLE held AS SELECT clock_timestamp() AS at")
+    holder.commit()
+    wait_until(lambda: parked(database), message="it is parked")
+    assert database.value("SELECT parked_at > held.at FROM tandem.parked, held")
+    assert running.stop() == 0
+
+
+def waits_for_a_lock(database):
+    return database.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND database = "
+                          "(SELECT oid FROM pg_database WHERE datname = current_database())") > 0
+
+
 def test_a_row_that_is_being_parked_behind_is_retried_too(database, wait_until):
     """The relay's statement holds its lock until it commits; the retry waits for it, and then sees the row."""
     park(database, 1)
@@ -203,8 +253,7 @@ def test_a_row_that_is_being_parked_behind_is_retried_too(database, wait_until):
                    "created_at, 'behind', '', true FROM tandem.parked")
     with subprocess.Popen([RELAY, "parked", "retry", "1", "--yes", "--database-url", database.url], stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL) as retry:
-        wait_until(lambda: database.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND database = "
-                                          "(SELECT oid FROM pg_database WHERE datname = current_database())") > 0)
+        wait_until(lambda: waits_for_a_lock(database))
         writer.commit()
         assert retry.wait(60) == 0
     assert retried(database) == [1, 2]
@@ -225,10 +274,10 @@ def test_drop_deletes_what_is_named_says_what_remains_and_nothing_without_yes(da
         park(database, number, key=key, reason=reason)
     code, out, notes = tool("parked", "drop", "1")
     assert code == 0 and parked(database) == [1, 2, 3, 4]
-    assert "1 rows would be deleted for good" in notes and "2 rows of 1 of these keys stay parked: --then-retry" in notes
+    assert "1 row would be deleted for good" in notes and "2 rows of 1 of these keys stay parked: --then-retry" in notes
     code, out, notes = tool("parked", "drop", "1", "--yes")
     assert code == 0 and parked(database) == [2, 3, 4] and retried(database) == []
-    assert "1 rows were deleted" in notes and " too-large" in out
+    assert "1 row was deleted" in notes and " too-large" in out
     code, out, notes = tool("parked", "drop", "2", "--then-retry", "--yes")
     assert code == 0 and parked(database) == [3, 4] and retried(database) == [3]
     assert tool("parked", "drop", "--key", "b", "--topic", "t", "--yes")[0] == 0
@@ -391,8 +440,8 @@ def test_republish_leaves_out_rows_that_are_not_published_and_parked_ones(databa
     settle(database)
     database.query(PUT, ("t", "a", "x", "young"))
     code, out, notes = tool("republish", "--since", "1h", "--yes")
-    assert code == 0 and out.startswith("2 rows of 1 keys")
-    assert "1 rows are left out: not published yet" in notes and "1 rows are left out: parked" in notes
+    assert code == 0 and out.startswith("2 rows of 1 key,")
+    assert "1 row is left out: not published yet" in notes and "1 row is left out: parked" in notes
     assert [payload for *_, payload, _, _, _ in events(database)] == [b"0", b"1", b"2", b"young", b"1", b"2"]
 
 

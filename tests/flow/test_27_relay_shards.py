@@ -36,7 +36,7 @@ def shards(database):
 
 @pytest.fixture
 def three(database, shards):
-    assert shards(SHARDS, "--yes")[:2] == (0, "1 shards became 3\n")
+    assert shards(SHARDS, "--yes")[:2] == (0, "1 shard became 3\n")
     assert database.query("SELECT shard FROM tandem.relay_cursor ORDER BY 1") == [("0",), ("1",), ("2",)]
 
 
@@ -205,11 +205,11 @@ def test_setup_drop_takes_every_shards_slot_and_publication_away(database, three
 def test_the_number_of_shards_is_shown_and_changed_only_with_yes(database, shards):
     assert shards() == (0, "1 shard: one relay works, any others wait for it\n", "")
     code, out, notes = shards(4)
-    assert (code, out) == (0, "1 shards would become 4\n") and "--yes" in notes
+    assert (code, out) == (0, "1 shard would become 4\n") and "--yes" in notes
     assert database.value("SELECT count(*) FROM tandem.relay_cursor") == 1
     assert shards(4, "--yes")[0] == 0
     assert shards()[1] == "4 shards: relays with --shard 0 to --shard 3\n"
-    assert shards(4, "--yes")[1] == "4 shards: there are so many\n"
+    assert shards(4, "--yes")[1] == "4 shards: nothing to change\n"
     assert shards(1, "--yes")[0] == 0
     assert database.query("SELECT shard FROM tandem.relay_cursor") == [("0",)]
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/show.h"
 #include "worker/dlq/dlq.h"
 #include "worker/dlq/dlq_help.h"
 
@@ -72,13 +73,14 @@ int dlq_load(struct dlq *dlq, struct err *err)
         return -1;
     if (ix->unreadable)
         fprintf(dlq->notes,
-                "%lld records of %s are not dead letters that this version can read, the first at %s\n",
-                (long long)ix->unreadable, dlq_store_topic(dlq->store), ix->unreadable_example);
+                "%lld record%s in %s that this version cannot read as a dead letter, the first at %s\n",
+                (long long)ix->unreadable, show_plural(ix->unreadable), dlq_store_topic(dlq->store),
+                ix->unreadable_example);
     if (ix->partial) {
         fprintf(dlq->notes,
-                "a limit was reached after %zu dead letters: what follows is incomplete (--scan-max, "
+                "a limit was reached after %zu dead letter%s: what follows is incomplete (--scan-max, "
                 "--scan-bytes)\n",
-                ix->count);
+                ix->count, show_plural((int64_t)ix->count));
         dlq->in_part = true;
     }
     return 0;

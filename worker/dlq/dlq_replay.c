@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "common/show.h"
 #include "common/stop.h"
 #include "worker/dlq/dlq.h"
 #include "worker/dlq/dlq_print.h"
@@ -101,7 +102,8 @@ static int carry_out(struct run *run, struct err *err)
         int64_t start_ns = clock_monotonic_ns();
         size_t left = run->plan.count - run->done;
         if (replay_batch(run, left < step ? left : step, err) < 0) {
-            err_prefix(err, "%zu of %zu events replayed: ", run->done, run->plan.count);
+            err_prefix(err, "%zu of %zu event%s replayed: ", run->done, run->plan.count,
+                       show_plural((int64_t)run->plan.count));
             run->dlq->in_part = run->done > 0;
             return -1;
         }
@@ -132,7 +134,7 @@ static void print_plan(const struct run *run)
         fprintf(out, "nothing to replay in %s\n", dlq_store_topic(run->dlq->store));
     else
         fprintf(out, "%s %zu event%s of %zu key%s from %s to %s\n", did ? "replayed" : "would replay",
-                plan->count, plan->count == 1 ? "" : "s", plan->keys, plan->keys == 1 ? "" : "s",
+                plan->count, show_plural((int64_t)plan->count), plan->keys, show_plural((int64_t)plan->keys),
                 dlq_store_topic(run->dlq->store), dlq_store_replay_topic(run->dlq->store));
     if (plan->count) {
         print_entry(out, "first", plan->entries[0]);

@@ -1,6 +1,7 @@
 /* `tandem-dlq show ID`: everything about one dead letter, in words, and what to do next. */
 #include <string.h>
 
+#include "common/show.h"
 #include "worker/dlq/dlq.h"
 #include "worker/dlq/dlq_advice.h"
 #include "worker/dlq/dlq_pretty.h"
@@ -108,7 +109,7 @@ static void print_payload(FILE *out, struct slice value)
         fputs("\npayload: none (a tombstone)\n", out);
         return;
     }
-    fprintf(out, "\npayload (%zu bytes)\n", value.len);
+    fprintf(out, "\npayload (%zu byte%s)\n", value.len, show_plural((int64_t)value.len));
     if (!dlq_pretty_json(out, value))
         dlq_print_hex(out, value, HEX_BYTES_MAX);
 }

@@ -1,6 +1,7 @@
 /* `tandem-dlq stats`: how many, why, in what state, which keys, how old. */
 #include <string.h>
 
+#include "common/show.h"
 #include "worker/dlq/dlq.h"
 #include "worker/dlq/dlq_print.h"
 
@@ -143,7 +144,8 @@ static void print_time(FILE *out, const char *what, int64_t ns)
 static void print_summary(const struct dlq *dlq, const struct summary *sum)
 {
     FILE *out = dlq->out;
-    fprintf(out, "%s: %zu event%s", dlq_store_topic(dlq->store), sum->events, sum->events == 1 ? "" : "s");
+    fprintf(out, "%s: %zu event%s", dlq_store_topic(dlq->store), sum->events,
+            show_plural((int64_t)sum->events));
     for (int s = 0; s < DLQ_STATE_COUNT; s++)
         fprintf(out, ", %zu %s", sum->states[s], dlq_state_name((enum dlq_state)s));
     fputc('\n', out);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/show.h"
 #include "worker/dlq/dlq_replayed.h"
 #include "worker/dlq/dlq_store_room.h"
 
@@ -441,8 +442,8 @@ int dlq_store_fetch(struct dlq_store *s, int32_t partition, int64_t offset,
         rd_kafka_message_destroy(s->held);
     s->held = NULL;
     if (partition >= s->partitions)
-        return err_set(err, ERR_PERMANENT, "nothing lies at \"%d/%lld\": %s has %d partitions, from 0 on",
-                       partition, (long long)offset, s->topic, s->partitions);
+        return err_set(err, ERR_PERMANENT, "nothing lies at \"%d/%lld\": %s has %d partition%s, from 0 on",
+                       partition, (long long)offset, s->topic, s->partitions, show_plural(s->partitions));
     if (seek(s, partition, offset, err) < 0)
         return -1;
     int64_t deadline = clock_monotonic_ns() + s->cfg.timeout_ns;

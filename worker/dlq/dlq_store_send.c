@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/show.h"
 #include "worker/dlq/dlq_store_room.h"
 
 #define TRANSACTION_TIMEOUT_MS                                                                               \
@@ -75,9 +76,10 @@ int dlq_store_claim(struct dlq_store *s, struct err *err)
     if (s->replay_partitions != s->partitions)
         return err_set(
             err, ERR_PERMANENT,
-            "topic \"%s\" has %d partitions and \"%s\" has %d: they must be the same (0: it does not exist; "
+            "topic \"%s\" has %d partition%s and \"%s\" has %d: they must be the same (0: it does not exist; "
             "its worker makes it when it starts)",
-            s->replay_topic, s->replay_partitions, s->topic, s->partitions);
+            s->replay_topic, s->replay_partitions, show_plural(s->replay_partitions), s->topic,
+            s->partitions);
     if (open_producer(s, err) < 0)
         return -1;
     rd_kafka_error_t *error = rd_kafka_init_transactions(s->producer, dlq_store_timeout_ms(s));
