@@ -81,6 +81,24 @@ def test_what_was_under_way_of_the_old_topic_is_delivered_too(orders, topics, wo
     assert all(ids.index(old) < ids.index(new) for old, new in zip(under_way, fresh.ids)), "a key's old event goes before its new one"
 
 
+def test_an_old_event_that_is_delivered_last_leaves_the_worker_at_work(orders, topics, worker, inventory_api, wait_until):
+    """No commit can tell of it any more, and nothing is to wait for one."""
+    program = worker("inventory", backoff_base="250ms", backoff_cap="500ms", attempts_max=63)
+    orders.place_many(60, keys=KEYS)
+    wait_until(lambda: delivered_and_committed(topics, orders, inventory_api), message="all is delivered")
+    inventory_api.fault("status", status=425, keys=["o-0"])
+    late = orders.place("o-0", 4)
+    wait_until(lambda: program.metric("tandem_worker_held_events") == 1, message="it has the old event")
+    fresh = made_anew(topics)
+    for key in range(1, KEYS):
+        fresh.place(f"o-{key}")
+    wait_until(lambda: delivered_and_committed(topics, fresh, inventory_api), message="the new topic is delivered, and committed")
+    inventory_api.heal()
+    wait_until(lambda: late in inventory_api.ids(), message="the old event is delivered")
+    fresh.place_many(60, keys=KEYS, first=KEYS)
+    wait_until(lambda: delivered_and_committed(topics, fresh, inventory_api), message="the worker goes on")
+
+
 @pytest.mark.parametrize("before, after", [(600, 60), (60, 600)], ids=["shorter", "longer"])
 def test_a_topic_made_anew_while_no_worker_runs_is_delivered_from_its_beginning(
         orders, topics, member, inventory_api, wait_until, before, after):

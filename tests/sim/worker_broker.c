@@ -43,45 +43,46 @@ void broker_replay(struct world *w, int event)
     wake_reader(w, FEED_REPLAY, t->partition);
 }
 
-static bool is_settled(const struct world *w, const struct node *n, const struct stream *st)
+/* What is unfinished of the old log may be lost; what comes of the new one may not. */
+static void take_away(struct world *w, struct log *log)
 {
-    return !st->assigned ||
-           (st->held == 0 && !st->commit_out && !st->commit_failed && n->stalled_until == 0 &&
-            st->last_commit == w->logs[st->feed][st->partition].committed);
-}
-
-static bool is_finished(struct world *w, int topic, int partition)
-{
-    const struct log *log = &w->logs[topic][partition];
-    if (log->visible == log->first || log->committed != log->entries[log->visible - 1].offset + 1)
-        return false;
     for (int i = log->first; i < log->visible; i++)
         if (!oracle_done(w, STREAM_SOURCE, &log->entries[i]))
-            return false;
-    for (int i = 0; i < w->plan.nodes; i++)
-        if (!is_settled(w, &w->nodes[i], node_slot(&w->nodes[i], topic, partition)))
-            return false;
-    return true;
+            truth_of(w, &log->entries[i])->gone = true;
+    int64_t shift = log->visible < log->count ? log->entries[log->visible].offset : 0;
+    log->generation++;
+    for (int i = log->visible; i < log->count; i++) {
+        log->entries[i].offset -= shift;
+        log->entries[i].generation = log->generation;
+    }
+    log->first = log->visible;
+}
+
+/* Its map would be taken for one of the new log, which begins at the same place: decision D46 tells of it, and no world contains that. */
+static bool has_a_map_from_the_beginning(struct world *w, int topic, int partition)
+{
+    for (int i = 0; i < w->plan.nodes; i++) {
+        struct node *n = &w->nodes[i];
+        const struct stream *st = node_slot(n, topic, partition);
+        if (st->assigned && engine_expects(n->engine, st->number) == 0)
+            return true;
+    }
+    return false;
 }
 
 /* Kafka forgets the group's commits with the topic; a member that reads it begins at the beginning when it finds its place gone. */
 void broker_anew(struct world *w, int topic, int partition)
 {
     struct log *log = &w->logs[topic][partition];
-    if (!is_finished(w, topic, partition))
+    if (log->visible == log->first || has_a_map_from_the_beginning(w, topic, partition))
         return;
     sim_trace(w->sim, "operator: %s/%d is made anew", feed_name(topic), partition);
-    int64_t shift = log->visible < log->count ? log->entries[log->visible].offset : 0;
-    for (int i = log->visible; i < log->count; i++)
-        log->entries[i].offset -= shift;
-    log->first = log->visible;
+    take_away(w, log);
     log->committed = -1;
+    log->stale = false;
     log->metadata[0] = '\0';
-    for (int i = 0; i < w->plan.nodes; i++) {
-        struct stream *st = node_slot(&w->nodes[i], topic, partition);
-        st->position = 0;
-        st->last_commit = -1;
-    }
+    for (int i = 0; i < w->plan.nodes; i++)
+        node_slot(&w->nodes[i], topic, partition)->position = 0;
 }
 
 void broker_fetch(struct world *w, struct node *n, struct stream *st)
@@ -257,16 +258,22 @@ void broker_commit(struct world *w, struct node *n, struct stream *st, const str
     l->stream = st;
     l->stream_serial = st->serial;
     l->offset = a->offset;
-    l->first = w->logs[st->feed][st->partition].first;
+    l->generation_of_log = st->generation;
     l->ok_order = w->ok_order;
     st->commit_out = true;
     letter_mail(w, l, HAPPEN_COMMIT_STORED, world_delay(w, MS / 10, 20 * MS));
 }
 
+/* The topic is not that one any more, but has its name: Kafka takes the commit. */
+static bool is_stale(const struct world *w, const struct letter *l)
+{
+    return l->generation_of_log != w->logs[l->stream->feed][l->partition].generation;
+}
+
 /* A source commit must come from the owner; a replay commit is not fenced, but a process that is dead sends nothing. */
 static bool commit_refused(struct world *w, const struct letter *l)
 {
-    if (l->first != w->logs[l->stream->feed][l->partition].first) /* the topic is not that one any more */
+    if (is_stale(w, l) && rng_chance(&w->fault_rng[FAULT_ANEW], 0.5)) /* the topic was away at that moment */
         return true;
     if (l->stream->kind == STREAM_SOURCE)
         return group_fences(w, l->node, l->generation, l->partition);
@@ -276,10 +283,12 @@ static bool commit_refused(struct world *w, const struct letter *l)
 static void apply_commit(struct world *w, struct letter *l)
 {
     struct log *log = &w->logs[l->stream->feed][l->partition];
-    if (l->offset <
-        log->committed) /* replays are not fenced: a process that slept has undone its heir's commits */
+    if (!log->stale && !is_stale(w, l) &&
+        l->offset <
+            log->committed) /* replays are not fenced: a process that slept has undone its heir's commits */
         oracle_unread(w, log, l->offset);
     log->committed = l->offset;
+    log->stale = is_stale(w, l);
     snprintf(log->metadata, sizeof(log->metadata), "%s", l->text);
     sim_trace(w->sim, "kafka: committed %s/%d = %lld [%s]", feed_name(l->stream->feed), l->partition,
               (long long)l->offset, l->text);

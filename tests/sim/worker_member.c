@@ -82,11 +82,22 @@ static bool damage(struct world *w, char *metadata)
     return true;
 }
 
+/* A commit past the end is not believed. One inside the new log cannot be told from its own (decision D46): no world contains that. */
+static void forget_stale(struct log *log)
+{
+    if (!log->stale)
+        return;
+    log->stale = false;
+    log->committed = -1;
+    log->metadata[0] = '\0';
+}
+
 static void assign_stream(struct world *w, struct node *n, int feed, int partition)
 {
     struct stream *st = node_slot(n, feed, partition);
     struct log *log = &w->logs[feed][partition];
     char metadata[OFFSET_MAP_CHARS_MAX + 1];
+    forget_stale(log);
     snprintf(metadata, sizeof(metadata), "%s", log->metadata);
     if (log->committed >= 0 && damage(w, metadata))
         oracle_unread(w, log, log->committed);
@@ -100,6 +111,7 @@ static void assign_stream(struct world *w, struct node *n, int feed, int partiti
                           .serial = ++w->serials,
                           .assigned_at = w->sim->now,
                           .position = log->committed,
+                          .generation = log->generation,
                           .last_commit = log->committed};
     bool readable = engine_assign(n->engine, w->sim->now, number, st->kind, partition, log->committed,
                                   log->committed < 0 && rng_chance(&w->rng, 0.5) ? NULL : metadata);

@@ -78,6 +78,8 @@ void node_feed(struct world *w, struct node *n, struct stream *st, struct entry 
         rec.poison = "no ce_id";
         rec.poison_reason = REASON_NOT_CLOUDEVENT;
     }
+    if (st->assigned && !st->revoked && st->generation != en->generation)
+        oracle_log_begins(w, n, st, en);
     engine_record(n->engine, w->sim->now, &rec);
 }
 

@@ -26,12 +26,21 @@ bool oracle_done(struct world *w, enum stream_kind kind, const struct entry *en)
 
 /* ---- G3: order ------------------------------------------------------------------------------------------------------- */
 
+/* Who has it in hand still delivers it, in its turn; nobody else will. */
+static bool went_with_its_topic(const struct node *n, const struct truth *t, const struct entry *en)
+{
+    bool in_hand = false;
+    for (int i = 0; i < n->held_count; i++)
+        in_hand = in_hand || n->held[i]->entry == en;
+    return t->gone && !in_hand;
+}
+
 static void earlier_are_done(struct world *w, const struct node *n, const struct request *r)
 {
     const struct log *log = &w->logs[r->feed][r->truth->partition];
     for (const struct entry *en = log->entries; en < r->entry; en++) {
         const struct truth *t = truth_of(w, en);
-        if (!same_lane(w, t, r->truth))
+        if (!same_lane(w, t, r->truth) || (r->kind == STREAM_SOURCE && went_with_its_topic(n, t, en)))
             continue;
         if (!oracle_done(w, r->kind, en))
             sim_broken(w->sim, "G3", "n%d starts %s while the earlier %s of its key is unfinished", n->index,
@@ -143,7 +152,7 @@ void oracle_executes(struct world *w, struct request *r)
     for (const struct entry *e = log->entries; r->kind == STREAM_SOURCE && !r->truth->executed && e < en;
          e++) {
         const struct truth *t = truth_of(w, e);
-        if (same_lane(w, t, r->truth) && !t->executed && !e->bury_asked && !t->skip)
+        if (same_lane(w, t, r->truth) && !t->executed && !e->bury_asked && !t->skip && !t->gone)
             sim_broken(w->sim, "G3", "the API sees %s before %s of the same key", r->truth->id, t->id);
     }
     r->truth->executed = true;
@@ -305,24 +314,41 @@ void oracle_releases(struct world *w, struct node *n, struct held *held)
     if (!oracle_done(w, st->kind, held->entry))
         sim_broken(w->sim, "G2", "n%d lets go of %s, which is neither delivered nor safe as a dead letter",
                    n->index, held->id);
-    if (st->completed_at == 0 && held->worked)
+    if (st->completed_at == 0 && held->worked && held->entry->generation == st->generation)
         st->completed_at = w->sim->now;
 }
 
-static void nothing_lost_below(struct world *w, enum stream_kind kind, const struct log *log, int64_t offset)
+/* Its records up to the offset, of the log that the engine has seen. */
+static bool is_below(const struct stream *st, const struct entry *en, int64_t offset)
 {
-    for (int i = log->first; i < log->visible && log->entries[i].offset < offset; i++)
-        if (!oracle_done(w, kind, &log->entries[i]))
+    return en->generation == st->generation && en->offset < offset;
+}
+
+static void nothing_lost_below(struct world *w, const struct stream *st, const struct log *log,
+                               int64_t offset)
+{
+    for (int i = 0; i < log->visible; i++)
+        if (is_below(st, &log->entries[i], offset) && !oracle_done(w, st->kind, &log->entries[i]))
             sim_broken(w->sim, "G2", "commit of %lld is past %s@%lld, which is unfinished", (long long)offset,
                        truth_of(w, &log->entries[i])->id, (long long)log->entries[i].offset);
 }
 
-static int32_t epoch_before(const struct log *log, int64_t offset)
+static int32_t epoch_before(const struct stream *st, const struct log *log, int64_t offset)
 {
     int32_t epoch = -1;
-    for (int i = log->first; i < log->visible && log->entries[i].offset < offset; i++)
-        epoch = log->entries[i].epoch;
+    for (int i = 0; i < log->visible; i++)
+        if (is_below(st, &log->entries[i], offset))
+            epoch = log->entries[i].epoch;
     return epoch;
+}
+
+static int64_t end_of(const struct stream *st, const struct log *log)
+{
+    int64_t end = INT64_MAX;
+    for (int i = 0; i < log->visible; i++)
+        if (log->entries[i].generation == st->generation)
+            end = log->entries[i].offset + 1;
+    return end;
 }
 
 void oracle_commits(struct world *w, struct node *n, struct stream *st, const struct action *a)
@@ -339,15 +365,24 @@ void oracle_commits(struct world *w, struct node *n, struct stream *st, const st
     if (a->offset < st->last_commit || a->offset < 0)
         sim_broken(w->sim, "G2", "n%d: the commit of %s/%d falls from %lld to %lld", n->index,
                    feed_name(st->feed), st->partition, (long long)st->last_commit, (long long)a->offset);
-    if (log->visible > log->first && a->offset > log->entries[log->visible - 1].offset + 1)
+    if (a->offset > end_of(st, log))
         sim_broken(w->sim, "G2", "n%d: the commit of %lld is past the end of %s/%d", n->index,
                    (long long)a->offset, feed_name(st->feed), st->partition);
-    if (a->leader_epoch != -1 && a->leader_epoch != epoch_before(log, a->offset))
+    if (a->leader_epoch != -1 && a->leader_epoch != epoch_before(st, log, a->offset))
         sim_broken(w->sim, "contract", "n%d: the commit of %lld names the wrong leader epoch %d", n->index,
                    (long long)a->offset, a->leader_epoch);
-    nothing_lost_below(w, st->kind, log, a->offset);
+    nothing_lost_below(w, st, log, a->offset);
     st->last_commit = a->offset;
     st->completed_at = 0;
+}
+
+/* What is committed is of another log, and a restart must not go on from there. */
+void oracle_log_begins(struct world *w, struct node *n, struct stream *st, const struct entry *en)
+{
+    if (engine_expects(n->engine, st->number) > en->offset)
+        st->completed_at = w->sim->now;
+    st->generation = en->generation;
+    st->last_commit = -1;
 }
 
 /* ---- G5: what may come twice ------------------------------------------------------------------------------------------ */
@@ -435,13 +470,18 @@ void oracle_bounds(struct world *w, struct node *n)
 
 /* ---- the end ------------------------------------------------------------------------------------------------------------ */
 
+static bool is_over(struct world *w, int feed, const struct entry *en)
+{
+    return oracle_done(w, feed_kind(feed), en) || (feed != FEED_REPLAY && truth_of(w, en)->gone);
+}
+
 bool oracle_all_done(struct world *w)
 {
     for (int feed = 0; feed < FEEDS; feed++)
         for (int p = 0; p < w->plan.partitions; p++) {
             const struct log *log = &w->logs[feed][p];
             for (int i = 0; i < log->count; i++)
-                if (!oracle_done(w, feed_kind(feed), &log->entries[i]))
+                if (!is_over(w, feed, &log->entries[i]))
                     return false;
         }
     return true;
@@ -451,7 +491,7 @@ static void log_ends(struct world *w, int feed, int p)
 {
     const struct log *log = &w->logs[feed][p];
     for (int i = 0; i < log->count; i++)
-        if (!oracle_done(w, feed_kind(feed), &log->entries[i]))
+        if (!is_over(w, feed, &log->entries[i]))
             sim_broken(w->sim, "liveness",
                        "all is quiet, but %s of %s/%d is neither delivered nor a dead letter",
                        truth_of(w, &log->entries[i])->id, feed_name(feed), p);

@@ -90,6 +90,7 @@ struct truth {
     bool skip, bad; /* by rule not for us; can never be a request */
     bool alone;     /* it never goes with others */
     bool rejected;  /* the API answers 4xx until it is mended */
+    bool gone;      /* unfinished when its topic was deleted: it may be lost */
     bool executed, delivered, buried, parked;
     bool open; /* a dead letter that no replay has delivered yet */
     int replays;
@@ -97,7 +98,8 @@ struct truth {
 
 /* One record of a source or replay partition, and what became of it. */
 struct entry {
-    int event; /* index of its truth */
+    int event;      /* index of its truth */
+    int generation; /* of which log under this name */
     int64_t offset;
     int32_t epoch;
     int replay_count;
@@ -127,6 +129,8 @@ struct entry {
 struct log {
     struct entry entries[LOG_MAX];
     int first;         /* entries before it went with the topic that was deleted */
+    int generation;    /* of the log that is there now */
+    bool stale;        /* committed: by somebody who did not yet know that the log is another one */
     int count;         /* entries there */
     int visible;       /* of these, produced so far */
     int64_t committed; /* -1: nothing */
@@ -161,6 +165,7 @@ struct stream {
     int partition, number; /* number: what the engine calls it */
     uint64_t serial;       /* of this assignment; answers to an earlier one are dropped */
     int64_t position, assigned_at;
+    int generation; /* of the log that its engine has seen */
     bool paused, fetching;
     int held;
     size_t held_bytes;
@@ -271,7 +276,7 @@ struct letter {
     char *text;            /* the parked value or the metadata */
     struct stream *stream; /* COMMIT */
     uint64_t stream_serial, ok_order, generation;
-    int first; /* COMMIT: of which log */
+    int generation_of_log; /* COMMIT: that its engine has seen */
     int64_t offset;
 };
 
@@ -352,7 +357,7 @@ int64_t world_delay(struct world *w, int64_t low, int64_t high);
 /* ---- worker_broker ---- */
 void broker_produce(struct world *w, int topic, int partition);
 void broker_replay(struct world *w, int event);
-/* The topic is deleted and made anew, unless something of it is unfinished. */
+/* The topic is deleted and made anew, whatever of it is under way. */
 void broker_anew(struct world *w, int topic, int partition);
 void broker_fetch(struct world *w, struct node *n, struct stream *st);
 void broker_bury(struct world *w, struct node *n, struct delivery *d, struct held *held);
@@ -457,6 +462,8 @@ void oracle_unread(struct world *w, struct log *log, int64_t from);
 void oracle_leaves(struct world *w, struct node *n, struct stream *st, bool clean);
 /* The group gave its partitions away, and it does not know yet: it and its heir may both execute anything there. */
 void oracle_evicted(struct world *w, struct node *n);
+/* A record of another log than those before came in: the commit must follow. */
+void oracle_log_begins(struct world *w, struct node *n, struct stream *st, const struct entry *en);
 void oracle_bounds(struct world *w, struct node *n);
 /* Whether an entry needs nothing more: delivered, skipped, or its dead letter safe and its key parked. */
 bool oracle_done(struct world *w, enum stream_kind kind, const struct entry *en);

@@ -177,6 +177,27 @@ static void with_order_partition_one_event_of_a_number_is_on_its_way_whichever_t
     rig_free(r);
 }
 
+static void an_event_of_a_deleted_topic_that_ends_late_holds_up_nobody(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = two_topics(&cfg);
+    r->kafka_commits = true;
+
+    rig_give(r, ORDERS, 5, "a");
+    rig_give(r, ORDERS, 0, "b"); /* the topic was made anew */
+    rig_answer(r, ORDERS, 0, 200);
+    rig_sleep(r, cfg.commit_interval_ns);
+    assert_int_equal(r->committed[ORDERS], 1);
+    rig_answer(r, ORDERS, 5, 200); /* no commit can tell of it: there is nothing to wait for */
+    rig_sleep(r, NS_PER_S);
+    rig_give(r, ORDERS, 1, "b");
+    rig_give(r, CUSTOMERS, 0, "c");
+    assert_true(rig_is_sent(r, ORDERS, 1) && rig_is_sent(r, CUSTOMERS, 0));
+    assert_int_equal(r->committed[ORDERS], 1);
+    rig_free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -186,6 +207,7 @@ int main(void)
         cmocka_unit_test(the_topics_of_a_number_go_together_and_can_come_again),
         cmocka_unit_test(an_event_is_not_in_the_way_of_its_topic_because_of_what_waits_in_another),
         cmocka_unit_test(with_order_partition_one_event_of_a_number_is_on_its_way_whichever_topic),
+        cmocka_unit_test(an_event_of_a_deleted_topic_that_ends_late_holds_up_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

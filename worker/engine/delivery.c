@@ -233,8 +233,12 @@ static enum step enter_done(struct engine *e, struct delivery *d)
     struct stream *s = d->stream;
 
     look_at(e, lanes_leave(&e->lanes, &d->place));
-    offsets_complete(&s->offsets, &d->entry);
-    uncommitted_completed(e, s);
+    bool to_commit = offsets_complete(&s->offsets, &d->entry);
+#ifdef SIM_BUG_UNCOMMITTED_OF_A_GONE_LOG
+    to_commit = true;
+#endif
+    if (to_commit)
+        uncommitted_completed(e, s);
     link_remove(&d->in_stream);
     d->stream = NULL;
     stream_unhold(e, s, d->rec.bytes);

@@ -40,22 +40,21 @@ void offsets_done(struct offsets *o)
     o->past = (struct offset_map){0};
 }
 
-/* Records from below the commit: the log was replaced, so what the old map says is about other records. */
-static void forget_past(struct offsets *o)
+/*
+ * The log begins anew under us, or below the commit. What the map says is about other records, and nothing is committed any more of what was
+ * taken of the old log, though it goes on.
+ */
+static void start_over(struct offsets *o)
 {
+#ifndef SIM_BUG_OLD_LEDGER_IN_A_NEW_LOG
+    for (struct link *link = list_pop(&o->incomplete); link != NULL; link = list_pop(&o->incomplete))
+        entry_of(link)->cost = 0;
+#endif
     free(o->past.entries);
     o->past = (struct offset_map){.base = -1, .end = -1};
     o->past_at = 0;
     o->cost = 0;
     o->next = -1;
-}
-
-/* The log begins anew under us: nothing is committed any more of what was taken of the old one, though it goes on. */
-static void start_over(struct offsets *o)
-{
-    for (struct link *link = list_pop(&o->incomplete); link != NULL; link = list_pop(&o->incomplete))
-        entry_of(link)->cost = 0;
-    forget_past(o);
     o->epoch = -1;
     o->changed = true;
 }
@@ -104,13 +103,10 @@ static void set_cost(struct offsets *o, struct offset_entry *entry)
 
 bool offsets_take(struct offsets *o, struct offset_entry *entry, int64_t offset, int32_t epoch)
 {
-    bool first = o->next == o->past.base; /* nothing seen since the assignment */
-
-    if (first && offset < o->next)
-        forget_past(o);
-    else if (offset < o->next) {
+    if (offset < o->next) {
 #ifdef SIM_BUG_OLD_POSITION_IN_A_NEW_LOG
-        return false;
+        if (o->next != o->past.base) /* there was a record before */
+            return false;
 #endif
         start_over(o);
     }
@@ -127,10 +123,10 @@ bool offsets_take(struct offsets *o, struct offset_entry *entry, int64_t offset,
     return true;
 }
 
-void offsets_complete(struct offsets *o, struct offset_entry *entry)
+bool offsets_complete(struct offsets *o, struct offset_entry *entry)
 {
     if (!link_in_list(&entry->link))
-        return;
+        return false;
     struct offset_entry *after = entry_of(list_after(&o->incomplete, &entry->link));
     o->cost -= entry->cost;
     entry->cost = 0;
@@ -138,6 +134,7 @@ void offsets_complete(struct offsets *o, struct offset_entry *entry)
     if (after != NULL)
         set_cost(o, after);
     o->changed = true;
+    return true;
 }
 
 void offsets_count_attempt(struct offsets *o, struct offset_entry *entry)

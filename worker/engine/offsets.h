@@ -35,8 +35,8 @@ void offsets_done(struct offsets *o);
  * entry is untouched. One from below what came before is of another log under the same name: the ledger begins with it.
  */
 bool offsets_take(struct offsets *o, struct offset_entry *entry, int64_t offset, int32_t epoch);
-void offsets_complete(struct offsets *o,
-                      struct offset_entry *entry); /* no effect when it is not in the ledger */
+/* false: it is not in the ledger (any more: it is of the log before), and no commit will tell of it. */
+bool offsets_complete(struct offsets *o, struct offset_entry *entry);
 void offsets_count_attempt(struct offsets *o, struct offset_entry *entry);
 void offsets_mark_ambiguous(struct offsets *o, struct offset_entry *entry);
 /* The lowest incomplete offset, what a commit carries; -1: nothing known yet. */
