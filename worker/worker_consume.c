@@ -120,9 +120,10 @@ static void consume_met_end(struct worker_consume *c, rd_kafka_event_t *ev)
     if (!p)
         return;
     int stream = worker_stream_of(c->w, p->topic, p->partition);
-    if (consume_takes_in(c, stream))
+    if (consume_takes_in(c, stream)) {
         gap_look_at_end(c->w, c->rk, p);
-    oneshot_end(c->w->oneshot, stream, p->offset);
+        oneshot_end(c->w->oneshot, stream, p->offset);
+    }
     rd_kafka_topic_partition_destroy(p);
 }
 

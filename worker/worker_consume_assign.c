@@ -101,6 +101,7 @@ static void consume_assign(struct worker_consume *c, int64_t now)
         if (!sources_is_replay(s, stream))
             consume_open_queue(c, stream);
         c->drained[stream] = false;
+        oneshot_assigned(c->w->oneshot, stream);
     }
     c->held_count += n;
     if (consume_take(c, &c->w->failure) < 0)

@@ -12,9 +12,7 @@
 struct oneshot {
     enum goal_state state;
     int64_t began_ns;
-    int streams;
-    int64_t *ends; /* by stream: what was there ends here */
-    int64_t *read; /* the consumer has met the end of the partition here; -1: not yet */
+    struct goal *goal;
 };
 
 /* ---- the look ------------------------------------------------------------------------------------------------------------- */
@@ -47,7 +45,7 @@ static rd_kafka_t *look_client(const struct worker *w, enum stream_kind kind, st
     return rk;
 }
 
-/* From where each partition is to be read, and in o->ends to where. Leaves in list what is not at its end. */
+/* From where each partition is to be read, and in o->goal to where. Leaves in list what is not at its end. */
 static int look_positions(const struct worker *w, const struct oneshot *o, rd_kafka_t *rk,
                           rd_kafka_topic_partition_list_t *list, struct err *err)
 {
@@ -62,7 +60,7 @@ static int look_positions(const struct worker *w, const struct oneshot *o, rd_ka
         rd_kafka_topic_partition_t *p = &list->elems[i];
         int64_t from = rd_kafka_topic_partition_list_find(begin, p->topic, p->partition)->offset;
         int64_t to = rd_kafka_topic_partition_list_find(end, p->topic, p->partition)->offset;
-        o->ends[worker_stream_of(w, p->topic, p->partition)] = to;
+        goal_there(o->goal, worker_stream_of(w, p->topic, p->partition), to);
         p->offset = goal_begin(p->offset, from, to);
         if (p->offset >= to)
             rd_kafka_topic_partition_list_del_by_idx(list, i);
@@ -115,15 +113,6 @@ static int look_at(struct worker *w, struct oneshot *o, enum stream_kind kind, b
 
 /* ---- birth ---------------------------------------------------------------------------------------------------------------- */
 
-static int64_t *make_offsets(int count)
-{
-    int64_t *offsets = malloc((size_t)count * sizeof *offsets);
-    ENSURE(offsets);
-    for (int i = 0; i < count; i++)
-        offsets[i] = -1;
-    return offsets;
-}
-
 struct oneshot *oneshot_new(struct worker *w, bool *ret_nothing, struct err *err)
 {
     struct oneshot *o = calloc(1, sizeof *o);
@@ -133,9 +122,7 @@ struct oneshot *oneshot_new(struct worker *w, bool *ret_nothing, struct err *err
     ENSURE(o);
     *ret_nothing = false;
     o->began_ns = clock_monotonic_ns();
-    o->streams = w->partitions * sources_streams(&w->sources);
-    o->ends = make_offsets(o->streams);
-    o->read = make_offsets(o->streams);
+    o->goal = goal_new(w->partitions * sources_streams(&w->sources));
     for (int kind = 0; kind < STREAM_KINDS && r == 0; kind++)
         r = look_at(w, o, (enum stream_kind)kind, &found[kind], err);
     if (r == 0 && (found[STREAM_SOURCE] || found[STREAM_REPLAY]))
@@ -149,39 +136,35 @@ void oneshot_free(struct oneshot *o)
 {
     if (!o)
         return;
-    free(o->ends);
-    free(o->read);
+    goal_free(o->goal);
     free(o);
 }
 
 /* ---- is it over? ---------------------------------------------------------------------------------------------------------- */
 
+void oneshot_assigned(struct oneshot *o, int stream)
+{
+    if (o)
+        goal_assigned(o->goal, stream);
+}
+
 void oneshot_end(struct oneshot *o, int stream, int64_t offset)
 {
-    if (o && stream >= 0 && stream < o->streams)
-        o->read[stream] = offset;
+    if (o)
+        goal_met_end(o->goal, stream, offset);
 }
 
-static bool is_done(const struct oneshot *o, const struct worker *w, int stream)
+/* Of the streams at work. */
+static int count_unreached(const struct oneshot *o, const struct worker *w, const int *held, int count)
 {
-    const struct goal_progress p = {.end = o->ends[stream],
-                                    .position = engine_position(w->engine, stream),
-                                    .read = o->read[stream],
-                                    .held = engine_held(w->engine, stream)};
-    return goal_reached(&p);
-}
+    int streams = sources_streams(&w->sources), unreached = 0;
 
-static bool all_done(const struct oneshot *o, const struct worker *w)
-{
-    int count = 0, streams = sources_streams(&w->sources);
-    const int *held = worker_consume_held(w->consume, &count);
-
-    if (!held || worker_side_unread(w->side) > 0 || worker_consume_apart(w->consume) > 0)
-        return false;
-    for (int i = 0; i < count * streams; i++)
-        if (!is_done(o, w, sources_stream(&w->sources, i % streams, held[i / streams])))
-            return false;
-    return true;
+    for (int i = 0; i < count * streams; i++) {
+        int stream = sources_stream(&w->sources, i % streams, held[i / streams]);
+        unreached += !goal_stream_reached(o->goal, stream, engine_position(w->engine, stream),
+                                          engine_held(w->engine, stream));
+    }
+    return unreached;
 }
 
 static int64_t completed(const struct engine_counts *n)
@@ -194,7 +177,12 @@ bool oneshot_over(struct oneshot *o, const struct worker *w, int64_t now)
     if (!o || o->state != GOAL_AT_WORK)
         return o != NULL;
     struct engine_counts n = engine_counts(w->engine);
-    const struct goal_run run = {.all_reached = all_done(o, w),
+    int count = 0;
+    const int *held = worker_consume_held(w->consume, &count);
+    const struct goal_run run = {.assigned = held != NULL,
+                                 .apart = worker_consume_apart(w->consume),
+                                 .unread = worker_side_unread(w->side),
+                                 .unreached = held ? count_unreached(o, w, held, count) : 0,
                                  .completed = completed(&n),
                                  .events_max = w->opt.drain_max_events,
                                  .took_ns = now - o->began_ns,

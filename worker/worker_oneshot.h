@@ -19,6 +19,8 @@ struct oneshot;
 /* NULL and *ret_nothing: there is nothing to deliver; NULL: err. Waits for Kafka, some seconds at most. After worker_topics_check. */
 struct oneshot *oneshot_new(struct worker *w, bool *ret_nothing, struct err *err);
 void oneshot_free(struct oneshot *o); /* NULL-safe */
+/* The stream is ours from now on. o NULL: no matter. */
+void oneshot_assigned(struct oneshot *o, int stream);
 /* The consumer has read this stream up to here, and there is no more. o NULL: no matter. */
 void oneshot_end(struct oneshot *o, int stream, int64_t offset);
 /* Is it time to stop? Everything that was there is complete, or a bound is reached; logged once. o NULL: never. */

@@ -85,6 +85,13 @@ void broker_anew(struct world *w, int topic, int partition)
         node_slot(&w->nodes[i], topic, partition)->position = 0;
 }
 
+int64_t broker_end(const struct log *log)
+{
+    if (log->visible < log->count)
+        return log->entries[log->visible].offset; /* what is in between are the ends of transactions */
+    return log->count > log->first ? log->entries[log->count - 1].offset + 1 : 0;
+}
+
 void broker_fetch(struct world *w, struct node *n, struct stream *st)
 {
     int64_t delay = world_delay(w, MS / 10, 5 * MS);

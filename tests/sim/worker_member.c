@@ -12,6 +12,10 @@ void member_start(struct world *w, struct node *n)
     if (n->state != NODE_DEAD || n->life != 0)
         return;
     n->life = ++w->lives;
+    if (n->job && !job_begins(w, n)) {
+        n->life = 0;
+        return;
+    }
     struct engine_config cfg = w->plan.cfg;
     cfg.seed += n->life;
     n->engine = engine_new(&cfg, &err);
@@ -57,8 +61,11 @@ void member_assigned(struct world *w, struct node *n, uint64_t join)
         return;
     }
     for (int p = 0; p < w->plan.partitions; p++)
-        if (!group_fences(w, n->index, n->generation, p))
+        if (!group_fences(w, n->index, n->generation, p)) {
+            n->part[p] = PART_LOADING;
             member_later(w, n, HAPPEN_LOADED, p, MS, 40 * MS);
+        }
+    node_turn(w, n);
 }
 
 /* ---- loading ---------------------------------------------------------------------------------------------------------- */
@@ -113,6 +120,7 @@ static void assign_stream(struct world *w, struct node *n, int feed, int partiti
                           .position = log->committed,
                           .generation = log->generation,
                           .last_commit = log->committed};
+    job_assigned(n, st);
     bool readable = engine_assign(n->engine, w->sim->now, number, st->kind, partition, log->committed,
                                   log->committed < 0 && rng_chance(&w->rng, 0.5) ? NULL : metadata);
     sim_trace(w->sim, "n%d: has %s/%d as %d from %lld%s", n->index, feed_name(feed), partition, number,
@@ -218,6 +226,8 @@ static void lose(struct world *w, struct node *n, struct stream *st, bool clean)
         return;
     broker_hang_up(w, n, st->partition);
     oracle_leaves(w, n, st, clean && !st->commit_failed);
+    if (clean)
+        job_leaves(w, n, st);
     st->revoked = true;
     engine_lost(n->engine, w->sim->now, st->number);
     st->assigned = false;
@@ -251,6 +261,7 @@ static void end(struct world *w, struct node *n, int64_t down_ns)
     n->state = NODE_DEAD;
     n->life = 0;
     n->stalled_until = 0;
+    job_ends(n);
     sim_at(w->sim, down_ns, (struct happening){.kind = HAPPEN_START, .node = n->index});
 }
 

@@ -35,8 +35,9 @@ bool node_holds(const struct node *n, const struct held *held)
 void node_want(struct world *w, struct node *n, struct stream *st)
 {
     const struct log *log = &w->logs[st->feed][st->partition];
-    if (!st->assigned || st->revoked || st->paused || st->fetching || log->visible == log->first ||
-        log->entries[log->visible - 1].offset < st->position)
+    bool all_read = log->visible == log->first || log->entries[log->visible - 1].offset < st->position;
+    bool asks_for_end = n->goal != NULL && !st->met_end;
+    if (!st->assigned || st->revoked || st->paused || st->fetching || (all_read && !asks_for_end))
         return;
     broker_fetch(w, n, st);
 }
@@ -99,6 +100,8 @@ void node_fetched(struct world *w, struct node *n, struct happening h)
             budget--;
             node_feed(w, n, st, &log->entries[i]);
         }
+    if (ours)
+        job_read(w, n, st);
     node_turn(w, n);
     node_want(w, n, st);
 }
@@ -258,4 +261,5 @@ void node_turn(struct world *w, struct node *n)
         member_drained(w, n);
     else if (n->state == NODE_RUNNING && group_is_incremental(w))
         incremental_drained(w, n);
+    job_turn(w, n);
 }

@@ -153,7 +153,7 @@ static void plan_sizes(struct world *w)
         p->keys = at_most(KEYS_MAX, limits->keys);
     if (world_has(
             w, FAULT_FEW_PARKED)) /* what can never be delivered would hold the one parked place for ever */
-        p->faults &= ~(UINT64_C(1) << FAULT_BAD_RECORDS);
+        p->faults &= ~(UINT64_C(1) << FAULT_BAD_RECORDS | UINT64_C(1) << FAULT_ONESHOT);
 }
 
 static void plan_event(struct world *w, int i, int64_t offsets[TOPICS_MAX][PARTITIONS_MAX])
@@ -228,6 +228,7 @@ void *world_build(struct sim *s)
     group_begin(w);
     for (int i = 0; i < w->plan.nodes; i++) {
         w->nodes[i] = (struct node){.index = i, .static_member = rng_chance(&w->rng, 0.3)};
+        w->nodes[i].job = world_has(w, FAULT_ONESHOT) && rng_chance(&w->fault_rng[FAULT_ONESHOT], 0.6);
         sim_at(s, world_delay(w, 0, 300 * NS_PER_MS), (struct happening){.kind = HAPPEN_START, .node = i});
     }
     return w;

@@ -141,6 +141,12 @@ static void happens_to_node(struct world *w, struct node *n, struct happening h)
     case HAPPEN_LETTER_ANSWERED:
         broker_letter_answered(w, h);
         break;
+    case HAPPEN_JOB_TIME:
+        node_turn(w, n);
+        break;
+    case HAPPEN_JOB_OVER:
+        member_stop(w, n);
+        break;
     case HAPPEN_OPERATOR_GONE:
         operator_gone(w, n);
         break;
@@ -189,8 +195,11 @@ static void replay_the_rest(struct world *w)
 {
     w->mended = true;
     int rounds = w->overwritten ? 8 : REPLAY_ROUNDS_MAX;
-    while (rounds-- > 0 && replay_some(w, 1.0) > 0)
+    while (rounds-- > 0 && replay_some(w, 1.0) > 0) {
+        job_all_begin(w);
         run_until_quiet(w);
+        job_all_ended(w);
+    }
     oracle_ends(w);
     for (int i = 0; i < w->plan.events; i++) {
         const struct truth *t = &w->events[i];
@@ -207,6 +216,7 @@ static void world_run(void *world)
     run_until_quiet(w);
     if (!world_has(w, FAULT_FEW_PARKED)) /* else a stream may wait for the operator */
         oracle_ends(w);
+    job_all_ended(w);
     replay_the_rest(w);
 }
 
@@ -216,6 +226,7 @@ static void world_raze(void *world)
     for (int i = 0; i < w->plan.nodes; i++) {
         struct node *n = &w->nodes[i];
         engine_free(n->engine);
+        job_ends(n);
         for (int k = 0; k < n->held_count; k++) {
             free(n->held[k]->key);
             free(n->held[k]->id);

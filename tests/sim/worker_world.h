@@ -7,12 +7,14 @@
  *   worker_oracle  knows the truth, checks G2 … G7      worker_member  a process: joins, is assigned, drains, dies
  *   worker_limits  how much may be sent, and how often  worker_operator  overrides the breaker, pauses the destination
  *   worker_parcel  requests of one event or of several          worker_incremental  the group as with KIP-848, and a process in it
+ *   worker_job     a process in one-shot mode
  */
 #pragma once
 
 #include "common/clock.h"
 #include "tests/sim/sim.h"
 #include "worker/engine/engine.h"
+#include "worker/engine/goal.h"
 
 #define NODES_MAX 4
 #define PARTITIONS_MAX 4
@@ -73,7 +75,8 @@ static inline const char *feed_name(int feed)
     X(BATCH_WHOLE, "batch-refused-whole")                                                                    \
     X(TOPICS, "two-topics")                                                                                  \
     X(INCREMENTAL, "incremental-group")                                                                      \
-    X(ANEW, "topic-made-anew")
+    X(ANEW, "topic-made-anew")                                                                               \
+    X(ONESHOT, "one-shot")
 enum fault {
 #define X(id, name) FAULT_##id,
     WORKER_FAULTS(X)
@@ -165,8 +168,8 @@ struct stream {
     int partition, number; /* number: what the engine calls it */
     uint64_t serial;       /* of this assignment; answers to an earlier one are dropped */
     int64_t position, assigned_at;
-    int generation; /* of the log that its engine has seen */
-    bool paused, fetching;
+    int generation;                 /* of the log that its engine has seen */
+    bool paused, fetching, met_end; /* met_end: its reader, in one-shot mode, knows where the log ends */
     int held;
     size_t held_bytes;
     bool commit_out, commit_failed;
@@ -212,6 +215,14 @@ struct node {
     bool static_member;
     enum part part[PARTITIONS_MAX];  /* of an incremental group */
     uint64_t ticket[PARTITIONS_MAX]; /* which loading of the partition counts */
+    bool job;                        /* in one-shot mode, and begun again and again */
+    struct goal *goal;               /* of the run */
+    enum goal_state said;
+    int64_t began_at, events_max, time_max_ns;
+    struct seen {
+        int64_t end; /* of what was there when it began */
+        int generation;
+    } seen[FEEDS][PARTITIONS_MAX];
 };
 
 struct member {
@@ -344,7 +355,9 @@ enum happening_kind {
     HAPPEN_LETTER_ANSWERED,
     HAPPEN_COMMIT_STORED,
     HAPPEN_COMMIT_ANSWERED,
-    HAPPEN_OPERATOR_GONE
+    HAPPEN_OPERATOR_GONE,
+    HAPPEN_JOB_TIME,
+    HAPPEN_JOB_OVER
 };
 
 /* ---- worker_plan ---- */
@@ -359,6 +372,8 @@ void broker_produce(struct world *w, int topic, int partition);
 void broker_replay(struct world *w, int event);
 /* The topic is deleted and made anew, whatever of it is under way. */
 void broker_anew(struct world *w, int topic, int partition);
+/* One past the last offset there. */
+int64_t broker_end(const struct log *log);
 void broker_fetch(struct world *w, struct node *n, struct stream *st);
 void broker_bury(struct world *w, struct node *n, struct delivery *d, struct held *held);
 void broker_park(struct world *w, struct node *n, const struct action *a);
@@ -437,6 +452,20 @@ void parcel_forget(struct world *w);
 /* ---- worker_api ---- */
 void api_leaves(struct world *w, struct parcel *p); /* it is on its way */
 void api_arrived(struct world *w, struct parcel *p);
+
+/* ---- worker_job ---- */
+/* A run begins with a look; false: nothing is there, and that was all. */
+bool job_begins(struct world *w, struct node *n);
+void job_ends(struct node *n);
+void job_later(struct world *w, struct node *n);
+void job_assigned(const struct node *n, const struct stream *st);
+/* A fetch has brought what there was: does the reader know the end? */
+void job_read(const struct world *w, struct node *n, struct stream *st);
+/* Is it over? Looks also whether it may say so. */
+void job_turn(struct world *w, struct node *n);
+void job_leaves(struct world *w, const struct node *n, const struct stream *st);
+void job_all_begin(struct world *w);
+void job_all_ended(struct world *w);
 
 /* ---- worker_operator ---- */
 void operator_interferes(struct world *w, struct node *n);

@@ -7,6 +7,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Of one run: where each stream's work ends, and where its reader has met the end. Streams by number, as the engine's. */
+struct goal;
+struct goal *goal_new(int streams);
+void goal_free(struct goal *g); /* NULL-safe */
+/* At the start: what is there of the stream ends here. */
+void goal_there(struct goal *g, int stream, int64_t end);
+/* The stream is ours from now on: it is read again, and where its end was met before says nothing. */
+void goal_assigned(struct goal *g, int stream);
+void goal_met_end(struct goal *g, int stream, int64_t offset);
+/* position, held: as the engine tells them. */
+bool goal_stream_reached(const struct goal *g, int stream, int64_t position, int held);
+
 /* Where a partition would be read from: the committed offset (negative: none), within low and end of its log. end: nothing is there. */
 int64_t goal_begin(int64_t committed, int64_t low, int64_t end);
 
@@ -22,7 +34,10 @@ bool goal_reached(const struct goal_progress *p);
 
 enum goal_state { GOAL_AT_WORK, GOAL_DONE, GOAL_ENOUGH, GOAL_OUT_OF_TIME };
 struct goal_run {
-    bool all_reached;
+    bool assigned; /* the group has said which partitions are ours, and all of them are taken on or apart */
+    int apart;     /* of them, that wait for others of their number */
+    int unread;    /* partitions whose parked keys are not all read */
+    int unreached; /* streams at work that have not reached their end */
     int64_t completed, events_max; /* 0: no bound */
     int64_t took_ns, time_max_ns;  /* 0: no bound */
 };
