@@ -325,6 +325,8 @@ static void set_stats(struct relay *r, const struct relay_counts *n)
     stats_set(s, RELAY_STAT_TRANSACTIONS, n->transactions);
     stats_set(s, RELAY_STAT_ABORTS, n->aborts);
     stats_set(s, RELAY_STAT_ACTIVE, n->role == RELAY_ACTIVE);
+    stats_set(s, RELAY_STAT_STANDBY, n->role == RELAY_STANDBY);
+    stats_set(s, RELAY_STAT_SOURCE_TABLE + (size_t)r->opt->source, 1);
     stats_set(s, RELAY_STAT_SHARD, r->opt->shard);
     stats_set(s, RELAY_STAT_EPOCH, n->epoch);
     stats_set(s, RELAY_STAT_LEASES_TAKEN, n->leases_taken);

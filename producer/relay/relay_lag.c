@@ -1,4 +1,4 @@
-/* Asks Postgres what waits in the outbox, as seldom as the figures allow, and makes metrics of it. */
+/* Asks Postgres what waits in the outbox, and what else status shows, as seldom as the figures allow, and makes metrics of it. */
 #include "producer/relay/relay_lag.h"
 
 #include <inttypes.h>
@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "producer/relay/relay.h"
 #include "producer/relay/relay_side.h"
+#include "producer/relay/relay_state.h"
 
 #define WAITING_NS NS_PER_S         /* what is gone sooner is not asked about */
 #define ASK_NS (5 * NS_PER_S)       /* between two questions while something waits */
@@ -15,14 +16,18 @@
 #define MANY_ROWS 20000
 #define ASK_IDLE_NS (60 * NS_PER_S)
 #define COMPLAINT_NS (60 * NS_PER_S)
+#define QUESTION_BYTES_MAX 16384
 
 struct relay_lag {
     const struct relay_options *opt;
     struct relay_side side;
     int64_t asked_at, wall_asked_ns, answered_at;
-    int64_t rows, bytes, age_ns;    /* as of the last answer, 0 since it was seen that nothing is left */
-    int64_t clock_ahead_ns;         /* Postgres' clock minus this host's */
-    int64_t waiting_since, settled; /* waiting_since 0: nothing waits */
+    int64_t rows, bytes, age_ns;      /* as of the last answer, 0 since it was seen that nothing is left */
+    int64_t clock_ahead_ns;           /* Postgres' clock minus this host's */
+    int64_t waiting_since, settled;   /* waiting_since 0: nothing waits */
+    int64_t happened, asked_happened; /* what changes more than the lag, now and when it was asked last */
+    struct relay_state state;
+    int results; /* of the answer, so far */
     char complaint[ERR_MESSAGE_BYTES];
     int64_t complain_at;
 };
@@ -59,18 +64,21 @@ void relay_lag_free(struct relay_lag *l)
 
 /* ---- asking ---------------------------------------------------------------------------------------------------- */
 
+/* Two statements in one message: the lag, then the state. */
 static int ask_of_shard(struct relay_lag *l, struct err *err)
 {
     struct buf sql;
     int rc;
 
+    buf_init(&sql, QUESTION_BYTES_MAX);
     if (l->opt->source == RELAY_KIND_MESSAGE)
-        return relay_side_ask(&l->side, messages_sql, err);
-    buf_init(&sql, sizeof(outbox_sql) + 32);
-    buf_puts(&sql, outbox_sql);
-    buf_printf(&sql, "'%" PRId64 "'", l->opt->shard);
-    rc = sql.failed ? err_set(err, ERR_TEMPORARY, "no memory for a statement")
-                    : relay_side_ask(&l->side, buf_str(&sql), err);
+        buf_puts(&sql, messages_sql);
+    else
+        buf_printf(&sql, "%s'%" PRId64 "'", outbox_sql, l->opt->shard);
+    buf_puts(&sql, "; ");
+    rc = relay_state_ask_sql(&sql, l->side.conn, l->opt) < 0
+             ? err_set(err, ERR_TEMPORARY, "no memory for a statement")
+             : relay_side_ask(&l->side, buf_str(&sql), err);
     buf_done(&sql);
     return rc;
 }
@@ -78,6 +86,8 @@ static int ask_of_shard(struct relay_lag *l, struct err *err)
 static int ask(struct relay_lag *l, int64_t now, struct err *err)
 {
     l->asked_at = now;
+    l->asked_happened = l->happened;
+    l->results = 0;
     if (relay_side_connect(&l->side, err) < 0)
         return -1;
     l->wall_asked_ns = clock_wall_ns();
@@ -89,12 +99,8 @@ static int64_t number(const PGresult *res, int column)
     return strtoll(PQgetvalue(res, 0, column), NULL, 10);
 }
 
-static int take_answer(void *context, const PGresult *res, struct err *err)
+static int take_lag(struct relay_lag *l, const PGresult *res, struct err *err)
 {
-    struct relay_lag *l = context;
-
-    if (PQresultStatus(res) != PGRES_TUPLES_OK)
-        return pg_err(l->side.conn, res, err, "asking");
     if (PQntuples(res) != 1)
         return err_set(err, ERR_TEMPORARY, "the row of tandem.relay_cursor is missing");
     l->clock_ahead_ns = number(res, 0) * NS_PER_US - l->wall_asked_ns;
@@ -105,6 +111,15 @@ static int take_answer(void *context, const PGresult *res, struct err *err)
     return 0;
 }
 
+static int take_answer(void *context, const PGresult *res, struct err *err)
+{
+    struct relay_lag *l = context;
+
+    if (PQresultStatus(res) != PGRES_TUPLES_OK)
+        return pg_err(l->side.conn, res, err, "asking");
+    return l->results++ == 0 ? take_lag(l, res, err) : relay_state_read(res, l->side.sent_at, &l->state, err);
+}
+
 /* ---- turning --------------------------------------------------------------------------------------------------- */
 
 /* Whatever was counted before is gone when there is nothing left after something has been settled. */
@@ -112,6 +127,7 @@ static void see(struct relay_lag *l, int64_t now, const struct relay_counts *n)
 {
     int64_t settled = n->acknowledged + n->parked;
 
+    l->happened = n->parked + n->unparked + n->parked_keys + n->streams + n->streams_lost + n->leases_taken;
     if (!n->caught_up) {
         l->waiting_since = l->waiting_since ? l->waiting_since : now;
         return;
@@ -127,7 +143,7 @@ static int64_t due(const struct relay_lag *l)
     int64_t pause = l->rows > MANY_ROWS ? ASK_MANY_NS : ASK_NS;
 
     if (!l->waiting_since)
-        return l->asked_at + (l->rows > 0 ? ASK_NS : ASK_IDLE_NS);
+        return l->asked_at + (l->rows > 0 || l->happened != l->asked_happened ? ASK_NS : ASK_IDLE_NS);
     return l->waiting_since + WAITING_NS > l->asked_at + pause ? l->waiting_since + WAITING_NS
                                                                : l->asked_at + pause;
 }
@@ -139,7 +155,7 @@ static void complain(struct relay_lag *l, int64_t now, const struct err *why)
         return;
     snprintf(l->complaint, sizeof(l->complaint), "%s", why->message);
     l->complain_at = now + COMPLAINT_NS;
-    LOG_WARNING("the lag is not known", LOG_STR("why", why->message));
+    LOG_WARNING("the lag, or what else status shows, is not known", LOG_STR("why", why->message));
 }
 
 void relay_lag_turn(struct relay_lag *l, int64_t now, const struct relay_counts *n, bool database_up)
@@ -175,4 +191,5 @@ void relay_lag_stats(const struct relay_lag *l, int64_t now, const struct relay_
     stats_set(s, RELAY_STAT_LAG_ROWS, most(l->rows, n->held));
     stats_set(s, RELAY_STAT_LAG_BYTES, most(l->bytes, n->outstanding_bytes));
     stats_set(s, RELAY_STAT_LAG, age_ns(l, now, n));
+    relay_state_stats(&l->state, now, n, l->opt, s);
 }

@@ -2,7 +2,8 @@
  * How far behind the outbox's relays are, in rows, bytes and seconds, as `tandem-relay status` counts it and /metrics tells it.
  *
  * The core knows that there is nothing left, or how many rows it holds; what else waits only Postgres knows. It is asked over a connection
- * of its own: every few seconds while something has been waiting for a second, once a minute otherwise. Ages are by Postgres' clock.
+ * of its own: every few seconds while something has been waiting for a second, or when rows were parked or the stream changed, once a minute
+ * otherwise. Ages are by Postgres' clock. What else `status` shows is asked in the same message, see relay_state.h.
  */
 #pragma once
 

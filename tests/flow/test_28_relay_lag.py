@@ -30,10 +30,14 @@ def lag(running):
     return SimpleNamespace(**{name: found[f"tandem_relay_lag_{name}"] for name in ("rows", "bytes", "seconds")})
 
 
-def status(database):
+def screen(database):
     done = subprocess.run([programs.binary("tandem-relay"), "status", "--json", "--database-url", database.url],
                           check=True, capture_output=True, text=True, timeout=60)
-    return json.loads(done.stdout)["shards"][0]
+    return json.loads(done.stdout)
+
+
+def status(database):
+    return screen(database)["shards"][0]
 
 
 def works(running):
@@ -124,3 +128,59 @@ def test_an_idle_relay_of_the_stream_does_not_ask_for_its_lag(database, topics, 
     wait_until(lambda: database.value("SELECT clock_timestamp() > %s::timestamptz + interval '7 s'", (at,)), 30, "time passes")
     assert question(database) == asked and asked[1] == 1
     assert vars(lag(running)) == {"rows": 0, "bytes": 0, "seconds": 0}
+
+
+# ---- the rest of what status shows ---------------------------------------------------------------------------------------
+
+PARK = ("INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, created_at, parked_at, retry_at, reason, detail)"
+        " VALUES (%s, gen_random_uuid(), 'elsewhere', %s, 'x', 's', 'c', now(), now() - interval '1 hour', %s, %s, '')")
+
+
+def slot_says(found, slot):
+    return {"present": found["tandem_relay_slot_present"], "active": found["tandem_relay_slot_active"],
+            "wal_status": [s for s in ("reserved", "extended", "unreserved", "lost") if found[f'tandem_relay_slot_wal_status{{status="{s}"}}']],
+            "safe": found["tandem_relay_slot_safe_bytes"]} == {
+        "present": slot is not None, "active": bool(slot and slot["active"]), "wal_status": [slot["wal_status"]] if slot else [],
+        "safe": -1 if not slot or slot["safe_wal_size"] is None else slot["safe_wal_size"]}
+
+
+@pytest.mark.parametrize("source", ["table", "wal"])
+def test_what_status_shows_of_slot_parked_rows_and_relays_is_in_the_metrics_of_each_relay(database, topics, slot, relay, wait_until, source):
+    for number, key, reason in ((1, b"a", "too-large"), (2, b"a", "behind"), (3, b"b", "behind"), (4, None, "refused")):
+        database.query(PARK, (number, key, None, reason))
+    working = relay(source=source, slot=slot)
+    waiting = relay(source=source, slot=slot)
+    if source == "wal":
+        wait_until(lambda: working.metric("tandem_relay_streaming") == 1, message="it streams")
+    for running in (working, waiting):
+        wait_until(lambda: slot_says(running.metrics(), screen(database)["slots"][0]), 20, "the slot is as status says")
+        found, shown = running.metrics(), screen(database)
+        assert {row["reason"]: row["rows"] for row in shown["parked"]} == {"too-large": 1, "behind": 2, "refused": 1}
+        assert {reason: found[f'tandem_relay_parked_rows{{reason="{reason}"}}'] for reason in ("too-large", "behind", "refused", "bad-topic")} == {
+            "too-large": 1, "behind": 2, "refused": 1, "bad-topic": 0}
+        assert 3600 <= found["tandem_relay_parked_oldest_seconds"] < 3700 and found["tandem_relay_parked_retries"] == 0
+        assert found["tandem_relay_slot_retained_bytes"] > 0
+        assert found["tandem_relay_outbox_bytes"] == sum(table["bytes"] for table in shown["tables"])
+        assert found[f'tandem_relay_source{{source="{source}"}}'] == 1
+    assert waiting.metric("tandem_relay_relays_connected") == 2
+    assert (working.metric("tandem_relay_standby"), waiting.metric("tandem_relay_standby")) == (0, 1)
+
+
+def test_parked_rows_that_come_and_go_show_within_seconds(database, topics, relay, wait_until):
+    running = relay(max_record_bytes="2000")
+
+    def parked(reason):
+        return running.metrics()[f'tandem_relay_parked_rows{{reason="{reason}"}}']
+
+    for size in (5000, 9):
+        database.query(PUT, (TOPIC, size))
+    wait_until(lambda: (parked("too-large"), parked("behind")) == (1, 1), 20, "they are counted")
+    database.query("DELETE FROM tandem.parked")  # as `parked drop` does
+    wait_until(lambda: (parked("too-large"), parked("behind")) == (0, 0), 30, "they are gone")
+    assert running.metric("tandem_relay_parked_oldest_seconds") == 0
+
+
+def test_the_slot_that_was_left_behind_shows_at_a_relay_that_reads_the_table(database, topics, slot, relay, wait_until):
+    running = relay(slot=slot)
+    wait_until(lambda: running.metric("tandem_relay_slot_present") == 1, message="it has asked")
+    assert running.metric("tandem_relay_slot_active") == 0 and running.metric("tandem_relay_slot_retained_bytes") > 0
