@@ -381,6 +381,16 @@ def test_a_kafka_that_is_not_there_is_exit_111():
     assert '"127.0.0.1:1"' in done.stderr and len(done.stderr.splitlines()) == 1, "one line, that names the address"
 
 
+def test_a_person_is_told_after_two_seconds_that_kafka_is_waited_for_and_how_to_wait_longer():
+    with subprocess.Popen(Tool("127.0.0.1:1").command("stats", "--timeout", "6s"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        first = running.stderr.readline()
+        assert running.poll() is None, "while it waits"
+        rest = running.stderr.read()
+        assert running.wait(60) == 111
+    assert first == 'waiting for Kafka at "127.0.0.1:1", up to 6 s (--timeout)\n'
+    assert "nothing within 6 s (--timeout)" in rest and '"127.0.0.1:1"' in rest and len(rest.splitlines()) == 1
+
+
 @pytest.mark.parametrize("verb", ["stats", "ls", "show", "replay"])
 def test_help_teaches_each_verb_with_an_example(verb):
     done = subprocess.run([binary("tandem-dlq"), verb, "--help"], capture_output=True, text=True, check=True)

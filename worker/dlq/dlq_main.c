@@ -97,6 +97,7 @@ static int run_verb(const struct dlq_options *opts, const struct dlq_args *args,
         .group = opts->group[0] ? opts->group : group,
         .kafka = &opts->kafka,
         .timeout_ns = opts->timeout,
+        .notes = stderr,
     };
     struct dlq dlq = {.opts = opts, .args = args, .out = stdout, .notes = stderr};
     dlq.store = dlq_store_open(&cfg, err);

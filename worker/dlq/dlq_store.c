@@ -1,5 +1,4 @@
 /* Reads for the dead-letter tool: scans both topics, fetches single records, always read-committed. */
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,7 +7,6 @@
 #include "worker/dlq/dlq_store_room.h"
 
 #define FORWARD_MAX 10000 /* records to read over rather than to jump over */
-#define RETRY_MS 100
 
 int dlq_store_timeout_ms(const struct dlq_store *s)
 {
@@ -117,66 +115,30 @@ static int assign(struct dlq_store *s, const rd_kafka_topic_partition_list_t *li
     return code ? kafka_err(code, NULL, err, "assigning partitions") : 0;
 }
 
-/* Failures that pass: a leader or coordinator that is being elected, a topic so new that not every broker knows it. */
-static bool passes(rd_kafka_resp_err_t code)
-{
-    static const rd_kafka_resp_err_t CODES[] = {
-        RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
-        RD_KAFKA_RESP_ERR__TRANSPORT,
-        RD_KAFKA_RESP_ERR__TIMED_OUT,
-        RD_KAFKA_RESP_ERR__WAIT_COORD,
-        RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
-        RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
-        RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
-        RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION,
-        RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
-        RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
-        RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
-        RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
-        RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
-    };
-    for (size_t i = 0; i < ARRAY_LEN(CODES); i++)
-        if (code == CODES[i])
-            return true;
-    return false;
-}
-
-/* Is it worth asking again? Waits a little when it is. */
-static bool ask_again(rd_kafka_resp_err_t code, int64_t deadline_ns)
-{
-    if (!passes(code) || clock_monotonic_ns() >= deadline_ns)
-        return false;
-    poll(NULL, 0, RETRY_MS);
-    return true;
-}
-
 /*
- * The next record or end of a partition. Returns 1 with *ret_msg, 0 when nothing came yet, -1 on an error. A lost connection is not
- * an error: librdkafka connects again, and *deadline_ns says for how long that may take.
+ * The next record or end of a partition, behind dlq_store_wait_begin. Returns 1 with *ret_msg, 0 when nothing came yet, -1 on an error. A lost
+ * connection is not an error: librdkafka connects again.
  */
-static int next_message(struct dlq_store *s, int64_t *deadline_ns, rd_kafka_message_t **ret_msg,
-                        struct err *err)
+static int next_message(struct dlq_store *s, rd_kafka_message_t **ret_msg, struct err *err)
 {
     rd_kafka_message_t *msg = rd_kafka_consumer_poll(s->consumer, POLL_MS);
-    int64_t now = clock_monotonic_ns();
-    bool waiting = !msg || passes(msg->err);
+    bool waiting = !msg || dlq_store_passes(msg->err);
     if (!waiting && msg->err && msg->err != RD_KAFKA_RESP_ERR__PARTITION_EOF) {
         kafka_err(msg->err, rd_kafka_message_errstr(msg), err, "reading dead letters");
         rd_kafka_message_destroy(msg);
         return -1;
     }
     if (!waiting) {
-        *deadline_ns = now + s->cfg.timeout_ns;
+        dlq_store_wait_begin(s);
         *ret_msg = msg;
         return 1;
     }
     if (msg)
         rd_kafka_message_destroy(msg);
-    if (now < *deadline_ns)
+    if (dlq_store_wait_goes_on(s))
         return 0;
-    err_set(err, ERR_TEMPORARY, "no answer from Kafka at \"%s\" for %lld s", s->cfg.brokers,
-            (long long)(s->cfg.timeout_ns / NS_PER_S));
-    return -1;
+    err_set(err, ERR_TEMPORARY, "reading dead letters: no answer from Kafka at \"%s\"", s->cfg.brokers);
+    return dlq_store_gave_up(s, err);
 }
 
 /* What one pass over a topic needs to know. */
@@ -191,12 +153,12 @@ struct pass {
 static rd_kafka_resp_err_t watermarks(struct dlq_store *s, const char *topic, int partition, int64_t *low,
                                       int64_t *high)
 {
-    int64_t deadline_ns = clock_monotonic_ns() + s->cfg.timeout_ns;
     rd_kafka_resp_err_t code;
+    dlq_store_wait_begin(s);
     do
-        code = rd_kafka_query_watermark_offsets(s->consumer, topic, partition, low, high,
-                                                dlq_store_timeout_ms(s));
-    while (code && ask_again(code, deadline_ns));
+        code =
+            rd_kafka_query_watermark_offsets(s->consumer, topic, partition, low, high, dlq_store_wait_ms(s));
+    while (code && dlq_store_ask_again(s, code));
     return code;
 }
 
@@ -207,8 +169,10 @@ static int pass_begin(struct dlq_store *s, struct pass *p, struct err *err)
     for (int i = 0; i < p->partitions; i++) {
         int64_t low = 0;
         rd_kafka_resp_err_t code = watermarks(s, p->topic, i, &low, &p->end[i]);
-        if (code)
-            return kafka_err(code, p->topic, err, "asking for the ends of the topic");
+        if (code) {
+            kafka_err(code, p->topic, err, "asking for the ends of the topic");
+            return dlq_store_gave_up(s, err);
+        }
         if (p->end[i] <= low) {
             p->end[i] = -1;
             continue;
@@ -243,11 +207,11 @@ static int pass_run(struct dlq_store *s, struct pass *p, struct err *err)
         return err_set(err, ERR_TEMPORARY, "no memory");
     s->at_partition = -1;
     int rc = pass_begin(s, p, err);
-    int64_t deadline = clock_monotonic_ns() + s->cfg.timeout_ns;
+    dlq_store_wait_begin(s);
     bool more = true;
     while (rc == 0 && p->left > 0 && more) {
         rd_kafka_message_t *msg;
-        int got = next_message(s, &deadline, &msg, err);
+        int got = next_message(s, &msg, err);
         if (got > 0) {
             more = pass_take(p, msg);
             rd_kafka_message_destroy(msg);
@@ -320,7 +284,7 @@ static bool take_dead_letter(void *context, const rd_kafka_message_t *msg)
 /* One answer for all partitions: the call's own code, or the first partition's that failed. */
 static rd_kafka_resp_err_t committed(struct dlq_store *s, rd_kafka_topic_partition_list_t *list)
 {
-    rd_kafka_resp_err_t code = kafka_committed(s->consumer, list, dlq_store_timeout_ms(s));
+    rd_kafka_resp_err_t code = kafka_committed(s->consumer, list, dlq_store_wait_ms(s));
     for (int i = 0; i < list->cnt && !code; i++)
         code = list->elems[i].err;
     return code;
@@ -330,13 +294,15 @@ static int read_progress(struct dlq_store *s, struct dlq_replayed *done, struct 
 {
     PARTITIONS *list = rd_kafka_topic_partition_list_new(s->replay_partitions);
     rd_kafka_topic_partition_list_add_range(list, s->replay_topic, 0, s->replay_partitions - 1);
-    int64_t deadline_ns = clock_monotonic_ns() + s->cfg.timeout_ns;
     rd_kafka_resp_err_t code;
+    dlq_store_wait_begin(s);
     do
         code = committed(s, list);
-    while (code && ask_again(code, deadline_ns));
-    if (code)
-        return kafka_err(code, s->replay_topic, err, "reading how far the worker's replays are");
+    while (code && dlq_store_ask_again(s, code));
+    if (code) {
+        kafka_err(code, s->replay_topic, err, "reading how far the worker's replays are");
+        return dlq_store_gave_up(s, err);
+    }
     for (int i = 0; i < list->cnt; i++) {
         const rd_kafka_topic_partition_t *p = &list->elems[i];
         dlq_replayed_read(&done[p->partition], p->offset, p->metadata);
@@ -344,9 +310,26 @@ static int read_progress(struct dlq_store *s, struct dlq_replayed *done, struct 
     return 0;
 }
 
+/* Mostly the first thing that is asked of Kafka: here a person learns that it is not there. */
+static int count_partitions(struct dlq_store *s, const char *topic, struct err *err)
+{
+    struct err why;
+    int count;
+
+    dlq_store_wait_begin(s);
+    do {
+        why = (struct err){0};
+        count = kafka_partition_count(s->consumer, topic, dlq_store_wait_ms(s), &why);
+    } while (count < 0 && why.kind == ERR_TEMPORARY && dlq_store_ask_again(s, RD_KAFKA_RESP_ERR__TIMED_OUT));
+    if (count >= 0)
+        return count;
+    err_set(err, why.kind, "%s", why.message);
+    return dlq_store_gave_up(s, err);
+}
+
 int dlq_store_count_partitions(struct dlq_store *s, struct err *err)
 {
-    s->partitions = kafka_partition_count(s->consumer, s->topic, dlq_store_timeout_ms(s), err);
+    s->partitions = count_partitions(s, s->topic, err);
     if (s->partitions < 0)
         return -1;
     if (s->partitions == 0)
@@ -354,7 +337,7 @@ int dlq_store_count_partitions(struct dlq_store *s, struct err *err)
             err, ERR_PERMANENT,
             "topic \"%s\" does not exist: is --destination right? Its worker makes the topic when it starts",
             s->topic);
-    s->replay_partitions = kafka_partition_count(s->consumer, s->replay_topic, dlq_store_timeout_ms(s), err);
+    s->replay_partitions = count_partitions(s, s->replay_topic, err);
     return s->replay_partitions < 0 ? -1 : 0;
 }
 
@@ -446,11 +429,11 @@ int dlq_store_fetch(struct dlq_store *s, int32_t partition, int64_t offset,
                        partition, (long long)offset, s->topic, s->partitions, show_plural(s->partitions));
     if (seek(s, partition, offset, err) < 0)
         return -1;
-    int64_t deadline = clock_monotonic_ns() + s->cfg.timeout_ns;
+    dlq_store_wait_begin(s);
     int found = 0;
     while (found == 0) {
         rd_kafka_message_t *msg;
-        int got = next_message(s, &deadline, &msg, err);
+        int got = next_message(s, &msg, err);
         if (got < 0)
             return -1;
         if (got > 0)

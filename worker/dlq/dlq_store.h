@@ -3,6 +3,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "common/err.h"
 #include "common/event.h"
@@ -16,6 +17,7 @@ struct dlq_store_config {
     const char *brokers, *destination, *group; /* borrowed for the store's life; group: the worker's */
     const struct option_pairs *kafka;
     int64_t timeout_ns; /* no sign of life from Kafka for this long: TEMPORARY */
+    FILE *notes;        /* for a person: that it waits */
 };
 
 struct dlq_store *dlq_store_open(const struct dlq_store_config *cfg, struct err *err);
