@@ -263,13 +263,16 @@ def test_a_list_that_changes_under_an_instance_id_is_read_when_the_old_session_h
     assert inventory_api.audit()["duplicates"] == 0
 
 
-def test_a_worker_says_at_its_start_that_a_member_of_its_group_reads_none_of_its_topics(orders, customers, worker, inventory_api, wait_until):
-    worker("inventory")
+def test_a_worker_says_at_its_start_that_a_member_of_its_group_reads_none_of_its_topics(
+        topics, orders, customers, worker, inventory_api, wait_until):
+    topics.create("tandem.returns", 6)
+    worker("inventory", topic=f"{ORDERS},tandem.returns")
     same = worker("inventory")
     other = worker("inventory", topic=CUSTOMERS, ready=False)
     wait_until(lambda: "partitions assigned" in other.log(), message="it takes part")
     told = [line for line in other.log_lines() if "reads none of this worker's topics" in line["msg"]]
-    assert {(line["level"], line["ours"], line["theirs"]) for line in told} == {("error", CUSTOMERS, ORDERS)}
+    assert ("error", CUSTOMERS, f"{ORDERS}, tandem.returns") in {(line["level"], line["ours"], line["theirs"]) for line in told}
+    assert all("give all workers of a group one list" in line["msg"] for line in told)
     assert "reads none" not in same.log()
 
 
