@@ -4,6 +4,8 @@
 #include "common/httpd.h"
 #include "common/stats.h"
 
+static const char *const paths[] = {"/metrics", "/healthz", "/readyz"};
+
 #define ADMIN_BODY_LIMIT 1024
 #define ADMIN_CONNECTIONS 64
 
@@ -36,11 +38,34 @@ static void serve_ready(const struct admin_hooks *hooks, struct httpd_response *
     buf_done(&why);
 }
 
-static void serve_links(struct httpd_response *res)
+static void serve_links(const struct admin_hooks *hooks, struct httpd_response *res)
 {
     res->content_type = "text/html; charset=utf-8";
-    buf_puts(&res->body, "<!doctype html><title>tandem</title><ul><li><a href=\"/metrics\">/metrics</a>"
-                         "<li><a href=\"/healthz\">/healthz</a><li><a href=\"/readyz\">/readyz</a></ul>\n");
+    buf_puts(&res->body, "<!doctype html><title>tandem</title><ul>");
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++)
+        buf_printf(&res->body, "<li><a href=\"%s\">%s</a>", paths[i], paths[i]);
+    for (const char *const *look = hooks->looks; look && *look; look++)
+        buf_printf(&res->body, "<li><a href=\"%s\">%s</a>", *look, *look);
+    buf_puts(&res->body, "</ul>\n");
+}
+
+static void serve_nothing(const struct admin_hooks *hooks, struct httpd_response *res)
+{
+    res->status = 404;
+    buf_puts(&res->body, "here are");
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++)
+        buf_printf(&res->body, "%s %s", i ? "," : "", paths[i]);
+    for (const char *const *look = hooks->looks; look && *look; look++)
+        buf_printf(&res->body, ", %s", *look);
+    buf_puts(&res->body, hooks->command ? "; commands are POST\n" : "\n");
+}
+
+static bool is_look(const struct admin_hooks *hooks, const char *path)
+{
+    for (const char *const *look = hooks->looks; look && *look; look++)
+        if (strcmp(*look, path) == 0)
+            return true;
+    return false;
 }
 
 static void serve_command(const struct admin_hooks *hooks, const struct httpd_request *req,
@@ -76,10 +101,11 @@ static void admin_handler(void *context, const struct httpd_request *req, struct
     } else if (strcmp(req->path, "/readyz") == 0) {
         serve_ready(hooks, res);
     } else if (strcmp(req->path, "/") == 0) {
-        serve_links(res);
+        serve_links(hooks, res);
+    } else if (is_look(hooks, req->path)) {
+        serve_command(hooks, req, res);
     } else {
-        res->status = 404;
-        buf_puts(&res->body, "here are /metrics, /healthz and /readyz\n");
+        serve_nothing(hooks, res);
     }
 }
 

@@ -61,6 +61,8 @@ struct admin_hooks {
        Never asked for a request with an Origin header: a page in somebody's browser is no operator. */
     int (*command)(void *context, const char *path, struct buf *answer);
     void *context;
+    const char *const
+        *looks; /* paths of commands that change nothing: for GET too; ends with NULL, may be NULL */
 };
 /* Is `listen` an address or "off"? Errors of both name the option, admin_listen. */
 NODISCARD int admin_check(const char *listen, struct err *err);

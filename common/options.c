@@ -442,10 +442,15 @@ static int apply_default(const struct option *o, void *into, struct err *err)
                    name);
 }
 
+static const struct setting *setting_of(const struct loader *l, size_t i)
+{
+    return l->flags.settings[i].text ? &l->flags.settings[i] : &l->low.settings[i];
+}
+
 static int apply_option(struct loader *l, size_t i, void *into, struct err *err)
 {
     const struct option *o = &l->set->options[i];
-    const struct setting *s = l->flags.settings[i].text ? &l->flags.settings[i] : &l->low.settings[i];
+    const struct setting *s = setting_of(l, i);
 
     if (!o->name)
         return 0;
@@ -481,6 +486,31 @@ static int apply(struct loader *l, void *into, struct option_pairs *kafka, struc
         if (apply_option(l, i, into, err) < 0)
             return -1;
     return apply_pairs(l, KAFKA, kafka, err) < 0 ? -1 : apply_pairs(l, POSTGRES, postgres, err);
+}
+
+/* "topic: …" of a check becomes "inventory.ini:3: topic: …" or "TANDEM_TOPIC: …", as what is wrong with a single value is told. */
+static void name_origin(const struct loader *l, struct err *err)
+{
+    const struct err said = *err;
+
+    for (size_t i = 0; i < l->set->option_count; i++) {
+        const char *name = l->set->options[i].name;
+        size_t len = name ? strlen(name) : 0;
+        if (!name || !setting_of(l, i)->origin || strncmp(said.message, name, len) != 0 ||
+            strncmp(said.message + len, ": ", 2) != 0)
+            continue;
+        err_clear(err);
+        err_set(err, said.kind, "%s%s", setting_of(l, i)->origin, said.message + len);
+        return;
+    }
+}
+
+static int check_together(const struct loader *l, const void *values, struct err *err)
+{
+    if (!l->set->check || l->set->check(values, err) == 0)
+        return 0;
+    name_origin(l, err);
+    return -1;
 }
 
 static void serve(const struct loader *l, const void *values, const struct option_pairs *kafka,
@@ -542,8 +572,8 @@ int options_load(const struct option_set *set, int argc, char **argv, void *into
             rc = read_environment(l, err);
         if (rc == 0)
             rc = apply(l, into, kafka, postgres, err);
-        if (rc == 0 && set->check)
-            rc = set->check(into, err);
+        if (rc == 0)
+            rc = check_together(l, into, err);
         if (rc < 0)
             options_done(set, into, kafka, postgres);
     }

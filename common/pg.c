@@ -180,15 +180,33 @@ static bool may_quote_password(const char *url, const char *message)
            strncmp(message, "could not translate host name", 29) != 0;
 }
 
+/* Words of libpq's own, which say what is wrong: 'missing "=" after "sslmode"'. */
+static bool is_no_secret(const char *piece, size_t len)
+{
+    PQconninfoOption *known = PQconndefaults();
+    bool found = len == 1 && *piece == '=';
+
+    for (const PQconninfoOption *o = known; o && o->keyword && !found; o++)
+        found = strlen(o->keyword) == len && memcmp(o->keyword, piece, len) == 0;
+    PQconninfoFree(known);
+    return found;
+}
+
 static void put_without_quoted(struct buf *out, const char *message)
 {
-    bool inside = false;
-    for (const char *c = message; *c; c++) {
-        if (*c == '"')
-            buf_puts(out, inside ? "***\"" : "\"");
-        else if (!inside)
-            buf_append(out, c, 1);
-        inside ^= *c == '"';
+    for (const char *c = message; *c;) {
+        size_t plain = strcspn(c, "\"");
+        buf_append(out, c, plain);
+        c += plain;
+        if (*c == '\0')
+            return;
+        size_t len = strcspn(c + 1, "\"");
+        if (is_no_secret(c + 1, len))
+            buf_append(out, c, len + 1);
+        else
+            buf_puts(out, "\"***");
+        buf_puts(out, "\"");
+        c += 1 + len + (c[1 + len] == '"');
     }
 }
 

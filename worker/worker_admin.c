@@ -171,6 +171,8 @@ static int hook_command(void *context, const char *path, struct buf *answer)
     return done ? 200 : 503;
 }
 
+static const char *const admin_looks[] = {"/status", "/status/json", NULL};
+
 struct worker_admin *worker_admin_new(struct worker *w, struct err *err)
 {
     struct worker_admin *a = calloc(1, sizeof *a);
@@ -184,7 +186,8 @@ struct worker_admin *worker_admin_new(struct worker *w, struct err *err)
     buf_init(&a->state, ADMIN_TEXT_BYTES_MAX);
     atomic_store(&a->turned_ns, clock_monotonic_ns());
     worker_admin_say(a, "starting\n");
-    a->hooks = (struct admin_hooks){hook_ready, hook_alive, w->stats, hook_extra, hook_command, a};
+    a->hooks =
+        (struct admin_hooks){hook_ready, hook_alive, w->stats, hook_extra, hook_command, a, admin_looks};
     /* A job may run beside a worker that has this port. */
     bool closed = w->opt.drain && strcmp(w->opt.admin_listen, w->target->default_admin) == 0;
     a->httpd = admin_start(closed ? "off" : w->opt.admin_listen, &a->hooks, err);

@@ -33,6 +33,12 @@ static int64_t ms_until(int64_t at_ns, int64_t now)
     return at_ns > now ? (at_ns - now + NS_PER_MS - 1) / NS_PER_MS : 0;
 }
 
+/* Nothing is under way, and what is due may not be sent: the repetitions, and what their keys keep back. */
+static bool all_wait_for_budget(const struct engine_counts *n)
+{
+    return n->over_budget > 0 && n->in_flight == 0;
+}
+
 static const char *state_of(const struct status_facts *f)
 {
     if (!f->ready)
@@ -41,7 +47,7 @@ static const char *state_of(const struct status_facts *f)
         return "paused";
     if (f->counts->breaker != BREAKER_CLOSED)
         return "not served";
-    return f->counts->paused_until_ns ? "waiting" : "running";
+    return f->counts->paused_until_ns || all_wait_for_budget(f->counts) ? "waiting" : "running";
 }
 
 static const char *breaker_of(const struct engine_counts *n)
@@ -71,6 +77,8 @@ static void screen_state(const struct status_facts *f, struct buf *out)
     if (n->paused_until_ns)
         (void)buf_printf(out, "  API's pause   %lld ms more\n",
                          (long long)ms_until(n->paused_until_ns, f->now));
+    if (all_wait_for_budget(n))
+        (void)buf_printf(out, "  retry budget  spent: what is due waits for it (retry_share, retry_min)\n");
     for (const char *line = f->reasons; *line;) {
         size_t len = strcspn(line, "\n");
         (void)buf_printf(out, "  %.*s\n", (int)len, line);

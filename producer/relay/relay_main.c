@@ -23,6 +23,13 @@ static const struct option option_table[] = {
 #undef OPTION_GROUP
 };
 
+/* What is wrong whatever Postgres and Kafka say: known before anything is started. */
+static int check(const void *values, struct err *err)
+{
+    const struct relay_options *opt = values;
+    return admin_check(opt->admin_listen, err) < 0 ? -1 : pg_check(opt->database_url, &opt->postgres, err);
+}
+
 static const struct option_set options = {
     .program = "tandem-relay",
     .summary = "Publishes the rows of a Postgres outbox to Kafka, in order and without loss.",
@@ -32,6 +39,7 @@ static const struct option_set options = {
     .option_count = ARRAY_LEN(option_table),
     .kafka = true,
     .postgres = true,
+    .check = check,
 };
 
 static bool ready(void *context, struct buf *why)
@@ -42,12 +50,6 @@ static bool ready(void *context, struct buf *why)
 static bool alive(void *context)
 {
     return relay_alive(context);
-}
-
-/* What is wrong whatever Postgres and Kafka say: known before anything is started. */
-static int check(const struct relay_options *opt, struct err *err)
-{
-    return admin_check(opt->admin_listen, err) < 0 ? -1 : pg_check(opt->database_url, &opt->postgres, err);
 }
 
 /*
@@ -95,8 +97,6 @@ static int carry_out(struct relay_options *opt, const struct relay_args *args, e
     struct relay_tool t = {.opt = opt, .args = args, .out = stdout, .notes = stderr};
     int rc;
 
-    if (check(opt, err) < 0)
-        return -1;
     if (verb == RELAY_VERB_SETUP || verb == RELAY_VERB_SETUP_DROP)
         return relay_setup(opt, verb == RELAY_VERB_SETUP_DROP, stdout, err);
     if (relay_slot_of_shard(opt, err) < 0)

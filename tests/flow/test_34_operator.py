@@ -131,6 +131,18 @@ def test_status_says_what_is_delivered_where_it_stands_and_what_became_dead_lett
         assert json.loads(tell(program, *other).stdout).keys() == now.keys()
 
 
+def test_the_admin_port_lists_its_pages_and_shows_the_status_to_a_browser(worker, inventory_api):
+    program = worker("inventory")
+    for path in ("/", "/nothing"):
+        answer = http("GET", f"{program.admin_url}{path}")[1]
+        assert all(page in answer for page in ("/metrics", "/healthz", "/readyz", "/status", "/status/json")), answer
+    assert http("GET", f"{program.admin_url}/status")[:2] == (200, tell(program, "status").stdout)
+    assert json.loads(http("GET", f"{program.admin_url}/status/json")[1])["version"] == 1
+    for command in ("/pause", "/breaker/open"):
+        assert http("GET", f"{program.admin_url}{command}")[0] == 404, "a GET changes nothing"
+    assert not status(program)["paused"]
+
+
 def test_status_says_why_nothing_is_sent(orders, worker, inventory_api, wait_until):
     program = worker("inventory", breaker_open="60s", **{k: v for k, v in FAST.items() if "breaker" not in k})
     tell(program, "pause")
@@ -161,6 +173,8 @@ def test_status_shows_the_events_that_wait_for_a_spent_retry_budget(orders, work
     assert now["breaker"] == "closed" and 0 < now["over_retry_budget"] <= now["held"] == 60
     (line,) = [line for line in tell(program, "status").stdout.splitlines() if line.startswith("  waiting ")]
     assert line.endswith(" for the retry budget") and ", 0 for" not in line and len(line) <= 80
+    wait_until(lambda: (lambda now: now["state"] == "waiting" and now["in_flight"] == 0)(status(program)), message="nothing is sent: it waits")
+    wait_until(lambda: "inventory: waiting\n" in (screen := tell(program, "status").stdout) and "retry budget  spent" in screen, message="and says for what")
     inventory_api.heal()
 
 

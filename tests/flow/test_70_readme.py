@@ -147,8 +147,8 @@ def test_help_names_the_program_and_what_each_option_takes(program):
 
 @pytest.mark.parametrize("words, said", [
     ("tandem-relay --bogus", 'unknown option "--bogus"'),
-    ("tandem-relay --admin-listen nonsense", 'admin_listen: "nonsense"'),
-    ("tandem-relay --database-url nonsense", "database_url: "),
+    ("tandem-relay --admin-listen nonsense", '--admin-listen: "nonsense"'),
+    ("tandem-relay --database-url nonsense", "--database-url: "),
     ("tandem-relay --postgres nonsense=1", '--postgres: libpq has no setting "nonsense"'),
     ("tandem-relay --create-topics=maybe", '--create-topics: "maybe"'),
     ("tandem-inventory --startup-timeout soon", '--startup-timeout: "soon"'),

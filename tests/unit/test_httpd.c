@@ -309,6 +309,7 @@ static void the_admin_port_tells_metrics_health_and_readiness(void **state)
 
     assert_answer(get(h, "/"), "href=\"/metrics\"");
     assert_answer(get(h, "/other"), "HTTP/1.1 404");
+    assert_answer(get(h, "/other"), "here are /metrics, /healthz, /readyz\n");
     got = ask(httpd_port(h),
               "POST /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     assert_answer(got, "HTTP/1.1 405");

@@ -43,6 +43,7 @@ static const struct option_set set = {
     .identity = "api_url",
 };
 
+static const struct option_set *in_force = &set;
 static struct sample got;
 static struct err err;
 static const char *rest[4];
@@ -78,7 +79,7 @@ static int load_into(struct sample *into, const char *const *words)
     while (words[argc])
         argc++;
     memcpy(argv, words, ((size_t)argc + 1) * sizeof(*argv)); /* main's argv is not const */
-    int rc = options_load(&set, argc, argv, into, &into->kafka, NULL, rest, ARRAY_LEN(rest), &rest_count,
+    int rc = options_load(in_force, argc, argv, into, &into->kafka, NULL, rest, ARRAY_LEN(rest), &rest_count,
                           &result, &err);
     if (rc == 0)
         assert_int_equal(result, OPTIONS_RUN);
@@ -483,6 +484,32 @@ static void a_list_comes_line_by_line_and_flags_replace_it(void **state)
     assert_rules(2, (const char *const[]){"one", "two"});
 }
 
+static int nothing_fits(const void *values, struct err *ret_err)
+{
+    const struct sample *s = values;
+    return err_set(ret_err, ERR_PERMANENT,
+                   *s->api_url ? "api_url: does not fit" : "max_attempts does not fit");
+}
+
+static void what_is_wrong_with_options_together_is_told_with_the_place_where_it_was_written(void **state)
+{
+    (void)state;
+    struct option_set checked = set;
+    checked.check = nothing_fits;
+    in_force = &checked;
+    assert_int_equal(FILE_TEXT("max_attempts = 2\napi_url = x\n"), -1);
+    assert_says(":2: api_url: does not fit");
+    assert_int_equal(FLAGS("--api-url", "x"), -1);
+    assert_string_equal(err.message, "--api-url: does not fit");
+    setenv("TANDEM_API_URL", "x", 1);
+    assert_int_equal(NO_FLAGS(), -1);
+    unsetenv("TANDEM_API_URL");
+    assert_string_equal(err.message, "TANDEM_API_URL: does not fit");
+    assert_int_equal(NO_FLAGS(), -1);
+    assert_string_equal(err.message, "max_attempts does not fit");
+    in_force = &set;
+}
+
 static void a_list_is_bounded(void **state)
 {
     (void)state;
@@ -504,6 +531,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup(f, clean_environment)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_list_comes_line_by_line_and_flags_replace_it),
+        cmocka_unit_test(what_is_wrong_with_options_together_is_told_with_the_place_where_it_was_written),
         cmocka_unit_test(a_list_is_bounded),
         TEST(defaults_hold_when_nothing_is_said),
         TEST(flags_win_over_variables_and_variables_over_the_file),

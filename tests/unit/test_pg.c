@@ -203,6 +203,19 @@ static void a_malformed_url_is_permanent_and_does_not_tell_the_password(void **s
     assert_says(ERR_PERMANENT, "database_url: libpq cannot read it (write postgresql://");
 }
 
+static void words_of_libpq_are_shown_and_no_other_ones(void **state)
+{
+    (void)state;
+    assert_int_equal(pg_check("host=h user", NULL, &err), -1);
+    assert_says(ERR_PERMANENT, "missing \"=\" after \"user\" in connection info string");
+    err_clear(&err);
+    assert_int_equal(pg_check("host=h password=hush hushhush", NULL, &err), -1);
+    assert_says(ERR_PERMANENT, "missing \"=\" after \"***\" in connection info string");
+    err_clear(&err);
+    assert_int_equal(pg_check("host=h hushhush=1", NULL, &err), -1);
+    assert_says(ERR_PERMANENT, "invalid connection option \"***\"");
+}
+
 static char pair_name[] = "sslmod", pair_value[] = "hushhush", pair_origin[] = "relay.ini:7";
 
 static void an_unknown_setting_is_named_with_its_source(void **state)
@@ -295,6 +308,7 @@ int main(void)
         cmocka_unit_test(a_refusal_says_whether_to_try_again),
         TEST(nobody_listening_is_temporary),
         TEST(a_malformed_url_is_permanent_and_does_not_tell_the_password),
+        TEST(words_of_libpq_are_shown_and_no_other_ones),
         TEST(an_unknown_setting_is_named_with_its_source),
         cmocka_unit_test(a_failed_statement_says_whether_to_try_again),
         TEST(a_connection_lost_in_a_statement_is_temporary),
