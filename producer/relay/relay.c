@@ -45,8 +45,7 @@ static struct relay_core_config core_config(const struct relay_options *opt)
     cfg.kind = (enum relay_kind)opt->source; /* the words of the option stand in this order */
     cfg.parked_keys_max = (int)opt->parked_keys_max;
     cfg.exactly_once = opt->delivery == DELIVERY_EXACTLY_ONCE;
-    cfg.transaction_ns =
-        opt->transaction_interval * 2; /* in a backlog, where a row waits for others anyway */
+    cfg.transaction_ns = opt->transaction_interval;
     cfg.transaction_light_ns = opt->transaction_interval * 3 / 5;
     cfg.transaction_idle_ns = least(cfg.transaction_idle_ns, opt->transaction_interval);
     return cfg;

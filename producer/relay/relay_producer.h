@@ -7,6 +7,8 @@
 
 struct relay_options;
 
+#define RELAY_PRODUCERS 2 /* at once, at most: transactions need two */
+
 /* Longer than a commit ever takes, short enough that the open transaction of a dead relay does not hold up readers of committed records for long. */
 #define RELAY_TRANSACTION_TIMEOUT_MS 10000
 

@@ -16,6 +16,8 @@
 #include "producer/relay/relay_topics.h"
 #include "producer/relay/relay_transact.h"
 
+#define OTHER_ID                                                                                             \
+    "-b" /* behind the transactional.id of the first producer, which ends with a digit: nobody else has it */
 #define PROBE_NS NS_PER_S
 #define PROBE_MS 200
 #define LAST_REPORTS_NS (100 * NS_PER_MS) /* a failed producer's, before it is replaced */
@@ -23,12 +25,13 @@
 struct relay_publish {
     const struct relay_options *opt;
     struct stats *stats;
-    rd_kafka_t *rk;
-    rd_kafka_queue_t *queue; /* reports and errors */
-    int wake[2];             /* librdkafka writes a byte when the queue is no longer empty */
+    rd_kafka_t *rks[RELAY_PRODUCERS];
+    rd_kafka_queue_t *queues[RELAY_PRODUCERS]; /* reports and errors */
+    int producers;                             /* with transactions there are two, by turns */
+    int wake[2];                               /* librdkafka writes a byte when a queue is no longer empty */
     struct relay_topics *topics;
     struct relay_transact *transact; /* NULL: at-least-once delivery */
-    bool lost;                       /* the transactional producer is of no use any more */
+    bool lost;                       /* a transactional producer is of no use any more */
     int64_t *created_us;             /* of the rows on their way, a ring by sequence number */
     size_t created_mask;
     bool up;
@@ -38,14 +41,18 @@ struct relay_publish {
 /* ---- birth ---------------------------------------------------------------------------------------------------------- */
 
 /* id: its transactional.id, NULL: it has none. */
-static int make_producer(struct relay_publish *p, const char *id, struct err *err)
+static int add_producer(struct relay_publish *p, const char *id, struct err *err)
 {
-    p->rk = relay_producer_new(p->opt, id, err);
-    if (!p->rk)
+    rd_kafka_t *rk = relay_producer_new(p->opt, id, err);
+    rd_kafka_queue_t *queue;
+
+    if (!rk)
         return -1;
-    p->queue = rd_kafka_queue_get_main(p->rk);
-    rd_kafka_queue_io_event_enable(p->queue, p->wake[1], "1", 1);
-    relay_topics_use(p->topics, p->rk);
+    queue = rd_kafka_queue_get_main(rk);
+    rd_kafka_queue_io_event_enable(queue, p->wake[1], "1", 1);
+    p->rks[p->producers] = rk;
+    p->queues[p->producers++] = queue;
+    relay_topics_use(p->topics, p->rks, p->producers);
     return 0;
 }
 
@@ -81,31 +88,38 @@ struct relay_publish *relay_publish_new(const struct relay_options *opt, struct 
         p->transact = relay_transact_new(opt, p->wake[1], err);
     /* In exactly-once delivery this one only finds out whether Kafka is there. */
     if (!p->topics || (opt->delivery == DELIVERY_EXACTLY_ONCE && !p->transact) ||
-        make_producer(p, NULL, err) < 0) {
+        add_producer(p, NULL, err) < 0) {
         relay_publish_free(p);
         return NULL;
     }
     return p;
 }
 
-static void free_producer(struct relay_publish *p)
+static void purge(rd_kafka_t *rk)
 {
-    if (!p->rk)
-        return;
-    relay_topics_use(p->topics, NULL);
-    rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
-    rd_kafka_queue_io_event_enable(p->queue, -1, NULL, 0);
-    rd_kafka_queue_destroy(p->queue);
-    rd_kafka_destroy(p->rk);
-    p->rk = NULL;
+    rd_kafka_purge(rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
+}
+
+static void free_producers(struct relay_publish *p)
+{
+    if (p->producers > 0)
+        relay_topics_use(p->topics, NULL, 0);
+    for (int i = 0; i < p->producers; i++)
+        purge(p->rks[i]); /* all, before one is waited for */
+    for (int i = 0; i < p->producers; i++) {
+        rd_kafka_queue_io_event_enable(p->queues[i], -1, NULL, 0);
+        rd_kafka_queue_destroy(p->queues[i]);
+        rd_kafka_destroy(p->rks[i]);
+    }
+    p->producers = 0;
 }
 
 void relay_publish_free(struct relay_publish *p)
 {
     if (!p)
         return;
-    relay_transact_free(p->transact); /* before the producer: it is using it */
-    free_producer(p);
+    relay_transact_free(p->transact); /* before the producers: it is using them */
+    free_producers(p);
     for (int i = 0; i < 2; i++)
         if (p->wake[i] >= 0)
             close(p->wake[i]);
@@ -130,8 +144,9 @@ static rd_kafka_resp_err_t produce(struct relay_publish *p, const struct relay_r
                                    const struct relay_topic *topic, uint64_t seq)
 {
     rd_kafka_headers_t *headers = relay_cloudevent_headers(rec);
+    int turn = p->transact ? relay_transact_turn(p->transact) : 0;
     rd_kafka_resp_err_t code = rd_kafka_producev(
-        p->rk, RD_KAFKA_V_RKT(topic->handle), RD_KAFKA_V_PARTITION(rec->partition),
+        p->rks[turn], RD_KAFKA_V_RKT(topic->handles[turn]), RD_KAFKA_V_PARTITION(rec->partition),
         RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(rec->key.data, rec->key.len),
         RD_KAFKA_V_VALUE((void *)(uintptr_t)rec->payload.data, rec->payload.len),
         RD_KAFKA_V_TIMESTAMP(relay_cloudevent_timestamp_ms(rec)), RD_KAFKA_V_HEADERS(headers),
@@ -341,8 +356,8 @@ static void hear_last_reports(struct relay_publish *p, struct relay_core *c, int
     int64_t until = clock_monotonic_ns() + LAST_REPORTS_NS;
 
     relay_publish_purge(p);
-    while (rd_kafka_outq_len(p->rk) > 0 && clock_monotonic_ns() < until) {
-        rd_kafka_event_t *event = rd_kafka_queue_poll(p->queue, 10);
+    while (rd_kafka_outq_len(p->rks[0]) > 0 && clock_monotonic_ns() < until) {
+        rd_kafka_event_t *event = rd_kafka_queue_poll(p->queues[0], 10);
 
         if (event)
             (void)hear_event(p, c, now, event);
@@ -354,14 +369,14 @@ static int replace_producer(struct relay_publish *p, struct relay_core *c, int64
     LOG_WARNING("the Kafka producer ended, a new one publishes again what was not acknowledged",
                 LOG_INT("outstanding", relay_core_counts(c).outstanding));
     hear_last_reports(p, c, now);
-    free_producer(p);
-    if (make_producer(p, NULL, err) < 0)
+    free_producers(p);
+    if (add_producer(p, NULL, err) < 0)
         return -1;
     relay_core_producer_lost(c, now);
     return 0;
 }
 
-/* A transactional producer that failed, or of which it is not known what it did, is replaced when the core says OPEN. */
+/* Transactional producers, one of which failed, or of which it is not known what it did, are replaced when the core says OPEN. */
 static int hear_transactions(struct relay_publish *p, struct relay_core *c, int64_t now, bool fatal,
                              struct err *err)
 {
@@ -372,7 +387,7 @@ static int hear_transactions(struct relay_publish *p, struct relay_core *c, int6
     p->lost = p->lost || fatal || end == TRANSACT_BROKEN;
     if (!p->lost || relay_transact_busy(p->transact))
         return 0;
-    LOG_WARNING("the transactional producer ended, a new one goes on from the position that Kafka has",
+    LOG_WARNING("the transactional producers ended, new ones go on from the position that Kafka has",
                 LOG_INT("outstanding", relay_core_counts(c).outstanding));
     p->lost = false;
     relay_core_producer_lost(c, now);
@@ -384,9 +399,10 @@ int relay_publish_reports(struct relay_publish *p, struct relay_core *c, int64_t
     rd_kafka_event_t *event;
     bool fatal = false;
 
-    drain_wake(p); /* before the queue: a byte written later means there is more */
-    while ((event = rd_kafka_queue_poll(p->queue, 0)) != NULL)
-        fatal = hear_event(p, c, now, event) || fatal;
+    drain_wake(p); /* before the queues: a byte written later means there is more */
+    for (int i = 0; i < p->producers; i++)
+        while ((event = rd_kafka_queue_poll(p->queues[i], 0)) != NULL)
+            fatal = hear_event(p, c, now, event) || fatal;
     if (p->transact)
         return hear_transactions(p, c, now, fatal, err);
     return fatal ? replace_producer(p, c, now, err) : 0;
@@ -396,19 +412,21 @@ int relay_publish_reports(struct relay_publish *p, struct relay_core *c, int64_t
 void relay_publish_purge(struct relay_publish *p)
 {
     if (!p->transact)
-        rd_kafka_purge(p->rk,
-                       RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
+        purge(p->rks[0]);
 }
 
 /* ---- transactions --------------------------------------------------------------------------------------------------- */
 
 int relay_publish_open(struct relay_publish *p, const struct relay_opening *o, struct err *err)
 {
-    free_producer(p);
+    char other[sizeof(o->id) + sizeof(OTHER_ID)];
+
+    free_producers(p);
     p->lost = false;
-    if (make_producer(p, o->id, err) < 0)
+    snprintf(other, sizeof(other), "%s" OTHER_ID, o->id);
+    if (add_producer(p, o->id, err) < 0 || add_producer(p, other, err) < 0)
         return -1;
-    relay_transact_open(p->transact, p->rk, o);
+    relay_transact_open(p->transact, p->rks, o);
     return 0;
 }
 
@@ -437,7 +455,7 @@ int64_t relay_publish_tick(struct relay_publish *p, int64_t now)
         return CLOCK_NEVER;
     if (now < p->probe_at)
         return p->probe_at - now;
-    if (rd_kafka_metadata(p->rk, 0, NULL, &metadata, PROBE_MS) == RD_KAFKA_RESP_ERR_NO_ERROR) {
+    if (rd_kafka_metadata(p->rks[0], 0, NULL, &metadata, PROBE_MS) == RD_KAFKA_RESP_ERR_NO_ERROR) {
         rd_kafka_metadata_destroy(metadata);
         note_up(p);
         return CLOCK_NEVER;

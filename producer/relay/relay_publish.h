@@ -19,11 +19,11 @@ void relay_publish_free(struct relay_publish *p); /* drops what is not sent; NUL
 
 /* Exactly-once delivery: one of these at a time; how it ended comes by relay_publish_reports. */
 struct relay_opening {
-    char id[160];      /* transactional.id, and key of the position's record */
+    char id[160];      /* of both transactional.ids the beginning, and key of the position's record */
     uint32_t timeline; /* of the database's log now */
     bool kafka_rules;  /* read the position */
 };
-/* A new transactional producer in place of the one there was. -1: PERMANENT, a setting that librdkafka refuses. */
+/* New transactional producers in place of those there were. -1: PERMANENT, a setting that librdkafka refuses. */
 NODISCARD int relay_publish_open(struct relay_publish *p, const struct relay_opening *o, struct err *err);
 void relay_publish_commit(struct relay_publish *p, const struct position *position, int64_t epoch);
 void relay_publish_abort(struct relay_publish *p);

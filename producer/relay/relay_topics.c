@@ -22,7 +22,8 @@ struct route {
 
 struct relay_topics {
     const struct relay_options *opt;
-    rd_kafka_t *rk;
+    rd_kafka_t *rks[RELAY_PRODUCERS];
+    int producers;
     struct relay_topic *topics; /* TOPICS_MAX of them, in the order they were met */
     int count, last;
     struct route *routes;
@@ -124,11 +125,20 @@ no_memory:
     return NULL;
 }
 
+/* Records on their way hold their own references. */
+static void give_back(struct relay_topic *topic)
+{
+    for (int i = 0; i < RELAY_PRODUCERS; i++) {
+        if (topic->handles[i])
+            rd_kafka_topic_destroy(topic->handles[i]);
+        topic->handles[i] = NULL;
+    }
+}
+
 static void forget_all(struct relay_topics *t)
 {
     for (int i = 0; i < t->count; i++)
-        if (t->topics[i].handle)
-            rd_kafka_topic_destroy(t->topics[i].handle); /* records on their way hold their own references */
+        give_back(&t->topics[i]);
     t->count = t->last = 0;
 }
 
@@ -142,10 +152,12 @@ void relay_topics_free(struct relay_topics *t)
     free(t);
 }
 
-void relay_topics_use(struct relay_topics *t, rd_kafka_t *rk)
+void relay_topics_use(struct relay_topics *t, rd_kafka_t *const *rks, int count)
 {
     forget_all(t);
-    t->rk = rk;
+    t->producers = count;
+    for (int i = 0; i < count; i++)
+        t->rks[i] = rks[i];
 }
 
 /* ---- finding ---- */
@@ -172,7 +184,7 @@ const struct relay_topic *relay_topics_find(struct relay_topics *t, const struct
 {
     const struct relay_topic *topic = find(t, rec->topic);
 
-    return topic && topic->handle && rec->partition < topic->partitions ? topic : NULL;
+    return topic && topic->handles[0] && rec->partition < topic->partitions ? topic : NULL;
 }
 
 static struct relay_topic *add(struct relay_topics *t, struct slice name)
@@ -216,11 +228,11 @@ static enum topic_answer refuse_missing(const struct relay_topic *topic, const s
 /* Its partitions; 0: it is not there and may not be made; -1: cannot be said now, or (PERMANENT) never. */
 static int count_partitions(struct relay_topics *t, const char *name, struct err *err)
 {
-    int partitions = kafka_partition_count(t->rk, name, TOPIC_ASK_MS, err);
+    int partitions = kafka_partition_count(t->rks[0], name, TOPIC_ASK_MS, err);
 
     if (partitions != 0 || !t->opt->create_topics)
         return partitions;
-    if (kafka_topic_create(t->rk, name, (int)t->opt->topic_partitions, false, TOPIC_CREATE_MS, err) < 0)
+    if (kafka_topic_create(t->rks[0], name, (int)t->opt->topic_partitions, false, TOPIC_CREATE_MS, err) < 0)
         return -1;
     LOG("topic created", LOG_STR("topic", name), LOG_INT("partitions", t->opt->topic_partitions));
     return (int)t->opt->topic_partitions;
@@ -230,10 +242,12 @@ static void note_answer(struct relay_topics *t, struct relay_topic *topic, int p
 {
     topic->asked_ns = now;
     topic->partitions = partitions;
-    if (partitions == 0 || topic->handle)
+    if (partitions == 0 || topic->handles[0])
         return;
-    topic->handle = rd_kafka_topic_new(t->rk, topic->kafka_name, NULL);
-    ENSURE(topic->handle); /* a legal name and the producer's own settings */
+    for (int i = 0; i < t->producers; i++) {
+        topic->handles[i] = rd_kafka_topic_new(t->rks[i], topic->kafka_name, NULL);
+        ENSURE(topic->handles[i]); /* a legal name and the producer's own settings */
+    }
 }
 
 enum topic_answer relay_topics_ask(struct relay_topics *t, const struct relay_record *rec, int64_t now,
@@ -267,8 +281,7 @@ void relay_topics_doubt(struct relay_topics *t, const struct relay_topic *topic)
 {
     struct relay_topic *own = &t->topics[topic - t->topics];
 
-    rd_kafka_topic_destroy(own->handle);
-    own->handle = NULL;
+    give_back(own);
     own->partitions = 0;
     own->asked_ns = 0;
 }

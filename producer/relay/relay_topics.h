@@ -6,14 +6,16 @@
 
 #include "common/compiler.h"
 #include "common/err.h"
+#include "producer/relay/relay_producer.h"
 #include "producer/relay/relay_publish.h"
 
 /* One topic as rows name it. */
 struct relay_topic {
     char name[250]; /* in the outbox */
     size_t name_len;
-    char kafka_name[250];     /* by topic_map or topic_prefix; "": the prefix makes it too long */
-    rd_kafka_topic_t *handle; /* NULL: missing when last asked */
+    char kafka_name[250]; /* by topic_map or topic_prefix; "": the prefix makes it too long */
+    rd_kafka_topic_t
+        *handles[RELAY_PRODUCERS]; /* one of each producer in use; the first NULL: missing when last asked */
     int partitions;
     int64_t asked_ns;
 };
@@ -23,8 +25,8 @@ struct relay_topics;
 /* opt is borrowed. NULL: PERMANENT, topic_map or topic_prefix cannot be read. */
 struct relay_topics *relay_topics_new(const struct relay_options *opt, struct err *err);
 void relay_topics_free(struct relay_topics *t); /* NULL-safe */
-/* Ask with this producer from now on (borrowed, NULL: there is none); handles of an earlier one are given back. */
-void relay_topics_use(struct relay_topics *t, rd_kafka_t *rk);
+/* Use these producers from now on, and ask with the first (borrowed; count 0: there is none); handles of earlier ones are given back. */
+void relay_topics_use(struct relay_topics *t, rd_kafka_t *const *rks, int count);
 
 /* The topic of rec when it is known to take it; NULL: ask. */
 const struct relay_topic *relay_topics_find(struct relay_topics *t, const struct relay_record *rec);

@@ -15,16 +15,14 @@
 
 #define STEP_MS 500 /* of a waiting call: so soon a stop is noticed */
 #define PAUSE_MS 200
-#define MARKERS_MS 3           /* in which a broker usually writes the markers of a transaction */
 #define TELL_NS (5 * NS_PER_S) /* between two lines that say that something still does not work */
 
 enum command { COMMAND_NONE, COMMAND_OPEN, COMMAND_COMMIT, COMMAND_ABORT };
 enum end {
     END_DONE,
-    END_ABORTED, /* a COMMIT that was made an abort */
-    END_FENCED,  /* another producer has our transactional.id */
-    END_BROKEN,  /* not known, or of no use any more */
-    END_ERROR    /* t->problem says why no other producer would do better */
+    END_FENCED, /* another producer has our transactional.id */
+    END_BROKEN, /* not known, or of no use any more */
+    END_ERROR   /* t->problem says why no other producer would do better */
 };
 
 struct relay_transact {
@@ -39,16 +37,20 @@ struct relay_transact {
     bool ended;           /* under the lock */
 
     /* The loop's while no command is under way, the thread's while one is. */
-    rd_kafka_t *rk;
+    rd_kafka_t *rk; /* the one that ends a transaction, or ended the last one */
     struct relay_opening opening;
     bool opened_before;
-    bool announced;    /* the transaction has a record of the topic of cursors already */
-    struct buf record; /* the position committed last, or being committed; empty: neither */
+    struct buf record; /* the position committed last, or being committed (then only read); empty: neither */
     enum end end;
     struct relay_stored found;
     bool has_found;
     struct err problem;
     int64_t told_ns;
+
+    /* The loop's. */
+    rd_kafka_t *rks[RELAY_PRODUCERS];
+    int turn;       /* which of them takes rows */
+    bool announced; /* their transaction has a record of the topic of cursors already */
 };
 
 static void *run(void *context);
@@ -109,31 +111,48 @@ static void start(struct relay_transact *t, enum command command)
     pthread_mutex_unlock(&t->lock);
 }
 
-void relay_transact_open(struct relay_transact *t, rd_kafka_t *rk, const struct relay_opening *o)
+int relay_transact_turn(const struct relay_transact *t)
 {
-    t->rk = rk;
+    return t->turn;
+}
+
+void relay_transact_open(struct relay_transact *t, rd_kafka_t *const *rks, const struct relay_opening *o)
+{
+    for (int i = 0; i < RELAY_PRODUCERS; i++)
+        t->rks[i] = rks[i];
+    t->turn = 0;
+    t->announced = false;
     t->opening = *o;
     buf_reset(&t->record);
     start(t, COMMAND_OPEN);
 }
 
+static void end_turn(struct relay_transact *t, enum command command)
+{
+    t->rk = t->rks[t->turn];
+    t->turn = (t->turn + 1) % RELAY_PRODUCERS;
+    t->announced = false;
+    start(t, command);
+}
+
 int relay_transact_commit(struct relay_transact *t, const struct position *p, int64_t epoch, struct err *err)
 {
+    ENSURE(!relay_transact_busy(t));
     buf_reset(&t->record);
     if (relay_stored_format(p, epoch, t->opening.timeline, &t->record, err) < 0)
         return -1;
-    start(t, COMMAND_COMMIT);
+    end_turn(t, COMMAND_COMMIT);
     return 0;
 }
 
 void relay_transact_abort(struct relay_transact *t)
 {
-    start(t, COMMAND_ABORT);
+    end_turn(t, COMMAND_ABORT);
 }
 
-static rd_kafka_resp_err_t put_position(struct relay_transact *t)
+static rd_kafka_resp_err_t put_position(struct relay_transact *t, rd_kafka_t *rk)
 {
-    return rd_kafka_producev(t->rk, RD_KAFKA_V_TOPIC(t->opt->cursor_topic), RD_KAFKA_V_PARTITION(0),
+    return rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(t->opt->cursor_topic), RD_KAFKA_V_PARTITION(0),
                              RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
                              RD_KAFKA_V_KEY(t->opening.id, strlen(t->opening.id)),
                              RD_KAFKA_V_VALUE(t->record.data, t->record.len),
@@ -145,7 +164,7 @@ void relay_transact_announce(struct relay_transact *t)
     if (t->announced || t->record.len == 0)
         return;
     t->announced = true;
-    (void)put_position(t); /* without it the commit takes a little longer */
+    (void)put_position(t, t->rks[t->turn]); /* without it the commit takes a little longer */
 }
 
 static void tell_opened(struct relay_transact *t, struct relay_core *c, int64_t now)
@@ -158,9 +177,9 @@ static void tell_opened(struct relay_transact *t, struct relay_core *c, int64_t 
 
 static void tell(struct relay_transact *t, struct relay_core *c, int64_t now, enum command command)
 {
-    enum relay_commit how = t->end == END_FENCED                                ? RELAY_COMMIT_FENCED
-                            : command == COMMAND_ABORT || t->end == END_ABORTED ? RELAY_ABORTED
-                                                                                : RELAY_COMMITTED;
+    enum relay_commit how = t->end == END_FENCED       ? RELAY_COMMIT_FENCED
+                            : command == COMMAND_ABORT ? RELAY_ABORTED
+                                                       : RELAY_COMMITTED;
 
     if (command == COMMAND_OPEN && t->end == END_DONE)
         tell_opened(t, c, now);
@@ -183,8 +202,7 @@ int relay_transact_hear(struct relay_transact *t, struct relay_core *c, int64_t 
     *ret_end = ended ? TRANSACT_TOLD : TRANSACT_NOTHING;
     if (!ended)
         return 0;
-    t->announced = false;
-    if (t->end != END_DONE || command != COMMAND_COMMIT)
+    if (t->end != END_DONE || command == COMMAND_OPEN)
         buf_reset(&t->record);
     if (t->end == END_ERROR) {
         *err = t->problem;
@@ -231,8 +249,7 @@ static void say(struct relay_transact *t, const char *doing, const char *why)
 }
 
 struct verdict {
-    bool again;     /* the call goes on in the background, and is to be repeated */
-    bool not_taken; /* of a commit: nothing of it reached the coordinator, the transaction can be aborted */
+    bool again; /* the call goes on in the background, and is to be repeated */
     rd_kafka_resp_err_t code;
 };
 
@@ -242,7 +259,6 @@ static struct verdict judge(struct relay_transact *t, const char *doing, rd_kafk
     struct verdict v = {.code = rd_kafka_error_code(error)};
 
     v.again = rd_kafka_error_is_retriable(error) && !rd_kafka_error_is_fatal(error);
-    v.not_taken = rd_kafka_error_txn_requires_abort(error) && v.code == RD_KAFKA_RESP_ERR__INCONSISTENT;
     if (v.again && v.code == RD_KAFKA_RESP_ERR__TIMED_OUT)
         say(t, doing, rd_kafka_error_string(error));
     else if (v.again)
@@ -254,6 +270,7 @@ static struct verdict judge(struct relay_transact *t, const char *doing, rd_kafk
     return v;
 }
 
+/* A call of the client's own: the coordinator hears of a transaction with its first record. */
 static enum end begin(struct relay_transact *t)
 {
     rd_kafka_error_t *error = rd_kafka_begin_transaction(t->rk);
@@ -261,17 +278,6 @@ static enum end begin(struct relay_transact *t)
     if (!error)
         return END_DONE;
     return end_of_failed(t, judge(t, "begin", error).code);
-}
-
-/*
- * The answer to an end comes before its markers are written (KIP-98), and a new transaction's partitions are refused until they are.
- * librdkafka asks again after 20 ms (CONCURRENT_TRANSACTIONS in rd_kafka_txn_handle_AddPartitionsToTxn): a third of a transaction,
- * in which no record can leave. To ask a little later is answered at once.
- */
-static enum end begin_next(struct relay_transact *t)
-{
-    poll(NULL, 0, MARKERS_MS);
-    return begin(t);
 }
 
 /* ---- open ---- */
@@ -369,16 +375,28 @@ static enum end read_position(struct relay_transact *t)
     return END_BROKEN;
 }
 
+static enum end for_each(struct relay_transact *t, enum end (*call)(struct relay_transact *t))
+{
+    enum end end = END_DONE;
+
+    for (int i = 0; i < RELAY_PRODUCERS && end == END_DONE; i++) {
+        t->rk = t->rks[i];
+        end = call(t);
+    }
+    return end;
+}
+
+/* The position is read when no earlier relay can commit any more: both of its producers are fenced, and what they left open has ended. */
 static enum end run_open(struct relay_transact *t)
 {
-    enum end end = init_transactions(t);
+    enum end end = for_each(t, init_transactions);
 
     t->has_found = false;
     if (end == END_DONE)
         end = make_topic(t);
     if (end == END_DONE && t->opening.kafka_rules)
         end = read_position(t);
-    return end == END_DONE ? begin(t) : end;
+    return end == END_DONE ? for_each(t, begin) : end;
 }
 
 /* ---- commit and abort ---- */
@@ -390,7 +408,7 @@ static enum end run_abort(struct relay_transact *t)
         struct verdict v;
 
         if (!error)
-            return begin_next(t);
+            return begin(t);
         v = judge(t, "abort", error);
         if (!v.again)
             return end_of_failed(t, v.code);
@@ -399,12 +417,12 @@ static enum end run_abort(struct relay_transact *t)
 }
 
 /*
- * A commit that failed after its request went out may have succeeded on the coordinator. Then only a new producer can tell, by
- * reading the last position: END_BROKEN. A record that was not delivered is found out before that request.
+ * A commit that failed after its request went out may have succeeded on the coordinator. Then only new producers can tell, by reading the
+ * last position: END_BROKEN. The same for one that failed before: rows of the next transaction may be on their way.
  */
 static enum end run_commit(struct relay_transact *t)
 {
-    rd_kafka_resp_err_t code = put_position(t);
+    rd_kafka_resp_err_t code = put_position(t, t->rk);
 
     if (code) {
         LOG_WARNING("the position cannot be put into the transaction",
@@ -416,13 +434,10 @@ static enum end run_commit(struct relay_transact *t)
         struct verdict v;
 
         if (!error)
-            return begin_next(t) == END_DONE ? END_DONE : END_BROKEN;
+            return begin(t) == END_DONE ? END_DONE : END_BROKEN;
         v = judge(t, "commit", error);
-        if (v.again)
-            continue;
-        if (!v.not_taken)
+        if (!v.again)
             return end_of_failed(t, v.code);
-        return run_abort(t) == END_DONE ? END_ABORTED : END_BROKEN;
     }
     return END_BROKEN;
 }

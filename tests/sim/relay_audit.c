@@ -104,7 +104,7 @@ static bool repeats_whole(const struct scene *sc, const struct row *r)
 
 static void audit_publish_new(struct scene *sc, const struct door *d, const struct row *r)
 {
-    bool fenced = d->exactly_once && d->transact.epoch != sc->coordinator.epoch;
+    bool fenced = d->exactly_once && transact_fenced(sc, d);
     if (covered(sc, &sc->db.cursor.position, r) || (d->exactly_once && covered(sc, ruling(sc), r) && !fenced))
         sim_broken(sc->sim, "G5", "n%d publishes row %lld, which its stored position confirms", d->index,
                    (long long)r->id);

@@ -93,7 +93,7 @@ void door_start(struct scene *sc, struct door *d)
     d->epoch = 0;
     d->waiting = NULL;
     memset(d->client, 0, sizeof(d->client));
-    d->reports_due = 0;
+    memset(d->reports_due, 0, sizeof(d->reports_due));
     d->feed.state = FEED_NONE;
     sim_trace(sc->sim, "n%d: starts, source %s%s", d->index, KINDS[d->kind],
               d->exactly_once ? ", exactly once" : "");

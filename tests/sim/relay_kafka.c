@@ -11,12 +11,14 @@
 
 #define MS NS_PER_MS
 
-bool kafka_idle(const struct scene *sc, const struct door *d)
+bool kafka_idle(const struct scene *sc, const struct door *d, int which)
 {
-    for (int i = 0; i < sc->plan.partitions; i++)
-        if (d->client[i].out || (d->client[i].count > 0 && !d->client[i].stuck))
+    for (int i = 0; i < sc->plan.partitions; i++) {
+        const struct client_partition *p = &d->client[which][i];
+        if (p->out || (p->count > 0 && !p->stuck))
             return false;
-    return d->reports_due == 0;
+    }
+    return d->reports_due[which] == 0;
 }
 
 /* ---- the topic ------------------------------------------------------------------------------------------------------------------- */
@@ -60,12 +62,12 @@ static int partition_of(const struct scene *sc, int row)
 static void mail(struct scene *sc, struct request_to_kafka *rq, enum scene_happening kind, int64_t delay)
 {
     if (kind != SCENE_STORED)
-        sc->doors[rq->door].reports_due++;
+        sc->doors[rq->door].reports_due[rq->which]++;
     sim_at(sc->sim, delay,
            (struct happening){.kind = (int)kind, .node = rq->door, .serial = rq->life, .what = rq});
 }
 
-static struct request_to_kafka *request_new(struct scene *sc, struct door *d, int partition)
+static struct request_to_kafka *request_new(struct scene *sc, struct door *d, int which, int partition)
 {
     struct request_to_kafka *rq = calloc(1, sizeof(*rq));
     ENSURE(rq != NULL);
@@ -75,19 +77,20 @@ static struct request_to_kafka *request_new(struct scene *sc, struct door *d, in
     rq->life = d->life;
     rq->producer = d->producer;
     rq->purges = d->purges;
-    rq->epoch = d->transact.epoch;
-    rq->txn = d->transact.txn;
+    rq->which = which;
+    rq->epoch = d->transact.producers[which].epoch;
+    rq->txn = d->transact.producers[which].txn;
     rq->era = d->era;
     rq->partition = partition;
     return rq;
 }
 
-static void send_next(struct scene *sc, struct door *d, int partition)
+static void send_next(struct scene *sc, struct door *d, int which, int partition)
 {
-    struct client_partition *p = &d->client[partition];
+    struct client_partition *p = &d->client[which][partition];
     if (p->out || p->count == 0 || p->stuck)
         return;
-    struct request_to_kafka *rq = request_new(sc, d, partition);
+    struct request_to_kafka *rq = request_new(sc, d, which, partition);
     int most = (int)scene_delay(sc, 1, ARRAY_LEN(rq->messages));
     rq->count = p->count < most ? p->count : most;
     memcpy(rq->messages, p->queue, (size_t)rq->count * sizeof(*rq->messages));
@@ -103,7 +106,7 @@ static void send_next(struct scene *sc, struct door *d, int partition)
 /* One message is reported outside of any request: refused before it was sent, or purged. */
 static void report_alone(struct scene *sc, struct door *d, struct message m, enum relay_result result)
 {
-    struct request_to_kafka *rq = request_new(sc, d, -1);
+    struct request_to_kafka *rq = request_new(sc, d, d->transact.turn, -1);
     rq->messages[0] = m;
     rq->count = 1;
     rq->result[0] = result;
@@ -124,13 +127,15 @@ static void refuse_at_once(struct scene *sc, struct door *d, struct message m)
 
 void kafka_produce(struct scene *sc, struct door *d, uint64_t seq, int row)
 {
-    int partition = partition_of(sc, row);
-    struct client_partition *p = &d->client[partition];
+    int partition = partition_of(sc, row), which = d->transact.turn;
+    struct client_partition *p = &d->client[which][partition];
+    struct transact_producer *producer = &d->transact.producers[which];
     struct message m = {seq, row};
-    if (d->exactly_once && (d->transact.epoch == 0 || d->transact.busy != TRANSACT_NONE))
+    if (d->exactly_once &&
+        (!d->transact.open || d->transact.busy == TRANSACT_OPEN || d->transact.busy == TRANSACT_ABORT))
         sim_broken(sc->sim, "contract", "n%d publishes outside of a transaction", d->index);
-    if (d->exactly_once && d->transact.txn == 0)
-        d->transact.txn = ++sc->txns;
+    if (d->exactly_once && producer->txn == 0)
+        producer->txn = ++sc->txns;
     if (sc->db.rows[row].poison && sc->plan.poison_known == POISON_AT_ONCE) {
         refuse_at_once(sc, d, m);
         return;
@@ -142,16 +147,16 @@ void kafka_produce(struct scene *sc, struct door *d, uint64_t seq, int row)
     if (p->count == (int)ARRAY_LEN(p->queue))
         sim_broken(sc->sim, "G6", "n%d has %d messages in one partition's queue", d->index, p->count);
     p->queue[p->count++] = m;
-    send_next(sc, d, partition);
+    send_next(sc, d, which, partition);
 }
 
 /* What is not sent is thrown away and never reported. */
-void kafka_drop(struct scene *sc, struct door *d)
+void kafka_drop(struct scene *sc, struct door *d, int which)
 {
     d->purges++;
     for (int i = 0; i < sc->plan.partitions; i++) {
-        d->client[i].count = 0;
-        d->client[i].stuck = false;
+        d->client[which][i].count = 0;
+        d->client[which][i].stuck = false;
     }
 }
 
@@ -162,7 +167,7 @@ void kafka_purge(struct scene *sc, struct door *d)
         return;
     d->purges++;
     for (int i = 0; i < sc->plan.partitions; i++) {
-        struct client_partition *p = &d->client[i];
+        struct client_partition *p = &d->client[0][i];
         for (int k = 0; k < p->count; k++)
             report_alone(sc, d, p->queue[k], RELAY_FAILED);
         p->count = 0;
@@ -198,10 +203,11 @@ static bool has_poison(const struct scene *sc, const struct request_to_kafka *rq
 /* A refused request says which record it was, when there is but one. */
 static void take_request(struct scene *sc, struct door *d, struct request_to_kafka *rq, bool ours)
 {
+    struct transact_producer *producer = &d->transact.producers[rq->which];
     if (rq->epoch != 0 && !transact_takes(sc, rq)) {
         fail_all(rq, RELAY_FAILED);
-        if (ours && rq->txn == d->transact.txn)
-            d->transact.failed = true;
+        if (ours && rq->txn == producer->txn)
+            producer->failed = true;
         return;
     }
     bool refused = has_poison(sc, rq) || (rq->count > 1 && scene_strikes(sc, RFAULT_BATCH_REFUSED, 0.1));
@@ -214,9 +220,9 @@ static void take_request(struct scene *sc, struct door *d, struct request_to_kaf
     if (fails)
         fail_all(rq, RELAY_FAILED);
     if (ours && d->purges == rq->purges && (refused || fails))
-        d->client[rq->partition].stuck = rq->count > 1 || fails;
-    if (ours && rq->txn != 0 && rq->txn == d->transact.txn && (refused || fails))
-        d->transact.failed = true;
+        d->client[rq->which][rq->partition].stuck = rq->count > 1 || fails;
+    if (ours && rq->txn != 0 && rq->txn == producer->txn && (refused || fails))
+        producer->failed = true;
 }
 
 void kafka_stored(struct scene *sc, struct request_to_kafka *rq)
@@ -228,7 +234,7 @@ void kafka_stored(struct scene *sc, struct request_to_kafka *rq)
     take_request(sc, d, rq, ours);
     if (!ours)
         return;
-    d->client[rq->partition].out = false;
+    d->client[rq->which][rq->partition].out = false;
     if (scene_strikes(sc, RFAULT_REPORT_LOST, 0.03)) {
         mail(sc, rq, SCENE_CLIENT_FAILS, scene_delay(sc, 10 * MS, 1500 * MS));
         return;
@@ -236,7 +242,7 @@ void kafka_stored(struct scene *sc, struct request_to_kafka *rq)
     mail(sc, rq, SCENE_REPORTED, scene_delay(sc, MS / 10, 5 * MS));
     if (scene_strikes(sc, RFAULT_REPORT_DOUBLED, 0.2))
         mail(sc, rq, SCENE_REPORTED, scene_delay(sc, MS, 50 * MS));
-    send_next(sc, d, rq->partition);
+    send_next(sc, d, rq->which, rq->partition);
 }
 
 /* ---- reports ---------------------------------------------------------------------------------------------------------------- */
@@ -266,7 +272,7 @@ void kafka_reported(struct scene *sc, struct request_to_kafka *rq)
     struct door *d = &sc->doors[rq->door];
     if (d->producer != rq->producer)
         return;
-    d->reports_due--;
+    d->reports_due[rq->which]--;
     for (int i = 0; i < rq->count; i++)
         report(sc, d, rq, i);
     transact_push(sc, d);
@@ -288,7 +294,7 @@ void kafka_producer_lost(struct scene *sc, struct door *d)
     d->producer = ++sc->producers;
     memset(d->knows_parked, 0, sizeof(d->knows_parked));
     memset(d->client, 0, sizeof(d->client));
-    d->reports_due = 0;
+    memset(d->reports_due, 0, sizeof(d->reports_due));
     transact_reset(d);
     relay_core_producer_lost(d->core, sc->sim->now);
     door_turn(sc, d);

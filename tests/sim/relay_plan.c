@@ -35,6 +35,24 @@ static int at_most(int value, int limit)
     return value < limit ? value : limit;
 }
 
+#define F(name) (UINT64_C(1) << RFAULT_##name)
+
+/* Faults that do harm to transactions only when they meet. */
+static uint64_t theme(const struct scene *sc)
+{
+    static const uint64_t THEMES[] = {
+        F(COMMIT_LATE) | F(STALL) | F(CLOCK), /* two relays at once, one of which has a commit under way */
+        F(COMMIT_LATE) | F(POISON) | F(RETRIED) |
+            F(KAFKA_FAILS), /* what is committed, and what is not, has parked rows */
+        F(COMMIT_LATE) | F(COMMIT_UNKNOWN) | F(KILL),
+    };
+    struct rng rng;
+    rng_seed(&rng, sc->sim->seed, 3000);
+    return rng_chance(&rng, 0.6) ? THEMES[rng_between(&rng, 0, (int)ARRAY_LEN(THEMES) - 1)] : 0;
+}
+
+#undef F
+
 static void plan_sizes(struct scene *sc)
 {
     struct scene_plan *p = &sc->plan;
@@ -51,11 +69,13 @@ static void plan_sizes(struct scene *sc)
     for (int f = 0; f < RFAULT_COUNT; f++)
         if (rng_chance(&sc->rng, share / 100.0))
             p->faults |= UINT64_C(1) << f;
-    p->faults &= limits->faults;
     p->kind = rng_chance(&sc->rng, 0.2)   ? RELAY_KIND_MESSAGE
               : rng_chance(&sc->rng, 0.5) ? RELAY_KIND_WAL
                                           : RELAY_KIND_TABLE;
     p->exactly_once = rng_chance(&sc->rng, 0.4);
+    if (p->exactly_once)
+        p->faults |= theme(sc);
+    p->faults &= limits->faults;
 }
 
 static void plan_bursts(struct scene *sc)

@@ -1,8 +1,9 @@
 /*
  * Kafka's transactions: each process's thread that makes the transactional calls, the coordinator that fences, and the topic of cursors.
  *
- * All relays share one transactional.id. OPEN raises its epoch and aborts what an older producer left open; records, commits and aborts of an
- * older epoch are refused. A commit decides the rows and the record of the position at once.
+ * All relays share two transactional.ids. OPEN raises their epochs, one after the other, and aborts what older producers left open, before it
+ * reads the position; records, commits and aborts of an older epoch are refused. A commit decides the rows and the record of the position at
+ * once; meanwhile rows go to the other producer.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,15 @@ static int64_t call_delay(struct scene *sc)
     return delay;
 }
 
+/* Between the two transactional.ids the one that was there before may go on with the second. */
+static int64_t open_delay(struct scene *sc)
+{
+    int64_t delay = call_delay(sc);
+    if (scene_strikes(sc, RFAULT_COMMIT_LATE, 0.6))
+        delay += rng_between(&sc->fault_rng[RFAULT_COMMIT_LATE], 0, 1500 * MS);
+    return delay;
+}
+
 static void call(struct scene *sc, struct door *d)
 {
     struct transact *t = &d->transact;
@@ -40,11 +50,10 @@ static void call(struct scene *sc, struct door *d)
                        .life = d->life,
                        .serial = t->serial,
                        .kind = t->busy,
-                       .epoch = t->epoch,
-                       .txn = t->txn,
-                       .failed = t->failed,
+                       .which = t->ending,
                        .kafka_rules = t->kafka_rules,
                        .position = t->position};
+    memcpy(c->producers, t->producers, sizeof(c->producers));
     t->position = (struct position){0};
     sc->all_calls = c;
     t->at_broker = true;
@@ -61,7 +70,7 @@ void transact_act(struct scene *sc, struct door *d, const struct relay_action *a
     if (!d->exactly_once || t->busy != TRANSACT_NONE)
         sim_broken(sc->sim, "contract", "n%d: %s while a transactional call is under way, or without need",
                    d->index, NAMES[kind]);
-    if (kind != TRANSACT_OPEN && t->epoch == 0)
+    if (kind != TRANSACT_OPEN && !t->open)
         sim_broken(sc->sim, "contract", "n%d: %s without an open producer", d->index, NAMES[kind]);
     t->busy = kind;
     t->serial = ++sc->calls;
@@ -71,9 +80,12 @@ void transact_act(struct scene *sc, struct door *d, const struct relay_action *a
     if (kind == TRANSACT_COMMIT) {
         position_done(&t->position);
         db_copy_position(a->position, &t->position);
-    } else {
-        kafka_drop(sc, d); /* what is not sent belongs to a transaction that ends here */
     }
+    for (int i = 0; i < PRODUCERS; i++) /* what is not sent belongs to a transaction that ends here */
+        if (kind == TRANSACT_OPEN || (kind == TRANSACT_ABORT && i == t->turn))
+            kafka_drop(sc, d, i);
+    t->ending = kind == TRANSACT_OPEN ? 0 : t->turn;
+    t->turn = kind == TRANSACT_OPEN ? 0 : (t->turn + 1) % PRODUCERS;
     transact_push(sc, d);
 }
 
@@ -83,15 +95,17 @@ void transact_push(struct scene *sc, struct door *d)
     struct transact *t = &d->transact;
     if (t->busy == TRANSACT_NONE || t->at_broker)
         return;
-    if (t->busy != TRANSACT_OPEN && !kafka_idle(sc, d))
+    if (t->busy != TRANSACT_OPEN && !kafka_idle(sc, d, t->ending))
         return;
     call(sc, d);
 }
 
 /* ---- the broker ------------------------------------------------------------------------------------------------------------------- */
 
-static void decide(struct scene *sc, uint64_t txn, bool commits)
+static void decide(struct scene *sc, struct transactional_id *id, bool commits)
 {
+    uint64_t txn = id->open;
+
     if (txn == 0)
         return;
     for (int i = 0; i < sc->plan.partitions; i++)
@@ -103,19 +117,18 @@ static void decide(struct scene *sc, uint64_t txn, bool commits)
             if (commits)
                 sc->db.rows[r->row].stored++;
         }
-    if (sc->coordinator.open == txn)
-        sc->coordinator.open = 0;
+    id->open = 0;
     sim_trace(sc->sim, "kafka: transaction %llu is %s", (unsigned long long)txn,
               commits ? "committed" : "aborted");
 }
 
 bool transact_takes(struct scene *sc, const struct request_to_kafka *rq)
 {
-    struct coordinator *c = &sc->coordinator;
-    if (rq->epoch != c->epoch || rq->txn == 0 || (rq->txn != c->open && rq->txn <= c->last))
+    struct transactional_id *id = &sc->coordinator.ids[rq->which];
+    if (rq->epoch != id->epoch || rq->txn == 0 || (rq->txn != id->open && rq->txn <= id->last))
         return false;
-    if (c->open != rq->txn) {
-        c->open = c->last = rq->txn;
+    if (id->open != rq->txn) {
+        id->open = id->last = rq->txn;
         sim_at(sc->sim, TXN_TIMEOUT_NS,
                (struct happening){.kind = SCENE_TXN_TIMEOUT, .number = (int64_t)rq->txn});
     }
@@ -125,24 +138,44 @@ bool transact_takes(struct scene *sc, const struct request_to_kafka *rq)
 /* The broker aborts it, and its producer is fenced. */
 void transact_timeout(struct scene *sc, uint64_t txn)
 {
-    if (sc->coordinator.open != txn)
-        return;
-    sim_trace(sc->sim, "kafka: transaction %llu is open for too long", (unsigned long long)txn);
-    audit_incident(sc);
-    sc->coordinator.epoch++;
-    decide(sc, txn, false);
-    kafka_consume(sc);
+    for (int i = 0; i < PRODUCERS; i++) {
+        struct transactional_id *id = &sc->coordinator.ids[i];
+        if (id->open != txn)
+            continue;
+        sim_trace(sc->sim, "kafka: transaction %llu is open for too long", (unsigned long long)txn);
+        audit_incident(sc);
+        id->epoch++;
+        decide(sc, id, false);
+        kafka_consume(sc);
+    }
 }
 
-static void open_producer(struct scene *sc, struct call *call)
+bool transact_fenced(const struct scene *sc, const struct door *d)
+{
+    int turn = d->transact.turn;
+    return d->transact.producers[turn].epoch != sc->coordinator.ids[turn].epoch;
+}
+
+static void read_record(struct scene *sc, struct call *call)
 {
     struct coordinator *c = &sc->coordinator;
-    decide(sc, c->open, false);
-    call->epoch = ++c->epoch;
     call->has_position = c->has_record && call->kafka_rules;
     if (call->has_position)
         db_copy_position(&c->record, &call->position);
-    sim_trace(sc->sim, "kafka: n%d has producer epoch %lld", call->door, (long long)c->epoch);
+}
+
+/* true: that was the last of the two. */
+static bool open_next(struct scene *sc, struct call *call)
+{
+    int which = call->which++;
+    struct transactional_id *id = &sc->coordinator.ids[which];
+    decide(sc, id, false);
+    call->producers[which] = (struct transact_producer){.epoch = ++id->epoch};
+    sim_trace(sc->sim, "kafka: n%d has epoch %lld of producer %d", call->door, (long long)id->epoch, which);
+    if (call->which < PRODUCERS)
+        return false;
+    read_record(sc, call);
+    return true;
 }
 
 static void store_record(struct scene *sc, const struct call *call)
@@ -157,36 +190,43 @@ static void store_record(struct scene *sc, const struct call *call)
 
 static void end_transaction(struct scene *sc, struct call *call, bool commits)
 {
-    struct coordinator *c = &sc->coordinator;
-    bool lost = call->failed || (call->txn != 0 && call->txn <= c->last && call->txn != c->open);
-    if (call->txn > c->last)
-        c->last = call->txn; /* what of it comes late is refused */
-    if (lost || !commits || scene_strikes(sc, RFAULT_COMMIT_FAILS, 0.15)) {
-        call->end = CALL_ABORTED;
-        decide(sc, c->open, false);
+    struct transactional_id *id = &sc->coordinator.ids[call->which];
+    const struct transact_producer *producer = &call->producers[call->which];
+    bool lost =
+        producer->failed || (producer->txn != 0 && producer->txn <= id->last && producer->txn != id->open);
+    if (producer->txn > id->last)
+        id->last = producer->txn; /* what of it comes late is refused */
+    if (commits && (lost || scene_strikes(sc, RFAULT_COMMIT_FAILS, 0.15))) {
+        call->end = CALL_UNKNOWN; /* the client gives up, and OPEN aborts it */
 #ifdef SIM_BUG_RECORD_OUTSIDE
-        if (commits)
-            store_record(sc, call);
+        store_record(sc, call);
 #endif
         return;
     }
-    decide(sc, c->open, true);
+    decide(sc, id, commits);
+    call->end = commits ? CALL_DONE : CALL_ABORTED;
+    if (!commits)
+        return;
     store_record(sc, call);
-    audit_position(sc, &c->record, "the position in Kafka");
+    audit_position(sc, &sc->coordinator.record, "the position in Kafka");
 }
 
 void transact_called(struct scene *sc, struct call *call)
 {
-    struct coordinator *c = &sc->coordinator;
     const struct door *d = &sc->doors[call->door];
     bool alive = d->life == call->life && d->transact.serial == call->serial;
     if (!alive && rng_chance(&sc->rng, 0.5))
         return; /* its connection went before the broker had it */
     bool unknown = call->kind == TRANSACT_COMMIT && scene_strikes(sc, RFAULT_COMMIT_UNKNOWN, 0.1);
     bool nothing = unknown && rng_chance(&sc->fault_rng[RFAULT_COMMIT_UNKNOWN], 0.5);
-    if (call->kind == TRANSACT_OPEN)
-        open_producer(sc, call);
-    else if (call->epoch != c->epoch)
+    if (call->kind == TRANSACT_OPEN) {
+        if (!open_next(sc, call)) {
+            kafka_consume(sc);
+            sim_at(sc->sim, open_delay(sc),
+                   (struct happening){.kind = SCENE_CALL, .node = call->door, .what = call});
+            return;
+        }
+    } else if (call->producers[call->which].epoch != sc->coordinator.ids[call->which].epoch)
         call->end = CALL_FENCED;
     else if (!nothing)
         end_transaction(sc, call, call->kind == TRANSACT_COMMIT);
@@ -202,7 +242,8 @@ void transact_called(struct scene *sc, struct call *call)
 
 static void opened(struct scene *sc, struct door *d, struct call *call)
 {
-    d->transact.epoch = call->epoch;
+    d->transact.open = true;
+    memcpy(d->transact.producers, call->producers, sizeof(call->producers));
     relay_core_opened(d->core, sc->sim->now, call->has_position ? &call->position : NULL);
 }
 
@@ -214,11 +255,12 @@ static void ended(struct scene *sc, struct door *d, const struct call *call)
     if (call->end != CALL_DONE) {
         audit_incident(sc);
         memset(d->knows_parked, 0, sizeof(d->knows_parked));
-        memset(d->client, 0, sizeof(d->client));
+        memset(d->client[call->which], 0, sizeof(d->client[call->which]));
         d->purges++;
     }
-    if (call->end == CALL_FENCED)
-        d->transact.epoch = 0;
+    d->transact.producers[call->which].txn = 0;
+    d->transact.producers[call->which].failed = false;
+    d->transact.open = d->transact.open && call->end != CALL_FENCED;
     relay_core_committed(d->core, sc->sim->now, HOW[call->end]);
 }
 
@@ -229,8 +271,6 @@ void transact_answered(struct scene *sc, struct call *call)
     if (t->serial != call->serial || t->busy == TRANSACT_NONE)
         return;
     t->busy = TRANSACT_NONE;
-    t->txn = 0;
-    t->failed = false;
     if (call->end == CALL_UNKNOWN) {
         kafka_producer_lost(sc, d);
         return;

@@ -21,6 +21,7 @@
 #define TOPIC_PARTITIONS_MAX 3
 #define TXN_ROWS_MAX 24
 #define PAGE_ROWS_MAX 64
+#define PRODUCERS 2    /* of one process, with transactions; else the first is all there is */
 #define SENDERS_MAX 8  /* walsenders at once, those that do not know yet that they are dead among them */
 #define SENDER_ROOM 32 /* messages between a walsender and its reader */
 #define SENDER_TIMEOUT_NS (2 * NS_PER_S)
@@ -245,16 +246,19 @@ struct feed {
 
 enum transact_call { TRANSACT_NONE, TRANSACT_OPEN, TRANSACT_COMMIT, TRANSACT_ABORT };
 
-/* The thread that makes Kafka's transactional calls. */
+/* The thread that makes Kafka's transactional calls, and its two producers, which end transactions by turns. */
 struct transact {
     enum transact_call busy;
-    bool at_broker;
+    bool at_broker, open;
     uint64_t serial;
-    int64_t epoch;            /* of the producer; 0: not open */
-    uint64_t txn;             /* of Kafka, 0: nothing was published since the last one */
-    bool failed;              /* a record of it did not arrive: it can only be aborted */
+    int turn, ending;         /* the producer that takes rows, and the one whose transaction is being ended */
     bool kafka_rules;         /* OPEN: the position in Kafka is asked for */
     struct position position; /* to be committed */
+    struct transact_producer {
+        int64_t epoch;
+        uint64_t txn; /* of Kafka, 0: nothing was published since the last one */
+        bool failed;  /* a record of it did not arrive: it can only be aborted */
+    } producers[PRODUCERS];
 };
 
 enum door_state { DOOR_DOWN, DOOR_UP };
@@ -275,10 +279,10 @@ struct door {
     uint64_t timer;
     struct page *pages;
     int page_count;
-    struct client_partition client[TOPIC_PARTITIONS_MAX];
-    uint64_t producer; /* number of its Kafka client */
+    struct client_partition client[PRODUCERS][TOPIC_PARTITIONS_MAX];
+    uint64_t producer; /* number of its Kafka client, or of the two */
     uint64_t purges;
-    int reports_due; /* on their way to it */
+    int reports_due[PRODUCERS]; /* on their way to it */
     uint64_t era;
     int64_t epoch, acquired_at;
     bool knows_parked[KEYS_MAX]; /* it was told that a row of this key is refused */
@@ -288,7 +292,8 @@ struct request_to_kafka {
     struct request_to_kafka *all;
     int door;
     uint64_t life, producer, purges;
-    int64_t epoch; /* of its transactional producer */
+    int which;     /* of its producers */
+    int64_t epoch; /* of that, with transactions */
     uint64_t txn, era;
     int partition;
     struct message messages[8];
@@ -310,11 +315,12 @@ struct topic_partition {
     int read; /* by the read_committed consumer */
 };
 
-/* What the transaction coordinator knows of the one transactional.id, and the topic of cursors. */
+/* What the transaction coordinator knows of the two transactional.ids, and the topic of cursors. */
 struct coordinator {
-    int64_t epoch;
-    uint64_t open, last; /* transaction */
-    int64_t opened_at;
+    struct transactional_id {
+        int64_t epoch;
+        uint64_t open, last; /* transaction */
+    } ids[PRODUCERS];
     bool has_record;
     struct position record;
 };
@@ -325,9 +331,9 @@ struct call {
     int door;
     uint64_t life, serial;
     enum transact_call kind;
-    int64_t epoch;
-    uint64_t txn;
-    bool failed, kafka_rules;
+    int which;                                     /* OPEN: which of the two is opened next */
+    struct transact_producer producers[PRODUCERS]; /* as they are when it is sent; OPEN: their new epochs */
+    bool kafka_rules;
     struct position position;
     enum { CALL_DONE, CALL_ABORTED, CALL_FENCED, CALL_UNKNOWN } end;
     bool has_position;
@@ -471,12 +477,12 @@ bool feed_is(const struct door *d, int64_t serial);
 /* ---- relay_kafka ---- */
 void kafka_produce(struct scene *sc, struct door *d, uint64_t seq, int row);
 void kafka_purge(struct scene *sc, struct door *d);
-void kafka_drop(struct scene *sc, struct door *d);
+void kafka_drop(struct scene *sc, struct door *d, int which);
 void kafka_stored(struct scene *sc, struct request_to_kafka *rq);
 void kafka_reported(struct scene *sc, struct request_to_kafka *rq);
 void kafka_client_fails(struct scene *sc, const struct request_to_kafka *rq);
 void kafka_producer_lost(struct scene *sc, struct door *d);
-bool kafka_idle(const struct scene *sc, const struct door *d);
+bool kafka_idle(const struct scene *sc, const struct door *d, int which);
 /* The read_committed consumer reads on: up to the first record that is not decided. */
 void kafka_consume(struct scene *sc);
 void kafka_forget(struct scene *sc);
@@ -489,6 +495,7 @@ void transact_called(struct scene *sc, struct call *call);
 void transact_answered(struct scene *sc, struct call *call);
 void transact_timeout(struct scene *sc, uint64_t txn);
 void transact_reset(struct door *d);
+bool transact_fenced(const struct scene *sc, const struct door *d); /* the producer that takes rows */
 /* May this request's records be stored? Begins their transaction when they are the first. */
 bool transact_takes(struct scene *sc, const struct request_to_kafka *rq);
 void transact_forget(struct scene *sc);

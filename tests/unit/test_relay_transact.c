@@ -67,6 +67,10 @@ static struct relay_action wait_for(enum relay_action_kind kind)
             look_again();
         else if (a.kind == RELAY_SAVE)
             relay_core_saved(core, now, true);
+        else if (a.kind == RELAY_MAINTAIN)
+            relay_core_maintained(core, now);
+        else if (a.kind == RELAY_LOAD_KEYS)
+            relay_core_keys(core, now, NULL, 0, 0);
         else
             assert_true(a.kind == RELAY_FREE_PAGE || a.kind == RELAY_PURGE);
     }
@@ -276,6 +280,121 @@ static void saves_store_what_was_committed_and_not_what_was_acknowledged(void **
     relay_core_free(core);
 }
 
+/* While the COMMIT of its predecessors is under way: a look that shows one row more. */
+static void one_more_meanwhile(int64_t id)
+{
+    wait_for(RELAY_LOOK);
+    xmax++;
+    rows_there = (int)id;
+    look_again();
+    expect(RELAY_READ);
+    one_more(id, false);
+}
+
+/* For two tenths of a second the database is asked this and that, and answers. */
+static void nothing_goes_to_kafka(void)
+{
+    for (int64_t until = now + NS_PER_S / 5; now < until;) {
+        struct relay_action a;
+
+        if (!relay_core_next(core, now, &a))
+            now += relay_core_tick(core, now);
+        else if (a.kind == RELAY_LOOK)
+            look_again();
+        else if (a.kind == RELAY_SAVE)
+            relay_core_saved(core, now, true);
+        else if (a.kind == RELAY_LOAD_KEYS)
+            relay_core_keys(core, now, NULL, 0, 0);
+        else
+            assert_true(a.kind == RELAY_FREE_PAGE || a.kind == RELAY_PURGE);
+    }
+}
+
+static void rows_go_on_while_their_predecessors_are_committed(void **state)
+{
+    (void)state;
+    commit_one();
+    one_more_meanwhile(2);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    nothing_goes_to_kafka(); /* its own commit waits for the end of theirs */
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    assert_int_equal(wait_for(RELAY_COMMIT).position->prev.xmax, 202);
+    relay_core_free(core);
+}
+
+static void a_commit_that_failed_takes_the_rows_that_followed_with_it(void **state)
+{
+    struct position p = {.prev = snap("200:200:")};
+
+    (void)state;
+    commit_one();
+    one_more_meanwhile(2);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    relay_core_producer_lost(core, now);
+    assert_true(wait_for(RELAY_OPEN).authority_kafka);
+    relay_core_opened(core, now, &p); /* it had not been committed */
+    wait_for(RELAY_LOOK);
+    xmax = 200;
+    give_rows(2);
+    assert_int_equal(wait_for(RELAY_PUBLISH).row, 0);
+    publish(1);
+    relay_core_free(core);
+}
+
+static void a_row_that_failed_behind_a_commit_does_not_touch_what_was_committed(void **state)
+{
+    struct relay_action a;
+
+    (void)state;
+    commit_one();
+    one_more_meanwhile(2);
+    a = wait_for(RELAY_PUBLISH);
+    relay_core_report(core, now, a.seq, RELAY_FAILED, PARK_REFUSED, "timed out");
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    expect(RELAY_ABORT);
+    relay_core_committed(core, now, RELAY_ABORTED);
+    xmax = 201;
+    one_more_meanwhile(2); /* from behind the first row, which stays committed */
+    assert_int_equal(wait_for(RELAY_PUBLISH).seq, a.seq + 1);
+    relay_core_free(core);
+}
+
+static void a_lease_lost_during_a_commit_leaves_no_transaction_open(void **state)
+{
+    (void)state;
+    commit_one();
+    one_more_meanwhile(2);
+    wait_for(RELAY_PUBLISH);
+    relay_core_disconnected(core, now);
+    expect_nothing(); /* the commit is under way still */
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    expect(RELAY_ABORT); /* of the other producer: readers of committed records would wait for it */
+    relay_core_committed(core, now, RELAY_ABORTED);
+    expect_nothing();
+    relay_core_free(core);
+}
+
+static void behind_parked_rows_that_are_published_again_nothing_overlaps(void **state)
+{
+    struct relay_row row = {.id = 1, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 100};
+
+    (void)state;
+    begin();
+    look_again();
+    now += 11 * NS_PER_S;
+    wait_for(RELAY_LOAD_KEYS);
+    relay_core_keys(core, now, NULL, 0, 1);
+    wait_for(RELAY_READ_PARKED);
+    relay_core_parked_page(core, now, &page, &row, 1);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    wait_for(RELAY_COMMIT);
+    one_more_meanwhile(2);
+    nothing_goes_to_kafka(); /* whether the parked row may be deleted is known when its commit has ended */
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    wait_for(RELAY_PUBLISH);
+    relay_core_free(core);
+}
+
 static void abort_and_read_again(int count)
 {
     expect(RELAY_ABORT);
@@ -441,6 +560,11 @@ int main(void)
         cmocka_unit_test(nothing_is_published_before_the_position_in_kafka_counts),
         cmocka_unit_test(a_commit_waits_for_every_report_and_for_the_disk),
         cmocka_unit_test(saves_store_what_was_committed_and_not_what_was_acknowledged),
+        cmocka_unit_test(rows_go_on_while_their_predecessors_are_committed),
+        cmocka_unit_test(a_commit_that_failed_takes_the_rows_that_followed_with_it),
+        cmocka_unit_test(a_row_that_failed_behind_a_commit_does_not_touch_what_was_committed),
+        cmocka_unit_test(a_lease_lost_during_a_commit_leaves_no_transaction_open),
+        cmocka_unit_test(behind_parked_rows_that_are_published_again_nothing_overlaps),
         cmocka_unit_test(an_aborted_transaction_is_published_again_from_what_was_committed),
         cmocka_unit_test(a_row_that_spoilt_its_transaction_is_parked_without_being_published_again),
         cmocka_unit_test(more_poison_than_is_remembered_is_parked_in_smaller_transactions),

@@ -168,7 +168,10 @@ enum relay_commit {
     RELAY_ABORTED,
     RELAY_COMMIT_FENCED /* another producer has our transactional.id: the lease counts as lost */
 };
-/* The end of COMMIT or ABORT. An end that is not known is not told: the door makes a new producer and tells relay_core_producer_lost. */
+/*
+ * The end of COMMIT (never RELAY_ABORTED) or ABORT. A commit that failed, or whose end is not known, is not told: the door tells
+ * relay_core_producer_lost, and the next OPEN makes new producers.
+ */
 void relay_core_committed(struct relay_core *c, int64_t now, enum relay_commit how);
 
 /* ---- facts of the process ---- */
@@ -195,8 +198,8 @@ enum relay_action_kind {
     RELAY_STREAM, /* connect and START_REPLICATION; answered by stream_up or stream_down; beside the statements */
     RELAY_UNSTREAM, /* close the stream, or stop trying; no stream_down follows */
     RELAY_STATUS,   /* a standby status update */
-    RELAY_OPEN, /* make the transactional producer, read its topic of cursors; one of OPEN COMMIT ABORT is under way at most */
-    RELAY_COMMIT, /* end the Kafka transaction together with a record of the position */
+    RELAY_OPEN, /* make the transactional producers, read their topic of cursors; one of OPEN COMMIT ABORT is under way at most */
+    RELAY_COMMIT, /* end the Kafka transaction together with a record of the position; rows that follow belong to the next */
     RELAY_ABORT,
     RELAY_PUBLISH,
     RELAY_PURGE,

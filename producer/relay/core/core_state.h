@@ -46,6 +46,9 @@ struct condemned {
  *
  * Acknowledged rows leave the ledger and the cursor follows them as always; but what counts, and what saves store in Postgres, is
  * `committed`. An aborted transaction goes back to it.
+ *
+ * In COMMITTING the next transaction is open already and takes rows: two producers do it by turns. It can end only when how the one before
+ * it ended is known.
  */
 enum transact_state {
     TRANSACT_CLOSED,

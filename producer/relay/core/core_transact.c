@@ -54,6 +54,12 @@ static void forgive_parked(struct transact *t)
 
 /* ---- beginning, ending ------------------------------------------------------------------------------------------- */
 
+/* Is there one that rows may belong to? While one is being committed, it is the next. */
+static bool is_open(const struct transact *t)
+{
+    return t->state == TRANSACT_READY || t->state == TRANSACT_COMMITTING;
+}
+
 static void begin_anew(struct transact *t)
 {
     t->rows = 0;
@@ -65,7 +71,7 @@ void core_transact_close(struct relay_core *c)
 {
     struct transact *t = &c->transact;
 
-    t->abandoned = t->abandoned || (t->state == TRANSACT_READY && t->rows > 0);
+    t->abandoned = t->abandoned || (is_open(t) && t->rows > 0);
     begin_anew(t);
     t->state = TRANSACT_CLOSED;
     t->fenced = false;
@@ -144,7 +150,9 @@ static void committed(struct relay_core *c, int64_t now)
     c->counts.transactions++;
     core_retry_committed(c);
     forgive_parked(t);
+#ifdef SIM_BUG_FORGIVE_NEXT
     begin_anew(t);
+#endif
 }
 
 static void aborted(struct relay_core *c, int64_t now)
@@ -189,8 +197,10 @@ void relay_core_committed(struct relay_core *c, int64_t now, enum relay_commit h
 
     ENSURE(c->cfg.exactly_once && t->busy);
     t->busy = false;
+    t->abandoned = t->abandoned && how != RELAY_COMMIT_FENCED; /* whoever fenced us ends what we left open */
     if (stale) /* the lease went meanwhile: what OPEN reads counts */
         return;
+    ENSURE(how != RELAY_ABORTED || t->state == TRANSACT_ABORTING);
     if (how == RELAY_COMMIT_FENCED)
         fenced(c);
     else if (how == RELAY_COMMITTED)
@@ -203,7 +213,7 @@ void core_transact_lost(struct relay_core *c, int64_t now)
 {
     struct transact *t = &c->transact;
 
-    t->busy = false;
+    t->busy = t->abandoned = false; /* OPEN ends what was left open */
     if (t->state == TRANSACT_CLOSED)
         return;
     for (size_t i = 0; i < t->condemned_count; i++)
@@ -234,7 +244,7 @@ void core_transact_dropped(struct relay_core *c)
 {
     struct transact *t = &c->transact;
 
-    if (t->state == TRANSACT_READY && c->ledger.base < c->ledger.next)
+    if (is_open(t) && c->ledger.base < c->ledger.next)
         t->failed = true;
 }
 
@@ -249,7 +259,7 @@ void core_transact_spoilt(struct relay_core *c, int64_t now, int64_t id, const s
 {
     struct transact *t = &c->transact;
 
-    if (t->state != TRANSACT_READY)
+    if (!is_open(t))
         return; /* it is being aborted */
     t->failed = true;
     if (why->result == RELAY_FAILED) {
@@ -268,16 +278,34 @@ bool core_transact_open(const struct relay_core *c)
 {
     const struct transact *t = &c->transact;
 
-    return !c->cfg.exactly_once || (t->state == TRANSACT_READY && !t->failed) ||
-           t->state == TRANSACT_COMMITTING;
+    return !c->cfg.exactly_once || (is_open(t) && !t->failed);
+}
+
+/*
+ * Rows go on while their predecessors are being committed: by the other producer, and every one of those is acknowledged already, so no
+ * row can get into the topic before an earlier one of its key. Parked rows are rare, and what is known of them is known of one transaction:
+ * they wait for its end.
+ */
+static bool may_overlap(const struct relay_core *c)
+{
+    const struct retry *r = &c->retry;
+
+#ifdef SIM_BUG_OVERLAP_RETRY
+    return true;
+#endif
+    return c->transact.condemned_count == 0 && c->careful_left == 0 && c->park_count == 0 &&
+           r->on_its_way == 0 && r->unpark_count == 0 && r->repark_count == 0;
 }
 
 bool core_transact_takes_rows(const struct relay_core *c)
 {
     const struct transact *t = &c->transact;
 
-    return !c->cfg.exactly_once ||
-           (t->state == TRANSACT_READY && t->kafka_rules && t->row_says_so && !t->ending && !t->failed);
+    if (!c->cfg.exactly_once)
+        return true;
+    if (!t->kafka_rules || !t->row_says_so || t->ending || t->failed)
+        return false;
+    return t->state == TRANSACT_READY || (t->state == TRANSACT_COMMITTING && may_overlap(c));
 }
 
 static bool anything_to_commit(const struct relay_core *c)
@@ -393,6 +421,7 @@ static bool next_commit(struct relay_core *c, int64_t now, struct relay_action *
         return false;
     c->cursor.changed = false;
     t->taken_at = now;
+    begin_anew(t);
     take(t, TRANSACT_COMMITTING, a, RELAY_COMMIT);
     a->position = &t->committing;
     a->epoch = c->lease.epoch;
