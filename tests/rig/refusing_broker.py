@@ -4,7 +4,8 @@ import socket
 import struct
 import threading
 
-PRODUCE, NOT_LEADER_OR_FOLLOWER = 0, 6
+PRODUCE, END_TRANSACTION = 0, 26
+NOT_LEADER_OR_FOLLOWER = 6
 FIRST_FLEXIBLE_PRODUCE = 9  # from this version on lengths are varints and structures end with tags (KIP-482)
 
 
@@ -119,33 +120,42 @@ class HoldingConnection(Connection):
     def requests(self):
         while True:
             request = frame(self.client)
-            if struct.unpack(">h", request[:2])[0] == PRODUCE:
+            if struct.unpack(">h", request[:2])[0] == self.proxy.kind:
                 self.proxy.wait_open()
             self.broker.sendall(struct.pack(">i", len(request)) + request)
 
 
 class HoldingBroker(RefusingBroker):
-    """Refuses nothing; between hold() and release() produce requests get no further."""
+    """Refuses nothing; between hold() and release() requests of one kind get no further."""
 
     connection = HoldingConnection
 
-    def __init__(self, port):
+    def __init__(self, port, kind=PRODUCE):
+        self.kind = kind
         self.open = threading.Event()
         self.open.set()
         self.held = 0  # requests, since hold()
+        self.dropping = False
         super().__init__(port)
 
     def hold(self):
-        self.held = 0
+        self.held, self.dropping = 0, False
         self.open.clear()
 
     def release(self):
+        self.open.set()
+
+    def drop(self):
+        """What is held is lost, with its connection."""
+        self.dropping = True
         self.open.set()
 
     def wait_open(self):
         if not self.open.is_set():
             self.held += 1
             self.open.wait()
+            if self.dropping:
+                raise ConnectionError("dropped")
 
 
 def frame(connection):
