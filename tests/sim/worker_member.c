@@ -160,7 +160,9 @@ void member_loaded(struct world *w, struct node *n, struct happening h)
     assign_stream(w, n, FEED_REPLAY, partition);
     if (group_fences(w, n->index, n->generation, partition)) /* it slept, and hears of what it had */
         oracle_evicted(w, n);
-    member_later(w, n, HAPPEN_OPENED, partition, 0, 30 * MS);
+    /* Where single partitions come and go, others do in the time that one takes to open. */
+    bool slow = group_is_incremental(w) && rng_chance(&w->fault_rng[FAULT_INCREMENTAL], 0.5);
+    member_later(w, n, HAPPEN_OPENED, partition, 0, slow ? 1500 * MS : 30 * MS);
     node_turn(w, n);
     for (int feed = 0; feed < FEEDS; feed++)
         node_want(w, n, node_slot(n, feed, partition));

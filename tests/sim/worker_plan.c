@@ -148,6 +148,8 @@ static void plan_sizes(struct world *w)
         if (rng_chance(&w->fault_rng[f], 0.4))
             p->faults |= UINT64_C(1) << f;
     p->faults &= limits->faults;
+    if (world_has(w, FAULT_INCREMENTAL)) /* some stay and some go */
+        p->partitions++;
     p->topics = world_has(w, FAULT_TOPICS) ? TOPICS_MAX : 1;
     if (world_has(w, FAULT_BATCHES)) /* one of a key goes in a batch: with few keys there are none */
         p->keys = at_most(KEYS_MAX, limits->keys);
@@ -194,6 +196,16 @@ static void plan_events(struct world *w)
         plan_event(w, i, offsets);
 }
 
+/* What goes wrong while single partitions move is often put right by the next rebalance: some come when none follows. */
+static void plan_last_moves(struct world *w, int64_t until)
+{
+    struct rng *rng = &w->fault_rng[FAULT_INCREMENTAL];
+    int64_t times = world_has(w, FAULT_INCREMENTAL) ? rng_between(rng, 0, 3) : 0;
+    for (int64_t k = 0; k < times; k++)
+        sim_at(w->sim, until - rng_between(rng, 1, 2000 * NS_PER_MS),
+               (struct happening){.kind = HAPPEN_FAULT, .number = FAULT_REBALANCE});
+}
+
 static void plan_faults(struct world *w)
 {
     static const enum fault TIMED[] = {FAULT_KILL,   FAULT_STOP,     FAULT_STALL, FAULT_REBALANCE,
@@ -206,6 +218,7 @@ static void plan_faults(struct world *w)
             sim_at(w->sim, rng_between(rng, 0, until),
                    (struct happening){.kind = HAPPEN_FAULT, .number = TIMED[i]});
     }
+    plan_last_moves(w, until);
     sim_at(w->sim, until, (struct happening){.kind = HAPPEN_CALM});
 }
 
