@@ -290,9 +290,9 @@ static bool commit_refused(struct world *w, const struct letter *l)
 static void apply_commit(struct world *w, struct letter *l)
 {
     struct log *log = &w->logs[l->stream->feed][l->partition];
-    if (!log->stale && !is_stale(w, l) &&
-        l->offset <
-            log->committed) /* replays are not fenced: a process that slept has undone its heir's commits */
+    /* replays are not fenced: a process that slept has undone its heir's commits */
+    log->undone = !log->stale && !is_stale(w, l) && l->offset < log->committed;
+    if (log->undone)
         oracle_unread(w, log, l->offset);
     log->committed = l->offset;
     log->stale = is_stale(w, l);

@@ -61,9 +61,10 @@ void job_ends(struct node *n)
     n->goal = NULL;
 }
 
+/* Each time the whole group stops for it: in a calm world the others get something done in between. */
 void job_later(struct world *w, struct node *n)
 {
-    sim_at(w->sim, world_delay(w, 200 * MS, 2000 * MS),
+    sim_at(w->sim, w->calm ? world_delay(w, 5000 * MS, 30000 * MS) : world_delay(w, 200 * MS, 2000 * MS),
            (struct happening){.kind = HAPPEN_START, .node = n->index});
 }
 

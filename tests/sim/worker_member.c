@@ -264,6 +264,10 @@ static void end(struct world *w, struct node *n, int64_t down_ns)
     n->life = 0;
     n->stalled_until = 0;
     job_ends(n);
+    if (n->job && w->calm) {
+        job_later(w, n);
+        return;
+    }
     sim_at(w->sim, down_ns, (struct happening){.kind = HAPPEN_START, .node = n->index});
 }
 
@@ -285,8 +289,12 @@ void member_drained(struct world *w, struct node *n)
 
 void member_lost(struct world *w, struct node *n)
 {
-    if (n->engine == NULL || w->group.members[n->index].in || n->state == NODE_JOINING)
+    if (n->engine == NULL || w->group.members[n->index].in)
         return;
+    if (n->state == NODE_JOINING) { /* it slept while it waited for its assignment */
+        group_join(w, n);
+        return;
+    }
     sim_trace(w->sim, "n%d: hears that it lost its partitions", n->index);
     lose_all(w, n, false);
     if (n->state == NODE_STOPPING) {

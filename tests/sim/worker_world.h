@@ -134,6 +134,7 @@ struct log {
     int first;         /* entries before it went with the topic that was deleted */
     int generation;    /* of the log that is there now */
     bool stale;        /* committed: by somebody who did not yet know that the log is another one */
+    bool undone;       /* the last commit took an heir's back */
     int count;         /* entries there */
     int visible;       /* of these, produced so far */
     int64_t committed; /* -1: nothing */
