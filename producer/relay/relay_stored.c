@@ -32,6 +32,15 @@ static void put_number(struct buf *out, const char *name, int64_t value)
     buf_printf(out, "%s=%" PRId64 "\n", name, value);
 }
 
+/* Ids with commas between them; 0: none. */
+static void put_unparked(struct buf *out, const struct unparked *u)
+{
+    buf_puts(out, u->count == 0 ? "unparked=0" : "unparked=");
+    for (int i = 0; i < u->count; i++)
+        buf_printf(out, "%s%" PRId64, i > 0 ? "," : "", u->ids[i]);
+    buf_puts(out, "\n");
+}
+
 int relay_stored_format(const struct position *p, int64_t epoch, uint32_t timeline, struct buf *out,
                         struct err *err)
 {
@@ -48,7 +57,7 @@ int relay_stored_format(const struct position *p, int64_t epoch, uint32_t timeli
     put_number(out, "lsn", (int64_t)p->lsn);
     put_number(out, "txn_lsn", (int64_t)p->txn_lsn);
     put_number(out, "txn_index", p->txn_index);
-    put_number(out, "unparked", p->unparked);
+    put_unparked(out, &p->unparked);
     buf_puts(out, LAST_LINE "\n");
     if (out->failed)
         return err_set(err, ERR_TEMPORARY, "the position does not fit a record of %zu bytes", out->limit);
@@ -101,14 +110,12 @@ static int take_value(struct reader *r, const char *name, struct slice *ret_valu
     return 0;
 }
 
-static int take_number(struct reader *r, const char *name, int64_t max, int64_t *ret_number)
+static int read_number(struct reader *r, const char *name, struct slice value, int64_t max,
+                       int64_t *ret_number)
 {
-    struct slice value;
     char text[24], *end;
     long long number;
 
-    if (take_value(r, name, &value) < 0)
-        return -1;
     if (value.len == 0 || value.len >= sizeof(text) || value.data[0] < '0' || value.data[0] > '9')
         return err_set(r->err, ERR_PERMANENT, "%s is no number", name);
     memcpy(text, value.data, value.len);
@@ -118,6 +125,39 @@ static int take_number(struct reader *r, const char *name, int64_t max, int64_t 
     if (errno || *end || number > max)
         return err_set(r->err, ERR_PERMANENT, "%s is \"%s\"", name, text);
     *ret_number = number;
+    return 0;
+}
+
+static int take_number(struct reader *r, const char *name, int64_t max, int64_t *ret_number)
+{
+    struct slice value;
+
+    return take_value(r, name, &value) < 0 ? -1 : read_number(r, name, value, max, ret_number);
+}
+
+static int take_unparked(struct reader *r, struct unparked *ret_u)
+{
+    struct unparked u = {0};
+    struct slice rest;
+    bool more = true;
+
+    if (take_value(r, "unparked", &rest) < 0)
+        return -1;
+    while (more) {
+        const char *comma = rest.len > 0 ? memchr(rest.data, ',', rest.len) : NULL;
+        size_t len = comma ? (size_t)(comma - rest.data) : rest.len;
+
+        if (u.count == UNPARKED_MAX)
+            return err_set(r->err, ERR_PERMANENT, "unparked has more than %d numbers", UNPARKED_MAX);
+        if (read_number(r, "unparked", (struct slice){rest.data, len}, INT64_MAX, &u.ids[u.count++]) < 0)
+            return -1;
+        more = comma != NULL;
+        if (more)
+            rest = (struct slice){comma + 1, rest.len - len - 1};
+    }
+    if (u.count == 1 && u.ids[0] == 0)
+        u.count = 0;
+    *ret_u = u;
     return 0;
 }
 
@@ -152,8 +192,7 @@ static int take_stream(struct reader *r, struct position *p)
     int64_t lsn = 0, txn_lsn = 0;
 
     if (take_number(r, "lsn", INT64_MAX, &lsn) < 0 || take_number(r, "txn_lsn", INT64_MAX, &txn_lsn) < 0 ||
-        take_number(r, "txn_index", INT64_MAX, &p->txn_index) < 0 ||
-        take_number(r, "unparked", INT64_MAX, &p->unparked) < 0)
+        take_number(r, "txn_index", INT64_MAX, &p->txn_index) < 0 || take_unparked(r, &p->unparked) < 0)
         return -1;
     p->lsn = (uint64_t)lsn;
     p->txn_lsn = (uint64_t)txn_lsn;

@@ -76,8 +76,7 @@ static int read_position(const PGresult *res, struct position *ret_p, struct err
                          .partial = !PQgetisnull(res, 0, ACQUIRE_CUR),
                          .lsn = (uint64_t)number(res, 0, ACQUIRE_LSN),
                          .txn_lsn = (uint64_t)number(res, 0, ACQUIRE_TXN_LSN),
-                         .txn_index = number(res, 0, ACQUIRE_TXN_INDEX),
-                         .unparked = number(res, 0, ACQUIRE_UNPARKED)};
+                         .txn_index = number(res, 0, ACQUIRE_TXN_INDEX)};
 
     if (read_snapshot(res, ACQUIRE_PREV, &p.prev, err) < 0)
         return -1;
@@ -88,6 +87,8 @@ static int read_position(const PGresult *res, struct position *ret_p, struct err
     p.cur.floor = number(res, 0, ACQUIRE_CUR_FLOOR);
     p.cur.ceiling = number(res, 0, ACQUIRE_CUR_CEILING);
     p.last_id = number(res, 0, ACQUIRE_LAST_ID);
+    p.unparked.ids[0] = number(res, 0, ACQUIRE_UNPARKED);
+    p.unparked.count = p.unparked.ids[0] != 0;
     *ret_p = p;
     return 0;
 }

@@ -179,7 +179,7 @@ static int add_position(struct table *t, struct params *p, const struct position
     add_lsn(p, pos->lsn);
     add_lsn(p, pos->txn_lsn);
     add_number(p, pos->txn_index);
-    add_number(p, pos->unparked);
+    add_number(p, pos->unparked.count > 0 ? pos->unparked.ids[pos->unparked.count - 1] : 0);
     return 0;
 }
 

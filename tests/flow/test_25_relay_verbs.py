@@ -314,22 +314,45 @@ def test_a_retried_key_is_published_whole_and_in_order(database, tool, relay, va
     assert values("k") == ["1", large, "2", "3", "4"]
 
 
-@pytest.mark.parametrize("delivery, rows, keys", [("at-least-once", 3000, 700), ("exactly-once", 90, 20)])
-def test_many_keys_are_published_again_together_and_each_in_order(database, tool, relay, topics, wait_until, delivery, rows, keys):
+def park(database, rows, keys):
+    """Rows 1, 2, 3 … of so many keys, as if the first of each had been refused."""
     database.query("""INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, payload, created_at, reason, detail)
                       SELECT n, gen_random_uuid(), %s, convert_to('k' || n %% %s, 'UTF8'), 'x', 's', 'c', convert_to(n::text, 'UTF8'), now(),
                           CASE WHEN n <= %s THEN 'too-large' ELSE 'behind' END, ''
                       FROM generate_series(1, %s) AS n""", (TOPIC, keys, keys, rows))
-    relay(delivery=delivery)
-    began = time.monotonic()
-    assert tool("parked", "retry", "--all", "--yes")[0] == 0
-    wait_until(lambda: parked(database) == [], message="nothing is parked any more")
-    print(f"{delivery}: {rows / (time.monotonic() - began):.0f} rows/s")
+
+
+def assert_each_once_in_order(topics, rows, keys):
     topics.wait_settled(TOPIC)
     by_key = {}
     for message in topics.read(TOPIC):
         by_key.setdefault(message.key().decode(), []).append(int(message.value()))
     assert by_key == {f"k{k}": [n for n in range(1, rows + 1) if n % keys == k] for k in range(keys)}
+
+
+@pytest.mark.parametrize("rows, keys", [(3000, 700), (60, 1)])
+@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+def test_many_parked_rows_are_published_again_each_once_and_each_key_in_order(database, tool, relay, topics, wait_until, delivery, rows, keys):
+    park(database, rows, keys)
+    relay(delivery=delivery)
+    began = time.monotonic()
+    assert tool("parked", "retry", "--all", "--yes")[0] == 0
+    wait_until(lambda: parked(database) == [], message="nothing is parked any more")
+    print(f"{delivery}, {keys} keys: {rows / (time.monotonic() - began):.0f} rows/s")
+    assert_each_once_in_order(topics, rows, keys)
+
+
+def test_an_exactly_once_relay_killed_while_it_publishes_parked_rows_again_repeats_none(database, tool, relay, topics, wait_until):
+    rows, keys = 4000, 300
+    park(database, rows, keys)
+    running = relay(delivery="exactly-once")
+    assert tool("parked", "retry", "--all", "--yes")[0] == 0
+    for share in (0.9, 0.6, 0.3):
+        wait_until(lambda s=share: len(parked(database)) < s * rows, message="some are published")
+        running.kill()
+        running.start_again()
+    wait_until(lambda: parked(database) == [], message="nothing is parked any more")
+    assert_each_once_in_order(topics, rows, keys)
 
 
 def test_what_is_refused_again_stays_parked_and_what_is_behind_it_too(database, tool, relay, values, wait_until):

@@ -62,7 +62,6 @@ static void calm(struct world *w)
     sim_trace(w->sim, "the world is calm from here on");
     w->calm = true;
     operator_goes_home(w);
-    lists_roll_out(w);
 }
 
 /* ---- handing out -------------------------------------------------------------------------------------------------------- */

@@ -12,6 +12,7 @@ static struct relay_core *core;
 static int64_t now;
 static int page;
 static int xmax, rows_there; /* what a look sees */
+static int64_t retries;      /* parked rows that are to be published again */
 
 static struct snapshot snap(const char *text)
 {
@@ -70,7 +71,7 @@ static struct relay_action wait_for(enum relay_action_kind kind)
         else if (a.kind == RELAY_MAINTAIN)
             relay_core_maintained(core, now);
         else if (a.kind == RELAY_LOAD_KEYS)
-            relay_core_keys(core, now, NULL, 0, 0);
+            relay_core_keys(core, now, NULL, 0, retries);
         else
             assert_true(a.kind == RELAY_FREE_PAGE || a.kind == RELAY_PURGE);
     }
@@ -84,6 +85,7 @@ static void acquire(bool kafka_rules)
     struct position p = {.prev = snap("100:100:")};
 
     cfg.exactly_once = true;
+    retries = 0;
     now = NS_PER_S;
     xmax = kafka_rules ? 200 : 100;
     rows_there = 0;
@@ -374,17 +376,114 @@ static void a_lease_lost_during_a_commit_leaves_no_transaction_open(void **state
     relay_core_free(core);
 }
 
+/* Two rows of different keys that are to be published again. */
+static void give_two_parked(void)
+{
+    const struct relay_row rows[] = {
+        {.id = 1, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 100},
+        {.id = 2, .topic = SLICE_LIT("t"), .key = SLICE_LIT("l"), .bytes = 100},
+    };
+
+    assert_int_equal(wait_for(RELAY_READ_PARKED).limit, 1);
+    relay_core_parked_page(core, now, &page, rows, 1);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    wait_for(RELAY_COMMIT);
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    assert_int_equal(wait_for(RELAY_SAVE).unpark_count, 1);
+    relay_core_saved(core, now, true);
+    assert_int_equal(wait_for(RELAY_READ_PARKED).limit, 2);
+    relay_core_parked_page(core, now, &page, rows, 2);
+}
+
+static void ask_for_parked_rows(int64_t count)
+{
+    retries = count;
+    look_again();
+    now += 11 * NS_PER_S;
+    wait_for(RELAY_LOAD_KEYS);
+    relay_core_keys(core, now, NULL, 0, retries);
+}
+
+static void parked_rows_of_several_keys_are_published_again_in_one_transaction_that_names_them(void **state)
+{
+    struct relay_action a;
+
+    (void)state;
+    begin();
+    ask_for_parked_rows(10);
+    give_two_parked();
+    acked(wait_for(RELAY_PUBLISH).seq);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    a = wait_for(RELAY_COMMIT);
+    assert_int_equal(a.position->unparked.count, 2);
+    assert_int_equal(a.position->unparked.ids[0], 1);
+    assert_int_equal(a.position->unparked.ids[1], 2);
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    a = wait_for(RELAY_SAVE);
+    assert_int_equal(a.unpark_count, 2);
+    relay_core_free(core);
+}
+
+static void parked_rows_that_a_position_names_are_deleted_before_others_are_read(void **state)
+{
+    struct position p = {.prev = snap("200:200:"), .unparked = {2, {1, 2}}};
+    struct relay_action a;
+
+    (void)state;
+    acquire(true);
+    relay_core_opened(core, now, &p);
+    a = wait_for(RELAY_SAVE);
+    assert_int_equal(a.unpark_count, 2);
+    assert_int_equal(a.unparks[1], 2);
+    assert_true(a.flush);
+    relay_core_free(core);
+}
+
+/* Found by the simulator, seed 521. */
+static void a_row_that_is_refused_again_does_not_forget_the_others_of_its_round(void **state)
+{
+    struct relay_action a;
+    uint64_t second;
+
+    (void)state;
+    begin();
+    ask_for_parked_rows(10);
+    give_two_parked();
+    acked(wait_for(RELAY_PUBLISH).seq);
+    second = wait_for(RELAY_PUBLISH).seq;
+    expect_nothing();
+    relay_core_report(core, now, second, RELAY_REFUSED, PARK_TOO_LARGE, "still");
+    wait_for(RELAY_ABORT);
+    relay_core_committed(core, now, RELAY_ABORTED);
+    wait_for(RELAY_READ_PARKED);
+    {
+        const struct relay_row rows[] = {
+            {.id = 1, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 100},
+            {.id = 2, .topic = SLICE_LIT("t"), .key = SLICE_LIT("l"), .bytes = 100},
+        };
+        relay_core_parked_page(core, now, &page, rows, 2);
+    }
+    second = wait_for(RELAY_PUBLISH).seq;
+    wait_for(RELAY_LOOK);
+    look_again(); /* so a save comes before the commit */
+    acked(second);
+    assert_int_equal(wait_for(RELAY_COMMIT).position->unparked.count, 1);
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    a = wait_for(RELAY_SAVE);
+    assert_int_equal(a.unpark_count, 1);
+    assert_int_equal(a.repark_count, 1);
+    relay_core_free(core);
+}
+
 static void behind_parked_rows_that_are_published_again_nothing_overlaps(void **state)
 {
     struct relay_row row = {.id = 1, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 100};
 
     (void)state;
     begin();
-    look_again();
-    now += 11 * NS_PER_S;
-    wait_for(RELAY_LOAD_KEYS);
-    relay_core_keys(core, now, NULL, 0, 1);
+    ask_for_parked_rows(1);
     wait_for(RELAY_READ_PARKED);
+    retries = 0; /* it is the only one */
     relay_core_parked_page(core, now, &page, &row, 1);
     acked(wait_for(RELAY_PUBLISH).seq);
     wait_for(RELAY_COMMIT);
@@ -564,6 +663,9 @@ int main(void)
         cmocka_unit_test(a_commit_that_failed_takes_the_rows_that_followed_with_it),
         cmocka_unit_test(a_row_that_failed_behind_a_commit_does_not_touch_what_was_committed),
         cmocka_unit_test(a_lease_lost_during_a_commit_leaves_no_transaction_open),
+        cmocka_unit_test(parked_rows_of_several_keys_are_published_again_in_one_transaction_that_names_them),
+        cmocka_unit_test(parked_rows_that_a_position_names_are_deleted_before_others_are_read),
+        cmocka_unit_test(a_row_that_is_refused_again_does_not_forget_the_others_of_its_round),
         cmocka_unit_test(behind_parked_rows_that_are_published_again_nothing_overlaps),
         cmocka_unit_test(an_aborted_transaction_is_published_again_from_what_was_committed),
         cmocka_unit_test(a_row_that_spoilt_its_transaction_is_parked_without_being_published_again),

@@ -1,11 +1,13 @@
 /* Publishes parked rows again when an operator asks for it: the oldest first, one of each key at a time, ahead of nothing. */
+#include <string.h>
+
 #include "producer/relay/core/core_state.h"
 
 /*
  * A row of tandem.parked takes its place in the ledger like any other. Acknowledged, it is deleted there by the next SAVE; refused again, its
  * reason is stored. Until then no others are read, and of those that were read only the first of its key is taken, so the rows of a key keep
  * their order; and the key is in the keyset until none of its rows is parked, so what is new of it goes on parking behind them.
- * Exactly-once takes one at a time: the stored position has room for one.
+ * Exactly-once: the position names those that its transaction published again. Whoever goes on from it deletes them first.
  */
 
 static size_t retry_room(const struct relay_core *c)
@@ -26,7 +28,7 @@ int64_t core_retry_due(const struct relay_core *c)
 int core_retry_ask(struct relay_core *c)
 {
     struct retry *r = &c->retry;
-    size_t most = r->limit > 0 && !c->cfg.exactly_once ? (size_t)r->limit : 1;
+    size_t most = r->limit > 0 ? (size_t)r->limit : 1;
 
     if (most > (size_t)c->cfg.page_rows)
         most = (size_t)c->cfg.page_rows;
@@ -38,7 +40,17 @@ int core_retry_ask(struct relay_core *c)
 bool core_retry_to_save(const struct relay_core *c)
 {
     const struct retry *r = &c->retry;
+
+#ifdef SIM_BUG_STORE_HALF_A_ROUND
     return r->on_its_way == 0 && ((r->unpark_count > 0 && r->certain) || r->repark_count > 0);
+#endif
+    return r->on_its_way == 0 && (r->unpark_count > 0 ? r->certain : r->repark_count > 0);
+}
+
+bool core_retry_uncommitted(const struct relay_core *c)
+{
+    const struct retry *r = &c->retry;
+    return r->on_its_way == 0 && r->unpark_count > 0 && !r->certain;
 }
 
 /* Rows without a key have no order. */
@@ -101,6 +113,16 @@ void relay_core_parked_page(struct relay_core *c, int64_t now, void *page, const
     core_add_page(c, page, start);
 }
 
+static void remember(struct cursor *cursor, int64_t id, bool is_first)
+{
+    struct unparked *u = &cursor->unparked;
+
+    if (is_first)
+        u->count = 0; /* those of the round before are deleted */
+    u->ids[u->count++] = id;
+    cursor->changed = true;
+}
+
 void core_retry_settled(struct relay_core *c, struct ledger_entry *e)
 {
     struct retry *r = &c->retry;
@@ -112,12 +134,10 @@ void core_retry_settled(struct relay_core *c, struct ledger_entry *e)
         e->detail = NULL;
         return;
     }
+    if (c->cfg.exactly_once) /* the transaction remembers it, should Postgres not be told any more */
+        remember(&c->cursor, e->id, r->unpark_count == 0);
     r->unparks[r->unpark_count++] = e->id;
     r->certain = !c->cfg.exactly_once;
-    if (c->cfg.exactly_once) { /* the transaction remembers it, should Postgres not be told any more */
-        c->cursor.unparked = e->id;
-        c->cursor.changed = true;
-    }
 }
 
 void core_retry_committed(struct relay_core *c)
@@ -127,12 +147,14 @@ void core_retry_committed(struct relay_core *c)
 
 void core_retry_loaded(struct relay_core *c)
 {
+    const struct unparked *u = &c->cursor.unparked;
+
     if (!c->retry.certain)
         c->retry.unpark_count = 0; /* its transaction never was */
-    if (c->cursor.unparked == 0 || c->retry.saving)
+    if (u->count == 0 || c->retry.saving)
         return;
-    c->retry.unparks[0] = c->cursor.unparked;
-    c->retry.unpark_count = 1;
+    memcpy(c->retry.unparks, u->ids, (size_t)u->count * sizeof(u->ids[0]));
+    c->retry.unpark_count = (size_t)u->count;
     c->retry.certain = true;
 }
 

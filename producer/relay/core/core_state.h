@@ -78,7 +78,7 @@ struct transact {
     size_t condemned_count;
 };
 
-#define RETRY_AT_ONCE 128 /* parked rows on their way back, each of another key */
+#define RETRY_AT_ONCE UNPARKED_MAX /* parked rows on their way back, each of another key */
 
 /* Parked rows on their way back. */
 struct retry {
@@ -165,6 +165,8 @@ void core_drop_parks(struct relay_core *c, size_t count);
 int64_t core_retry_due(const struct relay_core *c); /* when the next parked row is to be read */
 int core_retry_ask(struct relay_core *c);           /* how many rows the read asks for */
 bool core_retry_to_save(const struct relay_core *c);
+bool core_retry_uncommitted(
+    const struct relay_core *c); /* all of a round are published, and wait for the end of their transaction */
 void core_retry_settled(struct relay_core *c, struct ledger_entry *e);
 void core_retry_committed(struct relay_core *c);
 /* The position that counts, after an abort or a new producer: it may know of a row that was not deleted yet. */

@@ -334,7 +334,7 @@ static int64_t end_due(const struct relay_core *c)
         return t->committed_at + c->cfg.transaction_ns;
     at = t->began_ns +
          (all_sent && !cursor_reading(&c->cursor) ? c->cfg.transaction_light_ns : c->cfg.transaction_ns);
-    idle_at = t->row_ns + c->cfg.transaction_idle_ns;
+    idle_at = core_retry_uncommitted(c) ? 0 : t->row_ns + c->cfg.transaction_idle_ns;
     return all_sent && idle_at < at ? idle_at : at;
 }
 

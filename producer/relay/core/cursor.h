@@ -40,6 +40,14 @@ struct look {
     uint64_t lsn; /* where the log was written up to, read after the snapshot; 0: not asked */
 };
 
+#define UNPARKED_MAX 128
+
+/* Exactly-once: outbox_ids of the parked rows that were published again last, in their order. They may be in the table of parked rows still. */
+struct unparked {
+    int count;
+    int64_t ids[UNPARKED_MAX];
+};
+
 /* What is stored: enough to go on elsewhere without losing a row. */
 struct position {
     struct snapshot prev;
@@ -52,7 +60,7 @@ struct position {
     uint64_t
         txn_lsn; /* of the transaction with this commit LSN the first txn_index rows are settled; 0: none is half done */
     int64_t txn_index;
-    int64_t unparked; /* exactly-once: outbox_id of the parked row published again last; 0: none */
+    struct unparked unparked;
 };
 void position_done(struct position *p);
 NODISCARD int position_copy(const struct position *p, struct position *ret_p,
@@ -82,7 +90,7 @@ struct cursor {
     struct half_txn half;
     int64_t skim_rows; /* of batch 0, before settled_id can be believed: see cursor_skim; 0: it can */
     int64_t skim_seen;
-    int64_t unparked; /* as in struct position */
+    struct unparked unparked; /* as in struct position */
 };
 
 /* What a page of the newest batch is: rows with prev < txid <= cur in the sense of snapshots, id > after_id.
