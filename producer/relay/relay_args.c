@@ -1,23 +1,15 @@
-/* One table of the verbs' flags: parses them, checks them, and writes their help. */
+/* The table of the verbs' flags, and which of their values and words can be. */
 #include "producer/relay/relay_args.h"
 
 #include <string.h>
 
+#include "common/flags.h"
 #include "producer/relay/core/park_reason.h"
 #include "producer/relay/relay_shard.h"
 
 #define IDS_BYTES_MAX (RELAY_WORDS_MAX * 40)
 #define KEY_BYTES_MAX 16384 /* a key of 4096 bytes in hex, and something over */
 
-enum flag_kind { FLAG_BOOL, FLAG_WORD };
-
-struct flag {
-    const char *name;
-    enum flag_kind kind;
-    unsigned verbs;
-    size_t offset;
-    const char *value, *prose;
-};
 #define ON(verb) (1u << RELAY_VERB_##verb)
 #define CHANGES (ON(PARKED_RETRY) | ON(PARKED_DROP))
 #define PARKED (ON(PARKED_LS) | CHANGES)
@@ -63,6 +55,8 @@ static const char *const VERBS[RELAY_VERB_COUNT] = {
     [RELAY_VERB_SHARDS] = "shards",
 };
 
+static const struct flag_set SET = {FLAGS, ARRAY_LEN(FLAGS), VERBS, RELAY_VERB_COUNT};
+
 const char *relay_verb_name(enum relay_verb verb)
 {
     ENSURE(verb < RELAY_VERB_COUNT);
@@ -86,60 +80,13 @@ int relay_verb_of(const char *const *words, size_t count, size_t *ret_words)
 
 /* ---- taking flags ---- */
 
-/* The flag that word names, with *ret_value behind its '=' or NULL. */
-static const struct flag *flag_of(char *word, const char **ret_value)
-{
-    for (size_t i = 0; i < ARRAY_LEN(FLAGS); i++) {
-        size_t len = strlen(FLAGS[i].name);
-        if (strncmp(word, FLAGS[i].name, len) != 0 || (word[len] != '\0' && word[len] != '='))
-            continue;
-        *ret_value = word[len] == '=' ? word + len + 1 : NULL;
-        return &FLAGS[i];
-    }
-    return NULL;
-}
-
-static int take_flag(struct relay_args *args, const struct flag *flag, const char *value, struct err *err)
-{
-    char *member = (char *)args + flag->offset;
-
-    args->given |= 1u << (flag - FLAGS);
-    if (flag->kind == FLAG_BOOL) {
-        if (value)
-            return err_set(err, ERR_PERMANENT, "%s takes no value, \"%s\" was given", flag->name, value);
-        *(bool *)(void *)member = true;
-        return 0;
-    }
-    if (!value || !*value)
-        return err_set(err, ERR_PERMANENT, "%s needs a value: %s %s", flag->name, flag->name, flag->value);
-    memcpy(member, &value, sizeof(value));
-    return 0;
-}
-
 int relay_args_take(struct relay_args *args, int *argc, char **argv, struct err *err)
 {
-    int kept = 1;
-
     *args = (struct relay_args){0};
     buf_init(&args->numbers, IDS_BYTES_MAX);
     buf_init(&args->uuids, IDS_BYTES_MAX);
     buf_init(&args->key_bytes, KEY_BYTES_MAX);
-    for (int i = 1; i < *argc; i++) {
-        const char *value = NULL;
-        const struct flag *flag = flag_of(argv[i], &value);
-        if (!flag) {
-            args->help = args->help || strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
-            argv[kept++] = argv[i];
-            continue;
-        }
-        if (flag->kind == FLAG_WORD && !value && i + 1 < *argc)
-            value = argv[++i];
-        if (take_flag(args, flag, value, err) < 0)
-            return -1;
-    }
-    *argc = kept;
-    argv[kept] = NULL;
-    return 0;
+    return flags_take(&SET, args, argc, argv, &args->given, &args->help, err);
 }
 
 void relay_args_done(struct relay_args *args)
@@ -290,9 +237,8 @@ static int check_words(const struct relay_args *args, enum relay_verb verb, stru
 
 int relay_args_check(struct relay_args *args, enum relay_verb verb, struct err *err)
 {
-    for (size_t i = 0; i < ARRAY_LEN(FLAGS); i++)
-        if ((args->given & (1u << i)) && !(FLAGS[i].verbs & (1u << verb)))
-            return err_set(err, ERR_PERMANENT, "%s does not take %s", relay_verb_name(verb), FLAGS[i].name);
+    if (flags_check(&SET, args->given, verb, err) < 0)
+        return -1;
     args->filtered = args->reason || args->topic || args->key;
     if (args->reason && check_reason(args->reason, err) < 0)
         return -1;
@@ -310,33 +256,10 @@ int relay_args_check(struct relay_args *args, enum relay_verb verb, struct err *
 
 void relay_args_help(enum relay_verb verb, struct buf *out)
 {
-    for (size_t i = 0; i < ARRAY_LEN(FLAGS); i++) {
-        char left[64];
-        if (!(FLAGS[i].verbs & (1u << verb)))
-            continue;
-        snprintf(left, sizeof(left), "%s%s%s", FLAGS[i].name, FLAGS[i].value ? " " : "",
-                 FLAGS[i].value ? FLAGS[i].value : "");
-        buf_printf(out, "  %-18s %s\n", left, FLAGS[i].prose);
-    }
+    flags_help(&SET, verb, out);
 }
 
 void relay_args_mdoc(struct buf *out)
 {
-    buf_puts(out, ".Sh VERB FLAGS\n.Bl -tag -width Ds\n");
-    for (size_t i = 0; i < ARRAY_LEN(FLAGS); i++) {
-        const char *comma = "";
-        buf_printf(out, ".It Fl -%s%s%s\n(", FLAGS[i].name + 2, FLAGS[i].value ? " Ar " : "",
-                   FLAGS[i].value ? FLAGS[i].value : "");
-        for (int v = 0; v < RELAY_VERB_COUNT; v++) {
-            if (!(FLAGS[i].verbs & (1u << v)))
-                continue;
-            buf_printf(out, "%s%s", comma, VERBS[v]);
-            comma = ", ";
-        }
-        buf_puts(out, ")\n");
-        for (const char *c = FLAGS[i].prose; *c; c++)
-            *c == '\\' ? buf_puts(out, "\\e") : buf_append(out, c, 1);
-        buf_puts(out, ".\n");
-    }
-    buf_puts(out, ".El\n");
+    flags_mdoc(&SET, out);
 }

@@ -1,21 +1,13 @@
-/* One table of the verbs' flags: parses them, checks them, and writes their help. */
+/* The table of the verbs' flags, and which of their values and words can be. */
 #include <string.h>
 #include <time.h>
 
 #include "common/clock.h"
+#include "common/flags.h"
 #include "common/options.h"
 #include "worker/dlq/dlq_args.h"
 #include "worker/engine/verdict.h"
 
-enum flag_kind { FLAG_BOOL, FLAG_WORD };
-
-struct flag {
-    const char *name;
-    enum flag_kind kind;
-    unsigned verbs;
-    size_t offset;
-    const char *value, *prose;
-};
 #define ON(verb) (1u << DLQ_##verb)
 #define FILTERS (ON(LS) | ON(REPLAY))
 #define ALL_VERBS (ON(STATS) | ON(LS) | ON(SHOW) | ON(REPLAY))
@@ -46,6 +38,8 @@ static const struct flag FLAGS[] = {
 static const char *const VERBS[] = {
     [DLQ_STATS] = "stats", [DLQ_LS] = "ls", [DLQ_SHOW] = "show", [DLQ_REPLAY] = "replay"};
 
+static const struct flag_set SET = {FLAGS, ARRAY_LEN(FLAGS), VERBS, DLQ_VERB_COUNT};
+
 int dlq_verb_of(const char *word)
 {
     for (int v = 0; v < DLQ_VERB_COUNT; v++)
@@ -62,55 +56,10 @@ const char *dlq_verb_name(enum dlq_verb verb)
 
 /* ---- taking flags ---- */
 
-/* The flag that word names, with *ret_value behind its '=' or NULL. */
-static const struct flag *flag_of(char *word, const char **ret_value)
-{
-    for (size_t i = 0; i < ARRAY_LEN(FLAGS); i++) {
-        size_t len = strlen(FLAGS[i].name);
-        if (strncmp(word, FLAGS[i].name, len) != 0 || (word[len] != '\0' && word[len] != '='))
-            continue;
-        *ret_value = word[len] == '=' ? word + len + 1 : NULL;
-        return &FLAGS[i];
-    }
-    return NULL;
-}
-
-static int take_flag(struct dlq_args *args, const struct flag *flag, const char *value, struct err *err)
-{
-    args->given |= 1u << (flag - FLAGS);
-    char *member = (char *)args + flag->offset;
-    if (flag->kind == FLAG_BOOL) {
-        if (value)
-            return err_set(err, ERR_PERMANENT, "%s takes no value, \"%s\" was given", flag->name, value);
-        *(bool *)(void *)member = true;
-        return 0;
-    }
-    if (!value || !*value)
-        return err_set(err, ERR_PERMANENT, "%s needs a value: %s %s", flag->name, flag->name, flag->value);
-    memcpy(member, &value, sizeof(value));
-    return 0;
-}
-
 int dlq_args_take(struct dlq_args *args, int *argc, char **argv, struct err *err)
 {
     *args = (struct dlq_args){0};
-    int kept = 1;
-    for (int i = 1; i < *argc; i++) {
-        const char *value = NULL;
-        const struct flag *flag = flag_of(argv[i], &value);
-        if (!flag) {
-            args->help = args->help || strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
-            argv[kept++] = argv[i];
-            continue;
-        }
-        if (flag->kind == FLAG_WORD && !value && i + 1 < *argc)
-            value = argv[++i];
-        if (take_flag(args, flag, value, err) < 0)
-            return -1;
-    }
-    *argc = kept;
-    argv[kept] = NULL;
-    return 0;
+    return flags_take(&SET, args, argc, argv, &args->given, &args->help, err);
 }
 
 /* ---- checking values ---- */
@@ -238,9 +187,8 @@ static int check_words(const struct dlq_args *args, enum dlq_verb verb, struct e
 
 int dlq_args_check(struct dlq_args *args, enum dlq_verb verb, int64_t now_ns, struct err *err)
 {
-    for (size_t i = 0; i < ARRAY_LEN(FLAGS); i++)
-        if ((args->given & (1u << i)) && !(FLAGS[i].verbs & (1u << verb)))
-            return err_set(err, ERR_PERMANENT, "%s does not take %s", dlq_verb_name(verb), FLAGS[i].name);
+    if (flags_check(&SET, args->given, verb, err) < 0)
+        return -1;
     args->filter = DLQ_FILTER_ANY;
     args->filter.reason = args->reason;
     args->filter.state = args->state;
@@ -267,31 +215,10 @@ int dlq_args_check(struct dlq_args *args, enum dlq_verb verb, int64_t now_ns, st
 
 void dlq_args_help(enum dlq_verb verb, struct buf *out)
 {
-    for (size_t i = 0; i < ARRAY_LEN(FLAGS); i++) {
-        if (!(FLAGS[i].verbs & (1u << verb)))
-            continue;
-        char left[64];
-        snprintf(left, sizeof(left), "%s%s%s", FLAGS[i].name, FLAGS[i].value ? " " : "",
-                 FLAGS[i].value ? FLAGS[i].value : "");
-        buf_printf(out, "  %-18s %s\n", left, FLAGS[i].prose);
-    }
+    flags_help(&SET, verb, out);
 }
 
 void dlq_args_mdoc(struct buf *out)
 {
-    buf_puts(out, ".Sh VERB FLAGS\n.Bl -tag -width Ds\n");
-    for (size_t i = 0; i < ARRAY_LEN(FLAGS); i++) {
-        buf_printf(out, ".It Fl -%s%s%s\n", FLAGS[i].name + 2, FLAGS[i].value ? " Ar " : "",
-                   FLAGS[i].value ? FLAGS[i].value : "");
-        buf_puts(out, "(");
-        const char *comma = "";
-        for (int v = 0; v < DLQ_VERB_COUNT; v++) {
-            if (!(FLAGS[i].verbs & (1u << v)))
-                continue;
-            buf_printf(out, "%s%s", comma, VERBS[v]);
-            comma = ", ";
-        }
-        buf_printf(out, ")\n%s.\n", FLAGS[i].prose);
-    }
-    buf_puts(out, ".El\n");
+    flags_mdoc(&SET, out);
 }
