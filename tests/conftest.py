@@ -226,8 +226,8 @@ def worker(request, rig_dir, started, kafka):
 
 
 @pytest.fixture
-def orders(request, rig_dir, started):
-    """orders(**options) starts the sample service on this test's database; its address is .url."""
+def orders_service(request, rig_dir, started):
+    """orders_service(**options) starts the sample service on this test's database; its address is .url."""
     numbers = itertools.count(1)
 
     def start(**options):

@@ -29,11 +29,11 @@ def victims(seed):
 
 
 def test_kill_9_of_any_part_loses_nothing_and_keeps_the_order(
-        database, topics, kafka, postgres, inventory_api, crm_api, orders, relay, worker):
+        database, topics, kafka, postgres, inventory_api, crm_api, orders_service, relay, worker):
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(10**6))
     order, dice = victims(seed)
     print(f"SEED={seed}: {' '.join(order)}")  # shown when the test fails
-    parts = {"service": orders(), "relay": relay(), "kafka": kafka, "postgres": postgres,
+    parts = {"service": orders_service(), "relay": relay(), "kafka": kafka, "postgres": postgres,
              "inventory": worker("inventory", in_flight_max=IN_FLIGHT, breaker_open_cap="1s"),
              "crm": worker("crm", in_flight_max=IN_FLIGHT, breaker_open_cap="1s")}
     for api in (inventory_api, crm_api):

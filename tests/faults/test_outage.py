@@ -25,7 +25,7 @@ def p99(values):
 
 
 def test_an_outage_of_one_api_is_not_noticed_at_the_other(
-        database, topics, inventory_api, crm_api, orders, relay, worker, record_property):
+        database, topics, inventory_api, crm_api, orders_service, relay, worker, record_property):
     relay()
     worker("inventory")
     crm = worker("crm", breaker_open_cap="1s")
@@ -34,7 +34,7 @@ def test_an_outage_of_one_api_is_not_noticed_at_the_other(
     def mark():
         marks.append(database.value("SELECT clock_timestamp()"))
 
-    with Load(orders().url, RATE) as load:
+    with Load(orders_service().url, RATE) as load:
         executed_more(inventory_api, 200)
         executed_more(crm_api, 200)
         mark()

@@ -22,7 +22,7 @@ def restart(replica, api):
 
 @pytest.mark.parametrize("destination", ["inventory", "crm"])
 @pytest.mark.parametrize("names", ["static", "dynamic"])
-def test_a_rolling_restart_repeats_nothing(request, database, topics, orders, relay, worker, destination, names):
+def test_a_rolling_restart_repeats_nothing(request, database, topics, orders_service, relay, worker, destination, names):
     api = request.getfixturevalue(f"{destination}_api")
     api.fault("delay", delay_ms=5)  # so that requests are under way at every moment
     relay()
@@ -30,7 +30,7 @@ def test_a_rolling_restart_repeats_nothing(request, database, topics, orders, re
                 for n in range(3)]
     for replica in replicas:
         replica.wait_ready()
-    with Load(orders().url, RATE) as load:
+    with Load(orders_service().url, RATE) as load:
         executed_more(api, 100)
         for _ in range(ROUNDS):
             for replica in replicas:

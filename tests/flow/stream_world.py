@@ -1,4 +1,4 @@
-"""What the tests of a streaming relay share: a slot of the test's own, tandem-relay setup, a relay that streams, what came out."""
+"""What the relay's tests share: rows put in, what came out, a slot of the test's own, tandem-relay setup, a relay that streams."""
 import subprocess
 import threading
 import uuid
@@ -83,16 +83,6 @@ def streaming(database, slot, relay):
         wait_until(lambda: streams(running), 60, lambda: f"it streams:\n{running.log_tail()}")
         return running
     return start
-
-
-@pytest.fixture
-def settled(database):
-    """Waits until every committed row is before the stored cursor: published and acknowledged, or parked."""
-    def wait(timeout=60):
-        sql = """SELECT (SELECT count(*) FROM tandem.outbox o WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot))
-                 FROM tandem.relay_cursor c"""
-        wait_until(lambda: database.value(sql) == 0, timeout, "every row is before the cursor")
-    return wait
 
 
 class Writer(threading.Thread):

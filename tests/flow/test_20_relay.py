@@ -8,44 +8,14 @@ import uuid
 import psycopg
 import pytest
 from cloudevents.v1.kafka import KafkaMessage, from_binary
+from stream_world import TOPIC, by_key, first_seen, put, values
 
-TOPIC = "tandem.orders"
-PUT = "SELECT tandem.outbox_put(topic => %s, key => %s::text, type => 'order.changed', payload => %s::text)"
-
-
-def put(connection, payload, key="o-1", topic=TOPIC):
-    connection.execute(PUT, (topic, key, payload))
 
 
 def bare(connection, payload, key="o-1", topic=TOPIC, headers=None):
     """An insert that no function has looked over."""
     connection.execute("INSERT INTO tandem.outbox (topic, key, type, payload, headers) VALUES (%s, %s, 'order.changed', %s, %s)",
                        (topic, key.encode() if key is not None else None, payload, headers))
-
-
-def values(topics, topic=TOPIC):
-    return [m.value().decode() for m in topics.read(topic)]
-
-
-def by_key(topics, topic=TOPIC):
-    found = {}
-    for message in topics.read(topic):
-        found.setdefault(message.key(), []).append(message.value().decode())
-    return found
-
-
-def first_seen(sequence):
-    return list(dict.fromkeys(sequence))
-
-
-@pytest.fixture
-def settled(database, wait_until):
-    """Waits until every committed row is before the stored cursor: published and acknowledged, or parked."""
-    def wait(timeout=60):
-        sql = """SELECT (SELECT count(*) FROM tandem.outbox o WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot))
-                 FROM tandem.relay_cursor c"""
-        wait_until(lambda: database.value(sql) == 0, timeout, "every row is before the cursor")
-    return wait
 
 
 # ---- order and loss: the schedules of other relays' bugs ---------------------------------------------------------------

@@ -1,13 +1,6 @@
 """tandem-relay and the faults that a review found in it: each test is named after what went wrong."""
-import pytest
-from test_20_relay import TOPIC, bare, by_key, first_seen, parked, put, values
-
-NOT_YET = """SELECT count(*) FROM tandem.outbox o, tandem.relay_cursor c WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot)"""
-
-
-@pytest.fixture
-def settled(database, wait_until):
-    return lambda timeout=60: wait_until(lambda: database.value(NOT_YET) == 0, timeout, "every row is before the cursor")
+from stream_world import TOPIC, by_key, first_seen, put, values
+from test_20_relay import bare, parked
 
 
 def test_a_page_cut_by_too_large_rows_is_not_taken_for_the_end_of_the_batch(database, topics, relay, settled):

@@ -1,6 +1,6 @@
 """Publication and slot: made, mended, checked and taken away, by tandem-relay setup and by the guard; a person is told what is missing."""
 from processes import wait_until
-from stream_world import drop_slot, setup, slot, slots  # noqa: F401
+from stream_world import drop_slot, setup, slots
 
 
 def test_setup_makes_publication_and_slot_and_a_second_run_changes_nothing(database, slot):

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from processes import wait_until
-from stream_world import (TOPIC, Writer, assert_all_in_order, by_key, drop_slot, end_walsender, first_seen, put, settled,  # noqa: F401
-                          setup, slot, slots, streaming, streams, values)
+from stream_world import (TOPIC, Writer, assert_all_in_order, by_key, drop_slot, end_walsender, first_seen, put, setup, slots,
+                          streams, values)
 
 
 def test_rows_come_by_the_stream_once_and_in_order(database, topics, streaming, settled):

@@ -1,7 +1,7 @@
 """Exactly-once: a transaction that Kafka's client gives up by itself, because of numbers that an aborted one had used up, does not stop the relay."""
 import pytest
 from refusing_broker import HoldingBroker
-from stream_world import end_walsender, slot, streaming, streams  # noqa: F401  pylint: disable=unused-import
+from stream_world import end_walsender, streams
 
 PARTITIONS = 3
 PUT = """SELECT count(tandem.outbox_put(topic => 'fresh', key => 'k' || n %% 20, type => 'order.changed', payload => n::text))

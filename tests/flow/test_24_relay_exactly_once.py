@@ -5,20 +5,14 @@ import threading
 import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from stream_world import end_walsender, slot, streaming  # noqa: F401  pylint: disable=unused-import
+from stream_world import PUT, TOPIC, end_walsender, values
 from topics import headers_of
 
-TOPIC = "tandem.orders"
 CURSORS = "tandem.relay.cursor"
-PUT = "SELECT tandem.outbox_put(topic => %s, key => %s::text, type => 'order.changed', payload => %s::text)"
 
 
 def put(connection, payload, key="o-1", topic=TOPIC):
     connection.execute(PUT, (topic, key, str(payload)))
-
-
-def values(topics, topic=TOPIC):
-    return [m.value().decode() for m in topics.read(topic)]
 
 
 def by_key(topics, topic=TOPIC):

@@ -3,24 +3,13 @@ import itertools
 import subprocess
 
 import pytest
-
-TOPIC = "tandem.orders"
+from stream_world import TOPIC, values
 
 
 def put(database, payload="x", key="k", topic=TOPIC, **more):
     named = "".join(f', "{name}" => %({name})s' for name in more)
     database.query("SELECT tandem.outbox_put(topic => %(topic)s, key => %(key)s::text, type => 't', payload => %(payload)s::text" + named + ")",
                    {"topic": topic, "key": key, "payload": payload, **more})
-
-
-@pytest.fixture
-def settled(database, wait_until):
-    sql = "SELECT count(*) FROM tandem.outbox o, tandem.relay_cursor c WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot)"
-    return lambda: wait_until(lambda: database.value(sql) == 0, 60, "every row is before the cursor")
-
-
-def values(topics, topic):
-    return [m.value().decode() for m in topics.read(topic)]
 
 
 def parked(database):

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from stream_world import slot  # noqa: F401
-
 ROOT = Path(__file__).resolve().parents[2]
 RELAY = Path(os.environ.get("TANDEM_BIN") or ROOT / "build" / "bin") / "tandem-relay"
 PUT = "SELECT tandem.outbox_put(topic => %s, key => %s::text, type => %s, payload => %s::text)"

@@ -10,20 +10,10 @@ import psycopg
 import pytest
 from psycopg import pq
 
-from stream_world import slot, streaming  # noqa: F401
+from stream_world import TOPIC
 
-TOPIC = "tandem.orders"
 SOURCES = Path(__file__).resolve().parents[2] / "producer" / "relay"
 INSERT = "INSERT INTO tandem.outbox (topic, key, type, payload, headers) VALUES (%s, %s, 'order.changed', %s, %s)"
-
-
-@pytest.fixture
-def settled(database, wait_until):
-    def wait(timeout=60):
-        sql = """SELECT (SELECT count(*) FROM tandem.outbox o WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot))
-                 FROM tandem.relay_cursor c"""
-        wait_until(lambda: database.value(sql) == 0, timeout, "every row is before the cursor")
-    return wait
 
 
 def statement(file, name):

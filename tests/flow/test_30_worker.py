@@ -4,17 +4,11 @@ import json
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_binary_event
 from topics import headers_of
-from worker_world import Orders, RecordingApi, event_headers, order
+from worker_world import FAST, RecordingApi, event_headers, order
 
 DLQ, PARKED, REPLAY = "tandem.inventory.dlq", "tandem.inventory.parked", "tandem.inventory.replay"
-FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "breaker_open_cap": "200ms"}
 
 pytestmark = pytest.mark.usefixtures("leave_the_group")
-
-
-@pytest.fixture
-def orders(topics):
-    return Orders(topics)
 
 
 @pytest.fixture

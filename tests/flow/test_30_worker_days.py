@@ -9,17 +9,11 @@ import programs
 from programs import http
 from rig_kafka import Kafka
 from topics import Topics
-from worker_world import Orders
+from worker_world import FAST, Orders
 
 DLQ = "tandem.inventory.dlq"
-FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "breaker_open_cap": "200ms"}
 
 pytestmark = pytest.mark.usefixtures("leave_the_group")
-
-
-@pytest.fixture
-def orders(topics):
-    return Orders(topics)
 
 
 def audit_of(api):

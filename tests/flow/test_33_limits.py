@@ -7,17 +7,11 @@ import time
 
 import pytest
 from topics import headers_of
-from worker_world import Orders
+from worker_world import FAST
 
 DLQ = "tandem.inventory.dlq"
-FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "breaker_open_cap": "200ms"}
 
 pytestmark = pytest.mark.usefixtures("leave_the_group")
-
-
-@pytest.fixture
-def orders(topics):
-    return Orders(topics)
 
 
 class LimitedApi(http.server.ThreadingHTTPServer):

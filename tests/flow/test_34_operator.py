@@ -4,17 +4,11 @@ import subprocess
 
 import pytest
 from programs import binary, http
-from worker_world import Orders
+from worker_world import FAST
 
 DLQ = "tandem.inventory.dlq"
-FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "breaker_open_cap": "200ms"}
 
 pytestmark = pytest.mark.usefixtures("leave_the_group")
-
-
-@pytest.fixture
-def orders(topics):
-    return Orders(topics)
 
 
 def tell(program, *words):

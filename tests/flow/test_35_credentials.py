@@ -9,24 +9,12 @@ from programs import as_flags, binary, http
 from secure_world import Authority, Client, Proxy, SecureApi, TokenServer, replace
 from topics import headers_of
 from werkzeug.datastructures import Authorization
-from worker_world import Orders
 
 DLQ = "tandem.inventory.dlq"
 FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "breaker_open_cap": "200ms", "attempts_max": 2}
 SECRETS = {"first": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "second": "whsec_" + "Y2hhbmdlZC1jaGFuZ2VkLWNoYW5nZWQh"}
 
-
-@pytest.fixture(autouse=True)
-def leave_the_group(started):
-    """A killed member stays in its group until its session ends, and the next test would wait for that."""
-    yield
-    for process in started:
-        assert process.stop() == 0, process.log_tail()
-
-
-@pytest.fixture
-def orders(topics):
-    return Orders(topics)
+pytestmark = pytest.mark.usefixtures("all_end_in_order")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 from programs import http
 from secure_world import SecureApi
 from topics import headers_of
-from worker_world import Orders
 
 DLQ = "tandem.inventory.dlq"
 FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "20ms", "breaker_open_cap": "50ms", "attempts_max": 60,
@@ -17,18 +16,7 @@ FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "20ms", "b
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 GROWTH_MAX = 100e6  # far more than is needed, far less than what is sent; sanitizers keep freed memory for a while
 
-
-@pytest.fixture(autouse=True)
-def leave_the_group(started):
-    """A killed member stays in its group until its session ends, and the next test would wait for that."""
-    yield
-    for process in started:
-        assert process.stop() == 0, process.log_tail()
-
-
-@pytest.fixture
-def orders(topics):
-    return Orders(topics)
+pytestmark = pytest.mark.usefixtures("all_end_in_order")
 
 
 class HostileServer:

@@ -11,18 +11,12 @@ from processes import free_port
 from programs import Program
 from standardwebhooks.webhooks import Webhook
 from topics import headers_of
-from worker_world import Orders, RecordingApi, event_headers
+from worker_world import FAST, RecordingApi, event_headers
 
 DLQ = "tandem.inventory.dlq"
 BATCHES = {"batch_max_events": 50, "batch_linger": "50ms", "batch_path": "/v1/reservations/batch", "adaptive": "off"}
-FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "breaker_open_cap": "200ms"}
 
 pytestmark = pytest.mark.usefixtures("leave_the_group")
-
-
-@pytest.fixture
-def orders(topics):
-    return Orders(topics)
 
 
 class BatchApi(RecordingApi):

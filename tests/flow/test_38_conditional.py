@@ -6,17 +6,12 @@ import threading
 import pytest
 from programs import http as ask
 from topics import headers_of
-from worker_world import Orders, order
+from worker_world import order
 
 DLQ = "tandem.crm.dlq"
 FAST = {"backoff_base": "5ms", "backoff_cap": "20ms"}
 
 pytestmark = pytest.mark.usefixtures("leave_the_group")
-
-
-@pytest.fixture
-def orders(topics):
-    return Orders(topics)
 
 
 def changed(orders, etag, key="o-17", version=2):

@@ -5,14 +5,9 @@ import time
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from topics import Topics
-from worker_world import Orders, event_headers, order
+from worker_world import event_headers, order
 
 GROUP = "tandem-inventory"
-
-
-@pytest.fixture
-def orders(topics):
-    return Orders(topics)
 
 
 def placed_at(topics, key, ms):

@@ -6,15 +6,9 @@ import pytest
 import processes
 from programs import new_worker
 from topics import headers_of
-from worker_world import Orders
 
 FAST = {"backoff_base": "5ms", "backoff_cap": "20ms"}
 GROUP = "tandem-inventory"
-
-
-@pytest.fixture
-def orders(topics):
-    return Orders(topics)
 
 
 @pytest.fixture

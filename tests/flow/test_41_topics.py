@@ -2,7 +2,6 @@
 import json
 import subprocess
 
-import newer_librdkafka
 import pytest
 from programs import binary, http
 from topics import headers_of
@@ -17,24 +16,9 @@ pytestmark = pytest.mark.usefixtures("leave_the_group")
 
 
 @pytest.fixture
-def orders(topics):
-    return Orders(topics)
-
-
-@pytest.fixture
 def customers(topics):
     topics.create(CUSTOMERS, 6)
     return Orders(topics, CUSTOMERS)
-
-
-@pytest.fixture(params=["classic", "consumer"])
-def member(request, worker):
-    """member(**options): a worker by each of the two protocols of a group."""
-    def start(**options):
-        if request.param == "consumer":
-            options.update(group_protocol="consumer", env=newer_librdkafka.environment())
-        return worker("inventory", **options)
-    return start
 
 
 @pytest.fixture

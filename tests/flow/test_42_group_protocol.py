@@ -4,17 +4,11 @@ import signal
 import pytest
 
 import newer_librdkafka
-from worker_world import Orders
 
 PARTITIONS = 6
 LOST = "gave our partitions to others"
 
 pytestmark = pytest.mark.usefixtures("leave_the_group")
-
-
-@pytest.fixture
-def orders(topics):
-    return Orders(topics)
 
 
 @pytest.fixture

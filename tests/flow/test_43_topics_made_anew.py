@@ -1,5 +1,4 @@
 """A topic that is deleted and made anew, or made larger: under a running worker and between two runs nothing of it is passed over."""
-import newer_librdkafka
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import NewPartitions
@@ -9,21 +8,6 @@ ORDERS, GROUP, KEYS = "tandem.orders", "tandem-inventory", 20
 ANEW = "offsets begin again"
 
 pytestmark = pytest.mark.usefixtures("leave_the_group")
-
-
-@pytest.fixture
-def orders(topics):
-    return Orders(topics)
-
-
-@pytest.fixture(params=["classic", "consumer"])
-def member(request, worker):
-    """member(**options): a worker by each of the two protocols of a group."""
-    def start(**options):
-        if request.param == "consumer":
-            options.update(group_protocol="consumer", env=newer_librdkafka.environment())
-        return worker("inventory", **options)
-    return start
 
 
 def delivered_and_committed(topics, orders, api):

@@ -4,6 +4,9 @@ import json
 import threading
 import uuid
 
+# For tests in which an API fails and comes back.
+FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "breaker_open_cap": "200ms"}
+
 
 def event_headers(event_id=None, type_="order.placed", **more):
     """As the relay writes them; more: further headers, "-" for "_" where a name needs it."""

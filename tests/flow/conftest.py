@@ -1,0 +1,39 @@
+"""The fixtures that several flow tests share, and no other ones."""
+import newer_librdkafka
+import pytest
+from stream_world import slot, streaming  # noqa: F401  pylint: disable=unused-import
+from worker_world import Orders
+
+
+@pytest.fixture
+def orders(topics):
+    """orders.place(…) publishes an event as the relay would, without a relay."""
+    return Orders(topics)
+
+
+@pytest.fixture
+def settled(database, wait_until):
+    """Waits until every committed row is before the stored cursor: published and acknowledged, or parked."""
+    def wait(timeout=60):
+        sql = """SELECT (SELECT count(*) FROM tandem.outbox o WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot))
+                 FROM tandem.relay_cursor c"""
+        wait_until(lambda: database.value(sql) == 0, timeout, "every row is before the cursor")
+    return wait
+
+
+@pytest.fixture(params=["classic", "consumer"])
+def member(request, worker):
+    """member(**options): a worker by each of the two protocols of a group."""
+    def start(**options):
+        if request.param == "consumer":
+            options.update(group_protocol="consumer", env=newer_librdkafka.environment())
+        return worker("inventory", **options)
+    return start
+
+
+@pytest.fixture
+def all_end_in_order(started):
+    """As leave_the_group, for tests in which every program does so with 0."""
+    yield
+    for process in started:
+        assert process.stop() == 0, process.log_tail()
