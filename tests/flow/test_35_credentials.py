@@ -550,7 +550,7 @@ def test_no_output_shows_a_secret(orders, worker, opened, authority, secret, wai
     ({"webhook_secret_old_file": "key"}, "without webhook_secret"),
     ({"tls_cert_file": "key"}, "without tls_key_file"),
     ({"tls_cert_file": "key", "tls_key_file": "key"}, "no certificate in PEM"),
-    ({"tls_cert_file": "nowhere", "tls_key_file": "key"}, "tls_cert_file"),
+    ({"tls_cert_file": "nowhere", "tls_key_file": "key"}, "--tls-cert-file: "),
     ({"tls_cert_file": "authority.pem", "tls_key_file": "key"}, "no private key"),
     ({"tls_cert_file": "authority.pem", "tls_key_file": "other.key"}, "is not the key of"),
     ({"http_version": "2", "url": "http://127.0.0.1:1"}, "http_version 2 needs an https url"),
