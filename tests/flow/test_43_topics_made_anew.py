@@ -1,13 +1,28 @@
 """A topic that is deleted and made anew, or made larger: under a running worker and between two runs nothing of it is passed over."""
+import subprocess
+
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import NewPartitions
+from programs import binary
 from worker_world import Orders
 
 ORDERS, GROUP, KEYS = "tandem.orders", "tandem-inventory", 20
+DLQ, REPLAY, PARKED = (f"tandem.inventory.{name}" for name in ("dlq", "replay", "parked"))
 ANEW = "offsets begin again"
 
 pytestmark = pytest.mark.usefixtures("leave_the_group")
+
+
+@pytest.fixture
+def dlq(kafka):
+    """dlq(*words): the tool's standard output."""
+    def run(*words):
+        done = subprocess.run([binary("tandem-dlq"), "--kafka-brokers", kafka.brokers, "--destination", "inventory", *words],
+                              capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+    return run
 
 
 def delivered_and_committed(topics, orders, api):
@@ -18,6 +33,10 @@ def made_anew(topics):
     topics.delete(ORDERS)
     topics.create(ORDERS)
     return Orders(topics)
+
+
+def letters_open(dlq):
+    return dlq("ls", "--json", "--state", "open").splitlines()
 
 
 def in_order(ids, source):
@@ -108,6 +127,47 @@ def test_a_commit_past_the_end_of_a_topic_made_anew_is_told_and_not_believed(ord
     wait_until(lambda: delivered_and_committed(topics, orders, inventory_api), message="all is delivered")
     told = [line for line in program.log_lines() if "past the end of the partition" in line["msg"]]
     assert {(line["level"], line["committed"]) for line in told} == {("error", 1000)} and len(told) == 6
+
+
+def test_replays_into_a_replay_topic_that_was_made_anew_are_delivered_from_its_beginning(
+        orders, topics, worker, inventory_api, wait_until, dlq):
+    program = worker("inventory")
+    for turn, keys in enumerate((["o-1", "o-2", "o-3"], ["o-4", "o-5"])):
+        inventory_api.fault("status", status=422)
+        refused = [orders.place(key) for key in keys]
+        wait_until(lambda: len(letters_open(dlq)) == len(refused), message="they are refused")
+        inventory_api.heal()
+        if turn == 1:
+            topics.delete(REPLAY)
+            topics.create(REPLAY)
+        dlq("replay", "--all", "--execute")
+        wait_until(lambda: set(refused) <= set(inventory_api.ids()), message="the replays are delivered")
+    assert program.stop() == 0
+    program.start_again()
+    later = [orders.place(key, 2) for key in ("o-1", "o-4")]
+    wait_until(lambda: set(later) <= set(inventory_api.ids()), message="their keys are free")
+    assert len(inventory_api.ids()) == 7  # what was replayed before is asked for again: the topic was the tool's memory of it
+
+
+def test_a_parked_key_stays_parked_when_the_parked_topic_is_made_anew_under_a_running_worker(
+        orders, topics, worker, inventory_api, wait_until, dlq):
+    inventory_api.fault("status", status=422, keys=["o-1"])
+    program = worker("inventory")
+    refused = orders.place("o-1")
+    wait_until(lambda: topics.count(PARKED) == 1, message="the key is parked")
+    topics.delete(PARKED)
+    topics.create(PARKED)
+    inventory_api.heal()
+    behind = [orders.place("o-1", 2)]
+    wait_until(lambda: topics.count(DLQ) == 2, message="what comes next stands behind")
+    wait_until(lambda: topics.count(PARKED) == 1, message="and its state is in the new topic")
+    assert program.stop() == 0
+    program.start_again()
+    behind.append(orders.place("o-1", 3))
+    wait_until(lambda: topics.count(DLQ) == 3, message="also after a restart")
+    assert inventory_api.ids() == []
+    dlq("replay", "--all", "--execute")
+    wait_until(lambda: inventory_api.ids() == [refused, *behind], message="all are delivered in order")
 
 
 def test_a_topic_that_is_made_larger_under_a_running_worker_stops_it_with_the_fix_and_then_all_is_delivered(

@@ -163,6 +163,10 @@ void member_loaded(struct world *w, struct node *n, struct happening h)
     /* Where single partitions come and go, others do in the time that one takes to open. */
     bool slow = group_is_incremental(w) && rng_chance(&w->fault_rng[FAULT_INCREMENTAL], 0.5);
     member_later(w, n, HAPPEN_OPENED, partition, 0, slow ? 1500 * MS : 30 * MS);
+    /* One fetch may be on its way before the engine has said that it wants none yet. */
+    bool ahead = rng_chance(&w->fault_rng[FAULT_FETCH_SLOW], 0.5);
+    for (int feed = 0; ahead && feed < FEEDS; feed++)
+        node_want(w, n, node_slot(n, feed, partition));
     node_turn(w, n);
     for (int feed = 0; feed < FEEDS; feed++)
         node_want(w, n, node_slot(n, feed, partition));
