@@ -6,10 +6,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-/* Taken from one queue in one turn of the loop: by so much a window is overrun before its pause comes. */
-#define CONSUME_BATCH 64
-#define CONSUME_BATCH_BYTES (1 << 20) /* and one record */
-#define CONSUME_LOOKS_UNTOLD 3        /* statistics, one a second */
+#define CONSUME_EVENTS 64      /* of the group, in one turn of the loop */
+#define CONSUME_LOOKS_UNTOLD 3 /* statistics, one a second */
 #define CONSUME_CLOSE_NS (5 * NS_PER_S)
 
 /* ---- birth and death -------------------------------------------------------------------------------------------------- */
@@ -57,6 +55,7 @@ struct worker_consume *worker_consume_new(struct worker *w, struct err *err)
     rd_kafka_poll_set_consumer(c->rk);
     c->queue = rd_kafka_queue_get_consumer(c->rk);
     rd_kafka_queue_cb_event_enable(c->queue, consume_wake, c);
+    intake_init(c);
     if (consume_subscribe(c, err) < 0) {
         worker_consume_free(c);
         return NULL;
@@ -92,6 +91,7 @@ void worker_consume_free(struct worker_consume *c)
     consume_forget_wanted(c);
     rd_kafka_topic_partition_list_destroy(c->given);
     commits_done(&c->commits);
+    intake_done(c);
     rd_kafka_queue_destroy(c->queue);
     rd_kafka_destroy(c->rk);
     free(c);
@@ -106,50 +106,11 @@ void consume_reached(struct worker_consume *c)
     c->down = false;
 }
 
-/* Otherwise it is being given up: whoever takes the partition reads it again. */
-static bool consume_takes_in(const struct worker_consume *c, int stream)
-{
-    const struct consume_partition *p = &c->partitions[stream];
-    return p->queue && !p->leaving;
-}
-
-static void consume_met_end(struct worker_consume *c, rd_kafka_event_t *ev)
-{
-    rd_kafka_topic_partition_t *p = rd_kafka_event_topic_partition(ev);
-
-    if (!p)
-        return;
-    int stream = worker_stream_of(c->w, p->topic, p->partition);
-    if (consume_takes_in(c, stream)) {
-        gap_look_at_end(c->w, c->rk, p);
-        oneshot_end(c->w->oneshot, stream, p->offset);
-    }
-    rd_kafka_topic_partition_destroy(p);
-}
-
 static void consume_error(struct worker_consume *c, rd_kafka_event_t *ev)
 {
-    if (rd_kafka_event_error(ev) == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
-        consume_met_end(c, ev);
-        return;
-    }
     if (rd_kafka_event_error(ev) == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
         c->down = true;
     worker_kafka_error(c->w, c->rk, ev, "Kafka consumer");
-}
-
-static void consume_record(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev)
-{
-    const rd_kafka_message_t *m = rd_kafka_event_message_next(ev);
-    if (!m || m->err)
-        return;
-    consume_reached(c);
-    if (!consume_takes_in(c, worker_stream_of_message(c->w, STREAM_SOURCE, m)))
-        return;
-    c->batch_bytes += m->key_len + m->len;
-    fetch_taken(&c->fetch, now);
-    gap_look_at_record(c->w, c->rk, STREAM_SOURCE, m);
-    worker_take_message(c->w, now, STREAM_SOURCE, m);
 }
 
 /*
@@ -176,12 +137,20 @@ static void consume_stats(struct worker_consume *c, const char *stats)
     consume_look_for_nothing(c, stats);
 }
 
-static void consume_event(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev)
+static bool is_of_partition(rd_kafka_event_t *ev)
 {
+    rd_kafka_event_type_t type = rd_kafka_event_type(ev);
+    return type == RD_KAFKA_EVENT_FETCH ||
+           (type == RD_KAFKA_EVENT_ERROR && rd_kafka_event_error(ev) == RD_KAFKA_RESP_ERR__PARTITION_EOF);
+}
+
+void consume_event(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev)
+{
+    if (is_of_partition(ev)) {
+        intake_came(c, now, ev);
+        return;
+    }
     switch (rd_kafka_event_type(ev)) {
-    case RD_KAFKA_EVENT_FETCH:
-        consume_record(c, now, ev);
-        break;
     case RD_KAFKA_EVENT_REBALANCE:
         consume_rebalance(c, now, ev);
         break;
@@ -198,49 +167,25 @@ static void consume_event(struct worker_consume *c, int64_t now, rd_kafka_event_
     default:
         break;
     }
+    rd_kafka_event_destroy(ev);
 }
 
 /* true: there may be more. */
-static bool consume_poll_queue(struct worker_consume *c, int64_t now, rd_kafka_queue_t *queue)
+static bool consume_poll_group(struct worker_consume *c, int64_t now)
 {
-    c->batch_bytes = 0;
-    for (int n = 0; n < CONSUME_BATCH && c->batch_bytes < CONSUME_BATCH_BYTES && !c->w->failure.kind; n++) {
-        rd_kafka_event_t *ev = rd_kafka_queue_poll(queue, 0);
+    for (int n = 0; n < CONSUME_EVENTS && !c->w->failure.kind; n++) {
+        rd_kafka_event_t *ev = rd_kafka_queue_poll(c->queue, 0);
         if (!ev)
             return false;
         consume_event(c, now, ev);
-        rd_kafka_event_destroy(ev);
     }
     return true;
 }
 
-static bool consume_poll_partition(struct worker_consume *c, int64_t now, struct consume_partition *p)
-{
-    if (p->paused || p->leaving || !atomic_load_explicit(&p->stirred, memory_order_relaxed))
-        return false;
-    atomic_store(&p->stirred, false); /* before looking: what comes meanwhile sets it again */
-    /* librdkafka answers "nothing" after an operation of its own or an outdated record, also with records behind it, and tells of
-     * a queue only when it was empty: after a rebalance a partition stood still with its records waiting. */
-    if (!consume_poll_queue(c, now, p->queue) && rd_kafka_queue_length(p->queue) == 0)
-        return false;
-    atomic_store(&p->stirred, true);
-    return true;
-}
-
-static bool consume_poll_partitions(struct worker_consume *c, int64_t now)
-{
-    const struct sources *s = &c->w->sources;
-    bool more = false;
-    for (int i = 0; i < c->held_count * s->count; i++)
-        more |= consume_poll_partition(
-            c, now, &c->partitions[sources_stream(s, i % s->count, c->held[i / s->count])]);
-    return more;
-}
-
 bool worker_consume_poll(struct worker_consume *c, int64_t now)
 {
-    bool more = consume_poll_queue(c, now, c->queue);
-    more |= consume_poll_partitions(c, now);
+    bool more = consume_poll_group(c, now);
+    more |= intake_poll(c, now);
     fetch_run(&c->fetch, c->rk, now);
     consume_assign_turn(c, now);
     return more;
@@ -255,11 +200,10 @@ int64_t worker_consume_wait_ns(const struct worker_consume *c, int64_t now)
 
 void worker_consume_pause(struct worker_consume *c, int stream, bool pause)
 {
-    struct consume_partition *p = &c->partitions[stream];
-    p->paused = pause;
+    c->partitions[stream].paused = pause;
     if (pause)
         return;
-    atomic_store(&p->stirred, true);
+    atomic_store(&c->stirred, true);
     worker_http_wake(c->w->http); /* the loop is past its look at the queues */
 }
 

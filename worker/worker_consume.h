@@ -13,31 +13,49 @@
  */
 enum consume_state { CONSUME_IDLE, CONSUME_ASSIGNING, CONSUME_HELD, CONSUME_DRAINING };
 
+/* Of a partition: a record, or where it ends. m borrows from ev. */
+struct came {
+    rd_kafka_event_t *ev;
+    int stream;
+    const rd_kafka_message_t *m;
+    rd_kafka_topic_partition_t *end; /* NULL: a record */
+};
+
 /*
- * Each partition has a queue of its own, and a pause is not to look into it: librdkafka's own pause throws the prefetched records away,
- * fetches them again at the resume (each record came two to five times), and stands still for a fetch each time.
+ * All partitions share one queue, `records`, so what librdkafka holds ahead has one bound over all of them: it stops fetching when the queue
+ * that a partition is forwarded to is full, and a response is held until its last record was taken. A partition that is paused by itself goes
+ * apart: what of it is in the common queue is set aside here, and its own queue fills up to the same bound. A pause of all, as when enough
+ * is ready, is not to look. librdkafka's own pause throws the prefetched records away, fetches them again at the resume (each record came
+ * two to five times), and stands still for a fetch each time.
+ *
+ *   in the common queue ──paused, and a record of it met──▶ apart ──resumed, and what was set aside is taken──▶ in the common queue
  */
 struct consume_partition {
-    struct worker_consume *c;
     rd_kafka_queue_t *queue; /* NULL: not held */
     bool paused;
-    bool leaving;        /* revoked: nothing more of it is taken in */
-    atomic_bool stirred; /* set by librdkafka's threads: something came */
+    bool leaving; /* revoked: nothing more of it is taken in */
+    bool apart;
+    struct came *aside; /* from aside_at on; no more than was in the common queue */
+    int aside_at, aside_count, aside_room;
+    int taken; /* in this turn */
+    size_t taken_bytes;
 };
 
 struct worker_consume {
     struct worker *w;
     rd_kafka_t *rk;
-    rd_kafka_queue_t *queue;
+    rd_kafka_queue_t *queue;   /* what concerns the group */
+    rd_kafka_queue_t *records; /* of all partitions */
+    atomic_bool stirred;       /* set by librdkafka's threads: something came into it */
+    bool full;                 /* of one partition enough was taken in this turn */
     enum consume_state state;
     bool stopping;
     bool down;        /* the brokers are away */
     bool incremental; /* a rebalance names the partitions that move, as with KIP-848's protocol */
     int held[WORKER_PARTITIONS_MAX]; /* partition numbers; of each we have every source topic's */
     int held_count;
-    int undrained;      /* streams of those that leave */
-    int untold;         /* looks at which we were in the group and had heard of no partition */
-    size_t batch_bytes; /* taken in from one queue in this turn */
+    int undrained; /* streams of those that leave */
+    int untold;    /* looks at which we were in the group and had heard of no partition */
     struct consume_partition partitions[ENGINE_STREAMS_MAX]; /* by stream; the replay topic's are not used */
     rd_kafka_topic_partition_list_t
         *given; /* by the group; what is not held of it waits for the others of its number */
@@ -58,3 +76,15 @@ void consume_assign_turn(struct worker_consume *c, int64_t now);
 void consume_forget_wanted(struct worker_consume *c);
 /* worker_consume.c: something came from a broker. */
 void consume_reached(struct worker_consume *c);
+/* Takes ev over. */
+void consume_event(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev);
+
+/* worker_consume_intake.c */
+void intake_init(struct worker_consume *c);
+void intake_done(struct worker_consume *c);
+void intake_open(struct worker_consume *c, int stream);
+void intake_close(struct worker_consume *c, int stream);
+/* A record or the end of a partition; takes ev over. */
+void intake_came(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev);
+/* Of each partition as much as one turn may bring; true: there may be more. */
+bool intake_poll(struct worker_consume *c, int64_t now);

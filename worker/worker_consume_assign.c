@@ -7,41 +7,11 @@
 
 /* ---- taking partitions on ---------------------------------------------------------------------------------------------- */
 
-static void consume_partition_wake(rd_kafka_t *rk, void *opaque)
-{
-    struct consume_partition *p = opaque;
-    (void)rk;
-    atomic_store(&p->stirred, true);
-    worker_http_wake(p->c->w->http);
-}
-
 void consume_forget_wanted(struct worker_consume *c)
 {
     if (c->wanted)
         rd_kafka_topic_partition_list_destroy(c->wanted);
     c->wanted = NULL;
-}
-
-/* Before the assignment, so that no record goes another way and overtakes. */
-static void consume_open_queue(struct worker_consume *c, int stream)
-{
-    const struct sources *s = &c->w->sources;
-    struct consume_partition *p = &c->partitions[stream];
-    p->c = c;
-    p->paused = p->leaving = false;
-    p->queue = rd_kafka_queue_get_partition(c->rk, sources_topic(s, stream), sources_partition(s, stream));
-    ENSURE(p->queue);
-    rd_kafka_queue_forward(p->queue, NULL);
-    rd_kafka_queue_cb_event_enable(p->queue, consume_partition_wake, p);
-    atomic_store(&p->stirred, true);
-}
-
-static void consume_close_queue(struct worker_consume *c, int stream)
-{
-    struct consume_partition *p = &c->partitions[stream];
-    rd_kafka_queue_cb_event_enable(p->queue, NULL, NULL);
-    rd_kafka_queue_destroy(p->queue);
-    p->queue = NULL;
 }
 
 /* Our own log of it: the operator sees who works on what. */
@@ -99,7 +69,7 @@ static void consume_assign(struct worker_consume *c, int64_t now)
     for (int i = 0; i < n * sources_streams(s); i++) {
         int stream = sources_stream(s, i % sources_streams(s), fresh[i / sources_streams(s)]);
         if (!sources_is_replay(s, stream))
-            consume_open_queue(c, stream);
+            intake_open(c, stream);
         c->drained[stream] = false;
         oneshot_assigned(c->w->oneshot, stream);
     }
@@ -185,7 +155,7 @@ static void consume_let_go(struct worker_consume *c, int64_t now)
         int stream = sources_stream(s, i % sources_streams(s), gone[i / sources_streams(s)]);
         engine_lost(c->w->engine, now, stream);
         if (!sources_is_replay(s, stream))
-            consume_close_queue(c, stream);
+            intake_close(c, stream);
     }
     commits_forget(&c->commits, gone, count);
     worker_side_unassign(c->w->side, gone, count);

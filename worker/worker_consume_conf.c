@@ -1,13 +1,15 @@
 /* The settings of the group's consumer, and how much it holds ahead. */
-#include <limits.h>
-
 #include "worker/worker_consume.h"
 
-/* What librdkafka holds over all partitions before we ask for it, and the same with batches. */
-#define CONSUME_PREFETCH_KB 1024
-#define CONSUME_PREFETCH_BATCHES_KB 8192
-/* And over so many partitions that a share of that would be no good; and what one fetch brings of all of them. */
-#define CONSUME_PREFETCH_MANY_KB 8192
+/*
+ * What librdkafka holds over all partitions before we ask for it, and the same with batches; a partition that stands still by itself holds as
+ * much of its own. Besides, each broker may send one answer: so much, or one batch of records if that is larger.
+ */
+#define CONSUME_PREFETCH_KB "256"
+#define CONSUME_PREFETCH_BATCHES_KB "4096"
+#define CONSUME_ANSWER_BYTES "1048576"
+#define CONSUME_ANSWER_BATCHES_BYTES "4194304"
+/* And of that of one partition: a share of so much, so that none takes all. */
 #define CONSUME_FETCH_KB 8192
 #define CONSUME_FETCH_BATCHES_KB 32768
 #define CONSUME_SHARE_MIN_KB 16
@@ -25,12 +27,9 @@ static int consume_share(const struct worker *w, int total_kb, int max)
 
 rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
 {
-    char prefetch_kb[16], fetch_bytes[16], again[16];
+    char fetch_bytes[16], again[16];
     bool batches = w->opt.batch_max_events > 1;
-    int prefetch = consume_share(w, batches ? CONSUME_PREFETCH_BATCHES_KB : CONSUME_PREFETCH_KB, INT_MAX);
-    int floor = consume_share(w, CONSUME_PREFETCH_MANY_KB, 64);
     int fetch = consume_share(w, batches ? CONSUME_FETCH_BATCHES_KB : CONSUME_FETCH_KB, batches ? 1024 : 256);
-    snprintf(prefetch_kb, sizeof prefetch_kb, "%d", prefetch > floor ? prefetch : floor);
     snprintf(fetch_bytes, sizeof fetch_bytes, "%d", fetch * 1024);
     snprintf(again, sizeof again, "%d", FETCH_AGAIN_MS);
     const char *explicit_why = "progress is committed by the engine, with its map";
@@ -52,9 +51,9 @@ rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         {"heartbeat.interval.ms", classic ? "500" : "",
          NULL}, /* with the other protocol the brokers decide */
         {"session.timeout.ms", classic ? "8000" : "", NULL},
-        {"fetch.max.bytes", batches ? "4194304" : "1048576", NULL},
-        {"fetch.message.max.bytes", fetch_bytes, NULL},    /* of one partition; a larger record still comes */
-        {"queued.max.messages.kbytes", prefetch_kb, NULL}, /* of each partition, as each has a queue */
+        {"fetch.max.bytes", batches ? CONSUME_ANSWER_BATCHES_BYTES : CONSUME_ANSWER_BYTES, NULL},
+        {"fetch.message.max.bytes", fetch_bytes, NULL}, /* of one partition; a larger record still comes */
+        {"queued.max.messages.kbytes", batches ? CONSUME_PREFETCH_BATCHES_KB : CONSUME_PREFETCH_KB, NULL},
         {"fetch.wait.max.ms", "100", NULL},
         {"fetch.error.backoff.ms", "20", NULL},
         {"fetch.queue.backoff.ms", fetch_looks_again() ? again : "", NULL},

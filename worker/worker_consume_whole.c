@@ -1,5 +1,6 @@
 /* Of what the group gave this worker, takes the partition numbers of which it has every source topic's. */
 #include "common/log.h"
+#include "worker/engine/whole.h"
 #include "worker/worker_kafka.h"
 
 enum { HELD = -1 };
@@ -32,11 +33,13 @@ rd_kafka_topic_partition_list_t *consume_whole(const struct worker *w,
     int apart = 0, strange = 0, *topics = count_topics(w, given, held, held_count);
     for (int i = 0; i < given->cnt; i++) {
         const rd_kafka_topic_partition_t *p = &given->elems[i];
-        if (topics[p->partition] == HELD)
+        int here = topics[p->partition];
+        enum whole number = whole_number(here, w->sources.count, here == HELD);
+        if (number == WHOLE_HELD)
             continue;
         if (sources_find(&w->sources, p->topic) < 0)
             strange++;
-        else if (topics[p->partition] == w->sources.count)
+        else if (number == WHOLE_TAKE)
             rd_kafka_topic_partition_list_add(whole, p->topic, p->partition);
         else
             apart++;

@@ -46,8 +46,11 @@ def publish(producer, topic, i, keys, on_delivery=None):
     return event_id
 
 
-def preload(stage, topic, count, keys=10_000):
-    producer = publisher(stage, **{"linger.ms": 20})
+LARGE_BATCHES = {"linger.ms": 1000, "batch.size": 1_000_000, "enable.idempotence": True, "queue.buffering.max.kbytes": 1_000_000}
+
+
+def preload(stage, topic, count, keys=10_000, **settings):
+    producer = publisher(stage, **{"linger.ms": 20, **settings})
     producer.list_topics(topic, timeout=10)  # known before the first event: else all that is produced meanwhile is one large batch
     for i in range(count):
         publish(producer, topic, i, keys)
@@ -123,14 +126,16 @@ def limits(stage, topic, count, in_flight, rate):
 
 
 def memory(stage):
-    """The peak with a backlog in 12 partitions, and as many requests under way as the limit allows."""
+    """The peak with a backlog in 12 partitions, and as many requests under way as the limit allows; batches of records as they come, and as
+    large as a producer that lingers makes them."""
     count = scaled(100_000)
-    topic = stage.topic(PARTITIONS)
-    preload(stage, topic, count)
-    api = delay(stage, 50)
-    _, counted, m = drain(stage, topic, api, count, "--in-flight-max", "1024", "--adaptive", "off")
-    record("worker/memory-1024-in-flight-12-partitions", m.rss["worker"], "MB", counted, m)
-    api.stop()
+    for name, settings in (("", {}), ("-large-batches", LARGE_BATCHES)):
+        topic = stage.topic(PARTITIONS)
+        preload(stage, topic, count, **settings)
+        api = delay(stage, 50)
+        _, counted, m = drain(stage, topic, api, count, "--in-flight-max", "1024", "--adaptive", "off")
+        record(f"worker/memory-1024-in-flight-12-partitions{name}", m.rss["worker"], "MB", counted, m)
+        api.stop()
 
 
 # ---- latency ----------------------------------------------------------------------------------------------------------------

@@ -283,7 +283,7 @@ static bool commit_refused(struct world *w, const struct letter *l)
     if (is_stale(w, l) && rng_chance(&w->fault_rng[FAULT_ANEW], 0.5)) /* the topic was away at that moment */
         return true;
     if (l->stream->kind == STREAM_SOURCE)
-        return group_fences(w, l->node, l->generation, l->partition);
+        return group_fences_topic(w, l->node, l->generation, l->stream->feed, l->partition);
     return w->nodes[l->node].life != l->life && w->nodes[l->node].life != 0;
 }
 

@@ -5,13 +5,30 @@
 
 void group_begin(struct world *w)
 {
-    for (int p = 0; p < PARTITIONS_MAX; p++)
-        w->group.owner[p] = w->group.target[p] = -1;
+    for (int part = 0; part < PARTS_MAX; part++)
+        w->group.owner[part] = w->group.target[part] = -1;
+}
+
+bool group_fences_topic(const struct world *w, int node, uint64_t generation, int topic, int partition)
+{
+    int part = group_part(topic, partition);
+    return w->group.owner[part] != node || w->group.generation[part] != generation;
 }
 
 bool group_fences(const struct world *w, int node, uint64_t generation, int partition)
 {
-    return w->group.owner[partition] != node || w->group.generation[partition] != generation;
+    bool fenced = false;
+    for (int topic = 0; topic < w->plan.topics; topic++)
+        fenced = fenced || (lists_has(w->nodes[node].list, topic) &&
+                            group_fences_topic(w, node, generation, topic, partition));
+    return fenced;
+}
+
+static void forget_owner(struct group *g, int node)
+{
+    for (int part = 0; part < PARTS_MAX; part++)
+        if (g->owner[part] == node)
+            g->owner[part] = -1;
 }
 
 static void send_assignment(struct world *w, int node)
@@ -22,26 +39,43 @@ static void send_assignment(struct world *w, int node)
                .kind = HAPPEN_GROUP_ASSIGN, .node = node, .serial = m->life, .number = (int64_t)m->join});
 }
 
-/* Range: consecutive partitions, the first members get one more. */
-static void complete(struct world *w)
+static bool reads(const struct group *g, int node, int topic)
+{
+    return g->members[node].in && lists_has(g->members[node].list, topic);
+}
+
+/* Range: of each topic consecutive partitions to those who read it, the first members get one more. */
+static void divide(struct world *w, int topic)
 {
     struct group *g = &w->group;
     int members = 0, taken = 0, nth = 0;
     for (int i = 0; i < w->plan.nodes; i++)
-        members += g->members[i].in;
-    g->preparing = false;
+        members += reads(g, i, topic);
     for (int i = 0; i < w->plan.nodes; i++) {
-        if (!g->members[i].in)
+        if (!reads(g, i, topic))
             continue;
         int share = w->plan.partitions / members + (nth++ < w->plan.partitions % members);
         for (int p = taken; p < taken + share; p++) {
-            g->owner[p] = i;
-            g->generation[p] = g->members[i].join;
+            g->owner[group_part(topic, p)] = i;
+            g->generation[group_part(topic, p)] = g->members[i].join;
         }
-        sim_trace(w->sim, "group: n%d gets partitions %d … %d", i, taken, taken + share - 1);
+        sim_trace(w->sim, "group: n%d gets partitions %d … %d of %s", i, taken, taken + share - 1,
+                  feed_name(topic));
         taken += share;
-        send_assignment(w, i);
     }
+}
+
+static void complete(struct world *w)
+{
+    struct group *g = &w->group;
+    g->preparing = false;
+    for (int part = 0; part < PARTS_MAX; part++)
+        g->owner[part] = -1;
+    for (int topic = 0; topic < w->plan.topics; topic++)
+        divide(w, topic);
+    for (int i = 0; i < w->plan.nodes; i++)
+        if (g->members[i].in)
+            send_assignment(w, i);
 }
 
 static void complete_when_all_joined(struct world *w)
@@ -100,11 +134,12 @@ static bool comes_back(struct world *w, struct node *n)
 {
     struct group *g = &w->group;
     struct member *m = &g->members[n->index];
-    if (!n->static_member || !m->in || g->preparing || m->life == n->life)
+    bool same_list = m->list == n->list; /* else its id is another, or its subscription is new */
+    if (!n->static_member || !m->in || g->preparing || m->life == n->life || !same_list)
         return false;
-    for (int p = 0; p < w->plan.partitions; p++)
-        if (g->owner[p] == n->index)
-            g->generation[p] = n->join;
+    for (int part = 0; part < PARTS_MAX; part++)
+        if (g->owner[part] == n->index)
+            g->generation[part] = n->join;
     m->life = n->life;
     m->join = n->join;
     sim_trace(w->sim, "group: n%d is back", n->index);
@@ -120,7 +155,7 @@ void group_arrived(struct world *w, struct happening h)
         return;
     if (!w->group.preparing && !group_is_incremental(w))
         prepare(w);
-    *m = (struct member){.in = true, .joined = true, .join = n->join, .life = n->life};
+    *m = (struct member){.in = true, .joined = true, .join = n->join, .life = n->life, .list = n->list};
     if (group_is_incremental(w)) {
         incremental_joined(w, h.node);
         send_assignment(w, h.node);
@@ -137,9 +172,7 @@ static void evict(struct world *w, int node)
     if (!g->members[node].in)
         return;
     sim_trace(w->sim, "group: n%d is out", node);
-    for (int p = 0; p < w->plan.partitions; p++)
-        if (g->owner[p] == node)
-            g->owner[p] = -1;
+    forget_owner(g, node);
     if (n->life == g->members[node].life && n->state != NODE_DEAD) {
         oracle_evicted(w, n);
         sim_at(w->sim, world_delay(w, MS, 50 * MS),
@@ -152,9 +185,7 @@ void group_leave(struct world *w, struct node *n)
 {
     if (w->group.members[n->index].life != n->life)
         return;
-    for (int p = 0; p < w->plan.partitions; p++)
-        if (w->group.owner[p] == n->index)
-            w->group.owner[p] = -1;
+    forget_owner(&w->group, n->index);
     w->group.members[n->index] = (struct member){0};
     group_rebalance(w);
 }

@@ -19,90 +19,102 @@ static void tell(struct world *w, int node)
                    .kind = HAPPEN_GROUP_NOTICE, .node = node, .serial = w->group.members[node].life});
 }
 
-static void give_free(struct world *w, int p)
+static void give_free(struct world *w, int part)
 {
     struct group *g = &w->group;
-    int node = g->target[p];
+    int node = g->target[part];
 
-    if (g->owner[p] >= 0 || node < 0)
+    if (g->owner[part] >= 0 || node < 0)
         return;
-    g->owner[p] = node;
-    g->generation[p] = g->members[node].join;
-    sim_trace(w->sim, "group: n%d gets partition %d", node, p);
+    g->owner[part] = node;
+    g->generation[part] = g->members[node].join;
+    sim_trace(w->sim, "group: n%d gets partition %d of %s", node, part % PARTITIONS_MAX,
+              feed_name(part / PARTITIONS_MAX));
     tell(w, node);
 }
 
-static void ask_back(struct world *w, int p)
+static void ask_back(struct world *w, int part)
 {
     struct group *g = &w->group;
 
-    g->asked_at[p] = w->sim->now;
-    sim_trace(w->sim, "group: n%d shall give up partition %d", g->owner[p], p);
-    tell(w, g->owner[p]);
-    sim_at(w->sim, w->plan.rebalance_ns, (struct happening){.kind = HAPPEN_GROUP_DEADLINE, .number = p});
+    g->asked_at[part] = w->sim->now;
+    sim_trace(w->sim, "group: n%d shall give up partition %d of %s", g->owner[part], part % PARTITIONS_MAX,
+              feed_name(part / PARTITIONS_MAX));
+    tell(w, g->owner[part]);
+    sim_at(w->sim, w->plan.rebalance_ns, (struct happening){.kind = HAPPEN_GROUP_DEADLINE, .number = part});
 }
 
-/* The brokers decide who gets how much: shuffled, so that any partitions move while others stay. */
-static void aim(struct world *w)
+/* The brokers decide who gets how much: shuffled, so that any partitions move while others stay. The same numbers of all topics go to one
+ * member, as far as it reads them. */
+static void aim(struct world *w, int topic, int turn)
 {
-    struct rng *rng = &w->fault_rng[FAULT_INCREMENTAL];
     int members[NODES_MAX], count = 0;
 
     for (int i = 0; i < w->plan.nodes; i++)
-        if (w->group.members[i].in)
+        if (w->group.members[i].in && lists_has(w->group.members[i].list, topic))
             members[count++] = i;
-    int turn = count ? (int)rng_between(rng, 0, count - 1) : 0;
     for (int p = 0; p < w->plan.partitions; p++)
-        w->group.target[p] = count ? members[(p + turn) % count] : -1;
+        w->group.target[group_part(topic, p)] = count ? members[(p + turn) % count] : -1;
+}
+
+static void move(struct world *w, int part)
+{
+    struct group *g = &w->group;
+    bool wrong = g->owner[part] >= 0 && g->owner[part] != g->target[part];
+
+    if (wrong && g->asked_at[part] == 0)
+        ask_back(w, part);
+    else if (!wrong)
+        g->asked_at[part] = 0;
+    if (!wrong && g->owner[part] >= 0)
+        tell(w, g->owner[part]);
+    give_free(w, part);
 }
 
 void incremental_rebalance(struct world *w)
 {
-    struct group *g = &w->group;
+    int turn = (int)rng_between(&w->fault_rng[FAULT_INCREMENTAL], 0, w->plan.nodes - 1);
 
-    aim(w);
-    for (int p = 0; p < w->plan.partitions; p++) {
-        bool wrong = g->owner[p] >= 0 && g->owner[p] != g->target[p];
-        if (wrong && g->asked_at[p] == 0)
-            ask_back(w, p);
-        else if (!wrong)
-            g->asked_at[p] = 0;
-        if (!wrong && g->owner[p] >= 0)
-            tell(w, g->owner[p]);
-        give_free(w, p);
-    }
+    for (int topic = 0; topic < w->plan.topics; topic++)
+        aim(w, topic, turn);
+    for (int topic = 0; topic < w->plan.topics; topic++)
+        for (int p = 0; p < w->plan.partitions; p++)
+            move(w, group_part(topic, p));
 }
 
 /* What somebody had who is another process now. */
 void incremental_joined(struct world *w, int node)
 {
-    for (int p = 0; p < w->plan.partitions; p++)
-        if (w->group.owner[p] == node)
-            w->group.owner[p] = -1;
+    for (int part = 0; part < PARTS_MAX; part++)
+        if (w->group.owner[part] == node)
+            w->group.owner[part] = -1;
     incremental_rebalance(w);
 }
 
+/* All parts of the number; those that were not asked back are given to it again. */
 void incremental_released(struct world *w, struct happening h)
 {
     struct group *g = &w->group;
     struct node *n = &w->nodes[h.node];
-    int p = (int)h.number;
 
-    if (n->life == h.serial && n->part[p] == PART_GIVEN_UP && n->generation == (uintptr_t)h.what)
-        n->part[p] = PART_NONE;
-    if (g->owner[p] != h.node || g->generation[p] != (uintptr_t)h.what)
-        return;
-    g->owner[p] = -1;
-    g->asked_at[p] = 0;
-    give_free(w, p);
+    if (n->life == h.serial && n->part[h.number] == PART_GIVEN_UP && n->generation == (uintptr_t)h.what)
+        n->part[h.number] = PART_NONE;
+    for (int topic = 0; topic < w->plan.topics; topic++) {
+        int part = group_part(topic, (int)h.number);
+        if (g->owner[part] != h.node || g->generation[part] != (uintptr_t)h.what)
+            continue;
+        g->owner[part] = -1;
+        g->asked_at[part] = 0;
+        give_free(w, part);
+    }
 }
 
-int incremental_late(const struct world *w, int p)
+int incremental_late(const struct world *w, int part)
 {
     const struct group *g = &w->group;
-    bool late = g->owner[p] >= 0 && g->owner[p] != g->target[p] && g->asked_at[p] != 0 &&
-                w->sim->now - g->asked_at[p] >= w->plan.rebalance_ns;
-    return late ? g->owner[p] : -1;
+    bool late = g->owner[part] >= 0 && g->owner[part] != g->target[part] && g->asked_at[part] != 0 &&
+                w->sim->now - g->asked_at[part] >= w->plan.rebalance_ns;
+    return late ? g->owner[part] : -1;
 }
 
 /* ---- the member --------------------------------------------------------------------------------------------------------- */
@@ -110,6 +122,7 @@ int incremental_late(const struct world *w, int p)
 static void load(struct world *w, struct node *n, int p)
 {
     n->part[p] = PART_LOADING;
+    n->taken[p] = lists_given(w, n, p);
     n->ticket[p] = ++w->serials;
     member_later(w, n, HAPPEN_LOADED, p, MS, 40 * MS);
 }
@@ -136,17 +149,28 @@ static void give_up(struct world *w, struct node *n, int p)
         member_revoke(w, n, p);
 }
 
+/* The number goes as a whole, also when one topic's part is to go. */
+static bool is_asked_back(const struct world *w, const struct node *n, int p)
+{
+    bool asked = false;
+    for (int topic = 0; topic < w->plan.topics; topic++)
+        asked = asked || (!group_fences_topic(w, n->index, n->generation, topic, p) &&
+                          w->group.target[group_part(topic, p)] != n->index);
+    return asked;
+}
+
 void incremental_reconcile(struct world *w, struct node *n)
 {
     if (n->state != NODE_RUNNING)
         return;
     for (int p = 0; p < w->plan.partitions; p++) {
-        bool ours = !group_fences(w, n->index, n->generation, p);
-        bool shall = w->group.target[p] == n->index;
-        if (ours && shall && n->part[p] == PART_NONE)
+        bool asked = is_asked_back(w, n, p);
+        if (!asked && lists_whole(w, n, p) == WHOLE_TAKE)
             load(w, n, p);
-        else if (ours && !shall && (n->part[p] == PART_LOADING || n->part[p] == PART_HELD))
+        else if (asked && (n->part[p] == PART_LOADING || n->part[p] == PART_HELD))
             give_up(w, n, p);
+        else if (asked && n->part[p] == PART_NONE) /* it waited for the rest of its number */
+            release(w, n, p);
     }
     node_turn(w, n);
 }

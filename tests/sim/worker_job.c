@@ -30,7 +30,8 @@ static bool look(const struct world *w, struct node *n)
             struct seen *seen = &n->seen[feed][p];
             *seen = (struct seen){.end = broker_end(log), .generation = log->generation};
             goal_there(n->goal, slot_number(feed, p), seen->end);
-            found = found || is_something_there(w, log);
+            bool reads = feed == FEED_REPLAY || lists_has(n->list, feed);
+            found = found || (reads && is_something_there(w, log));
         }
     return found;
 }
@@ -114,7 +115,8 @@ static void says_the_truth(struct world *w, const struct node *n)
         for (int feed = 0; feed < FEEDS && n->part[p] != PART_NONE && n->part[p] != PART_GIVEN_UP; feed++) {
             const struct log *log = &w->logs[feed][p];
             const struct seen *seen = &n->seen[feed][p];
-            for (int i = log->first; i < log->visible && log->generation == seen->generation; i++)
+            bool reads = feed == FEED_REPLAY || lists_has(n->list, feed);
+            for (int i = log->first; reads && i < log->visible && log->generation == seen->generation; i++)
                 if (log->entries[i].offset < seen->end && !oracle_done(w, feed_kind(feed), &log->entries[i]))
                     sim_broken(w->sim, "G2", "n%d says that all is done, and %s of %s/%d is not", n->index,
                                truth_of(w, &log->entries[i])->id, feed_name(feed), p);
@@ -127,6 +129,7 @@ void job_turn(struct world *w, struct node *n)
         return;
     struct engine_counts counts = engine_counts(n->engine);
     struct goal_run run = {.assigned = is_assigned(w, n),
+                           .apart = lists_apart(w, n),
                            .completed = counts.delivered + counts.duplicate_ok + counts.dead_lettered,
                            .events_max = n->events_max,
                            .took_ns = w->sim->now - n->began_at,

@@ -12,6 +12,7 @@ void member_start(struct world *w, struct node *n)
     if (n->state != NODE_DEAD || n->life != 0)
         return;
     n->life = ++w->lives;
+    lists_draw(w, n);
     if (n->job && !job_begins(w, n)) {
         n->life = 0;
         return;
@@ -61,8 +62,9 @@ void member_assigned(struct world *w, struct node *n, uint64_t join)
         return;
     }
     for (int p = 0; p < w->plan.partitions; p++)
-        if (!group_fences(w, n->index, n->generation, p)) {
+        if (lists_whole(w, n, p) == WHOLE_TAKE) {
             n->part[p] = PART_LOADING;
+            n->taken[p] = lists_given(w, n, p);
             member_later(w, n, HAPPEN_LOADED, p, MS, 40 * MS);
         }
     node_turn(w, n);
@@ -109,7 +111,7 @@ static void assign_stream(struct world *w, struct node *n, int feed, int partiti
     if (log->committed >= 0 && damage(w, metadata))
         oracle_unread(w, log, log->committed);
     /* any free number will do */
-    int number = (int)(w->serials * 7 % 300) * FEEDS * PARTITIONS_MAX + feed * PARTITIONS_MAX + partition;
+    int number = (int)(w->serials * 7 % 250) * FEEDS * PARTITIONS_MAX + feed * PARTITIONS_MAX + partition;
     *st = (struct stream){.assigned = true,
                           .feed = feed,
                           .kind = feed_kind(feed),
@@ -155,8 +157,10 @@ void member_loaded(struct world *w, struct node *n, struct happening h)
         (group_is_incremental(w) && n->part[partition] != PART_LOADING))
         return;
     n->part[partition] = PART_HELD;
+    lists_takes(w, n, partition);
     for (int topic = 0; topic < w->plan.topics; topic++)
-        assign_stream(w, n, topic, partition);
+        if (lists_has(n->taken[partition], topic))
+            assign_stream(w, n, topic, partition);
     assign_stream(w, n, FEED_REPLAY, partition);
     if (group_fences(w, n->index, n->generation, partition)) /* it slept, and hears of what it had */
         oracle_evicted(w, n);
@@ -329,6 +333,8 @@ void member_kill(struct world *w, struct node *n)
             broker_hang_up(w, n, n->streams[i].partition);
             oracle_leaves(w, n, &n->streams[i], false);
             n->streams[i].assigned = false;
+            n->streams[i].held = 0;
+            n->streams[i].held_bytes = 0;
         }
     parcel_node_died(w, n);
     group_dead(w, n);

@@ -121,6 +121,16 @@ static void plan_outages(struct world *w)
     }
 }
 
+static void plan_topics(struct world *w)
+{
+    struct rng *rng = &w->fault_rng[FAULT_LISTS];
+    w->plan.topics = world_has(w, FAULT_TOPICS) ? 2 : 1;
+    if (world_has(w, FAULT_LISTS))
+        w->plan.topics = (int)rng_between(rng, 2, TOPICS_MAX);
+    bool two_of_three = w->plan.topics == 3 && rng_chance(rng, 0.3);
+    w->plan.common_topic = two_of_three ? -1 : (int)rng_between(rng, 0, w->plan.topics - 1);
+}
+
 static void plan_sizes(struct world *w)
 {
     struct plan *p = &w->plan;
@@ -150,7 +160,7 @@ static void plan_sizes(struct world *w)
     p->faults &= limits->faults;
     if (world_has(w, FAULT_INCREMENTAL)) /* some stay and some go */
         p->partitions++;
-    p->topics = world_has(w, FAULT_TOPICS) ? TOPICS_MAX : 1;
+    plan_topics(w);
     if (world_has(w, FAULT_BATCHES)) /* one of a key goes in a batch: with few keys there are none */
         p->keys = at_most(KEYS_MAX, limits->keys);
     if (world_has(
@@ -175,6 +185,8 @@ static void plan_event(struct world *w, int i, int64_t offsets[TOPICS_MAX][PARTI
     if (world_has(w, FAULT_BATCHES) && rng_chance(&w->fault_rng[FAULT_BATCHES], 0.7))
         t->route = 0;
     t->topic = w->plan.topics > 1 && rng_chance(&w->fault_rng[FAULT_TOPICS], 0.5);
+    if (w->plan.topics == 3 && rng_chance(&w->fault_rng[FAULT_LISTS], 0.3))
+        t->topic = 2;
     struct log *log = &w->logs[t->topic][t->partition];
     int64_t *offset = &offsets[t->topic][t->partition];
     if (world_strikes(w, FAULT_GAPS, 0.3))
@@ -192,6 +204,8 @@ static void plan_events(struct world *w)
         offsets[0][p] = world_has(w, FAULT_GAPS) ? world_delay(w, 0, INT64_C(1) << pick(w, 0, 45)) : 0;
     for (int p = 0; p < PARTITIONS_MAX; p++)
         offsets[1][p] = rng_between(&w->fault_rng[FAULT_TOPICS], 0, 3);
+    for (int p = 0; p < PARTITIONS_MAX; p++)
+        offsets[2][p] = 0;
     for (int i = 0; i < w->plan.events; i++)
         plan_event(w, i, offsets);
 }

@@ -62,6 +62,7 @@ static void calm(struct world *w)
     sim_trace(w->sim, "the world is calm from here on");
     w->calm = true;
     operator_goes_home(w);
+    lists_roll_out(w);
 }
 
 /* ---- handing out -------------------------------------------------------------------------------------------------------- */

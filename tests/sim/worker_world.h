@@ -7,7 +7,7 @@
  *   worker_oracle  knows the truth, checks G2 … G7      worker_member  a process: joins, is assigned, drains, dies
  *   worker_limits  how much may be sent, and how often  worker_operator  overrides the breaker, pauses the destination
  *   worker_parcel  requests of one event or of several          worker_incremental  the group as with KIP-848, and a process in it
- *   worker_job     a process in one-shot mode
+ *   worker_job     a process in one-shot mode                   worker_lists    members that read different topics
  */
 #pragma once
 
@@ -15,6 +15,7 @@
 #include "tests/sim/sim.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/goal.h"
+#include "worker/engine/whole.h"
 
 #define NODES_MAX 4
 #define PARTITIONS_MAX 4
@@ -25,7 +26,8 @@
 #define OUTAGES_MAX 4
 #define ROUTES_MAX 3  /* endpoints of the API */
 #define SENT_MAX 4096 /* requests of one process that the oracle remembers */
-#define TOPICS_MAX 2
+#define TOPICS_MAX 3
+#define PARTS_MAX (TOPICS_MAX * PARTITIONS_MAX) /* a part: one topic's of a partition number */
 /* A feed is a topic that a worker reads events from: the source topics, then the replay topic. */
 #define FEEDS (TOPICS_MAX + 1)
 #define FEED_REPLAY TOPICS_MAX
@@ -35,7 +37,7 @@ static inline enum stream_kind feed_kind(int feed)
 }
 static inline const char *feed_name(int feed)
 {
-    static const char *const names[FEEDS] = {"source", "second", "replay"};
+    static const char *const names[FEEDS] = {"source", "second", "third", "replay"};
     return names[feed];
 }
 
@@ -76,7 +78,8 @@ static inline const char *feed_name(int feed)
     X(TOPICS, "two-topics")                                                                                  \
     X(INCREMENTAL, "incremental-group")                                                                      \
     X(ANEW, "topic-made-anew")                                                                               \
-    X(ONESHOT, "one-shot")
+    X(ONESHOT, "one-shot")                                                                                   \
+    X(LISTS, "lists-of-topics-differ")
 enum fault {
 #define X(id, name) FAULT_##id,
     WORKER_FAULTS(X)
@@ -216,6 +219,8 @@ struct node {
     bool static_member;
     enum part part[PARTITIONS_MAX];  /* of an incremental group */
     uint64_t ticket[PARTITIONS_MAX]; /* which loading of the partition counts */
+    unsigned list;                   /* the topics it reads, a bit for each */
+    unsigned taken[PARTITIONS_MAX];  /* of each number those that it takes on */
     bool job;                        /* in one-shot mode, and begun again and again */
     struct goal *goal;               /* of the run */
     enum goal_state said;
@@ -230,15 +235,17 @@ struct member {
     bool in, joined;
     uint64_t join;
     uint64_t life;
+    unsigned list;
 };
 struct group {
     struct member members[NODES_MAX];
     bool preparing;
-    uint64_t rebalance;                  /* number of the one under way */
-    int owner[PARTITIONS_MAX];           /* node, -1: nobody */
-    uint64_t generation[PARTITIONS_MAX]; /* node.generation of the owner */
-    int target[PARTITIONS_MAX];          /* incremental: who shall have it, -1: nobody */
-    int64_t asked_at[PARTITIONS_MAX]; /* incremental: since when its owner shall give it up; 0: it need not */
+    uint64_t rebalance; /* number of the one under way */
+    /* By group_part: */
+    int owner[PARTS_MAX];           /* node, -1: nobody */
+    uint64_t generation[PARTS_MAX]; /* node.generation of the owner */
+    int target[PARTS_MAX];          /* incremental: who shall have it, -1: nobody */
+    int64_t asked_at[PARTS_MAX];    /* incremental: since when its owner shall give it up; 0: it need not */
 };
 
 /* One event in a parcel. */
@@ -299,6 +306,7 @@ struct outage {
 
 struct plan {
     int endpoint_down; /* this one fails until the world is calm */
+    int common_topic;  /* in the list of every member; -1: each has two of three */
     int topics, partitions, keys, events, nodes, fetch_max;
     uint64_t faults;
     struct engine_config cfg;
@@ -396,6 +404,12 @@ void group_arrived(struct world *w, struct happening h);
 void group_deadline(struct world *w, struct happening h);
 void group_session(struct world *w, struct happening h);
 void group_dead(struct world *w, struct node *n);
+static inline int group_part(int topic, int partition)
+{
+    return topic * PARTITIONS_MAX + partition;
+}
+bool group_fences_topic(const struct world *w, int node, uint64_t generation, int topic, int partition);
+/* Of a number: it is not this member's, of at least one topic that it reads. */
 bool group_fences(const struct world *w, int node, uint64_t generation, int partition);
 
 /* ---- worker_incremental ---- */
@@ -403,8 +417,8 @@ bool group_is_incremental(const struct world *w);
 void incremental_rebalance(struct world *w);
 void incremental_joined(struct world *w, int node);
 void incremental_released(struct world *w, struct happening h);
-/* Who has had the partition for too long after it was asked back; -1: nobody. */
-int incremental_late(const struct world *w, int p);
+/* Who has had the part for too long after it was asked back; -1: nobody. */
+int incremental_late(const struct world *w, int part);
 void incremental_reconcile(struct world *w, struct node *n);
 /* Let go of the partitions that have drained. */
 void incremental_drained(struct world *w, struct node *n);
@@ -467,6 +481,17 @@ void job_turn(struct world *w, struct node *n);
 void job_leaves(struct world *w, const struct node *n, const struct stream *st);
 void job_all_begin(struct world *w);
 void job_all_ended(struct world *w);
+
+/* ---- worker_lists ---- */
+bool lists_has(unsigned list, int topic);
+void lists_draw(struct world *w, struct node *n);
+/* The topics of which the group gave it this number; may it take it on? */
+unsigned lists_given(const struct world *w, const struct node *n, int p);
+enum whole lists_whole(const struct world *w, const struct node *n, int p);
+/* Looks whether nobody else is at work on the number. */
+void lists_takes(struct world *w, const struct node *n, int p);
+int lists_apart(const struct world *w, const struct node *n);
+void lists_roll_out(struct world *w);
 
 /* ---- worker_operator ---- */
 void operator_interferes(struct world *w, struct node *n);

@@ -352,6 +352,22 @@ static void groups_do_not_share_their_parked_keys(void **state)
     rig_free(r);
 }
 
+static void intake_stands_still_until_the_parked_keys_are_read(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new_bare(&cfg);
+
+    engine_assign(r->e, r->now, 0, STREAM_SOURCE, 0, 0, NULL);
+    rig_turn(r);
+    assert_int_equal(r->paused[0], 1);
+    assert_int_equal(r->resumed[0], 0);
+    engine_open(r->e, r->now, 0);
+    rig_turn(r);
+    assert_int_equal(r->resumed[0], 1);
+    rig_free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -369,6 +385,7 @@ int main(void)
         cmocka_unit_test(a_replay_passes_a_stalled_record_also_with_order_partition),
         cmocka_unit_test(the_answer_to_a_parked_write_of_a_lost_group_is_ignored),
         cmocka_unit_test(groups_do_not_share_their_parked_keys),
+        cmocka_unit_test(intake_stands_still_until_the_parked_keys_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -52,8 +52,8 @@ static bool wants_pause(const struct engine *e, const struct stream *s)
         return s->paused;
     if (s->stalled > 0 || e->bytes_full || e->plenty)
         return true;
-    if (!s->group->open && s->held > 0)
-        return true; /* until it is, all of it only waits */
+    if (!s->group->open)
+        return true; /* until it is, all of it would only wait */
     return s->held * part >= e->cfg.window_events + (s->paused ? 1 : 0) ||
            s->held_bytes * part >= e->cfg.window_bytes + (s->paused ? 1 : 0) ||
            s->offsets.cost * (size_t)part > OFFSET_MAP_INTAKE_MAX;
