@@ -149,7 +149,8 @@ void job_leaves(struct world *w, const struct node *n, const struct stream *st)
 {
     const struct log *log = &w->logs[st->feed][st->partition];
     const struct seen *seen = &n->seen[st->feed][st->partition];
-    bool refused = st->commit_failed || group_fences(w, n->index, n->generation, st->partition);
+    bool refused =
+        st->commit_failed || log->undone || group_fences(w, n->index, n->generation, st->partition);
     if (n->goal == NULL || n->said != GOAL_DONE || refused || log->generation != seen->generation)
         return;
     for (int i = log->first; i < log->visible; i++)
