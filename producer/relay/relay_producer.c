@@ -34,8 +34,8 @@ static void set(struct settings *s, const char *name, const char *value, const c
 
 /*
  * linger.ms 0: a record goes out at once, and while a request is on the wire those that follow gather into the next one. So it
- * costs no latency when there is little to do and fills the requests when there is much. (Two producers, one with linger for draining,
- * would break the order of a key.)
+ * costs no latency when there is little to do and fills the requests when there is much. (Two producers at once, one of them with
+ * linger for draining, would break the order of a key.)
  */
 static void set_common(struct settings *s, const struct relay_options *opt)
 {

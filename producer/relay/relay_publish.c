@@ -447,16 +447,26 @@ void relay_publish_abort(struct relay_publish *p)
 
 /* ---- is Kafka there ------------------------------------------------------------------------------------------------- */
 
+/* Every producer: what one knows of a topic's partitions, the other is to know too. */
+static bool ask(const struct relay_publish *p)
+{
+    for (int i = 0; i < p->producers; i++) {
+        const struct rd_kafka_metadata *metadata = NULL;
+
+        if (rd_kafka_metadata(p->rks[i], 0, NULL, &metadata, PROBE_MS) != RD_KAFKA_RESP_ERR_NO_ERROR)
+            return false;
+        rd_kafka_metadata_destroy(metadata);
+    }
+    return true;
+}
+
 int64_t relay_publish_tick(struct relay_publish *p, int64_t now)
 {
-    const struct rd_kafka_metadata *metadata = NULL;
-
     if (p->up)
         return CLOCK_NEVER;
     if (now < p->probe_at)
         return p->probe_at - now;
-    if (rd_kafka_metadata(p->rks[0], 0, NULL, &metadata, PROBE_MS) == RD_KAFKA_RESP_ERR_NO_ERROR) {
-        rd_kafka_metadata_destroy(metadata);
+    if (ask(p)) {
         note_up(p);
         return CLOCK_NEVER;
     }

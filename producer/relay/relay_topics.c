@@ -225,11 +225,17 @@ static enum topic_answer refuse_missing(const struct relay_topic *topic, const s
     return refuse(why, PARK_UNKNOWN_TOPIC, detail);
 }
 
-/* Its partitions; 0: it is not there and may not be made; -1: cannot be said now, or (PERMANENT) never. */
+/*
+ * Its partitions; 0: it is not there and may not be made; -1: cannot be said now, or (PERMANENT) never. Every producer hears the answer: while
+ * one knew that a topic has grown and the other did not, keys would change their partition at each turn.
+ */
 static int count_partitions(struct relay_topics *t, const char *name, struct err *err)
 {
     int partitions = kafka_partition_count(t->rks[0], name, TOPIC_ASK_MS, err);
 
+    for (int i = 1; i < t->producers && partitions > 0; i++)
+        if (kafka_partition_count(t->rks[i], name, TOPIC_ASK_MS, err) < 0)
+            return -1;
     if (partitions != 0 || !t->opt->create_topics)
         return partitions;
     if (kafka_topic_create(t->rks[0], name, (int)t->opt->topic_partitions, false, TOPIC_CREATE_MS, err) < 0)

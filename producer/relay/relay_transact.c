@@ -13,7 +13,8 @@
 #include "producer/relay/relay.h"
 #include "producer/relay/relay_cursor_topic.h"
 
-#define STEP_MS 500 /* of a waiting call: so soon a stop is noticed */
+#define STEP_MS 500     /* of a waiting call: so soon a stop is noticed */
+#define INIT_STEP_MS 20 /* of one that both producers make, by turns */
 #define PAUSE_MS 200
 #define TELL_NS (5 * NS_PER_S) /* between two lines that say that something still does not work */
 
@@ -293,23 +294,50 @@ static enum end give_up_opening(struct relay_transact *t, const struct err *why)
     return END_ERROR;
 }
 
-static enum end init_transactions(struct relay_transact *t)
+static enum end init_failed(struct relay_transact *t, rd_kafka_error_t *error)
 {
-    struct verdict v = {.again = true};
-    rd_kafka_error_t *error;
+    struct verdict v = judge(t, "init", error);
     struct err err = {0};
 
-    while (!quitting(t)) {
-        error = rd_kafka_init_transactions(t->rk, STEP_MS);
-        if (!error)
-            return END_DONE;
-        v = judge(t, "init", error);
-        if (v.again)
+    kafka_err(v.code, NULL, &err, "beginning transactions");
+    return err.kind == ERR_PERMANENT ? give_up_opening(t, &err) : end_of_failed(t, v.code);
+}
+
+/* An error that may go away: the call itself waits for most of them, in the background. */
+static void init_waits(struct relay_transact *t, rd_kafka_error_t *error, int64_t since)
+{
+    if (rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__TIMED_OUT)
+        poll(NULL, 0, PAUSE_MS);
+    else if (clock_monotonic_ns() - since > STEP_MS * NS_PER_MS)
+        say(t, "init", rd_kafka_error_string(error));
+    rd_kafka_error_destroy(error);
+}
+
+/*
+ * Both at once: what a dead relay left open makes librdkafka wait for half a second before it asks again (CONCURRENT_TRANSACTIONS in
+ * rd_kafka_idemp_request_pid_failed), and it may have left two.
+ */
+static enum end init_both(struct relay_transact *t)
+{
+    bool done[RELAY_PRODUCERS] = {false};
+    int64_t since = clock_monotonic_ns();
+    int left = RELAY_PRODUCERS;
+
+    for (int i = 0; left > 0 && !quitting(t); i = (i + 1) % RELAY_PRODUCERS) {
+        rd_kafka_error_t *error;
+
+        if (done[i])
             continue;
-        kafka_err(v.code, NULL, &err, "beginning transactions");
-        return err.kind == ERR_PERMANENT ? give_up_opening(t, &err) : end_of_failed(t, v.code);
+        t->rk = t->rks[i];
+        error = rd_kafka_init_transactions(t->rk, INIT_STEP_MS);
+        done[i] = !error;
+        left -= done[i];
+        if (error && rd_kafka_error_is_retriable(error) && !rd_kafka_error_is_fatal(error))
+            init_waits(t, error, since);
+        else if (error)
+            return init_failed(t, error);
     }
-    return END_BROKEN;
+    return left == 0 ? END_DONE : END_BROKEN;
 }
 
 static void pause_and_say(struct relay_transact *t, const char *doing, struct err *err)
@@ -319,6 +347,7 @@ static void pause_and_say(struct relay_transact *t, const char *doing, struct er
     poll(NULL, 0, PAUSE_MS);
 }
 
+/* Each asks, so each knows the topic before its first commit: else that would wait for it. */
 static enum end make_topic(struct relay_transact *t)
 {
     struct err err = {0};
@@ -389,11 +418,11 @@ static enum end for_each(struct relay_transact *t, enum end (*call)(struct relay
 /* The position is read when no earlier relay can commit any more: both of its producers are fenced, and what they left open has ended. */
 static enum end run_open(struct relay_transact *t)
 {
-    enum end end = for_each(t, init_transactions);
+    enum end end = init_both(t);
 
     t->has_found = false;
     if (end == END_DONE)
-        end = make_topic(t);
+        end = for_each(t, make_topic);
     if (end == END_DONE && t->opening.kafka_rules)
         end = read_position(t);
     return end == END_DONE ? for_each(t, begin) : end;

@@ -64,3 +64,32 @@ def test_a_commit_whose_connection_is_cut_loses_and_repeats_nothing(held_commit,
     wait_until(lambda: database.value(NOT_YET) == 0, message="every row is before the cursor")
     assert running.metric("tandem_relay_active") == 1
     assert_each_once_in_order(topics)
+
+
+def test_a_topic_that_grew_moves_a_key_once_and_not_at_every_turn_of_the_producers(database, topics, relay, wait_until):
+    put = "SELECT tandem.outbox_put(topic => 'grows', key => %s::text, type => 'x', payload => %s::text, partition => %s)"
+    topics.create("grows", 1)
+    running = relay(delivery="exactly-once")
+
+    def published(key, n, partition=None):
+        before = running.metric("tandem_relay_transactions_total")
+        database.query(put, (key, str(n), partition))
+        wait_until(lambda: running.metric("tandem_relay_transactions_total") > before, message="a transaction of its own")
+
+    def heard():
+        """A row that names a new partition makes the relay ask, at most every two seconds; until then such rows are parked."""
+        published(f"asks-{database.value('SELECT count(*) FROM tandem.outbox')}", -1, partition=2)
+        return any(message.partition() == 2 for message in topics.read("grows"))
+
+    for n in range(7):  # an odd number of keys, each row a transaction: a key's rows go to the two producers by turns
+        published(f"k{n}", n)
+    topics.grow("grows", 3)
+    wait_until(heard, message="the relay knows the new partitions")
+    for n in range(7, 42):
+        published(f"k{n % 7}", n)
+    places = {}
+    for message in sorted(topics.read("grows"), key=lambda m: int(m.value())):
+        if int(message.value()) >= 0:
+            places.setdefault(message.key(), []).append(message.partition())
+    assert len({places[key][-1] for key in places}) > 1, "the new partitions are used"
+    assert all(len([1 for a, b in zip(of, of[1:]) if a != b]) <= 1 for of in places.values()), places

@@ -2,7 +2,7 @@
 import time
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
 from processes import RigError, wait_until
 
@@ -22,6 +22,10 @@ class Topics:
         """How many; 0 when the topic is not there."""
         found = self.admin.list_topics(topic, timeout=30).topics[topic]
         return 0 if found.error else len(found.partitions)
+
+    def grow(self, topic, partitions):
+        for future in self.admin.create_partitions([NewPartitions(topic, partitions)]).values():
+            future.result(30)
 
     def create(self, topic, partitions=6, **config):
         settings = {name.replace("_", "."): str(value) for name, value in config.items()}

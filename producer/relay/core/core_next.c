@@ -241,7 +241,7 @@ static struct ledger_entry *publishable(struct relay_core *c, int64_t now)
 {
     struct ledger_entry *e = ledger_unsent(&c->ledger);
 
-    if (!e || !working(c) || !core_transact_takes_rows(c) || !lease_valid(&c->lease, now) ||
+    if (!e || !working(c) || !core_transact_takes_rows(c, now) || !lease_valid(&c->lease, now) ||
         !window_open(c, e) || now < c->publish_at)
         return NULL;
     return e;

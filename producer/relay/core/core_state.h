@@ -209,7 +209,7 @@ struct condemned *core_transact_condemned(struct relay_core *c, int64_t id); /* 
 void core_transact_condemned_parked(struct relay_core *c, struct condemned *it);
 bool core_transact_open(const struct relay_core *c); /* rows may be read */
 bool core_transact_may_look(const struct relay_core *c);
-bool core_transact_takes_rows(const struct relay_core *c);
+bool core_transact_takes_rows(const struct relay_core *c, int64_t now);
 bool core_transact_quiet(const struct relay_core *c);   /* nothing is left to be committed */
 bool core_transact_at_rest(const struct relay_core *c); /* nor to be saved */
 bool core_transact_next(struct relay_core *c, int64_t now, struct relay_action *a);

@@ -284,20 +284,24 @@ bool core_transact_open(const struct relay_core *c)
 /*
  * Rows go on while their predecessors are being committed: by the other producer, and every one of those is acknowledged already, so no
  * row can get into the topic before an earlier one of its key. Parked rows are rare, and what is known of them is known of one transaction:
- * they wait for its end.
+ * they wait for its end. So do the others when that takes long: all of them would be published again if it failed.
  */
-static bool may_overlap(const struct relay_core *c)
+static bool may_overlap(const struct relay_core *c, int64_t now)
 {
     const struct retry *r = &c->retry;
+    const struct transact *t = &c->transact;
+
+    if (t->rows > 0 && now >= t->began_ns + c->cfg.transaction_ns)
+        return false;
 
 #ifdef SIM_BUG_OVERLAP_RETRY
     return true;
 #endif
-    return c->transact.condemned_count == 0 && c->careful_left == 0 && c->park_count == 0 &&
-           r->on_its_way == 0 && r->unpark_count == 0 && r->repark_count == 0;
+    return t->condemned_count == 0 && c->careful_left == 0 && c->park_count == 0 && r->on_its_way == 0 &&
+           r->unpark_count == 0 && r->repark_count == 0;
 }
 
-bool core_transact_takes_rows(const struct relay_core *c)
+bool core_transact_takes_rows(const struct relay_core *c, int64_t now)
 {
     const struct transact *t = &c->transact;
 
@@ -305,7 +309,7 @@ bool core_transact_takes_rows(const struct relay_core *c)
         return true;
     if (!t->kafka_rules || !t->row_says_so || t->ending || t->failed)
         return false;
-    return t->state == TRANSACT_READY || (t->state == TRANSACT_COMMITTING && may_overlap(c));
+    return t->state == TRANSACT_READY || (t->state == TRANSACT_COMMITTING && may_overlap(c, now));
 }
 
 static bool anything_to_commit(const struct relay_core *c)
