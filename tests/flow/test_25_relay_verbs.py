@@ -312,7 +312,7 @@ def test_a_retried_key_is_published_whole_and_in_order(database, tool, relay, va
     assert values("k") == ["1", large, "2", "3", "4"]
 
 
-def park(database, rows, keys):
+def park_many(database, rows, keys):
     """Rows 1, 2, 3 … of so many keys, as if the first of each had been refused."""
     database.query("""INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, payload, created_at, reason, detail)
                       SELECT n, gen_random_uuid(), %s, convert_to('k' || n %% %s, 'UTF8'), 'x', 's', 'c', convert_to(n::text, 'UTF8'), now(),
@@ -331,7 +331,7 @@ def assert_each_once_in_order(topics, rows, keys):
 @pytest.mark.parametrize("rows, keys", [(3000, 700), (60, 1)])
 @pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
 def test_many_parked_rows_are_published_again_each_once_and_each_key_in_order(database, tool, relay, topics, wait_until, delivery, rows, keys):
-    park(database, rows, keys)
+    park_many(database, rows, keys)
     relay(delivery=delivery)
     began = time.monotonic()
     assert tool("parked", "retry", "--all", "--yes")[0] == 0
@@ -342,7 +342,7 @@ def test_many_parked_rows_are_published_again_each_once_and_each_key_in_order(da
 
 def test_an_exactly_once_relay_killed_while_it_publishes_parked_rows_again_repeats_none(database, tool, relay, topics, wait_until):
     rows, keys = 4000, 300
-    park(database, rows, keys)
+    park_many(database, rows, keys)
     running = relay(delivery="exactly-once")
     assert tool("parked", "retry", "--all", "--yes")[0] == 0
     for share in (0.9, 0.6, 0.3):
