@@ -35,6 +35,7 @@ struct consume_partition {
     bool paused;
     bool leaving; /* revoked: nothing more of it is taken in */
     bool apart;
+    bool is_long;       /* apart because of its length */
     struct came *aside; /* from aside_at on; no more than was in the common queue */
     int aside_at, aside_count, aside_room;
     int taken; /* in this turn */
@@ -47,6 +48,8 @@ struct worker_consume {
     rd_kafka_queue_t *queue;   /* what concerns the group */
     rd_kafka_queue_t *records; /* of all partitions */
     atomic_bool stirred;       /* set by librdkafka's threads: something came into it */
+    int long_count;            /* of partitions */
+    int64_t assigned_ns;       /* the last of them */
     bool full;                 /* of one partition enough was taken in this turn */
     enum consume_state state;
     bool stopping;

@@ -74,6 +74,7 @@ static void consume_assign(struct worker_consume *c, int64_t now)
         oneshot_assigned(c->w->oneshot, stream);
     }
     c->held_count += n;
+    c->assigned_ns = now;
     if (consume_take(c, &c->w->failure) < 0)
         return;
     c->state = CONSUME_HELD;

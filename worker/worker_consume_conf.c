@@ -5,31 +5,40 @@
  * What librdkafka holds over all partitions before we ask for it, and the same with batches; a partition that stands still by itself holds as
  * much of its own. Besides, each broker may send one answer: so much, or one batch of records if that is larger.
  */
-#define CONSUME_PREFETCH_KB "256"
-#define CONSUME_PREFETCH_BATCHES_KB "4096"
+#define CONSUME_PREFETCH_KB 128
+#define CONSUME_PREFETCH_BATCHES_KB 4096
+/* Very many may stand still at once: each a share of so much then. */
+#define CONSUME_STILL_KB 8192
+#define CONSUME_STILL_BATCHES_KB 32768
+#define CONSUME_STILL_MIN_KB 32
 #define CONSUME_ANSWER_BYTES "1048576"
 #define CONSUME_ANSWER_BATCHES_BYTES "4194304"
 /* And of that of one partition: a share of so much, so that none takes all. */
 #define CONSUME_FETCH_KB 8192
 #define CONSUME_FETCH_BATCHES_KB 32768
-#define CONSUME_SHARE_MIN_KB 16
+#define CONSUME_FETCH_MIN_KB 16
 
-/* Of so many KiB each partition's, not above max, and no less than one fetch is worth. */
-static int consume_share(const struct worker *w, int total_kb, int max)
+/* Of so many KiB each partition's, within these bounds. */
+static int consume_share(const struct worker *w, int total_kb, int min, int max)
 {
     int queues = w->partitions * w->sources.count;
     int share = total_kb / (queues ? queues : 1);
 
     if (share > max)
         return max;
-    return share < CONSUME_SHARE_MIN_KB ? CONSUME_SHARE_MIN_KB : share;
+    return share < min ? min : share;
 }
 
 rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
 {
-    char fetch_bytes[16], again[16];
+    char prefetch_kb[16], fetch_bytes[16], again[16];
     bool batches = w->opt.batch_max_events > 1;
-    int fetch = consume_share(w, batches ? CONSUME_FETCH_BATCHES_KB : CONSUME_FETCH_KB, batches ? 1024 : 256);
+    int prefetch =
+        consume_share(w, batches ? CONSUME_STILL_BATCHES_KB : CONSUME_STILL_KB, CONSUME_STILL_MIN_KB,
+                      batches ? CONSUME_PREFETCH_BATCHES_KB : CONSUME_PREFETCH_KB);
+    int fetch = consume_share(w, batches ? CONSUME_FETCH_BATCHES_KB : CONSUME_FETCH_KB, CONSUME_FETCH_MIN_KB,
+                              batches ? 1024 : 256);
+    snprintf(prefetch_kb, sizeof prefetch_kb, "%d", prefetch);
     snprintf(fetch_bytes, sizeof fetch_bytes, "%d", fetch * 1024);
     snprintf(again, sizeof again, "%d", FETCH_AGAIN_MS);
     const char *explicit_why = "progress is committed by the engine, with its map";
@@ -53,7 +62,7 @@ rd_kafka_conf_t *consume_conf(const struct worker *w, struct err *err)
         {"session.timeout.ms", classic ? "8000" : "", NULL},
         {"fetch.max.bytes", batches ? CONSUME_ANSWER_BATCHES_BYTES : CONSUME_ANSWER_BYTES, NULL},
         {"fetch.message.max.bytes", fetch_bytes, NULL}, /* of one partition; a larger record still comes */
-        {"queued.max.messages.kbytes", batches ? CONSUME_PREFETCH_BATCHES_KB : CONSUME_PREFETCH_KB, NULL},
+        {"queued.max.messages.kbytes", prefetch_kb, NULL},
         {"fetch.wait.max.ms", "100", NULL},
         {"fetch.error.backoff.ms", "20", NULL},
         {"fetch.queue.backoff.ms", fetch_looks_again() ? again : "", NULL},

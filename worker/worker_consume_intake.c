@@ -6,6 +6,11 @@
 #define INTAKE_BATCH 64
 #define INTAKE_BATCH_BYTES (1 << 20) /* and one record */
 #define ASIDE_FIRST 64
+/* Partitions that may go apart because they would be ahead of the others for long: each then fetches ahead for itself. */
+#define INTAKE_LONG_MAX 2
+
+/* Partitions that are taken on together begin together, unless the parked keys of one take longer than this. */
+#define INTAKE_TOGETHER_NS NS_PER_S
 
 /* ---- what came of a partition ------------------------------------------------------------------------------------------- */
 
@@ -29,7 +34,6 @@ static void intake_take_record(struct worker_consume *c, int64_t now, struct con
         return;
     p->taken++;
     p->taken_bytes += m->key_len + m->len;
-    fetch_taken(&c->fetch, now);
     gap_look_at_record(c->w, c->rk, STREAM_SOURCE, m);
     worker_take_message(c->w, now, STREAM_SOURCE, m);
 }
@@ -75,6 +79,15 @@ static void intake_forget_aside(struct consume_partition *p)
     p->aside_at = p->aside_count = p->aside_room = 0;
 }
 
+/* Enough of it was taken in this turn and there is more: the others behind it come first, as each partition has its turn. */
+static bool intake_is_long(struct worker_consume *c, struct consume_partition *p)
+{
+    if (!intake_is_full(c, p) || c->long_count == INTAKE_LONG_MAX)
+        return false;
+    c->long_count++;
+    return p->is_long = true;
+}
+
 /* It goes on: first with what was set aside, then in the common queue, behind what is left of it there. true: there is more. */
 static bool intake_rejoin(struct worker_consume *c, int64_t now, struct consume_partition *p)
 {
@@ -86,6 +99,8 @@ static bool intake_rejoin(struct worker_consume *c, int64_t now, struct consume_
         return true;
     intake_forget_aside(p);
     p->apart = false;
+    c->long_count -= p->is_long;
+    p->is_long = false;
     rd_kafka_queue_forward(p->queue, c->records);
     atomic_store(&c->stirred, true);
     return false;
@@ -131,6 +146,8 @@ void intake_close(struct worker_consume *c, int stream)
 {
     struct consume_partition *p = &c->partitions[stream];
     intake_forget_aside(p);
+    c->long_count -= p->is_long;
+    p->is_long = false;
     rd_kafka_queue_forward(p->queue, NULL);
     rd_kafka_queue_destroy(p->queue);
     p->queue = NULL;
@@ -148,16 +165,18 @@ void intake_came(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev)
         intake_forget(&it);
         return;
     }
-    if (it.m)
+    if (it.m) {
         consume_reached(c);
+        fetch_taken(&c->fetch, now); /* whatever becomes of it, there is room */
+    }
     it.stream = it.m ? worker_stream_of_message(c->w, STREAM_SOURCE, it.m)
                      : worker_stream_of(c->w, it.end->topic, it.end->partition);
     struct consume_partition *p = &c->partitions[it.stream];
-    if (intake_is_ours(p) && (p->paused || p->apart))
+    if (intake_is_ours(p) && (p->paused || p->apart || intake_is_long(c, p)))
         intake_set_aside(p, &it);
     else
         intake_take(c, now, &it);
-    c->full |= intake_is_full(c, p);
+    c->full |= c->w->failure.kind || (!p->apart && intake_is_full(c, p) && c->long_count == INTAKE_LONG_MAX);
 }
 
 /* true: there may be more. */
@@ -181,11 +200,22 @@ static bool intake_poll_records(struct worker_consume *c, int64_t now)
     return true;
 }
 
+/*
+ * One that may take its records while the others may not would find theirs in front: each of them would go apart, and fetch for itself. The
+ * library's statistics, once a second, see to it that the time does not pass unnoticed.
+ */
+static bool intake_waits_for_all(const struct worker_consume *c, int64_t now)
+{
+    return worker_side_unread(c->w->side) > 0 && now < c->assigned_ns + INTAKE_TOGETHER_NS;
+}
+
 bool intake_poll(struct worker_consume *c, int64_t now)
 {
     const struct sources *s = &c->w->sources;
     bool more = false, open = false;
 
+    if (intake_waits_for_all(c, now))
+        return false;
     for (int i = 0; i < c->held_count * s->count; i++) {
         struct consume_partition *p = &c->partitions[sources_stream(s, i % s->count, c->held[i / s->count])];
         p->taken = 0;

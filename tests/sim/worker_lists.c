@@ -21,8 +21,8 @@ static int count_of(unsigned list)
 /* Any two have a topic in common, which is what keeps two members apart: the same one in all, or two of three. */
 static bool is_allowed(const struct world *w, unsigned list)
 {
-    bool common = lists_has(list, w->plan.common_topic);
-    return w->plan.common_topic < 0 ? count_of(list) >= 2 : common;
+    int common = w->plan.common_topic;
+    return common < 0 ? count_of(list) >= 2 : lists_has(list, common);
 }
 
 /* A process reads what it read before, or another list; in a calm world all have the new one. */
