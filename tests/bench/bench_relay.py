@@ -15,7 +15,7 @@ from stage import ROOT, metric, record, until
 
 ROWS = 300_000
 SESSIONS = 4
-PAIRS = 5
+PAIRS = 9
 WARM_UP = 3  # drains before those that count: a JVM that has just started pays two to three times as much for a record
 PROBE = os.path.join(ROOT, "build", "bench", "relay_probe")
 SOURCES = ("table", "wal")
