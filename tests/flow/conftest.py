@@ -1,6 +1,9 @@
 """The fixtures that several flow tests share, and no other ones."""
+import subprocess
+
 import newer_librdkafka
 import pytest
+from programs import binary
 from stream_world import slot, streaming  # noqa: F401  pylint: disable=unused-import
 from worker_world import Orders
 
@@ -37,3 +40,14 @@ def all_end_in_order(started):
     yield
     for process in started:
         assert process.stop() == 0, process.log_tail()
+
+
+@pytest.fixture
+def dlq(kafka):
+    """dlq(*words): the tool's standard output."""
+    def run(*words):
+        done = subprocess.run([binary("tandem-dlq"), "--kafka-brokers", kafka.brokers, "--destination", "inventory", *words],
+                              capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+    return run

@@ -21,17 +21,6 @@ def customers(topics):
     return Orders(topics, CUSTOMERS)
 
 
-@pytest.fixture
-def dlq(kafka):
-    """dlq(*words): the tool's standard output."""
-    def run(*words):
-        done = subprocess.run([binary("tandem-dlq"), "--kafka-brokers", kafka.brokers, "--destination", "inventory", *words],
-                              capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-    return run
-
-
 def tell(program, *words):
     done = subprocess.run([binary("tandem-inventory"), "--admin-listen", program.admin_url.split("//")[1], *words],
                           capture_output=True, text=True, timeout=30, check=False)

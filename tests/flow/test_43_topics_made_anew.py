@@ -1,10 +1,7 @@
 """A topic that is deleted and made anew, or made larger: under a running worker and between two runs nothing of it is passed over."""
-import subprocess
-
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import NewPartitions
-from programs import binary
 from worker_world import Orders
 
 ORDERS, GROUP, KEYS = "tandem.orders", "tandem-inventory", 20
@@ -12,17 +9,6 @@ DLQ, REPLAY, PARKED = (f"tandem.inventory.{name}" for name in ("dlq", "replay", 
 ANEW = "offsets begin again"
 
 pytestmark = pytest.mark.usefixtures("leave_the_group")
-
-
-@pytest.fixture
-def dlq(kafka):
-    """dlq(*words): the tool's standard output."""
-    def run(*words):
-        done = subprocess.run([binary("tandem-dlq"), "--kafka-brokers", kafka.brokers, "--destination", "inventory", *words],
-                              capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-    return run
 
 
 def delivered_and_committed(topics, orders, api):
