@@ -42,6 +42,18 @@ def thread_seconds(pid):
     return total / 1e9
 
 
+def compiler_seconds(pid):
+    """CPU that a JVM's compilers have used: a part of it only while it is getting warm."""
+    total = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{thread}/comm", encoding="ascii") as name, open(f"/proc/{pid}/task/{thread}/schedstat", encoding="ascii") as f:
+                total += int(f.read().split()[0]) if "CompilerThre" in name.read() else 0
+        except OSError:
+            pass  # it has ended
+    return total / 1e9
+
+
 def rss_mb(pid):
     """Resident memory now; for Postgres the postmaster's alone, because its backends share theirs."""
     try:

@@ -1,7 +1,9 @@
-/* What a worker is measured against: libcurl alone sending requests as fast as it can, and librdkafka alone reading a topic. */
+/* What a worker is measured against, libcurl alone sending requests and librdkafka alone reading a topic; and the events it is given. */
 #include <curl/curl.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <librdkafka/rdkafka.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +15,8 @@
 #define IN_FLIGHT_MAX 4096
 #define BODY_BYTES 600
 #define GIVE_UP_NS (120 * NS_PER_S)
+#define COUNT_MAX 100000000
+#define LINE_ITEM "\"lines\":[{\"sku\":\"%0480d\",\"quantity\":1}]}"
 
 static void fail(const char *what, const char *why)
 {
@@ -69,10 +73,9 @@ static void shoot(CURLM *multi, struct shot *s, long i)
     s->headers = curl_slist_append(NULL, line);
     s->headers = curl_slist_append(s->headers, "Content-Type: application/json");
     s->headers = curl_slist_append(s->headers, "Expect:");
-    int n = snprintf(s->body, sizeof s->body,
-                     "{\"order\":\"p-%ld\",\"customer\":\"c-1\",\"status\":\"placed\",\"version\":1,"
-                     "\"lines\":[{\"sku\":\"%0480d\",\"quantity\":1}]}",
-                     i, 0);
+    int n = snprintf(
+        s->body, sizeof s->body,
+        "{\"order\":\"p-%ld\",\"customer\":\"c-1\",\"status\":\"placed\",\"version\":1," LINE_ITEM, i, 0);
     curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, s->headers);
     curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE, (long)n);
     curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, s->body);
@@ -126,17 +129,28 @@ static void probe_curl(const char *url, long count, long in_flight)
 
 /* ---- librdkafka alone --------------------------------------------------------------------------------------------------- */
 
-static rd_kafka_t *consumer(const char *brokers)
+static void set(rd_kafka_conf_t *conf, const char *name, const char *value)
 {
     char why[256];
-    rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    if (rd_kafka_conf_set(conf, "bootstrap.servers", brokers, why, sizeof why) ||
-        rd_kafka_conf_set(conf, "group.id", "worker-probe", why, sizeof why))
+    if (rd_kafka_conf_set(conf, name, value, why, sizeof why))
         fail("librdkafka", why);
-    rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
+}
+
+static rd_kafka_t *client(rd_kafka_type_t type, rd_kafka_conf_t *conf)
+{
+    char why[256];
+    rd_kafka_t *rk = rd_kafka_new(type, conf, why, sizeof why);
     if (!rk)
         fail("librdkafka", why);
     return rk;
+}
+
+static rd_kafka_t *consumer(const char *brokers)
+{
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    set(conf, "bootstrap.servers", brokers);
+    set(conf, "group.id", "worker-probe");
+    return client(RD_KAFKA_CONSUMER, conf);
 }
 
 static void probe_kafka(const char *brokers, const char *topic, long partitions, long count)
@@ -164,13 +178,110 @@ static void probe_kafka(const char *brokers, const char *topic, long partitions,
     rd_kafka_destroy(rk);
 }
 
+/* ---- the events --------------------------------------------------------------------------------------------------------- */
+
+static struct {
+    const char *topic;
+    long keys, acked;
+    int64_t *acked_ns; /* of each event, by the wall clock */
+} events;
+
+static void acknowledged(rd_kafka_t *rk, const rd_kafka_message_t *m, void *context)
+{
+    (void)rk;
+    (void)context;
+    if (m->err)
+        fail("publish", rd_kafka_err2str(m->err));
+    events.acked_ns[(intptr_t)m->_private] = clock_wall_ns();
+    events.acked++;
+}
+
+/* Names and values, as pairs, over what is set for an event that travels at once. */
+static rd_kafka_t *publisher(const char *brokers, char **settings)
+{
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    set(conf, "bootstrap.servers", brokers);
+    set(conf, "partitioner", "murmur2_random");
+    set(conf, "linger.ms", "0");
+    for (; settings[0] && settings[1]; settings += 2)
+        set(conf, settings[0], settings[1]);
+    rd_kafka_conf_set_dr_msg_cb(conf, acknowledged);
+    return client(RD_KAFKA_PRODUCER, conf);
+}
+
+/* Without it all that is produced before the partitions are known is one large batch. */
+static rd_kafka_topic_t *known_topic(rd_kafka_t *rk)
+{
+    const struct rd_kafka_metadata *metadata;
+    rd_kafka_topic_t *topic = rd_kafka_topic_new(rk, events.topic, NULL);
+    if (!topic || rd_kafka_metadata(rk, 0, topic, &metadata, 10000))
+        fail("no such topic", events.topic);
+    rd_kafka_metadata_destroy(metadata);
+    return topic;
+}
+
+static bool publish_one(rd_kafka_t *rk, rd_kafka_topic_t *topic, long i)
+{
+    char key[32], id[128], body[BODY_BYTES + 64];
+    snprintf(key, sizeof key, "o-%ld", i % events.keys);
+    snprintf(id, sizeof id, "%s-%ld", events.topic, i);
+    int n =
+        snprintf(body, sizeof body,
+                 "{\"order\":\"%s\",\"customer\":\"c-1\",\"status\":\"placed\",\"version\":%ld," LINE_ITEM,
+                 key, i / events.keys + 1, 0);
+    rd_kafka_resp_err_t code = rd_kafka_producev(
+        rk, RD_KAFKA_V_RKT(topic), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(key, strlen(key)),
+        RD_KAFKA_V_VALUE(body, (size_t)n), RD_KAFKA_V_HEADER("ce_specversion", "1.0", -1),
+        RD_KAFKA_V_HEADER("ce_id", id, -1), RD_KAFKA_V_HEADER("ce_source", "bench", -1),
+        RD_KAFKA_V_HEADER("ce_type", "order.placed", -1),
+        RD_KAFKA_V_HEADER("ce_time", "2026-01-01T00:00:00Z", -1),
+        RD_KAFKA_V_HEADER("content-type", "application/json", -1), RD_KAFKA_V_OPAQUE((void *)(intptr_t)i),
+        RD_KAFKA_V_END);
+    if (code && code != RD_KAFKA_RESP_ERR__QUEUE_FULL)
+        fail("publish", rd_kafka_err2str(code));
+    return !code;
+}
+
+/* rate: events a second, 0 as fast as they go; then there is a line for each: its id and when it was acknowledged. */
+static void probe_publish(const char *brokers, long count, long rate, char **settings)
+{
+    rd_kafka_t *rk = publisher(brokers, settings);
+    rd_kafka_topic_t *topic = known_topic(rk);
+
+    events.acked_ns = calloc((size_t)count, sizeof *events.acked_ns);
+    if (!events.acked_ns)
+        fail("publish", "no memory");
+    int64_t start = clock_monotonic_ns();
+    for (long i = 0; i < count;) {
+        bool due = !rate || clock_monotonic_ns() >= start + i * NS_PER_S / rate;
+        bool sent = due && publish_one(rk, topic, i);
+        i += sent;
+        rd_kafka_poll(rk, sent ? 0 : 1);
+    }
+    rd_kafka_flush(rk, GIVE_UP_NS / NS_PER_MS);
+    if (events.acked < count)
+        fail("publish", "not every event was acknowledged");
+    for (long i = 0; rate && i < count; i++)
+        printf("%s-%ld\t%" PRId64 "\n", events.topic, i, events.acked_ns[i]);
+    rd_kafka_topic_destroy(topic);
+    rd_kafka_destroy(rk);
+    free(events.acked_ns);
+}
+
 int main(int argc, char **argv)
 {
-    if (argc == 5 && strcmp(argv[1], "curl") == 0)
-        probe_curl(argv[2], number(argv[3], 100000000), number(argv[4], IN_FLIGHT_MAX));
-    else if (argc == 6 && strcmp(argv[1], "kafka") == 0)
-        probe_kafka(argv[2], argv[3], number(argv[4], 1000), number(argv[5], 100000000));
-    else
-        fail("usage", "worker_probe curl URL COUNT IN_FLIGHT | kafka BROKERS TOPIC PARTITIONS COUNT");
+    if (argc == 5 && strcmp(argv[1], "curl") == 0) {
+        probe_curl(argv[2], number(argv[3], COUNT_MAX), number(argv[4], IN_FLIGHT_MAX));
+    } else if (argc == 6 && strcmp(argv[1], "kafka") == 0) {
+        probe_kafka(argv[2], argv[3], number(argv[4], 1000), number(argv[5], COUNT_MAX));
+    } else if (argc >= 7 && strcmp(argv[1], "publish") == 0) {
+        events.topic = argv[3];
+        events.keys = number(argv[5], COUNT_MAX);
+        probe_publish(argv[2], number(argv[4], COUNT_MAX),
+                      strcmp(argv[6], "0") ? number(argv[6], 1000000) : 0, argv + 7);
+    } else {
+        fail("usage", "worker_probe curl URL COUNT IN_FLIGHT | kafka BROKERS TOPIC PARTITIONS COUNT |"
+                      " publish BROKERS TOPIC COUNT KEYS RATE [SETTING VALUE]...");
+    }
     return 0;
 }
