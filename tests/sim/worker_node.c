@@ -55,6 +55,7 @@ static struct held *hold(struct world *w, struct node *n, struct stream *st, str
     n->held[n->held_count++] = held;
     st->held++;
     st->held_bytes += held->bytes;
+    oracle_holds(w, st);
     return held;
 }
 
@@ -119,6 +120,7 @@ static void release(struct world *w, struct node *n, struct held *held)
     n->held[i] = n->held[--n->held_count];
     held->stream->held--;
     held->stream->held_bytes -= held->bytes;
+    oracle_holds(w, held->stream);
     for (struct request *r = n->requests; r != NULL; r = r->next)
         if (r->held == held)
             r->held = NULL;

@@ -245,6 +245,15 @@ static void parked_behind_somebody(struct world *w, const struct delivery_view *
         sim_broken(w->sim, "G2", "%s is dead-lettered as parked-behind, behind nothing", t->id);
 }
 
+/* What it may take in is half free again only when half of its events and half of its bytes are; its map is never long here. */
+void oracle_holds(const struct world *w, struct stream *st)
+{
+    const struct engine_config *cfg = &w->plan.cfg;
+    int part = st->full ? 2 : 1, more = st->full ? 1 : 0;
+    st->full = st->held * part >= cfg->window_events + more ||
+               (int64_t)st->held_bytes * part >= (int64_t)cfg->window_bytes + more;
+}
+
 /* Its stream has taken in all that it may, and nothing of it is unfinished but what must wait for this event. */
 static bool keeps_the_window_full(struct world *w, const struct node *n, const struct entry *en)
 {
@@ -258,7 +267,7 @@ static bool keeps_the_window_full(struct world *w, const struct node *n, const s
         if (other->stream == st && other->entry != en && !same_lane(w, truth_of(w, other->entry), t))
             return false;
     }
-    return st != NULL && st->paused;
+    return st != NULL && st->full;
 }
 
 void oracle_buries(struct world *w, struct node *n, const struct delivery_view *v, struct entry *en)

@@ -174,6 +174,7 @@ struct stream {
     int64_t position, assigned_at;
     int generation;                 /* of the log that its engine has seen */
     bool paused, fetching, met_end; /* met_end: its reader, in one-shot mode, knows where the log ends */
+    bool full;                      /* by what it holds: a limit of its own was reached, not half free again */
     int held;
     size_t held_bytes;
     bool commit_out, commit_failed;
@@ -509,6 +510,8 @@ void oracle_answered(struct world *w, struct node *n, struct request *r, bool br
 /* An answer, or one to an item, may ask for a pause. */
 void oracle_asked(const struct world *w, struct node *n, const struct outcome *answer);
 void oracle_buries(struct world *w, struct node *n, const struct delivery_view *v, struct entry *en);
+/* What st holds has changed. */
+void oracle_holds(const struct world *w, struct stream *st);
 void oracle_releases(struct world *w, struct node *n, struct held *held);
 void oracle_commits(struct world *w, struct node *n, struct stream *st, const struct action *a);
 void oracle_committed(struct world *w, struct log *log, uint64_t life, uint64_t ok_order);

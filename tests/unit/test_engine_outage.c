@@ -519,6 +519,43 @@ static void what_keeps_the_window_full_needs_the_success_of_enough_others(void *
     assert_int_equal(reason, REASON_BLOCKING);
 }
 
+/* The other partitions had a backlog, so intake was paused of all of them: it was dead-lettered as one that blocks its empty window. */
+static void an_event_whose_window_is_nearly_empty_blocks_nobody_though_others_have_plenty(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.attempts_max = 10;
+    cfg.blocking_attempts = 5;
+    cfg.blocking_successes = 5;
+    cfg.ready_events = cfg.in_flight_max = 4;
+    cfg.adaptive = ENGINE_ADAPTIVE_OFF;
+    cfg.breaker_share = 1;
+    struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
+    int64_t answered = 0, given = 0, failed = 0;
+
+    assert_true(engine_assign(r->e, r->now, 2, STREAM_SOURCE, 1, 0, NULL));
+    engine_open(r->e, r->now, 1);
+    rig_give(r, 0, 0, "stuck");
+    while (rig_bury_waiting(r, 0, 0) == NULL && failed < 100) {
+        while (given < answered + 20)
+            rig_give(r, 2, given++, NULL);
+        assert_int_equal(r->paused[0], r->resumed[0] + 1); /* the others have plenty */
+        for (int i = 0; i < 2; i++)
+            rig_answer(r, 2, answered++, 200);
+        for (int w = 0; w < 1000 && !rig_is_sent(r, 0, 0); w++) {
+            rig_sleep(r, cfg.backoff_base_ns);
+            rig_answer(r, 2, answered++, 200);
+            rig_give(r, 2, given++, NULL);
+        }
+        rig_answer(r, 0, 0, 500);
+        failed++;
+    }
+    assert_int_equal(delivery_view(rig_bury_waiting(r, 0, 0)).reason, REASON_ATTEMPTS);
+    assert_int_equal(failed, 10);
+    rig_free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -545,6 +582,7 @@ int main(void)
         cmocka_unit_test(an_event_that_keeps_the_window_full_goes_aside_before_its_attempts_are_spent),
         cmocka_unit_test(an_event_that_nobody_waits_for_keeps_all_its_attempts),
         cmocka_unit_test(what_keeps_the_window_full_needs_the_success_of_enough_others),
+        cmocka_unit_test(an_event_whose_window_is_nearly_empty_blocks_nobody_though_others_have_plenty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -100,11 +100,17 @@ static bool is_too_old(const struct engine *e, const struct delivery *d)
 
 /*
  * Does it keep its stream's window full, while all that is not of its key is done? Then more than its own key waits for it. As with UF's
- * tokens, other events of the same endpoint have to have paid for it, so that an outage does not look like this.
+ * tokens, other events of the same endpoint have to have paid for it, so that an outage does not look like this. A stream that is paused
+ * since others have enough to send, or hold what all may hold, waits for them and not for this event.
  */
 static bool is_blocking(struct engine *e, const struct delivery *d)
 {
-    if (!d->stream->paused || e->bytes_full || d->entry.attempts < e->cfg.blocking_attempts)
+    bool full = d->stream->full;
+
+#ifdef SIM_BUG_PAUSED_IS_FULL
+    full = d->stream->paused && !e->bytes_full;
+#endif
+    if (!full || d->entry.attempts < e->cfg.blocking_attempts)
         return false;
 #ifdef SIM_BUG_EVICT_IN_TRAFFIC
     return true;

@@ -43,24 +43,31 @@ static void want_action(struct engine *e, struct stream *s)
 
 /* ---- windows -------------------------------------------------------------------------------------------------------- */
 
-/* Once paused it stays so until half of what stopped it is free: pausing costs the client its prefetched records. */
+/* It holds what it may, or more than half of that: once paused, and once full, it stays so until half is free. */
+static bool holds_enough(const struct engine *e, const struct stream *s, bool half)
+{
+    int part = half ? 2 : 1;
+
+    return s->held * part >= e->cfg.window_events + (half ? 1 : 0) ||
+           s->held_bytes * part >= e->cfg.window_bytes + (half ? 1 : 0) ||
+           s->offsets.cost * (size_t)part > OFFSET_MAP_INTAKE_MAX;
+}
+
+/* Whatever paused it, it stays so while it is over half: pausing costs the client its prefetched records. */
 static bool wants_pause(const struct engine *e, const struct stream *s)
 {
-    int part = s->paused ? 2 : 1;
-
     if (s->revoking)
         return s->paused;
     if (s->stalled > 0 || e->bytes_full || e->plenty)
         return true;
     if (!s->group->open)
         return true; /* until it is, all of it would only wait */
-    return s->held * part >= e->cfg.window_events + (s->paused ? 1 : 0) ||
-           s->held_bytes * part >= e->cfg.window_bytes + (s->paused ? 1 : 0) ||
-           s->offsets.cost * (size_t)part > OFFSET_MAP_INTAKE_MAX;
+    return holds_enough(e, s, s->paused);
 }
 
 void stream_intake(struct engine *e, struct stream *s)
 {
+    s->full = holds_enough(e, s, s->full);
     if (wants_pause(e, s) != s->paused)
         want_action(e, s);
 }
