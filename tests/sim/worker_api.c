@@ -150,6 +150,8 @@ static bool answers_refusal(struct world *w, struct parcel *p)
                                       .status = rng_chance(rng, 0.7) ? 429 : 503,
                                       .retry_after_ns = rng_chance(rng, 0.5) ? lying_wait(rng) : 0,
                                       .sent = true});
+        if (w->sim->now % 3 == 0) /* by a rule it is the event that is to come again */
+            p->answer.verdict = VERDICT_RETRY;
         return true;
     }
     if (!w->calm && world_has(w, FAULT_API_CROWDED) && p->node->in_flight > 2 * w->plan.crowd) {

@@ -186,9 +186,10 @@ static void failed(struct node *n, struct request *r, bool breaker_closed)
     struct entry *en = r->entry;
     bool as_batch = r->parcel->count > 1 && !r->parcel->by_item; /* nobody knows whose fault it was */
     int status = r->answer.transport == TRANSPORT_OK ? r->answer.status : 0;
-    bool own = status == 423 || status == 425 || status == 408;
-    bool never =
-        status == 429 || status == 401 || status == 403 || (status == 503 && r->answer.retry_after_ns >= 0);
+    bool by_rule = r->answer.verdict == VERDICT_RETRY;
+    bool own = status == 423 || status == 425 || status == 408 || (status == 429 && by_rule);
+    bool wait = status == 429 || (status == 503 && r->answer.retry_after_ns >= 0);
+    bool never = status == 401 || status == 403 || (wait && !by_rule);
     bool healthy = n->successes[r->truth->route] > en->mark[n->index].successes && breaker_closed;
     if (is_ambiguous(r->answer.transport))
         en->ambiguous_by = r->assignment;

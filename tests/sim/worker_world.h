@@ -174,7 +174,7 @@ struct stream {
     int64_t position, assigned_at;
     int generation;                 /* of the log that its engine has seen */
     bool paused, fetching, met_end; /* met_end: its reader, in one-shot mode, knows where the log ends */
-    bool full;                      /* by what it holds: a limit of its own was reached, not half free again */
+    bool full; /* by what it holds: a limit of its own was reached, not half free again */
     int held;
     size_t held_bytes;
     bool commit_out, commit_failed;

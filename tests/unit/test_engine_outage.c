@@ -312,6 +312,36 @@ static void a_throttle_pauses_the_whole_destination_for_retry_after(void **state
     }
 }
 
+/* `rule = 429 -> retry` made a pause of the destination one of the event: all others went on into it. */
+static void a_rule_about_a_429_does_not_hide_that_the_destination_asked_for_a_pause(void **state)
+{
+    (void)state;
+    static const struct {
+        int status;
+        enum verdict verdict;
+    } answers[] = {
+        {429, VERDICT_RETRY}, {503, VERDICT_RETRY}, {429, VERDICT_POISON}, {503, VERDICT_DELIVERED}};
+
+    for (size_t i = 0; i < ARRAY_LEN(answers); i++) {
+        struct engine_config cfg = rig_config();
+        struct rig *r = rig_new(&cfg);
+        struct outcome out = rig_status(answers[i].status);
+        out.retry_after_ns = 90 * NS_PER_S;
+        out.verdict = (int)answers[i].verdict;
+        r->kafka_commits = true;
+        rig_give(r, 0, 0, "a");
+        rig_answer_out(r, 0, 0, out);
+        rig_give(r, 0, 1, "b");
+        rig_sleep(r, 90 * NS_PER_S - 1);
+        assert_int_equal(rig_in_flight(r), 0);
+        assert_int_equal(rig_counts(r).throttled, 0); /* the verdict stays */
+        assert_int_equal(r->bury_count, answers[i].verdict == VERDICT_POISON);
+        rig_sleep(r, 1);
+        assert_true(rig_is_sent(r, 0, 1));
+        rig_free(r);
+    }
+}
+
 static void a_retry_after_over_the_cap_is_cut(void **state)
 {
     (void)state;
@@ -572,6 +602,7 @@ int main(void)
         cmocka_unit_test(a_failure_that_comes_in_while_the_breaker_is_open_is_not_counted),
         cmocka_unit_test(a_poison_verdict_of_a_probe_dead_letters_as_usual),
         cmocka_unit_test(a_throttle_pauses_the_whole_destination_for_retry_after),
+        cmocka_unit_test(a_rule_about_a_429_does_not_hide_that_the_destination_asked_for_a_pause),
         cmocka_unit_test(a_retry_after_over_the_cap_is_cut),
         cmocka_unit_test(a_503_without_retry_after_waits_for_its_event_only),
         cmocka_unit_test(a_retry_after_on_another_failure_lengthens_the_wait_of_its_event),

@@ -70,6 +70,22 @@ static int64_t cut_wait(const struct engine *e, int64_t asked_ns)
     return asked_ns < e->cfg.retry_after_cap_ns ? asked_ns : e->cfg.retry_after_cap_ns;
 }
 
+/* The answer says how long to stay away: that is about the destination, whatever a rule or the target says of its event. */
+static void tell_wait(struct engine *e, const struct outcome *out)
+{
+    bool asks = out->transport == TRANSPORT_OK && (out->status == 429 || out->status == 503);
+
+#ifdef SIM_BUG_VERDICT_HIDES_WAIT
+    asks = asks && out->verdict < 0;
+#endif
+#ifdef SIM_BUG_RETRY_AFTER_OF_ONE
+    asks = false;
+#endif
+    if (asks)
+        dispatch_pause(e, cut_wait(e, out->retry_after_ns));
+    dispatch_pause(e, cut_wait(e, out->quota_wait_ns));
+}
+
 /* The event's own backoff, or what the API asks for if that is longer. */
 static int64_t wait_after(struct engine *e, const struct outcome *out, int failures)
 {
@@ -226,7 +242,7 @@ static void tell(struct engine *e, const struct delivery *d, const struct outcom
 {
     tell_limiter(e, d, out, j);
     tell_breaker(e, d, j, probe);
-    dispatch_pause(e, cut_wait(e, out->quota_wait_ns));
+    tell_wait(e, out);
 }
 
 /* Nobody asked the API. */
@@ -281,6 +297,7 @@ static void tell_of_items(struct engine *e, const struct batch *b, const struct 
             best_j = j, best = d;
         if (j.verdict == VERDICT_THROTTLE && e->breaker.state == BREAKER_CLOSED)
             limiter_refused(&e->limiter, e->now, d->last_attempt_ns);
+        tell_wait(e, &items[i]);
     }
     if (best != NULL)
         tell(e, best, whole, best_j, best->probe);

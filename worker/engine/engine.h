@@ -165,7 +165,8 @@ void engine_record(struct engine *e, int64_t now, const struct engine_record *re
 struct outcome {
     enum transport transport; /* TRANSPORT_OK: status is valid */
     int status;               /* HTTP status */
-    int64_t retry_after_ns;   /* -1: none; already a duration (backoff.h parses the header) */
+    /* -1: none; already a duration (backoff.h parses the header); of a 429 or 503 the destination's, whatever the verdict */
+    int64_t retry_after_ns;
     /* > 0: the answer says that nothing is left of a quota for so long (quota.h), whatever its status */
     int64_t quota_wait_ns;
     int64_t setup_ns; /* until the request could go out: what a new connection takes is no sign of load */
