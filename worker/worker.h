@@ -9,8 +9,9 @@
  * worker_batch.h: several events in one request, where batch_max_events is above 1 (its requests: worker_http_batch.c).
  * auth.h has who we are: what credentials put into a request, how their files are followed, and what no text may show.
  *
- * worker.c turns the loop: facts from the doors into the engine, the engine's actions to the doors. One thread; no call in it
- * waits, except for reading committed offsets when partitions are assigned (nothing is in flight then).
+ * worker.c turns the loop: facts from the doors into the engine, the engine's actions to the doors. One thread. What it
+ * waits for: committed offsets when partitions are assigned (nothing of them is in flight then; with group_protocol = consumer the others'
+ * requests are), and a program of jq, at most jq_cpu_max of its CPU time. No other call in it waits.
  * worker_topics.c looks at the topics once at the start. worker_admin.c serves /metrics and /readyz from copies.
  */
 #pragma once

@@ -71,6 +71,7 @@ static void add_content_type(struct request_lines *lines, const struct request_f
     if (f->rec->request.content_type)
         type = (struct slice){f->rec->request.content_type, strlen(f->rec->request.content_type)};
     if (!f->rec->request.body.data || type.len == 0) {
+        ENSURE(lines->count < REQUEST_LINES_MAX);
         /* A name without a value takes out the form type that the HTTP library would add by itself. */
         lines->start[lines->count++] = lines->text.len;
         (void)buf_append(&lines->text, "Content-Type:", sizeof "Content-Type:");
@@ -84,7 +85,7 @@ static void add_content_type(struct request_lines *lines, const struct request_f
 static void add_target_lines(struct request_lines *lines, const struct buf *own)
 {
     for (size_t at = 0; at < own->len; at += strlen(own->data + at) + 1) {
-        ENSURE(lines->count < REQUEST_LINES_MAX);
+        ENSURE(lines->count < REQUEST_LINES_MAX); /* request_header counts them */
         lines->start[lines->count++] = lines->text.len;
         (void)buf_append(&lines->text, own->data + at, strlen(own->data + at) + 1);
     }

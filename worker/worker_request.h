@@ -6,7 +6,9 @@
 #include "worker/auth.h"
 #include "worker/worker_record.h"
 
-#define REQUEST_LINES_MAX 48
+/* What the worker adds: key, six attributes, Content-Type, traceparent, User-Agent, credential, three of a signature. */
+#define REQUEST_OWN_LINES_MAX 14
+#define REQUEST_LINES_MAX (REQUEST_OWN_LINES_MAX + REQUEST_HEADERS_MAX)
 
 /* "Name: value" lines, each ended by a NUL, one after the other in text. */
 struct request_lines {

@@ -230,6 +230,22 @@ def test_jq_makes_requests_and_verdicts_and_one_that_runs_away_costs_its_event_a
     assert "Cannot index" in letters[text]["__dlq.errors.message"]
 
 
+def test_an_event_of_more_headers_than_a_request_takes_is_a_dead_letter_and_the_worker_goes_on(shipping, parcel_api, topics, wait_until):
+    api = parcel_api()
+    program = shipping(api, 'jq_request = {headers: (.data.labels | add)}\n')
+
+    def labelled(key, count):
+        return send(topics, key, "parcel.packed", {"depot": "north", "labels": [{f"X-Label-{i}": "v"} for i in range(count)]})
+
+    labelled("p1", 40)
+    many = labelled("p2", 100)
+    labelled("p3", 1)
+    wait_until(lambda: delivered(program) == 2 and program.metric("tandem_worker_dead_letters_total") == 1, message="all are decided")
+    assert sum(name.startswith("X-Label-") for name in next(r for r in api.requests if r[2] == "/v1/parcels/p1")[3]) == 40
+    letter = dead_letters(topics)[many]
+    assert letter["x-dlq-reason"] == "not-mappable" and "more than 64 headers" in letter["__dlq.errors.message"]
+
+
 def test_without_the_process_of_its_jq_program_the_worker_ends_and_nothing_is_lost(shipping, parcel_api, topics, wait_until):
     api = parcel_api()
     program = shipping(api, JQ + "commit_interval = 1ms\n")

@@ -102,6 +102,9 @@ static void what_is_no_request_is_poison_and_says_why(void **state)
     assert_poison("{method: \"PUT\", path: [\"v1\", \"\"]}", "{}", "no resource to name");
     assert_poison("{method: \"PUT\", path: \"/\", headers: {\"X-A\": \"a\\r\\nX-B: 1\"}}", "{}",
                   "no header can carry");
+    assert_poison("{method: \"PUT\", path: \"/\","
+                  " headers: ([range(100) | {(\"X-\" + tostring): \"v\"}] | add)}",
+                  "{}", "more than 64 headers");
     assert_poison("{method: \"PUT\", path: \"/\", headers: {\"Host\": \"a\"}}", "{}", "the worker's own");
     assert_poison("halt", "{}", "it halted");
 }

@@ -150,6 +150,40 @@ static void the_largest_event_that_intake_lets_in_fits(void **state)
     auth_free(auth);
 }
 
+/* 34 to 38 headers of a target used to end the worker, at each start anew: so many labels are a matter of their event. */
+static void the_most_headers_that_a_target_may_add_fit_beside_the_workers_own(void **state)
+{
+    (void)state;
+    const struct header_text headers[] = {
+        {"ce_specversion", "1.0"}, {"ce_id", "e1"},        {"ce_source", "s"}, {"ce_type", "order.placed"},
+        {"ce_time", "now"},        {"ce_subject", "o-17"}, {NULL, NULL}};
+    char webhook[] = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    struct worker_options opt = options_of(AUTH_APIKEY);
+    struct err err = {0};
+    opt.webhook_secret = webhook;
+    struct auth *auth = auth_new(&opt, NULL);
+    struct record *rec = record_of(STREAM_SOURCE, "o-17", "{\"customer\":\"c-9\"}", headers);
+    admit_by(&crm_target, rec, 1000, &ev);
+    size_t added = 0;
+    for (char name[16]; added < 100; added++) {
+        snprintf(name, sizeof name, "X-%zu", added);
+        if (request_header(&rec->request, name, SLICE_LIT("v"), &err) < 0)
+            break;
+    }
+    assert_int_equal(rec->request.header_count, REQUEST_HEADERS_MAX);
+    assert_int_equal(err.kind, ERR_PERMANENT);
+    assert_non_null(strstr(err.message, "more than 64 headers"));
+    struct trace span;
+    record_event(rec, &ev);
+    trace_child(record_trace(rec), &span);
+    struct request_facts facts = {.rec = rec, .ev = &ev, .span = &span, .user_agent = "x", .auth = auth};
+    assert_int_equal(request_lines_build(&lines, &facts, &err), 0);
+    assert_int_equal(lines.count, REQUEST_LINES_MAX);
+    assert_string_equal(line_of("X-0"), "X-0: v");
+    record_free(rec);
+    auth_free(auth);
+}
+
 static void the_api_key_goes_out_and_is_cut_out_of_texts(void **state)
 {
     (void)state;
@@ -258,6 +292,7 @@ int main(void)
         cmocka_unit_test(attribute_values_are_percent_encoded_by_the_http_binding),
         cmocka_unit_test(dead_letter_and_callers_headers_are_not_sent),
         cmocka_unit_test(the_largest_event_that_intake_lets_in_fits),
+        cmocka_unit_test(the_most_headers_that_a_target_may_add_fit_beside_the_workers_own),
         cmocka_unit_test(the_api_key_goes_out_and_is_cut_out_of_texts),
         cmocka_unit_test(no_credential_is_sent_with_none_though_a_secret_is_given),
         cmocka_unit_test(a_signed_request_carries_the_id_that_is_signed),

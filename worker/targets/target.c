@@ -33,10 +33,14 @@ int request_header(struct request *req, const char *name, struct slice value, st
     if (!is_printable_ascii(value))
         return err_set(err, ERR_PERMANENT, "value of header \"%s\" has characters that no header can carry",
                        name);
+    if (req->header_count == REQUEST_HEADERS_MAX)
+        return err_set(err, ERR_PERMANENT, "the request has more than %d headers of its own",
+                       REQUEST_HEADERS_MAX);
     if (buf_puts(&req->headers, name) < 0 || buf_puts(&req->headers, ": ") < 0 ||
         buf_append(&req->headers, value.data, value.len) < 0 || buf_append(&req->headers, "", 1) < 0)
         return err_set(err, ERR_PERMANENT, "headers of the request are larger than %d bytes",
                        REQUEST_HEADER_BYTES_MAX);
+    req->header_count++;
     return 0;
 }
 

@@ -15,6 +15,7 @@
 
 #define REQUEST_PATH_BYTES_MAX 4096
 #define REQUEST_HEADER_BYTES_MAX 4096
+#define REQUEST_HEADERS_MAX 64 /* that a target adds; above the 50 that the option `header` takes */
 #define REQUEST_TYPE_BYTES 128 /* of a content type, its NUL included */
 
 /* The request as the target maps it; the HTTP room adds Idempotency-Key, ce-*, traceparent, credentials and limits. */
@@ -25,6 +26,7 @@ struct request {
     struct buf own_body; /* where the target builds a body; limit = payload_max */
     const char *content_type; /* static or own_type; NULL: the event's own */
     struct buf headers; /* further "Name: value" lines, each ended by a NUL: only through request_header */
+    size_t header_count;
     char own_type[REQUEST_TYPE_BYTES]; /* where the target writes a content_type */
     /* which endpoint of the API it is for, any number; 0: the method and the first two segments of the path */
     uint32_t endpoint;
@@ -32,7 +34,7 @@ struct request {
 };
 void request_init(struct request *req, size_t payload_max);
 void request_done(struct request *req);
-/* Add one header. -1: name or value has a control or non-ASCII character (PERMANENT), or there is no room. */
+/* Add one header. -1 PERMANENT: value has a control or non-ASCII character, or there is no room: in bytes, or for so many. */
 NODISCARD int request_header(struct request *req, const char *name, struct slice value, struct err *err);
 /*
  * Preconditions (RFC 9110 13.1.1, 13.1.2): one entity tag with its quotes ("\"v1\"", 8.8.3), or "*": -1 PERMANENT for anything else, and
