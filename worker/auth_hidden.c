@@ -4,24 +4,59 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/utf8.h"
 #include "worker/auth_secret.h"
 
 #define FORM_BYTES_MAX (6 * 65536 + 1)
 
-/* RFC 8259 section 7, as most writers do it: the two that must be, and the slash that some escape is left alone. */
-static void append_json(struct buf *out, const char *text)
+/* A character of more than one byte as \u and its UTF-16 units. */
+static void append_units(struct buf *out, const char *s, size_t n)
 {
-    for (; *text; text++) {
+    uint32_t c = (unsigned char)*s & (0xFFu >> (n + 1));
+    for (size_t i = 1; i < n; i++)
+        c = c << 6 | ((unsigned char)s[i] & 0x3F);
+    if (c < 0x10000)
+        (void)buf_printf(out, "\\u%04x", c);
+    else
+        (void)buf_printf(out, "\\u%04x\\u%04x", 0xD800 + ((c - 0x10000) >> 10),
+                         0xDC00 + ((c - 0x10000) & 0x3FF));
+}
+
+/* RFC 8259 section 7, as most writers do it: the two that must be, and the slash that some escape is left alone. */
+static void append_json(struct buf *out, const char *text, bool ascii)
+{
+    for (const char *end = text + strlen(text); text < end;) {
         unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\')
+        size_t n = utf8_char(text, (size_t)(end - text));
+        if (n > 1 && ascii)
+            append_units(out, text, n);
+        else if (c == '"' || c == '\\')
             (void)buf_printf(out, "\\%c", c);
         else if (c == '\n')
             (void)buf_puts(out, "\\n");
         else if (c < 0x20)
             (void)buf_printf(out, "\\u%04x", c);
         else
-            (void)buf_append(out, text, 1);
+            (void)buf_append(out, text, n > 1 ? n : 1);
+        text += n > 1 ? n : 1;
     }
+}
+
+/* As a form has it: a space is a plus. */
+static void append_form(struct buf *out, const char *text)
+{
+    for (; *text; text++)
+        if (*text == ' ')
+            (void)buf_puts(out, "+");
+        else
+            (void)buf_percent(out, text, 1);
+}
+
+static void append_base64(struct buf *out, const char *text)
+{
+    (void)buf_base64(out, text, strlen(text));
+    while (out->len && out->data[out->len - 1] == '=')
+        out->data[--out->len] = '\0';
 }
 
 /* The text in one form, NULL when that is the text itself. */
@@ -31,8 +66,12 @@ static char *form_of(const char *text, int form)
     buf_init(&out, FORM_BYTES_MAX);
     if (form == HIDDEN_PERCENT)
         (void)buf_percent(&out, text, strlen(text));
+    else if (form == HIDDEN_FORM)
+        append_form(&out, text);
+    else if (form == HIDDEN_BASE64)
+        append_base64(&out, text);
     else
-        append_json(&out, text);
+        append_json(&out, text, form == HIDDEN_JSON_ASCII);
     ENSURE(!out.failed);
     char *found = strcmp(buf_str(&out), text) == 0 ? NULL : strdup(buf_str(&out));
     if (out.data)

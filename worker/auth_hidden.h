@@ -4,8 +4,11 @@
 #include "common/buf.h"
 #include "common/event.h"
 
-/* A secret may come back as it was sent, or quoted by JSON or a form. The value before the last change may still be echoed. */
-enum { HIDDEN_RAW, HIDDEN_PERCENT, HIDDEN_JSON, HIDDEN_FORMS };
+/*
+ * A secret may come back as it was sent, quoted by a path, a form, JSON or JSON in ASCII, or in base64, with padding or without, when it
+ * is encoded alone. The value before the last change may still be echoed.
+ */
+enum { HIDDEN_RAW, HIDDEN_PERCENT, HIDDEN_FORM, HIDDEN_JSON, HIDDEN_JSON_ASCII, HIDDEN_BASE64, HIDDEN_FORMS };
 #define HIDDEN_AGES 2
 struct auth_hidden {
     char *form[HIDDEN_AGES][HIDDEN_FORMS]; /* newest first; NULL: none, or the same as the raw one */

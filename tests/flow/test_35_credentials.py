@@ -480,25 +480,28 @@ PLANTED = {"api_key": "planted-api-key/1+x", "basic_password": "planted \"pass\"
 
 
 def forms(text):
-    """How a secret may come back: as it is, in a form, in JSON, in base64."""
+    """How a secret may come back: as it is, in a path, a form, JSON, JSON in ASCII, base64."""
     import base64
     import json
     from urllib.parse import quote, quote_plus
-    login = base64.b64encode(f"tandem:{text}".encode()).decode()
     return {text, quote(text, safe=""), quote_plus(text), json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1],
-            base64.b64encode(text.encode()).decode(), login, text.removeprefix("whsec_")}
+            base64.b64encode(text.encode()).decode(), base64.b64encode(text.encode()).decode().rstrip("="), text.removeprefix("whsec_")}
 
 
 @pytest.mark.parametrize("kind", ["api-key", "basic", "oauth2"])
-def test_no_output_shows_a_secret(orders, worker, opened, authority, secret, wait_until, topics, kind, kafka):
-    """The API and the token server repeat all they were sent; the worker logs at debug level."""
+def test_no_output_shows_a_secret(orders, worker, opened, authority, secret, wait_until, topics, kind, kafka, rig_dir):
+    """The API and the token server repeat all they were sent; the worker logs at debug level. Each event gets one secret told in all forms."""
+    import base64
+    import json
     client = Client("tandem", PLANTED["oauth_client_secret"], "client_secret_post", "")
     tokens = opened(TokenServer(authority.server_context(), client))
     proxy = opened(Proxy(login="tandem:" + PLANTED["proxy_password"]))
     answers = iter([401, 401, 401, 500, 422])
+    names = list(PLANTED)
 
     def echo(headers, body):
-        text = str(headers) + str(dict(headers)) + "".join(sorted(form for s in PLANTED.values() for form in forms(s)))
+        told = PLANTED[json.loads(body)["order"]]
+        text = " ".join(sorted(forms(told))) + " " + str(headers) + str(dict(headers))  # a dead letter keeps the first 1,024 bytes
         return next(answers, 422), text.encode()
 
     def before(request):
@@ -513,29 +516,46 @@ def test_no_output_shows_a_secret(orders, worker, opened, authority, secret, wai
                "basic_user": "tandem", "oauth_token_url": tokens.url, "oauth_client_id": "tandem", "oauth_client_auth": "post",
                "log_level": "debug", **files, **FAST}
     program = worker("inventory", **options)
-    orders.place("o-1")
+    orders.place(names[0])
     wait_until(lambda: dead(program) == 1, message="the echo is in a dead letter")
+    for name in names[1:]:
+        orders.place(name)
+    wait_until(lambda: dead(program) == len(names), message="the others are, too")
+    flags = as_flags(program.options)
+    event = {"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "order.placed", "key": "o-1",
+             "data": {"order": "o-1", "customer": "c-9", "version": 1, "lines": []}}
+    (rig_dir / "event.json").write_text(json.dumps(event), encoding="utf-8")
+    done = run([binary("tandem-inventory"), *flags, "try", str(rig_dir / "event.json")])
+    assert done.returncode == 0 and "Idempotency-Key: e-1" in done.stdout, done.stderr
+    shown = {"try": done.stdout + done.stderr}
     secret("api_key", "planted-api-key/2\x01")  # cannot be used, and must not be quoted
     secret("webhook_secret", "planted-no-secret")
     wait_until(lambda: program.log().count("cannot be used") == 2 or kind != "api-key", message="the changes are noticed")
-    (letter,) = topics.read(DLQ)
-    assert "[redacted]" in headers_of(letter)["x-dlq-response-body"]
-    shown = {"log": program.log(), "metrics": http("GET", program.admin_url + "/metrics")[1], "readyz": why_not(program),
-             "letter": str(letter.headers()) + str(letter.value())}
-    flags = as_flags(program.options)
-    for name, command in {"config": [binary("tandem-inventory"), *flags, "--print-config"],
-                          "wrong": [binary("tandem-inventory"), *flags, "--url", "nonsense"],
-                          "show": [binary("tandem-dlq"), "--destination", "inventory", "--kafka-brokers", kafka.brokers, "show",
-                                   orders.ids[0]]}.items():
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    letters = topics.read(DLQ)
+    assert len(letters) == len(names) and all("[redacted]" in headers_of(m)["x-dlq-response-body"] for m in letters)
+    shown |= {"log": program.log(), "readyz": why_not(program),
+              "letters": "".join(str(m.headers()) + str(m.value()) for m in letters)}
+    for page in ("metrics", "status", "status/json"):
+        shown[page] = http("GET", f"{program.admin_url}/{page}")[1]
+    letters_of = [binary("tandem-dlq"), "--destination", "inventory", "--kafka-brokers", kafka.brokers]
+    for words in (["stats"], ["stats", "--json"], ["ls"], ["ls", "--json"], *(["show", i] for i in orders.ids)):
+        done = run(letters_of + words)
+        assert done.returncode == 0, done.stderr
+        shown[" ".join(words)] = done.stdout + done.stderr
+    for name, words in {"config": ["--print-config"], "wrong": ["--url", "nonsense"], "verb": ["status"]}.items():
+        done = run([binary("tandem-inventory"), *flags, *words])
         shown[name] = done.stdout + done.stderr
     shown["command line"] = open(f"/proc/{program.pid}/cmdline", encoding="utf-8").read()
     secrets = {form for s in PLANTED.values() for form in forms(s)} | {t["access_token"] for t in tokens.tokens}
-    secrets |= {"planted-api-key/2", "planted-no-secret"}
+    secrets |= {base64.b64encode(f"tandem:{s}".encode()).decode() for s in PLANTED.values()} | {"planted-api-key/2", "planted-no-secret"}
     for place, text in shown.items():
-        assert text
+        assert text, place
         for planted in secrets:
             assert planted not in text, f"{place} shows {planted}"
+
+
+def run(command):
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.mark.parametrize("options, why", [

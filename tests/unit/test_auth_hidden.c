@@ -43,6 +43,10 @@ static void a_secret_goes_in_every_form_it_may_come_back_in(void **state)
     assert_redacted("a se\"cr\\et\x01/x b", "a [redacted] b");
     assert_redacted("a se\\\"cr\\\\et\\u0001/x b", "a [redacted] b");
     assert_redacted("a se%22cr%5Cet%01%2Fx b", "a [redacted] b");
+    assert_redacted("c2UiY3JcZXQBL3g= and c2UiY3JcZXQBL3g.", "[redacted]= and [redacted].");
+    auth_hidden_add(&words[0], "w\xC3\xB6rd two \xF0\x9F\x94\x91");
+    assert_redacted("w%C3%B6rd%20two%20%F0%9F%94%91 w%C3%B6rd+two+%F0%9F%94%91", "[redacted] [redacted]");
+    assert_redacted("\"w\\u00f6rd two \\ud83d\\udd11\"", "\"[redacted]\"");
     assert_redacted("nothing here", "nothing here");
     assert_redacted("", "");
 }
