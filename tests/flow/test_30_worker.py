@@ -55,7 +55,18 @@ def test_a_request_is_a_cloudevent_for_other_peoples_readers(orders, worker, rec
     version, trace_id, span, _ = headers["traceparent"].split("-")
     assert (version, trace_id) == ("00", trace) and span != "b7ad6b7169203331"
     assert headers["User-Agent"].startswith("tandem-inventory/")
-    assert "Expect" not in headers and "authorization" not in headers
+    assert "authorization" not in headers
+
+
+def test_a_large_body_goes_out_at_once_without_asking_whether_it_may(orders, worker, recording_api, wait_until, topics):
+    """From 1 MiB on libcurl would send `Expect: 100-continue` by itself and wait for an answer to it."""
+    topics.clear()
+    topics.create("tandem.orders", 6, max_message_bytes=4 << 20)
+    worker("inventory", url=recording_api.url, payload_max="2MiB")
+    body = json.dumps({**json.loads(order("o-1")), "note": "x" * ((11 << 20) // 10)}).encode()
+    orders.place("o-1", value=body)
+    wait_until(lambda: recording_api.requests, message="the request arrives")
+    assert recording_api.requests[0][3] == body and "Expect" not in recording_api.requests[0][2]
 
 
 def test_a_cancellation_of_what_is_not_there_is_done(orders, worker, inventory_api, wait_until, topics):
@@ -195,3 +206,23 @@ def test_poison_is_a_dead_letter_and_the_next_record_goes_on(orders, topics, wor
     assert (letter.headers() or [])[:len(headers or [])] == [(n, v.encode()) for n, v in headers or []]
     assert headers_of(letter)["x-dlq-reason"] == reason
     assert crm_api.audit()["requests"] == 1
+
+
+def test_a_key_whose_list_overflowed_is_freed_by_a_tombstone_while_no_worker_runs(
+        orders, worker, inventory_api, wait_until, topics, dlq):
+    """As the manual tells the operator: replays do not free it."""
+    topics.create(PARKED, 6, cleanup_policy="compact")
+    topics.produce(PARKED, b'{"version":1,"events":[],"overflow":true}', key="o-1")
+    program = worker("inventory", **FAST)
+    for n in (1, 2):
+        orders.place("o-1", n)
+        wait_until(lambda n=n: dead(program) == n, message="it goes behind the key's parked events")
+        dlq("replay", "--key", "o-1", "--execute")
+        wait_until(lambda n=n: len(inventory_api.ids()) == n, message="its replay is delivered")
+    assert program.metric("tandem_worker_parked_keys") == 1
+    assert program.stop() == 0
+    topics.produce(PARKED, None, key="o-1")
+    program.start_again()
+    orders.place("o-1", 3)
+    wait_until(lambda: len(inventory_api.ids()) == 3, message="the key is free")
+    assert program.metric("tandem_worker_parked_keys") == 0 and len(topics.read(DLQ)) == 2

@@ -230,6 +230,19 @@ def test_a_static_id_whose_holder_was_killed_is_refused_until_its_session_ends_a
     assert (executed, violations) == (300, 0)
 
 
+def test_of_two_with_the_same_static_id_the_classic_group_keeps_the_newer_one(orders, worker, inventory_api, wait_until, topics):
+    first = worker("inventory", instance_id="replica-0")
+    orders.place_many(300, keys=30)
+    wait_until(lambda: len(inventory_api.ids()) == 300 and topics.lag("tandem-inventory", "tandem.orders") == 0, message="all is committed")
+    second = worker("inventory", ready=False, instance_id="replica-0")
+    assert first.wait_gone(timeout=30) == 111
+    assert "FENCED_INSTANCE_ID" in first.log_lines()[-1]["error"], first.log_tail()
+    wait_until(second.is_ready, message="the newer one takes over")
+    orders.place_many(300, keys=30, first=300)
+    wait_until(lambda: len(inventory_api.ids()) == 600, message="all is delivered")
+    assert audit_of(inventory_api) == (600, 0, 0)
+
+
 @pytest.mark.parametrize("static", [True, False])
 def test_a_group_is_changed_over_and_back_by_a_rolling_restart_without_a_duplicate(
         orders, worker, consumer, inventory_api, wait_until, static):
