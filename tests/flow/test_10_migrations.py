@@ -36,7 +36,7 @@ def test_migrations_apply_to_an_empty_database_and_again_without_a_word(empty_da
     for _ in range(2):
         done = migrate(empty_database.url)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert empty_database.query("SELECT version FROM tandem.schema_version ORDER BY version") == [(1,), (2,), (3,)]
+    assert empty_database.query("SELECT version FROM tandem.schema_version ORDER BY version") == [(1,), (2,), (3,), (4,)]
     assert empty_database.query("SELECT shard FROM tandem.relay_cursor") == [("0",)]
 
 
@@ -54,6 +54,25 @@ def test_a_failing_migration_fails_the_command(empty_database):
     assert done.returncode != 0
     assert "ERROR" in done.stderr
     assert empty_database.value("SELECT to_regclass('tandem.schema_version')") is None
+
+
+@pytest.mark.parametrize("positions, truncated", [
+    (["111:111:"], 1),
+    (["90:120:90,101,104,111,119"], 1),  # what was open then has no row here
+    (["110:110:"], 0), (["3:3:"], 0),  # a row began after the look
+    (["100:111:100"], 0), (["90:111:90,105,108"], 0), (["110:112:110,111"], 0),  # a row's transaction was open in it
+    (["111:111:", "112:112:"], 1), (["112:112:", "105:111:105"], 0), (["111:111:", "110:110:"], 0),  # of two shards the slower one counts
+])
+def test_a_child_table_is_truncated_when_every_stored_position_has_passed_all_its_rows(database, positions, truncated):
+    database.query("INSERT INTO tandem.outbox (txid, topic, type) VALUES ('100', 't', 'x'), ('105', 't', 'x'), ('110', 't', 'x')")
+    database.query("SELECT setval('tandem.outbox_id_seq', 1::bigint << 32)")
+    for shard, prev in enumerate(positions):
+        database.query("INSERT INTO tandem.relay_cursor (shard, prev_snapshot) VALUES (%s, %s::pg_snapshot) "
+                       "ON CONFLICT (shard) DO UPDATE SET prev_snapshot = excluded.prev_snapshot", (str(shard), prev))
+    maintain = "SELECT truncated FROM tandem.relay_maintain('0', 0, '1s', '1d', 1000, %s)"
+    assert database.value(maintain, ("1h",)) == 0, "they are younger than the retention"
+    assert database.value(maintain, ("0s",)) == truncated
+    assert database.value("SELECT count(*) FROM tandem.outbox") == (0 if truncated else 3)
 
 
 def test_an_id_is_drawn_after_the_transaction_has_its_xid(database):

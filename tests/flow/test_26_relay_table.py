@@ -1,4 +1,5 @@
 """The table source at its edges: rows of every size, an idle outbox, very many parked rows, leases without end, readers in the way."""
+import contextlib
 import random
 import re
 import threading
@@ -214,3 +215,69 @@ def test_a_reader_of_the_outbox_holds_up_its_rotation_and_nothing_else(database,
     settled()
     assert [int(m.value()) for m in topics.read(TOPIC)] == list(range(sent))
     assert database.value("SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname LIKE 'outbox%'") == 0
+
+
+@contextlib.contextmanager
+def open_transactions(postgres, database):
+    """Each holds the xmin of every snapshot: idle writers of another database and of another table, and a prepared transaction."""
+    name, preparing = uuid.uuid4().hex, database.connect()
+    preparing.execute("CREATE TABLE public.elsewhere (n integer)")
+    preparing.execute("BEGIN")
+    preparing.execute("INSERT INTO public.elsewhere VALUES (1)")
+    preparing.execute(f"PREPARE TRANSACTION '{name}'")
+    idle = database.connect(autocommit=False)
+    idle.execute("INSERT INTO public.elsewhere VALUES (2)")
+    try:
+        with psycopg.connect(postgres.url("postgres")) as elsewhere:
+            elsewhere.execute("SELECT pg_current_xact_id()")
+            yield
+            elsewhere.rollback()
+    finally:
+        preparing.execute(f"ROLLBACK PREPARED '{name}'")
+    idle.rollback()
+
+
+def test_space_comes_back_while_transactions_are_open_elsewhere(postgres, database, topics, relay, settled, wait_until):
+    """Only a transaction that has inserted into a child table keeps that one, and its rows are published when it has ended."""
+    sent = 0
+    connection = database.connect()
+
+    def more():
+        nonlocal sent
+        for _ in range(10):
+            connection.execute(INSERT, (TOPIC, b"k", b"%d" % sent, None))
+            sent += 1
+
+    with open_transactions(postgres, database):
+        running = relay(rotate_rows=10)
+        wait_until(lambda: more() or running.metric("tandem_relay_truncates_total") >= 2, message="truncated meanwhile")
+        late = database.connect(autocommit=False)
+        child = late.execute(INSERT + " RETURNING tableoid::regclass::text", (TOPIC, b"late", b"late", None)).fetchone()[0]
+        before = running.metric("tandem_relay_rotations_total")
+        wait_until(lambda: more() or running.metric("tandem_relay_rotations_total") >= before + 2, message="the other two take turns")
+        late.commit()
+        settled()
+    wait_until(lambda: more() or database.value(f"SELECT count(*) FROM {child} WHERE key = 'late'") == 0, message="that one goes too")
+    settled()
+    found = [(m.key(), m.value()) for m in topics.read(TOPIC)]
+    assert [int(value) for key, value in found if key == b"k"] == list(range(sent))
+    assert [value for key, value in found if key == b"late"] == [b"late"]
+
+
+def test_published_rows_stay_for_the_retention(database, topics, relay, settled, wait_until):
+    running = relay(rotate_rows=10, retention="1h")
+    connection = database.connect()
+    sent = 0
+
+    def more():
+        nonlocal sent
+        for _ in range(10):
+            connection.execute(INSERT, (TOPIC, b"k", b"%d" % sent, None))
+            sent += 1
+
+    wait_until(lambda: more() or running.metric("tandem_relay_rotations_total") >= 2, message="it has used all child tables")
+    settled()
+    assert running.metric("tandem_relay_truncates_total") == 0
+    assert database.value("SELECT count(*) FROM tandem.outbox") == sent
+    database.query("UPDATE tandem.outbox SET created_at = created_at - interval '2 hours'")
+    wait_until(lambda: running.metric("tandem_relay_truncates_total") >= 1, message="truncated when it is over")
