@@ -185,6 +185,7 @@ static void publish_row(struct relay *r, int64_t now, const struct relay_action 
         relay_wal_record(a->page, a->row, &r->record);
     else
         r->ops->record(r->source, a->page, a->row, &r->record);
+    r->record.retry = a->retry;
     switch (relay_publish_row(r->publish, &r->record, a->seq, now, &why)) {
     case PUBLISH_TAKEN:
         return;

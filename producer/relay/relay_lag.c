@@ -188,8 +188,8 @@ static int64_t age_ns(const struct relay_lag *l, int64_t now, const struct relay
 
 void relay_lag_stats(const struct relay_lag *l, int64_t now, const struct relay_counts *n, struct stats *s)
 {
-    stats_set(s, RELAY_STAT_LAG_ROWS, most(l->rows, n->held));
-    stats_set(s, RELAY_STAT_LAG_BYTES, most(l->bytes, n->outstanding_bytes));
+    stats_set(s, RELAY_STAT_LAG_ROWS, most(l->rows, n->waiting));
+    stats_set(s, RELAY_STAT_LAG_BYTES, most(l->bytes, n->waiting > 0 ? n->outstanding_bytes : 0));
     stats_set(s, RELAY_STAT_LAG, age_ns(l, now, n));
     relay_state_stats(&l->state, now, n, l->opt, s);
 }

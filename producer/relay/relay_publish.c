@@ -32,7 +32,7 @@ struct relay_publish {
     struct relay_topics *topics;
     struct relay_transact *transact; /* NULL: at-least-once delivery */
     bool lost;                       /* a transactional producer is of no use any more */
-    int64_t *created_us;             /* of the rows on their way, a ring by sequence number */
+    int64_t *created_us; /* of the rows on their way, a ring by sequence number; 0: not to be measured */
     size_t created_mask;
     bool up;
     int64_t probe_at;
@@ -192,7 +192,7 @@ static enum publish_result hand_over(struct relay_publish *p, const struct relay
         relay_transact_announce(p->transact);
     switch ((int)produce(p, rec, topic, seq)) {
     case RD_KAFKA_RESP_ERR_NO_ERROR:
-        p->created_us[seq & p->created_mask] = rec->created_us;
+        p->created_us[seq & p->created_mask] = rec->retry ? 0 : rec->created_us;
         return PUBLISH_TAKEN;
     case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
         return refuse(why, PARK_TOO_LARGE, "key, payload and headers are larger than max_record_bytes");
@@ -287,7 +287,9 @@ static void report(struct relay_publish *p, struct relay_core *c, int64_t now, i
         int64_t created_ns = p->created_us[seq & p->created_mask] * 1000;
 
         note_up(p);
-        stats_observe(p->stats, RELAY_STAT_COMMIT_TO_ACK, wall_ns > created_ns ? wall_ns - created_ns : 0);
+        if (created_ns)
+            stats_observe(p->stats, RELAY_STAT_COMMIT_TO_ACK,
+                          wall_ns > created_ns ? wall_ns - created_ns : 0);
         relay_core_report(c, now, seq, result, reason, NULL);
         return;
     }

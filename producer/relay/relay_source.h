@@ -30,6 +30,7 @@ struct relay_record {
     int32_t partition;     /* that the row asks for; -1: the key decides */
     int64_t timestamp_ms;  /* the same, since 1970; 0: when it was created */
     int64_t payload_bytes; /* as stored, also when payload was not fetched */
+    bool retry;            /* it was parked, and is published again */
     bool poison;           /* it cannot travel: poison_reason and poison_detail say why */
     enum park_reason poison_reason;
     const char *poison_detail; /* static */

@@ -196,6 +196,40 @@ static void a_relay_that_was_stopped_while_it_loaded_the_keys_asks_for_them_agai
     end();
 }
 
+static void a_parked_row_that_is_published_again_is_no_lag(void **state)
+{
+    struct position p = {.prev = snap("100:100:")};
+    struct relay_row parked = {
+        .id = 5, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 10, .created_ns = 1};
+    struct relay_row row = {
+        .id = 9, .topic = SLICE_LIT("t"), .key = SLICE_LIT("other"), .bytes = 10, .created_ns = 2};
+    struct relay_action a;
+
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease_at(p, 1);
+    wait_for(RELAY_READ_PARKED);
+    relay_core_parked_page(core, now, rig_page(), &parked, 1);
+    a = wait_for(RELAY_PUBLISH);
+    assert_true(a.retry);
+    assert_int_equal(relay_core_counts(core).held, 1);
+    assert_int_equal(relay_core_counts(core).waiting, 0);
+    assert_int_equal(relay_core_counts(core).oldest_created_ns, 0);
+    wait_for(RELAY_LOOK);
+    look_is("101:101:", 9, 0);
+    expect(RELAY_READ);
+    relay_core_page(core, now, rig_page(), &row, 1, false);
+    assert_int_equal(relay_core_counts(core).waiting, 1);
+    assert_int_equal(relay_core_counts(core).oldest_created_ns, 2); /* the one behind it */
+    acked(a.seq);
+    a = wait_for(RELAY_PUBLISH);
+    assert_false(a.retry);
+    assert_int_equal(relay_core_counts(core).waiting, 1);
+    acked(a.seq);
+    assert_int_equal(relay_core_counts(core).waiting, 0);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -204,6 +238,7 @@ int main(void)
         cmocka_unit_test(what_is_new_of_a_key_parks_behind_while_its_rows_are_published_again),
         cmocka_unit_test(one_row_of_each_key_goes_at_a_time_and_they_are_stored_together),
         cmocka_unit_test(the_stream_leaves_room_for_the_parked_row_that_is_being_read),
+        cmocka_unit_test(a_parked_row_that_is_published_again_is_no_lag),
         cmocka_unit_test(a_relay_that_was_stopped_while_it_loaded_the_keys_asks_for_them_again_soon),
     };
 

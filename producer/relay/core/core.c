@@ -505,6 +505,7 @@ struct relay_counts relay_core_counts(const struct relay_core *c)
     n.role = role(c);
     n.epoch = c->lease.epoch;
     n.held = (int64_t)ledger_held(&c->ledger);
+    n.waiting = n.held - c->retry.on_its_way;
     n.outstanding = (int64_t)c->ledger.outstanding;
     n.outstanding_bytes = c->ledger.outstanding_bytes;
     n.parked_keys = (int64_t)c->keys.count;

@@ -240,6 +240,7 @@ struct relay_action {
     uint64_t seq; /* PUBLISH: name it in relay_core_report */
     void *page;   /* PUBLISH, FREE_PAGE */
     int row;      /* PUBLISH: index in the page */
+    bool retry;   /* PUBLISH: a parked row that is published again */
 };
 /* The next thing to do; false: nothing now. */
 bool relay_core_next(struct relay_core *c, int64_t now, struct relay_action *ret_action);
@@ -252,10 +253,11 @@ struct relay_counts {
     enum relay_role role;
     int64_t epoch; /* of the last lease held */
     int64_t held, outstanding, outstanding_bytes;
+    int64_t waiting; /* of those held: without the parked rows that are published again */
     int64_t read, published, acknowledged, parked, parked_by[PARK_REASON_COUNT];
     int64_t parked_keys, keys_overflow; /* overflow: parked keys that could not be remembered */
     int64_t looks, batches, pages, saves, leases_taken, leases_lost, rewinds;
-    int64_t oldest_created_ns; /* of the oldest row read and not settled; 0: none */
+    int64_t oldest_created_ns; /* of the oldest of them; 0: none */
     bool careful;              /* one row at a time, to find the refused one */
     bool streaming;            /* rows come by the stream */
     bool caught_up;            /* no row is held, and the last look found none that is not read */

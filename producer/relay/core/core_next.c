@@ -264,7 +264,7 @@ static bool next_publish(struct relay_core *c, int64_t now, struct relay_action 
 
     while ((e = publishable(c, now)) != NULL) {
         *a = (struct relay_action){
-            .kind = RELAY_PUBLISH, .seq = c->ledger.next, .page = e->page, .row = e->row};
+            .kind = RELAY_PUBLISH, .seq = c->ledger.next, .page = e->page, .row = e->row, .retry = e->retry};
         ledger_send(&c->ledger);
         if (core_park_refused(c, e) || park_condemned(c, e)) {
             core_settle_prefix(c);

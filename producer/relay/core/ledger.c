@@ -80,9 +80,12 @@ void ledger_unsend(struct ledger *l)
     l->outstanding_bytes -= (int64_t)e->bytes;
 }
 
-struct ledger_entry *ledger_oldest(const struct ledger *l)
+const struct ledger_entry *ledger_oldest(const struct ledger *l)
 {
-    return l->base < l->end ? at(l, l->base) : NULL;
+    for (uint64_t seq = l->base; seq < l->end; seq++)
+        if (!at(l, seq)->retry)
+            return at(l, seq);
+    return NULL;
 }
 
 struct ledger_entry *ledger_outstanding(struct ledger *l, uint64_t seq)

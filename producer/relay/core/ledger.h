@@ -48,10 +48,11 @@ void ledger_done(struct ledger *l);
 size_t ledger_room(const struct ledger *l); /* rows that may still be added */
 size_t ledger_held(const struct ledger *l);
 uint64_t ledger_add(struct ledger *l, const struct ledger_entry *row); /* as READ; returns its seq */
-struct ledger_entry *ledger_unsent(struct ledger *l);       /* the next row to publish, NULL: none */
-void ledger_send(struct ledger *l);                         /* that row is SENT now */
-void ledger_unsend(struct ledger *l);                       /* the row sent last is READ again */
-struct ledger_entry *ledger_oldest(const struct ledger *l); /* not settled or not popped; NULL: none */
+struct ledger_entry *ledger_unsent(struct ledger *l); /* the next row to publish, NULL: none */
+void ledger_send(struct ledger *l);                   /* that row is SENT now */
+void ledger_unsend(struct ledger *l);                 /* the row sent last is READ again */
+/* Not settled or not popped, and not a parked row that is published again: that is as old as it was when it was parked. NULL: none. */
+const struct ledger_entry *ledger_oldest(const struct ledger *l);
 /* The row of a report, NULL when it is not outstanding: dropped since, or reported twice. */
 struct ledger_entry *ledger_outstanding(struct ledger *l, uint64_t seq);
 void ledger_settle(struct ledger *l, struct ledger_entry *e); /* SENT -> SETTLED */
