@@ -1,6 +1,7 @@
 /* Runs the blocking calls of Kafka's transactions, and says how each ended: known, or not known. */
 #include "producer/relay/relay_transact.h"
 
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -393,10 +394,10 @@ static enum end read_position(struct relay_transact *t)
             return END_DONE;
         if (err.kind == ERR_PERMANENT) {
             err_set(&t->problem, ERR_FATAL,
-                    "%s; SELECT tandem.relay_adopt() makes the relay go on from the position in Postgres, "
-                    "events published since it was "
+                    "%s; UPDATE tandem.relay_cursor SET authority = 'postgres' WHERE shard = '%" PRId64
+                    "' makes the relay go on from the position in Postgres, events published since it was "
                     "stored are published again",
-                    err.message);
+                    err.message, t->opt->shard);
             return END_ERROR;
         }
         pause_and_say(t, "reading the topic of cursors", &err);
