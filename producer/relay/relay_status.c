@@ -177,11 +177,13 @@ static void tell_shard(FILE *out, const PGresult *res, int r)
             relay_tool_value(res, r, "delivery"));
     fprintf(out, "  holder    %s, epoch %s\n", relay_tool_value(res, r, "holder"),
             relay_tool_value(res, r, "epoch"));
-    fprintf(out, "  lag       %s%s row%s, %s byte%s, the oldest %s s old\n", more ? "more than " : "",
+    fprintf(out, "  lag       %s%s row%s, %s byte%s, the oldest %s s old", more ? "more than " : "",
             more ? RELAY_LAG_ROWS_MAX : relay_tool_value(res, r, "lag_rows"),
             show_plural(relay_tool_number(res, r, "lag_rows")), relay_tool_value(res, r, "lag_bytes"),
             show_plural(relay_tool_number(res, r, "lag_bytes")), relay_tool_value(res, r, "lag_seconds"));
-    fprintf(out, "  position  stored %s%s%s\n", relay_tool_value(res, r, "stored"),
+    if (strcmp(relay_tool_value(res, r, "source"), "message") == 0)
+        fprintf(out, "; events in the log only are not counted: see unconfirmed_bytes of the slot");
+    fprintf(out, "\n  position  stored %s%s%s\n", relay_tool_value(res, r, "stored"),
             *relay_tool_value(res, r, "wal_lsn") ? ", of the log " : "", relay_tool_value(res, r, "wal_lsn"));
 }
 
