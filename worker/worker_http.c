@@ -351,6 +351,32 @@ bool exchange_is_success(const struct outcome *out)
     return out->transport == TRANSPORT_OK && out->status >= 200 && out->status <= 299;
 }
 
+static void exchange_end_unsent(struct exchange *x, int64_t now, const struct outcome *out)
+{
+    struct engine *engine = x->h->w->engine;
+    struct delivery *d = x->d;
+    struct batch *b = x->batch.b;
+
+    buf_reset(&x->rec->answer);
+    exchange_give_back(x);
+    if (b)
+        engine_batch_response(engine, now, b, out, NULL);
+    else
+        engine_response(engine, now, d, out);
+}
+
+/* The engine let it go at another time: what the destination was told since is for what waited here, too. */
+static bool exchange_comes_too_late(struct exchange *x, int64_t now)
+{
+    static const struct outcome not_now = {
+        .transport = TRANSPORT_CANCELLED, .retry_after_ns = -1, .verdict = -1};
+
+    if (engine_still_sends(x->h->w->engine, now, x->d))
+        return false;
+    exchange_end_unsent(x, now, &not_now);
+    return true;
+}
+
 /* The token may have been withdrawn: once, the same request with another one. */
 bool exchange_renew(struct exchange *x, int64_t now, const struct outcome *out)
 {
@@ -358,6 +384,8 @@ bool exchange_renew(struct exchange *x, int64_t now, const struct outcome *out)
         return false;
     x->renewed = true;
     auth_token_refused(&x->h->w->auth->token, x->token);
+    if (exchange_comes_too_late(x, now))
+        return true;
     curl_multi_remove_handle(x->h->multi, x->transfer.easy);
     exchange_start_or_wait(x, now);
     return true;
@@ -393,16 +421,7 @@ static void exchange_end_without_token(struct exchange *x, int64_t now)
 {
     const struct outcome out = {
         .transport = TRANSPORT_CONNECT, .retry_after_ns = -1, .sent = false, .verdict = VERDICT_AUTH};
-    struct engine *engine = x->h->w->engine;
-    struct delivery *d = x->d;
-    struct batch *b = x->batch.b;
-
-    buf_reset(&x->rec->answer);
-    exchange_give_back(x);
-    if (b)
-        engine_batch_response(engine, now, b, &out, NULL);
-    else
-        engine_response(engine, now, d, &out);
+    exchange_end_unsent(x, now, &out);
 }
 
 static void http_token_end(struct worker_http *h, int64_t now, CURLcode code)
@@ -418,6 +437,8 @@ static void http_token_end(struct worker_http *h, int64_t now, CURLcode code)
             exchange_end_without_token(x, now);
             continue;
         }
+        if (exchange_comes_too_late(x, now))
+            continue;
         exchange_wait_no_more(x);
         exchange_start(x);
     }

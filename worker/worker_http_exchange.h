@@ -60,7 +60,7 @@ struct outcome exchange_outcome(struct exchange *x, CURLcode code);
 /* What rules and target say of an answer to one event; without them the engine's table decides. */
 void exchange_judge(struct exchange *x, const struct delivery *d, struct slice body, struct outcome *out);
 bool exchange_is_success(const struct outcome *out);
-/* It goes out again with another token: no end yet. */
+/* It goes out again with another token, or is the engine's again, which will: no end that the caller has to tell of. */
 bool exchange_renew(struct exchange *x, int64_t now, const struct outcome *out);
 /* The body of an answer that was no success goes into the record: a dead letter will quote it. */
 void exchange_keep_answer(struct exchange *x, struct record *rec, struct slice body, bool whole);

@@ -258,6 +258,52 @@ def test_a_slow_token_server_delays_and_is_asked_once(orders, worker, opened, au
     assert len(world.tokens.asked) == 1
 
 
+def tell(program, *words):
+    return subprocess.run([binary("tandem-inventory"), "--admin-listen", program.admin_url.split("//")[1], *words],
+                          capture_output=True, text=True, timeout=30, check=True)
+
+
+def nothing_goes_until_resumed(program, world, release, wait_until):
+    """Those that wait for a token are paused with the destination, and the token comes."""
+    tokens, requests = program.metric("tandem_worker_tokens_fetched_total"), len(world.api.requests)
+    tell(program, "pause")
+    release.set()
+    wait_until(lambda: program.metric("tandem_worker_tokens_fetched_total") == tokens + 1, message="the token is there")
+    wait_until(lambda: program.metric("tandem_worker_in_flight_requests") == 0, message="none is under way")
+    assert len(world.api.requests) == requests
+    tell(program, "resume")
+
+
+@pytest.mark.parametrize("together", [{}, {"batch_max_events": 10}], ids=["alone", "batches"])
+def test_what_waits_for_a_token_stays_back_when_the_destination_is_paused(orders, worker, opened, authority, secret, wait_until,
+                                                                          together):
+    world = Bearer(opened, authority, secret)
+    release = threading.Event()
+    world.tokens.before = lambda _: release.wait(60) and None
+    program = worker("inventory", adaptive="off", **world.options, **together)
+    orders.place_many(40, keys=40)
+    wait_until(lambda: program.metric("tandem_worker_held_events") == 40, message="the records are in")
+    wait_until(lambda: world.tokens.asked, message="they wait for the token")
+    nothing_goes_until_resumed(program, world, release, wait_until)
+    wait_until(lambda: delivered(program) == 40, message="all delivered")
+    assert len(world.tokens.asked) == 1 and program.metric("tandem_worker_retried_total") == 0
+
+
+def test_what_waits_for_another_token_stays_back_when_the_destination_is_paused(orders, worker, opened, authority, secret, wait_until):
+    world = Bearer(opened, authority, secret)
+    program = worker("inventory", adaptive="off", **world.options)
+    orders.place("o-1")
+    wait_until(lambda: delivered(program) == 1, message="the first token works")
+    release = threading.Event()
+    world.tokens.before = lambda _: release.wait(60) and None
+    world.revoked.add(headers_seen(world.api, "Authorization")[0])
+    orders.place("o-2")
+    wait_until(lambda: len(world.tokens.asked) == 2, message="it was refused, and waits for another token")
+    nothing_goes_until_resumed(program, world, release, wait_until)
+    wait_until(lambda: delivered(program) == 2, message="delivered")
+    assert program.metric("tandem_worker_auth_failures_total") == 0
+
+
 def test_a_worker_that_waits_for_a_token_stops_when_asked(orders, worker, opened, authority, secret, wait_until):
     world = Bearer(opened, authority, secret)
     release = threading.Event()

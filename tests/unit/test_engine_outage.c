@@ -342,6 +342,67 @@ static void a_rule_about_a_429_does_not_hide_that_the_destination_asked_for_a_pa
     }
 }
 
+static bool still_sends(struct rig *r, int64_t offset)
+{
+    return engine_still_sends(r->e, r->now, rig_waiting(r, 0, offset));
+}
+
+/* Requests that had waited for a token went out together, into the pause that the API had asked for meanwhile. */
+static void a_request_that_has_waited_since_its_send_asks_again_whether_it_may_go(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+    struct outcome wait = rig_status(429);
+    wait.retry_after_ns = 30 * NS_PER_S;
+
+    for (int i = 0; i < 3; i++)
+        rig_give(r, 0, i, NULL);
+    assert_true(still_sends(r, 1));
+    engine_hold(r->e, r->now, true);
+    assert_false(still_sends(r, 1));
+    engine_hold(r->e, r->now, false);
+    rig_answer_out(r, 0, 0, wait);
+    assert_false(still_sends(r, 1));
+    rig_answer_out(r, 0, 1, rig_transport(TRANSPORT_CANCELLED, false));
+    rig_sleep(r, 30 * NS_PER_S - 1);
+    assert_false(rig_is_sent(r, 0, 1));
+    rig_sleep(r, 1);
+    assert_true(still_sends(r, 1) && still_sends(r, 2));
+    assert_int_equal(delivery_view(rig_waiting(r, 0, 1)).attempt, 1); /* nobody was asked before */
+
+    engine_breaker(r->e, r->now, BREAKER_KEPT_OPEN);
+    assert_false(still_sends(r, 1));
+    rig_answer_out(r, 0, 1, rig_transport(TRANSPORT_CANCELLED, false));
+    engine_breaker(r->e, r->now, BREAKER_AUTO);
+    rig_turn(r);
+    assert_int_equal(rig_counts(r).probes, 1);
+    struct delivery_view probe = delivery_view(r->sent[r->sent_count - 1]);
+    assert_true(still_sends(r, probe.offset)); /* the probe may wait for a token, and then go */
+    assert_false(still_sends(r, 2));
+    rig_free(r);
+}
+
+static void what_nobody_was_asked_for_is_no_repetition(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.adaptive = ENGINE_ADAPTIVE_OFF;
+    cfg.retry_min = 1;
+    struct rig *r = rig_new(&cfg);
+
+    for (int i = 0; i < 50; i++)
+        rig_give(r, 0, i, NULL);
+    engine_hold(r->e, r->now, true);
+    for (int i = 0; i < 50; i++)
+        rig_answer_out(r, 0, i, rig_transport(TRANSPORT_CANCELLED, false));
+    assert_int_equal(rig_in_flight(r), 0);
+    engine_hold(r->e, r->now, false);
+    rig_turn(r);
+    assert_int_equal(rig_in_flight(r), 50);
+    rig_free(r);
+}
+
 static void a_retry_after_over_the_cap_is_cut(void **state)
 {
     (void)state;
@@ -603,6 +664,8 @@ int main(void)
         cmocka_unit_test(a_poison_verdict_of_a_probe_dead_letters_as_usual),
         cmocka_unit_test(a_throttle_pauses_the_whole_destination_for_retry_after),
         cmocka_unit_test(a_rule_about_a_429_does_not_hide_that_the_destination_asked_for_a_pause),
+        cmocka_unit_test(a_request_that_has_waited_since_its_send_asks_again_whether_it_may_go),
+        cmocka_unit_test(what_nobody_was_asked_for_is_no_repetition),
         cmocka_unit_test(a_retry_after_over_the_cap_is_cut),
         cmocka_unit_test(a_503_without_retry_after_waits_for_its_event_only),
         cmocka_unit_test(a_retry_after_on_another_failure_lengthens_the_wait_of_its_event),

@@ -245,11 +245,13 @@ static void tell(struct engine *e, const struct delivery *d, const struct outcom
     tell_wait(e, out);
 }
 
-/* Nobody asked the API. */
+/* Nobody asked the API: its next request is what this one would have been. */
 static enum step after_no_request(struct engine *e, struct delivery *d)
 {
     bool probe = d->probe;
 
+    d->attempt--;
+    d->again = d->attempt > 0;
     d->probe = false;
     d->transport = TRANSPORT_CANCELLED;
     d->status = 0;

@@ -121,6 +121,13 @@ static int64_t closed_until(const struct engine *e)
     return pace_due(&e->pace) > due ? pace_due(&e->pace) : due;
 }
 
+/* What it spent of limit, pace and budget is spent; the probe is the one that may. */
+bool dispatch_still_sends(const struct engine *e, const struct delivery *d)
+{
+    bool wanted = e->breaker.state == BREAKER_CLOSED || (e->breaker.state == BREAKER_HALF_OPEN && d->probe);
+    return wanted && !e->on_hold && e->now >= e->paused_until_ns;
+}
+
 /* On its own, or with all that goes with it; returns the bytes of the request. */
 static size_t set_off(struct engine *e, struct delivery *d, struct batch **ret_batch)
 {

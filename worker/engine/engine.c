@@ -311,6 +311,12 @@ void engine_response(struct engine *e, int64_t now, struct delivery *d, const st
     delivery_turns(e);
 }
 
+bool engine_still_sends(struct engine *e, int64_t now, const struct delivery *d)
+{
+    engine_begin(e, now);
+    return dispatch_still_sends(e, d);
+}
+
 void engine_batch_response(struct engine *e, int64_t now, struct batch *b, const struct outcome *whole,
                            const struct outcome *items)
 {

@@ -181,6 +181,11 @@ struct outcome {
  */
 void engine_response(struct engine *e, int64_t now, struct delivery *d, const struct outcome *out);
 /*
+ * May d, which has waited since its SEND for something else (a token), go out now? No: the destination asked for a pause meanwhile, is on
+ * hold, or its breaker is not closed. Then end it with TRANSPORT_CANCELLED: nobody was asked, and it comes again when it may.
+ */
+bool engine_still_sends(struct engine *e, int64_t now, const struct delivery *d);
+/*
  * A request of several events, at most one of a key. It lives from its SEND until engine_batch_response, or until each member was named by
  * a CANCEL: a stream that goes takes its own events out, and the others still get their answer. The door reads it, the engine writes.
  */

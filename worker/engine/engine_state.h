@@ -159,6 +159,7 @@ struct heap_node *dispatch_first(struct engine *e, struct heap *ready);
 int64_t dispatch_requests(const struct engine *e);      /* under way */
 int64_t dispatch_waiting_again(const struct engine *e); /* repetitions that are due */
 void dispatch_breaker_closed(struct engine *e);
+bool dispatch_still_sends(const struct engine *e, const struct delivery *d);
 int dispatch_limit(const struct engine *e); /* requests at once */
 bool dispatch_over_budget(const struct engine *e);
 /* The API wants no request for so long; the longest wish counts. */
