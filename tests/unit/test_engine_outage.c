@@ -156,6 +156,51 @@ static void with_only_failing_traffic_the_breaker_opens_and_nothing_is_dead_lett
     rig_free(r);
 }
 
+/* All that is under way gets this answer; returns how many that were. */
+static int answer_all(struct rig *r, int status)
+{
+    int to = r->sent_count, answered = 0;
+
+    for (int at = 0; at < to; at++) {
+        if (r->sent[at] == NULL)
+            continue;
+        struct delivery_view v = delivery_view(r->sent[at]);
+        rig_answer(r, v.stream, v.offset, status);
+        answered++;
+    }
+    return answered;
+}
+
+static void an_api_that_is_back_is_not_met_with_everything_at_once(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.in_flight_max = 200;
+    struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
+    int64_t given = 0;
+
+    for (int round = 0; rig_counts(r).limit < 100; round++) {
+        assert_true(round < 20);
+        while (rig_in_flight(r) < rig_counts(r).limit)
+            rig_give(r, 0, given++, NULL);
+        rig_wait(r, 10 * NS_PER_MS);
+        answer_all(r, 200);
+    }
+    for (int i = 0; i < 150; i++)
+        rig_give(r, 0, given++, NULL);
+    assert_true(rig_in_flight(r) >= 100);
+    while (answer_all(r, 500) > 0) {
+    }
+    until_half_open(r);
+    rig_sleep(r, cfg.backoff_cap_ns);        /* all are due again */
+    assert_int_equal(answer_all(r, 200), 1); /* the probe */
+    assert_int_equal(rig_counts(r).breaker, BREAKER_CLOSED);
+    assert_int_equal(rig_counts(r).limit, cfg.in_flight_min);
+    assert_int_equal(rig_in_flight(r), cfg.in_flight_min);
+    rig_free(r);
+}
+
 static void an_open_breaker_sends_nothing_and_a_half_open_one_a_single_probe(void **state)
 {
     (void)state;
@@ -655,6 +700,7 @@ int main(void)
         cmocka_unit_test(a_retry_that_is_the_events_own_always_counts),
         cmocka_unit_test(throttles_and_refused_credentials_never_count),
         cmocka_unit_test(with_only_failing_traffic_the_breaker_opens_and_nothing_is_dead_lettered),
+        cmocka_unit_test(an_api_that_is_back_is_not_met_with_everything_at_once),
         cmocka_unit_test(an_open_breaker_sends_nothing_and_a_half_open_one_a_single_probe),
         cmocka_unit_test(a_delivered_or_rejected_probe_closes_the_breaker_and_all_go),
         cmocka_unit_test(the_probe_rotates_so_that_a_bad_event_cannot_keep_the_breaker_open),
