@@ -1,7 +1,8 @@
 """How long a group of workers takes to settle, and that one which has lost its partitions writes nothing for them.
 
-The bounds leave room for a machine that does other things; the figures are printed and recorded. With group_protocol = consumer they are
-those of brokers that ask for a report every 0.5 s and wait 8 s for one, as the rig's do; by default they take 5 s and 45 s.
+Each try has room for a machine that does other things, and the best of three has to be within what is promised; the figures are printed
+and recorded. With group_protocol = consumer they are those of brokers that ask for a report every 0.5 s and wait 8 s for one, as the rig's do; by default they
+take 5 s and 45 s.
 """
 import signal
 
@@ -10,10 +11,11 @@ import pytest
 import newer_librdkafka
 from load import executed_more
 from processes import wait_until
-from worker_load import PARTITIONS, STREAMS, TOPIC, Group, Publisher, seconds_until
+from worker_load import PARTITIONS, STREAMS, TOPIC, Group, Publisher, best_of_three, seconds_until
 
 SESSION_S = 8  # what the worker asks for, and the rig's brokers with the other protocol
-SLACK_S = 15   # for the machine
+TOGETHER_S, LEAVE_S, KILL_S = 4, 1.5, SESSION_S + 1
+SLACK_S = 15   # of one try, for the machine
 RATE = 100
 
 
@@ -31,31 +33,46 @@ def start_three(member, static=False):
     return Group([member(instance_id=f"inventory-{n}" if static else None) for n in range(3)])
 
 
+def seconds_to_take_over(group, number, bound):
+    """The first one of a settled group gets this signal; afterwards the group is whole again."""
+    others = group.workers[1:]
+
+    def attempt():
+        group.wait_settled()
+        group.workers[0].send(number)
+        seconds = seconds_until(lambda: sum(map(group.held, others)) == STREAMS, bound + SLACK_S, "the others have its partitions")
+        assert group.workers[0].wait_gone() == 0 or number == signal.SIGKILL
+        group.workers[0].start_again()
+        return seconds
+    return best_of_three(attempt, bound)
+
+
 def test_three_workers_started_at_once_settle(topics, inventory_api, member, record_property):
     group = start_three(member)
-    seconds = seconds_until(group.is_settled, 4 + SLACK_S, "three workers share the partitions")
-    print(f"{member.protocol}: three workers started at once settled after {seconds:.2f} s (4 s)")
+
+    def attempt():
+        if not all(w.alive() for w in group.workers):
+            for worker in group.workers:
+                worker.start_again()
+        seconds = seconds_until(group.is_settled, TOGETHER_S + SLACK_S, "three workers share the partitions")
+        for worker in group.workers:
+            assert worker.stop() == 0
+        return seconds
+
+    seconds = best_of_three(attempt, TOGETHER_S)
+    print(f"{member.protocol}: three workers started at once settled after {seconds:.2f} s ({TOGETHER_S} s)")
     record_property("settled_s", seconds)
 
 
 def test_the_partitions_of_one_that_leaves_are_taken_over(topics, inventory_api, member, record_property):
-    group = start_three(member)
-    group.wait_settled()
-    group.workers[0].send(signal.SIGTERM)
-    seconds = seconds_until(lambda: group.held(group.workers[1]) + group.held(group.workers[2]) == STREAMS, 1.5 + SLACK_S,
-                            "the others have its partitions")
-    assert group.workers[0].wait_gone() == 0
-    print(f"{member.protocol}: a graceful leave was taken over after {seconds:.2f} s (1.5 s)")
+    seconds = seconds_to_take_over(start_three(member), signal.SIGTERM, LEAVE_S)
+    print(f"{member.protocol}: a graceful leave was taken over after {seconds:.2f} s ({LEAVE_S} s)")
     record_property("taken_over_s", seconds)
 
 
 def test_the_partitions_of_one_that_was_killed_are_taken_over_when_its_session_ends(topics, inventory_api, member, record_property):
-    group = start_three(member)
-    group.wait_settled()
-    group.workers[0].kill()
-    seconds = seconds_until(lambda: group.held(group.workers[1]) + group.held(group.workers[2]) == STREAMS, SESSION_S + 1 + SLACK_S,
-                            "the others have its partitions")
-    print(f"{member.protocol}: a kill -9 was taken over after {seconds:.2f} s ({SESSION_S + 1} s)")
+    seconds = seconds_to_take_over(start_three(member), signal.SIGKILL, KILL_S)
+    print(f"{member.protocol}: a kill -9 was taken over after {seconds:.2f} s ({KILL_S} s)")
     record_property("taken_over_s", seconds)
 
 
