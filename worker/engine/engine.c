@@ -264,7 +264,18 @@ void engine_lost(struct engine *e, int64_t now, int stream)
     }
     struct group *g = s->group;
     delivery_turns(e);
+#ifdef SIM_BUG_COMMIT_OF_A_LOST_PARTITION
+    link_remove(&s->in_group);
+    s->group = group_get(e, ENGINE_STREAMS_MAX +
+                                s->number); /* one of its own, or it would be in the way of an heir */
+    list_push(&s->group->streams, &s->in_group);
+    uncommitted_forget(e, s);
+    s->revoking = s->offsets.changed = true;
+    s->commit_out = s->drained = false;
+    stream_progress(e, s);
+#else
     stream_free(e, s);
+#endif
 #ifdef SIM_BUG_LOST_WITH_ANOTHER
     for (struct link *link = list_first(&e->groups); link != NULL; link = list_after(&e->groups, link))
         OWNER_OF(link, struct group, link)->closed = true;
