@@ -18,6 +18,7 @@ struct relay_feed {
     struct relay_guard *guard;
     bool waiting_for_kafka; /* the guard has dropped the slot */
     int64_t streamed;       /* as counted when the guard asked last: has anything come since? */
+    uint64_t received_lsn;  /* and has the log moved, by rows that a publication leaves out, perhaps? */
     bool idle;
     char complaint[ERR_MESSAGE_BYTES];
     int64_t complain_at;
@@ -85,6 +86,7 @@ static void start(struct relay_feed *f, struct relay_core *c, int64_t now, uint6
 void relay_feed_shard(struct relay_feed *f, const struct relay_shard *shard)
 {
     relay_wal_shard(f->wal, shard);
+    relay_guard_shard(f->guard, shard);
 }
 
 void relay_feed_act(struct relay_feed *f, struct relay_core *c, int64_t now, const struct relay_action *a,
@@ -104,12 +106,19 @@ void relay_feed_act(struct relay_feed *f, struct relay_core *c, int64_t now, con
 static void turn_guard(struct relay_feed *f, struct relay_core *c, int64_t now)
 {
     enum guard_verdict verdict = relay_guard_turn(f->guard, now, f->idle);
+    struct err why = {0};
 
-    if (verdict != GUARD_QUIET)
+    if (verdict != GUARD_QUIET) {
         f->streamed = relay_core_counts(c).streamed;
+        f->received_lsn = relay_core_counts(c).received_lsn;
+    }
+    if (verdict == GUARD_TOLD && relay_guard_asked_at(f->guard) > relay_wal_began_at(f->wal) &&
+        relay_wal_believe(f->wal, relay_guard_slot(f->guard), &why) < 0)
+        lose_stream(f, c, now, &why);
     if (verdict != GUARD_OVER)
         return;
     f->waiting_for_kafka = true;
+    relay_wal_slot_goes(f->wal);
     if (relay_wal_fd(f->wal) >= 0)
         lose_stream(f, c, now, NULL);
     relay_guard_drop(f->guard);
@@ -125,7 +134,7 @@ void relay_feed_turn(struct relay_feed *f, struct relay_core *c, int64_t now, bo
     if (relay_wal_hear(f->wal, c, now, &why) < 0)
         lose_stream(f, c, now, &why);
     n = relay_core_counts(c);
-    f->idle = n.streaming && n.held == 0 && n.streamed == f->streamed;
+    f->idle = n.streaming && n.held == 0 && n.streamed == f->streamed && n.received_lsn == f->received_lsn;
     if (database_up && n.role == RELAY_ACTIVE)
         turn_guard(f, c, now);
 }

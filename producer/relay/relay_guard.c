@@ -23,6 +23,7 @@ struct relay_guard {
     bool dropping;
     enum guard_question question; /* asked last */
     int64_t asked_at, warn_at;
+    struct relay_shard shard;
     struct slot slot;
 };
 
@@ -35,6 +36,7 @@ struct relay_guard *relay_guard_new(const struct relay_options *opt, struct err 
         return NULL;
     }
     g->opt = opt;
+    g->shard.count = 1;
     g->side = (struct relay_side){.opt = opt, .name = "tandem-relay-guard"};
     g->asked_at = INT64_MIN / 2;
     return g;
@@ -46,6 +48,22 @@ void relay_guard_free(struct relay_guard *g)
         return;
     relay_side_hang_up(&g->side);
     free(g);
+}
+
+void relay_guard_shard(struct relay_guard *g, const struct relay_shard *shard)
+{
+    g->shard = *shard;
+}
+
+/* The name may be that of another relay's slot, or of another program's: nothing about it is this guard's matter then. */
+static bool has_slot(const struct relay_guard *g)
+{
+    return g->slot.there && g->slot.ours;
+}
+
+int64_t relay_guard_asked_at(const struct relay_guard *g)
+{
+    return g->asked_at;
 }
 
 const struct slot *relay_guard_slot(const struct relay_guard *g)
@@ -74,8 +92,8 @@ static int write_question(struct relay_guard *g, struct buf *sql)
     bool again = g->question == QUESTION_END_READER;
 
     g->question = QUESTION_SLOT;
-    if (!g->dropping || !g->slot.there || again)
-        return relay_slot_ask_sql(sql, g->side.conn, g->opt, g->opt->publication);
+    if (!g->dropping || !has_slot(g) || again)
+        return relay_slot_ask_sql(sql, g->side.conn, g->opt, &g->shard);
     g->question = g->slot.active_pid == 0 ? QUESTION_DROP : QUESTION_END_READER;
     return g->question == QUESTION_DROP ? relay_slot_drop_sql(sql, g->side.conn, g->opt)
                                         : relay_slot_end_reader_sql(sql, g->side.conn, g->opt);
@@ -104,9 +122,9 @@ static enum guard_verdict judge(struct relay_guard *g, int64_t now)
 {
     int64_t retained = g->slot.retained_bytes;
 
-    if (g->dropping && !g->slot.there)
+    if (g->dropping && !has_slot(g))
         g->dropping = false;
-    if (g->dropping || retained <= g->opt->wal_guard_bytes) {
+    if (g->dropping || !has_slot(g) || retained <= g->opt->wal_guard_bytes) {
         g->warn_at = 0;
         return GUARD_TOLD;
     }

@@ -24,6 +24,9 @@ enum guard_verdict {
 };
 /* Ask when it is due, hear the answer. idle: rarely, nothing is going on. A failed question is logged and asked again later. */
 enum guard_verdict relay_guard_turn(struct relay_guard *g, int64_t now, bool idle);
+/* Whose publication is asked about. */
+void relay_guard_shard(struct relay_guard *g, const struct relay_shard *shard);
+int64_t relay_guard_asked_at(const struct relay_guard *g);
 const struct slot *relay_guard_slot(const struct relay_guard *g);
 void relay_guard_drop(struct relay_guard *g);
 bool relay_guard_dropping(const struct relay_guard *g); /* asked to, and not done yet */

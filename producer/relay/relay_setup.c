@@ -8,7 +8,7 @@
 #include "producer/relay/relay_slot.h"
 
 #define VERSION_MIN 140000
-#define FILTER_VERSION 150000
+#define FILTER_VERSION 150000 /* row filters */
 
 struct setup {
     const struct relay_options *opt;
@@ -17,6 +17,7 @@ struct setup {
     struct relay_shard shard; /* the one that is set up now: */
     struct relay_options one; /* the options with its slot */
     char slot[RELAY_NAME_BYTES], publication[RELAY_NAME_BYTES];
+    bool mended; /* its publication was there, and carried less */
 };
 
 static void finish(struct setup *s)
@@ -62,6 +63,7 @@ static int change(const struct setup *s, const char *before, const char *after, 
 static void choose(struct setup *s, int shard)
 {
     s->shard.number = shard;
+    s->mended = false;
     relay_slot_name(s->opt, shard, s->slot);
     s->one = *s->opt;
     s->one.slot = s->slot;
@@ -174,6 +176,14 @@ static bool filters(const struct setup *s)
            PQserverVersion(s->conn) >= FILTER_VERSION;
 }
 
+/* " FOR TABLE" or " ADD TABLE" goes before it. */
+static void write_table(const struct setup *s, struct buf *sql)
+{
+    buf_puts(sql, "TABLE tandem.outbox ");
+    if (filters(s))
+        buf_printf(sql, "WHERE (" RELAY_SQL_SHARD_BUILTIN " = %d) ", s->shard.count, s->shard.number);
+}
+
 static int make_publication(const struct setup *s, struct err *err)
 {
     struct buf after;
@@ -182,10 +192,10 @@ static int make_publication(const struct setup *s, struct err *err)
     if (check_publisher(s, err) < 0)
         return -1;
     buf_init(&after, 4096);
-    if (s->opt->source == RELAY_KIND_WAL)
-        buf_puts(&after, "FOR TABLE tandem.outbox ");
-    if (filters(s))
-        buf_printf(&after, "WHERE (" RELAY_SQL_SHARD_BUILTIN " = %d) ", s->shard.count, s->shard.number);
+    if (s->opt->source == RELAY_KIND_WAL) {
+        buf_puts(&after, "FOR ");
+        write_table(s, &after);
+    }
     buf_printf(&after, "WITH %s", settings);
     rc = change(s, "CREATE PUBLICATION", buf_str(&after), err);
     buf_done(&after);
@@ -194,31 +204,84 @@ static int make_publication(const struct setup *s, struct err *err)
     return rc;
 }
 
-/* Of a publication that is there already. */
-static int mend_publication(const struct setup *s, const PGresult *res, struct err *err)
+static int add_table(const struct setup *s, struct err *err)
 {
-    bool has_table = truth(res, 1) || s->opt->source == RELAY_KIND_MESSAGE, settings_right = truth(res, 2);
+    struct buf after;
+    int rc;
 
-    if (!has_table && change(s, "ALTER PUBLICATION", "ADD TABLE tandem.outbox", err) < 0)
+    buf_init(&after, 4096);
+    buf_puts(&after, "ADD ");
+    write_table(s, &after);
+    rc = change(s, "ALTER PUBLICATION", buf_str(&after), err);
+    buf_done(&after);
+    return rc;
+}
+
+static int set_settings(const struct setup *s, struct err *err)
+{
+    struct buf after;
+    int rc;
+
+    buf_init(&after, 4096);
+    buf_printf(&after, "SET %s", settings);
+    rc = change(s, "ALTER PUBLICATION", buf_str(&after), err);
+    buf_done(&after);
+    return rc;
+}
+
+/* With the table in it and the settings right, does it leave any row or column out? */
+static int check_whole(const struct setup *s, bool *ret_whole, struct err *err)
+{
+    CLEANUP(pg_clearp) PGresult *res = NULL;
+    struct buf sql;
+
+    buf_init(&sql, 4096);
+    buf_puts(&sql, "SELECT ");
+    relay_slot_published_sql(&sql, s->conn, "$2", &s->shard);
+    buf_puts(&sql, ", $1::text");
+    if (sql.failed)
+        err_set(err, ERR_TEMPORARY, "no memory");
+    else
+        res = query(s, buf_str(&sql), err);
+    buf_done(&sql);
+    if (!res)
         return -1;
-    if (!settings_right) {
-        struct buf after;
-        int rc;
-
-        buf_init(&after, 4096);
-        buf_printf(&after, "SET %s", settings);
-        rc = change(s, "ALTER PUBLICATION", buf_str(&after), err);
-        buf_done(&after);
-        if (rc < 0)
-            return -1;
-    }
-    fprintf(s->out, "publication %s: there%s%s\n", s->publication,
-            has_table ? "" : "; tandem.outbox added to it",
-            settings_right ? "" : "; set to publish inserts, as those of tandem.outbox itself");
+    *ret_whole = truth(res, 0);
     return 0;
 }
 
-static int check_publication(const struct setup *s, struct err *err)
+/* Other tables of the publication stay in it. */
+static int make_whole(const struct setup *s, struct err *err)
+{
+    if (pg_exec(s->conn, "BEGIN", err) < 0 ||
+        change(s, "ALTER PUBLICATION", "DROP TABLE tandem.outbox", err) < 0 || add_table(s, err) < 0)
+        return -1; /* the end of the connection rolls back */
+    return pg_exec(s->conn, "COMMIT", err);
+}
+
+/* Of a publication that is there already. */
+static int mend_publication(struct setup *s, const PGresult *res, struct err *err)
+{
+    bool message = s->opt->source == RELAY_KIND_MESSAGE, whole = true;
+    bool has_table = truth(res, 1) || message, settings_right = truth(res, 2);
+
+    if (!has_table && add_table(s, err) < 0)
+        return -1;
+    if (!settings_right && set_settings(s, err) < 0)
+        return -1;
+    if (!message && check_whole(s, &whole, err) < 0)
+        return -1;
+    if (!whole && make_whole(s, err) < 0)
+        return -1;
+    s->mended = !message && (!has_table || !settings_right || !whole);
+    fprintf(s->out, "publication %s: there%s%s%s\n", s->publication,
+            has_table ? "" : "; tandem.outbox added to it",
+            settings_right ? "" : "; set to publish inserts, as those of tandem.outbox itself",
+            whole ? "" : "; its row filter or column list taken away");
+    return 0;
+}
+
+static int check_publication(struct setup *s, struct err *err)
 {
     CLEANUP(pg_clearp)
     PGresult *res = query(s,
@@ -243,7 +306,7 @@ static int ask_slot(const struct setup *s, struct slot *ret_slot, struct err *er
     int rc;
 
     buf_init(&sql, 4096);
-    rc = relay_slot_ask_sql(&sql, s->conn, &s->one, s->publication);
+    rc = relay_slot_ask_sql(&sql, s->conn, &s->one, &s->shard);
     if (rc < 0) {
         err_set(err, ERR_TEMPORARY, "no memory");
     } else {
@@ -282,6 +345,39 @@ static int make_slot(const struct setup *s, const char *what, struct err *err)
     return 0;
 }
 
+/* A relay that works with the slot, streaming or by the table, sees for itself that the publication is another one. */
+static int relay_works(const struct setup *s, bool *ret_works, struct err *err)
+{
+    CLEANUP(pg_clearp)
+    PGresult *res =
+        query(s,
+              "SELECT EXISTS (SELECT FROM tandem.relay_cursor WHERE slot = $1 AND source = 'wal'"
+              "  AND lease_until > clock_timestamp() AND lease_until <> 'infinity')"
+              " OR EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND active), $2::text",
+              err);
+
+    if (!res)
+        return -1;
+    *ret_works = truth(res, 0);
+    return 0;
+}
+
+/* Of a transaction that was open when the publication was mended, an older slot would send a part only: a new one waits for its end. */
+static int replace_slot(const struct setup *s, struct err *err)
+{
+    bool works;
+
+    if (relay_works(s, &works, err) < 0)
+        return -1;
+    if (works) {
+        fprintf(s->out, "replication slot %s: there; the relay that works makes it again\n", s->slot);
+        return 0;
+    }
+    if (run_slot_sql(s, relay_slot_drop_sql, err) < 0)
+        return -1;
+    return make_slot(s, "made again, for it was older than the mended publication", err);
+}
+
 static int check_slot(const struct setup *s, struct err *err)
 {
     struct slot slot;
@@ -294,6 +390,8 @@ static int check_slot(const struct setup *s, struct err *err)
         return run_slot_sql(s, relay_slot_drop_sql, err) < 0
                    ? -1
                    : make_slot(s, "made again, the server had invalidated it", err);
+    if (s->mended)
+        return replace_slot(s, err);
     if (s->opt->failover_slot && !slot.failover)
         return err_set(
             err, ERR_PERMANENT,

@@ -7,6 +7,7 @@
 #include "producer/relay/relay.h"
 
 #define FAILOVER_VERSION 170000
+#define FILTER_VERSION 150000 /* row filters and column lists */
 #define NAME_BYTES_MAX                                                                                       \
     (RELAY_NAME_BYTES - 1) /* NAMEDATALEN - 1; the options leave room for the number of a shard */
 
@@ -78,14 +79,51 @@ PGconn *relay_slot_connect(const struct relay_options *opt, struct err *err)
     return NULL;
 }
 
-int relay_slot_ask_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt,
-                       const char *publication)
+/* Without those of the table's partitions: as setup makes it, they go by the table's. */
+static int write_filter(struct buf *sql, const struct relay_shard *shard)
 {
-    char *literal = PQescapeLiteral(conn, publication, strlen(publication));
+    buf_puts(sql, " AND r.prattrs IS NULL AND (r.prqual IS NULL");
+    /* As Postgres writes the expression, without what may differ. */
+    if (shard->count > 1)
+        buf_printf(sql,
+                   " OR translate(lower(pg_get_expr(r.prqual, r.prrelid)), '() ', '')"
+                   " = translate(lower('" RELAY_SQL_SHARD_BUILTIN " = %d'), '() ', '')",
+                   shard->count, shard->number);
+    return buf_puts(sql, ")");
+}
+
+int relay_slot_published_sql(struct buf *sql, PGconn *conn, const char *name_literal,
+                             const struct relay_shard *shard)
+{
+    buf_puts(sql, "coalesce((SELECT p.pubinsert AND p.pubviaroot AND (p.puballtables OR r.oid IS NOT NULL)");
+    if (PQserverVersion(conn) >= FILTER_VERSION)
+        write_filter(sql, shard);
+    return buf_printf(sql,
+                      " FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid"
+                      " AND r.prrelid = 'tandem.outbox'::regclass WHERE p.pubname = %s), false)",
+                      name_literal);
+}
+
+/* Emitted events are sent whatever is published. */
+static int write_publication(struct buf *sql, PGconn *conn, const struct relay_options *opt,
+                             const char *literal, const struct relay_shard *shard)
+{
+    if (opt->source == RELAY_KIND_MESSAGE)
+        return buf_puts(sql, "true, 0");
+    relay_slot_published_sql(sql, conn, literal, shard);
+    return buf_printf(sql, ", " RELAY_SQL_PUBLICATION("%s"), literal);
+}
+
+int relay_slot_ask_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt,
+                       const struct relay_shard *shard)
+{
+    char publication[RELAY_NAME_BYTES], *literal;
     int rc = -1;
 
-    if (literal)
-        rc = buf_printf(
+    relay_slot_publication(opt, shard, publication);
+    literal = PQescapeLiteral(conn, publication, strlen(publication));
+    if (literal) {
+        buf_printf(
             sql,
             "SELECT s.slot_name IS NOT NULL,"
             " coalesce(s.plugin = 'pgoutput' AND s.database = current_database() AND NOT s.temporary, false),"
@@ -95,9 +133,13 @@ int relay_slot_ask_sql(struct buf *sql, PGconn *conn, const struct relay_options
             " coalesce(pg_wal_lsn_diff(s.confirmed_flush_lsn, '0/0'), 0),"
             " CASE WHEN pg_is_in_recovery() THEN 0"
             "  ELSE coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.restart_lsn), 0) END,"
-            " coalesce(to_jsonb(s) ->> 'failover' = 'true', false)"
-            " FROM (VALUES (1)) AS one LEFT JOIN pg_replication_slots s ON s.slot_name = '%s'",
-            literal, opt->slot);
+            " coalesce(to_jsonb(s) ->> 'failover' = 'true', false), ",
+            literal);
+        write_publication(sql, conn, opt, literal, shard);
+        rc = buf_printf(sql,
+                        " FROM (VALUES (1)) AS one LEFT JOIN pg_replication_slots s ON s.slot_name = '%s'",
+                        opt->slot);
+    }
     PQfreemem(literal);
     return rc;
 }
@@ -110,20 +152,23 @@ int relay_slot_create_sql(struct buf *sql, PGconn *conn, const struct relay_opti
         opt->slot, opt->failover_slot ? ", false, false, true" : "");
 }
 
+/* A name says nothing about whose it is: slots are the cluster's, and the name has a default. %s: the name. */
+#define SLOT_OF_OURS "slot_name = '%s' AND plugin = 'pgoutput' AND database = current_database()"
+
 int relay_slot_drop_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt)
 {
     (void)conn;
     return buf_printf(
-        sql, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '%s'",
+        sql, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE " SLOT_OF_OURS,
         opt->slot);
 }
 
 int relay_slot_end_reader_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt)
 {
     (void)conn;
-    return buf_printf(
-        sql, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '%s'",
-        opt->slot);
+    return buf_printf(sql,
+                      "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE " SLOT_OF_OURS,
+                      opt->slot);
 }
 
 static bool truth(const PGresult *res, int col)
@@ -133,7 +178,7 @@ static bool truth(const PGresult *res, int col)
 
 int relay_slot_read(const PGresult *res, struct slot *ret_slot, struct err *err)
 {
-    if (PQntuples(res) != 1 || PQnfields(res) != 10)
+    if (PQntuples(res) != 1 || PQnfields(res) != 12)
         return err_set(err, ERR_TEMPORARY, "asking about the replication slot: an answer of another shape");
     *ret_slot = (struct slot){
         .there = truth(res, 0),
@@ -146,6 +191,8 @@ int relay_slot_read(const PGresult *res, struct slot *ret_slot, struct err *err)
         .confirmed_lsn = strtoull(PQgetvalue(res, 0, 7), NULL, 10),
         .retained_bytes = strtoll(PQgetvalue(res, 0, 8), NULL, 10),
         .failover = truth(res, 9),
+        .published = truth(res, 10),
+        .publication_number = (uint64_t)strtoll(PQgetvalue(res, 0, 11), NULL, 10),
     };
     return 0;
 }
@@ -174,6 +221,12 @@ int relay_slot_judge(const struct slot *s, PGconn *conn, const struct relay_opti
     if (!s->publication)
         return err_set(err, ERR_PERMANENT, "there is no publication \"%s\": run tandem-relay setup",
                        publication);
+    if (!s->published)
+        return err_set(
+            err, ERR_PERMANENT,
+            "publication \"%s\" does not publish every insert into tandem.outbox: run tandem-relay "
+            "setup",
+            publication);
     if (s->there && !s->ours)
         return err_set(err, ERR_PERMANENT,
                        "replication slot \"%s\" is of another plugin or database: give another slot",

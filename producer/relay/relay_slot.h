@@ -17,6 +17,9 @@ struct slot {
     bool failover;    /* a standby keeps it too */
     bool lost;        /* the server has removed log that it needs */
     bool publication; /* the publication exists */
+    bool published;   /* and carries every insert into the outbox that is ours */
+    uint64_t
+        publication_number; /* another one as soon as it is altered; 0: there is none, or it does not matter */
     bool wal_level_logical, in_recovery;
     int active_pid; /* of the walsender that holds it; 0: none */
     uint64_t confirmed_lsn;
@@ -42,11 +45,23 @@ PGconn *relay_slot_connect(const struct relay_options *opt, struct err *err);
 
 /* Each appends one statement. -1: no memory. */
 int relay_slot_ask_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt,
-                       const char *publication);
+                       const struct relay_shard *shard);
 int relay_slot_create_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt);
 int relay_slot_drop_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt);
 int relay_slot_end_reader_sql(struct buf *sql, PGconn *conn, const struct relay_options *opt);
 
+/*
+ * The number of a publication as this statement's snapshot has it: every ALTER leaves another row in the catalogue, also one that is undone
+ * by the next. name_: an SQL expression.
+ */
+#define RELAY_SQL_PUBLICATION(name_)                                                                         \
+    "coalesce((SELECT hashtextextended(concat_ws(' ', p.oid, p.xmin, r.oid, r.xmin), 0)"                     \
+    " FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid"                             \
+    "  AND r.prrelid = 'tandem.outbox'::regclass WHERE p.pubname = " name_ "), 0)"
+
+/* Appends an SQL expression: does this publication carry every insert into the outbox that is the shard's? */
+int relay_slot_published_sql(struct buf *sql, PGconn *conn, const char *name_literal,
+                             const struct relay_shard *shard);
 /* The answer to relay_slot_ask_sql, in text. */
 NODISCARD int relay_slot_read(const PGresult *res, struct slot *ret_slot, struct err *err);
 NODISCARD int relay_slot_made(const PGresult *res, struct slot *slot,

@@ -16,6 +16,7 @@ static const struct {
     const char *name, *sql;
 } statements[] = {
     {"look", relay_table_look_sql},
+    {"look_stream", relay_table_look_stream_sql},
     {"page", relay_table_page_sql},
     {"page_sized", relay_table_page_sized_sql},
     {"page_shard", relay_table_page_shard_sql},

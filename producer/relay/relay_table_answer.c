@@ -141,6 +141,8 @@ static int answer_look(struct table *t, struct relay_core *c, int64_t now, struc
 
     if (read_snapshot(res, LOOK_SNAPSHOT, &look.snapshot, err) < 0)
         return -1;
+    if (PQnfields(res) > LOOK_PUBLICATION)
+        look.publication = (uint64_t)number(res, 0, LOOK_PUBLICATION);
     look.next_xid = next_xid(column(res, 0, LOOK_AGE), look.snapshot.xmax);
     relay_core_looked(c, now, &look);
     return 0;

@@ -1,6 +1,7 @@
 /* Turns what the core wants from the database into statements with their parameters. */
 #include <inttypes.h>
 
+#include "producer/relay/relay_slot.h"
 #include "producer/relay/relay_table.h"
 
 #define PARAMETERS_MAX 24
@@ -63,9 +64,14 @@ static const char *snapshot_text(struct buf *b, const struct snapshot *s, struct
 
 static int send_look(struct table *t, struct err *err)
 {
-    const struct params none = {.count = 0};
+    char publication[RELAY_NAME_BYTES];
+    struct params p = {.count = 0};
 
-    return send_prepared(t, "look", &none, err);
+    if (t->opt->source != RELAY_KIND_WAL)
+        return send_prepared(t, "look", &p, err);
+    relay_slot_publication(t->opt, &t->identity.shard, publication);
+    add_text(&p, publication);
+    return send_prepared(t, "look_stream", &p, err);
 }
 
 /* '{123,456}', the transactions in progress in prev that are finished in cur. */

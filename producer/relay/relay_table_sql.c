@@ -1,6 +1,8 @@
 /* The statements with which the table source reads the outbox and keeps cursor and lease. */
 #include "producer/relay/relay_table_sql.h"
 
+#include "producer/relay/relay_slot.h"
+
 /*
  * Names as they are sent. The session pins generic plans and forbids sequential scans, because the statistics of a table that is
  * emptied by TRUNCATE are always wrong; with that both arms of the page query are index scans, and a page costs the same however
@@ -25,10 +27,14 @@ const char relay_table_session_sql[] =
  * It is null when nothing was drawn yet; Postgres 18 also says null to a role without rights on the sequence, which read as 0 would pass
  * over every row. The second question, which counts for nothing, needs SELECT on it: such a role is refused.
  */
-const char relay_table_look_sql[] =
-    "SELECT pg_current_snapshot()::text,"
-    " coalesce(pg_sequence_last_value('tandem.outbox_id_seq'), (SELECT 0 FROM tandem.outbox_id_seq)),"
-    " age('3'::xid), pg_current_wal_insert_lsn()";
+#define LOOK                                                                                                 \
+    "SELECT pg_current_snapshot()::text,"                                                                    \
+    " coalesce(pg_sequence_last_value('tandem.outbox_id_seq'), (SELECT 0 FROM tandem.outbox_id_seq)),"       \
+    " age('3'::xid), pg_current_wal_insert_lsn()"
+
+const char relay_table_look_sql[] = LOOK;
+/* The catalogue as the same snapshot has it. */
+const char relay_table_look_stream_sql[] = LOOK ", " RELAY_SQL_PUBLICATION("$1::name");
 
 /* ---- pages ---------------------------------------------------------------------------------------------------------- */
 

@@ -7,7 +7,8 @@
     131072 /* as JSON text; what a row may carry is less, see RELAY_ROW_HEADER_BYTES_MAX */
 
 extern const char relay_table_session_sql[];
-extern const char relay_table_look_sql[]; /* columns of enum look_column */
+extern const char relay_table_look_sql[];        /* columns of enum look_column, without the last */
+extern const char relay_table_look_stream_sql[]; /* $1 the publication of the stream; all of them */
 /* $1 … $7 as for relay_table_page_sized_sql, $8 what a small row holds at most. Columns up to PAGE_TIMESTAMP. */
 extern const char relay_table_page_sql[];
 extern const char relay_table_page_shard_sql[]; /* the same of several shards: our own rows */
@@ -53,7 +54,8 @@ enum look_column {
     LOOK_SNAPSHOT,
     LOOK_SEQUENCE,
     LOOK_AGE, /* of xid 3 */
-    LOOK_LSN
+    LOOK_LSN,
+    LOOK_PUBLICATION /* its number */
 };
 
 enum acquire_column {

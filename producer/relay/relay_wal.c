@@ -32,11 +32,14 @@ struct relay_wal {
     PGconn *conn;
     enum wal_step step;
     int64_t step_by, stale_by, ask_at, read_at;
+    int64_t began_at;
     int64_t window_at, window_rows; /* rows heard since */
     struct relay_shard shard;
     struct slot slot;
     uint64_t start_lsn;
     bool slot_unusable;     /* the stream failed in a way that only a new slot mends */
+    bool slot_goes;         /* the guard drops it */
+    uint64_t publication;   /* its number when the last stream began; 0: none did */
     bool wants_write, more; /* more: libpq may hold messages that there was no room for */
     struct pgoutput decoder;
     struct wal_stage *stage;
@@ -71,6 +74,28 @@ struct relay_wal *relay_wal_new(const struct relay_options *opt, struct err *err
 void relay_wal_shard(struct relay_wal *w, const struct relay_shard *shard)
 {
     w->shard = *shard;
+}
+
+int64_t relay_wal_began_at(const struct relay_wal *w)
+{
+    return w->step == WAL_STREAMING ? w->began_at : CLOCK_NEVER;
+}
+
+int relay_wal_believe(const struct relay_wal *w, const struct slot *slot, struct err *err)
+{
+    char publication[RELAY_NAME_BYTES];
+
+    relay_slot_publication(w->opt, &w->shard, publication);
+    if (slot->publication && !slot->published)
+        return relay_slot_judge(slot, w->conn, w->opt, publication, err);
+    if (slot->publication_number == w->publication)
+        return 0;
+    return err_set(err, ERR_TEMPORARY, "publication \"%s\" was altered under the stream", publication);
+}
+
+void relay_wal_slot_goes(struct relay_wal *w)
+{
+    w->slot_goes = true;
 }
 
 void relay_wal_stop(struct relay_wal *w)
@@ -139,10 +164,7 @@ static int send_sql(struct relay_wal *w, enum wal_step step,
 
 static int write_ask(struct buf *sql, PGconn *conn, const struct relay_wal *w)
 {
-    char publication[RELAY_NAME_BYTES];
-
-    relay_slot_publication(w->opt, &w->shard, publication);
-    return relay_slot_ask_sql(sql, conn, w->opt, publication);
+    return relay_slot_ask_sql(sql, conn, w->opt, &w->shard);
 }
 
 static int write_end_stale(struct buf *sql, PGconn *conn, const struct relay_wal *w)
@@ -237,6 +259,30 @@ static int create(struct relay_wal *w, struct err *err)
     return send_sql(w, WAL_CREATE, write_create, err);
 }
 
+/* What the guard has taken away is no misfortune, except to emitted events. */
+static void tell_gone(struct relay_wal *w)
+{
+    if (!w->slot_goes)
+        tell_lost(w, "it is not there");
+    else if (w->decoder.emitted)
+        tell_lost(w, "wal_guard has dropped it");
+    else
+        LOG_WARNING("wal_guard has dropped the slot: rows were read through the table meanwhile",
+                    LOG_STR("slot", w->opt->slot));
+}
+
+/*
+ * The log is decoded by what the publication was when each row was written. A transaction that began before it was altered, or mended, and
+ * commits afterwards would be sent in part; a new slot waits for all of those, and the table has their rows.
+ */
+static void check_publication(struct relay_wal *w)
+{
+    const struct slot *s = &w->slot;
+
+    if ((s->publication && !s->published) || (w->publication != 0 && s->publication_number != w->publication))
+        w->slot_unusable = true;
+}
+
 /* The slot as it stands decides what is next. */
 static int go_on(struct relay_wal *w, struct err *err)
 {
@@ -244,17 +290,20 @@ static int go_on(struct relay_wal *w, struct err *err)
     char publication[RELAY_NAME_BYTES];
 
     relay_slot_publication(w->opt, &w->shard, publication);
+    check_publication(w);
     if (relay_slot_judge(s, w->conn, w->opt, publication, err) < 0)
         return -1;
     if (!s->there) {
         if (w->start_lsn != 0)
-            tell_lost(w, "it is not there");
+            tell_gone(w);
+        w->slot_unusable = w->slot_goes = false;
         return create(w, err);
     }
     if (s->active_pid != 0)
         return end_stale(w, err);
     if (s->lost || w->slot_unusable) {
-        tell_lost(w, s->lost ? "the server has invalidated it" : "the publication is younger than the slot");
+        tell_lost(w, s->lost ? "the server has invalidated it"
+                             : "the slot is older than what the publication is now");
         w->slot_unusable = false;
         return send_sql(w, WAL_DROP, write_drop, err);
     }
@@ -310,8 +359,11 @@ static int take_result(struct relay_wal *w, const PGresult *res, struct relay_co
     case PGRES_COPY_BOTH:
         w->step = WAL_STREAMING;
         LOG("stream begins", LOG_STR("slot", w->opt->slot));
+        w->began_at = now;
+        w->publication = w->slot.publication_number;
         relay_core_stream_up(c, now,
-                             w->start_lsn > w->slot.confirmed_lsn ? w->start_lsn : w->slot.confirmed_lsn);
+                             w->start_lsn > w->slot.confirmed_lsn ? w->start_lsn : w->slot.confirmed_lsn,
+                             w->publication);
         return 0;
     case PGRES_COMMAND_OK:
         return 0;

@@ -15,6 +15,7 @@
 
 #include "common/compiler.h"
 #include "common/err.h"
+#include "producer/relay/relay_slot.h"
 #include "producer/relay/relay_source.h"
 
 struct relay_wal;
@@ -28,6 +29,11 @@ void relay_wal_free(struct relay_wal *w); /* NULL-safe */
 void relay_wal_shard(struct relay_wal *w, const struct relay_shard *shard);
 /* Begin to stream from lsn (0: where the slot is). Waits for the connection, within connect_timeout; the core hears of the rest. */
 NODISCARD int relay_wal_start(struct relay_wal *w, uint64_t lsn, struct err *err);
+int64_t relay_wal_began_at(const struct relay_wal *w); /* to stream; CLOCK_NEVER: it does not */
+/* What the guard was told since it began to stream: -1 when its publication was altered, PERMANENT when rows would be left out. */
+NODISCARD int relay_wal_believe(const struct relay_wal *w, const struct slot *slot, struct err *err);
+/* The guard is about to drop the slot: when it is not there at the next start, it is not lost. */
+void relay_wal_slot_goes(struct relay_wal *w);
 void relay_wal_stop(struct relay_wal *w); /* also when there is none */
 /* Confirm everything up to lsn; nothing happens unless it streams. */
 NODISCARD int relay_wal_status(struct relay_wal *w, uint64_t lsn, struct err *err);

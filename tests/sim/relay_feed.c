@@ -48,7 +48,7 @@ void feed_up(struct scene *sc, struct door *d)
     if (w == NULL)
         return; /* it ended long ago: that is told next */
     sim_trace(sc->sim, "n%d: streams", d->index);
-    relay_core_stream_up(d->core, sc->sim->now, w->start);
+    relay_core_stream_up(d->core, sc->sim->now, w->start, 0);
     door_turn(sc, d);
 }
 

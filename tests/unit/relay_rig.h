@@ -62,6 +62,7 @@ RIG_UNUSED static void expect_nothing(void)
 /* Let time pass until an action of that kind comes; looks find nothing new, saves succeed, statuses go out. */
 static const char *rig_quiet_look = "100:100:";
 static uint64_t rig_look_lsn = 1000;
+static uint64_t rig_publication;
 
 RIG_UNUSED static void rig_answer(const struct relay_action *a)
 {
@@ -75,7 +76,7 @@ RIG_UNUSED static void rig_answer(const struct relay_action *a)
         relay_core_maintained(core, now);
     } else if (a->kind == RELAY_LOOK) {
         s = snap(rig_quiet_look);
-        struct look look = {s, s.xmax, 0, 0, rig_look_lsn};
+        struct look look = {s, s.xmax, 0, 0, rig_look_lsn, rig_publication};
         relay_core_looked(core, now, &look);
     } else {
         if (a->kind < RELAY_STREAM)
@@ -121,6 +122,7 @@ RIG_UNUSED static void begin_with(struct relay_core_config cfg)
     rig_page_count = 0;
     rig_quiet_look = "100:100:";
     rig_look_lsn = 1000;
+    rig_publication = 0;
     core = relay_core_new(&cfg, &err);
     assert_non_null(core);
 }
@@ -180,7 +182,7 @@ RIG_UNUSED static void table_page(int64_t first_id, int count, bool more)
 RIG_UNUSED static void look_is(const char *text, int64_t ceiling, uint64_t lsn)
 {
     struct snapshot s = snap(text);
-    struct look look = {s, s.xmax, ceiling, ceiling, lsn};
+    struct look look = {s, s.xmax, ceiling, ceiling, lsn, rig_publication};
 
     relay_core_looked(core, now, &look);
 }
@@ -198,7 +200,7 @@ RIG_UNUSED static void go_live(struct relay_core_config cfg)
     begin_with(cfg);
     take_lease_at(p, 0);
     wait_for(RELAY_STREAM);
-    relay_core_stream_up(core, now, 1000);
+    relay_core_stream_up(core, now, 1000, 0);
     if (cfg.kind == RELAY_KIND_WAL) {
         expect(RELAY_STATUS);
         expect(RELAY_LOOK);

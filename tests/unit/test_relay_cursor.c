@@ -64,7 +64,7 @@ static void look(struct cursor *c, const char *snapshot, int64_t floor, int64_t 
 {
     struct snapshot s = snap(snapshot);
 
-    look_with(c, (struct look){s, s.xmax, floor, ceiling, 0}, rows, count, out, out_size);
+    look_with(c, (struct look){s, s.xmax, floor, ceiling, 0, 0}, rows, count, out, out_size);
 }
 
 static void start(struct cursor *c, const char *prev, int64_t floor)
@@ -157,9 +157,9 @@ static void a_young_transaction_that_the_snapshot_does_not_name_is_not_lost(void
 
     (void)state;
     start(&c, "9:9:", 2);
-    look_with(&c, (struct look){snap("10:10:"), 11, 3, 3, 0}, rows, 0, out, sizeof(out));
+    look_with(&c, (struct look){snap("10:10:"), 11, 3, 3, 0, 0}, rows, 0, out, sizeof(out));
     assert_string_equal(out, "");
-    look_with(&c, (struct look){snap("12:12:"), 12, 4, 4, 0}, rows, 2, out, sizeof(out));
+    look_with(&c, (struct look){snap("12:12:"), 12, 4, 4, 0, 0}, rows, 2, out, sizeof(out));
     assert_string_equal(out, "3 4 ");
     cursor_done(&c);
 }
@@ -173,10 +173,10 @@ static void too_many_young_transactions_to_list_lower_the_floor(void **state)
 
     (void)state;
     start(&c, "9:9:", 2);
-    look_with(&c, (struct look){snap("10:10:"), 10 + SNAPSHOT_RAISE_MAX + 1, 3, 3, 0}, rows, 0, out,
+    look_with(&c, (struct look){snap("10:10:"), 10 + SNAPSHOT_RAISE_MAX + 1, 3, 3, 0, 0}, rows, 0, out,
               sizeof(out));
     assert_string_equal(out, "");
-    look_with(&c, (struct look){snap("9000:9000:"), 9000, 4, 4, 0}, rows, 2, out, sizeof(out));
+    look_with(&c, (struct look){snap("9000:9000:"), 9000, 4, 4, 0, 0}, rows, 2, out, sizeof(out));
     assert_string_equal(out, "3 4 ");
     cursor_done(&c);
 }
@@ -184,8 +184,8 @@ static void too_many_young_transactions_to_list_lower_the_floor(void **state)
 static void a_look_in_which_no_row_can_be_reads_nothing(void **state)
 {
     struct cursor c;
-    struct look same = {snap("10:10:"), 10, 4, 4, 0}, moved = {snap("15:15:"), 15, 4, 4, 0},
-                straggler = {snap("16:16:"), 16, 4, 4, 0};
+    struct look same = {snap("10:10:"), 10, 4, 4, 0, 0}, moved = {snap("15:15:"), 15, 4, 4, 0, 0},
+                straggler = {snap("16:16:"), 16, 4, 4, 0, 0};
 
     (void)state;
     start(&c, "10:10:", 4);
@@ -195,7 +195,7 @@ static void a_look_in_which_no_row_can_be_reads_nothing(void **state)
     assert_false(cursor_reading(&c));
     cursor_done(&c);
 
-    struct look open = {snap("12:13:12"), 13, 4, 4, 0}, ended = {snap("14:14:"), 14, 4, 4, 0};
+    struct look open = {snap("12:13:12"), 13, 4, 4, 0, 0}, ended = {snap("14:14:"), 14, 4, 4, 0, 0};
     start(&c, "10:10:", 4);
     assert_false(cursor_look(&c, &open));
     assert_true(cursor_look(&c, &ended)); /* 12 may have drawn its id before the last look */
@@ -205,7 +205,7 @@ static void a_look_in_which_no_row_can_be_reads_nothing(void **state)
 static void a_position_inside_a_batch_goes_on_in_that_batch(void **state)
 {
     const struct row rows[] = {{5, 30}, {6, 31}, {7, 30}};
-    struct look l = {snap("32:32:"), 32, 7, 7, 0};
+    struct look l = {snap("32:32:"), 32, 7, 7, 0, 0};
     struct position p = {0};
     struct cursor c;
 
@@ -230,7 +230,7 @@ static void a_position_inside_a_batch_goes_on_in_that_batch(void **state)
 
 static void a_rewind_reads_again_what_is_not_settled(void **state)
 {
-    struct look first = {snap("32:32:"), 32, 7, 7, 0}, second = {snap("40:40:"), 40, 9, 9, 0};
+    struct look first = {snap("32:32:"), 32, 7, 7, 0, 0}, second = {snap("40:40:"), 40, 9, 9, 0, 0};
     struct position p = {0};
     struct cursor c;
 

@@ -164,7 +164,7 @@ static void the_stream_leaves_room_for_the_parked_row_that_is_being_read(void **
     take_lease_at(p, 1);
     expect(RELAY_STREAM);
     expect(RELAY_READ_PARKED); /* and no answer yet */
-    relay_core_stream_up(core, now, 1000);
+    relay_core_stream_up(core, now, 1000, 0);
     for (; relay_core_stream_room(core) > 0; came++) {
         stream_rows(200 + came, 2000 + 100 * came, 0, 10 + came, 1, 2050 + 100 * came);
         while (next(&a))

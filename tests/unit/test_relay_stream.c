@@ -11,7 +11,7 @@ static void a_row_that_the_base_shows_is_skipped_with_the_rest_of_its_transactio
     begin_with(wal_config());
     take_lease_at(p, 0);
     wait_for(RELAY_STREAM);
-    relay_core_stream_up(core, now, 1000);
+    relay_core_stream_up(core, now, 1000, 0);
     expect(RELAY_STATUS);
     expect(RELAY_LOOK);
     look_is("101:101:", 5, 1200); /* 100 is in it */
@@ -37,7 +37,7 @@ static void a_row_that_came_before_the_answer_of_a_look_waits_for_it(void **stat
     begin_with(wal_config());
     take_lease_at(p, 0);
     wait_for(RELAY_STREAM);
-    relay_core_stream_up(core, now, 1000);
+    relay_core_stream_up(core, now, 1000, 0);
     expect(RELAY_STATUS);
     expect(RELAY_LOOK);
     stream_rows(100, 1100, 0, 1, 1, 1150);
@@ -58,7 +58,7 @@ static void a_look_asked_before_the_stream_was_up_is_no_base(void **state)
     take_lease_at(p, 0);
     wait_for(RELAY_STREAM);
     wait_for(RELAY_LOOK);
-    relay_core_stream_up(core, now, 1000);
+    relay_core_stream_up(core, now, 1000, 0);
     look_is("100:100:", 0, 1050);
     stream_rows(100, 1100, 0, 1, 1, 1150);
     assert_false(
@@ -77,7 +77,7 @@ static void a_slot_ahead_of_the_position_is_believed_when_all_of_that_time_have_
     begin_with(wal_config());
     take_lease_at(p, 0);
     wait_for(RELAY_STREAM);
-    relay_core_stream_up(core, now, 1100); /* 100 may have committed at 1050 and wait for a standby */
+    relay_core_stream_up(core, now, 1100, 0); /* 100 may have committed at 1050 and wait for a standby */
     expect(RELAY_STATUS);
     expect(RELAY_LOOK);
     look_is("100:102:100", 3, 1200);
@@ -314,6 +314,28 @@ static void statuses_go_out_all_the_while(void **state)
     end();
 }
 
+/* What the look shows was perhaps not sent, although everything before it was heard. */
+static void a_look_that_knows_another_publication_settles_nothing_and_ends_the_stream(void **state)
+{
+    (void)state;
+    go_live(wal_config());
+    stream_rows(101, 1100, 0, 2, 1, 1150);
+    acked(expect(RELAY_PUBLISH).seq);
+    relay_core_stream_alive(core, now, 3000, false);
+    wait_for(RELAY_LOOK);
+    rig_publication = 7;
+    look_is("102:102:", 2, 2000);
+    assert_false(relay_core_counts(core).streaming);
+    assert_int_equal(relay_core_counts(core).streams_lost, 1);
+    expect(RELAY_UNSTREAM);
+    wait_for(RELAY_LOOK);
+    look_is("102:102:", 2, 2000);
+    assert_false(snapshot_visible(&expect(RELAY_READ).bounds.prev->snapshot, 100));
+    table_page(1, 1, false);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -332,6 +354,7 @@ int main(void)
         cmocka_unit_test(a_status_never_confirms_more_than_a_save_has_stored),
         cmocka_unit_test(others_log_is_confirmed_while_the_outbox_is_idle),
         cmocka_unit_test(statuses_go_out_all_the_while),
+        cmocka_unit_test(a_look_that_knows_another_publication_settles_nothing_and_ends_the_stream),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -195,7 +195,7 @@ static void messages_go_on_in_the_middle_of_a_transaction(void **state)
     begin_with(message_config());
     take_lease_at(p, 0);
     assert_int_equal(expect(RELAY_STREAM).lsn, 1000);
-    relay_core_stream_up(core, now, 900);
+    relay_core_stream_up(core, now, 900, 0);
     stream_rows(99, 950, 0, 50, 1, 1000); /* committed before */
     stream_rows(100, 1100, 0, 101, 4, 1150);
     expect(RELAY_STATUS);
@@ -220,7 +220,7 @@ static void a_refused_message_is_parked_with_its_page_when_it_comes_again(void *
     expect(RELAY_PURGE);
     expect(RELAY_UNSTREAM);
     wait_for(RELAY_STREAM);
-    relay_core_stream_up(core, now, 1000);
+    relay_core_stream_up(core, now, 1000, 0);
     stream_rows(100, 1100, 0, 101, 2, 1150);
     expect(RELAY_STATUS);
     acked(expect(RELAY_PUBLISH).seq);
@@ -249,7 +249,7 @@ static void the_stream_leaves_room_for_the_page_that_is_being_read(void **state)
     begin_with(cfg);
     take_lease_at(p, 0);
     wait_for(RELAY_STREAM);
-    relay_core_stream_up(core, now, 1000);
+    relay_core_stream_up(core, now, 1000, 0);
     expect(RELAY_STATUS);
     expect(RELAY_LOOK);
     look_is("104:104:", 10, 1200);

@@ -48,7 +48,7 @@ static void look_again(void)
     char text[32];
 
     snprintf(text, sizeof(text), "%d:%d:", xmax, xmax);
-    struct look look = {snap(text), (uint64_t)xmax, rows_there, rows_there, 0};
+    struct look look = {snap(text), (uint64_t)xmax, rows_there, rows_there, 0, 0};
     relay_core_looked(core, now, &look);
 }
 

@@ -228,6 +228,18 @@ static int64_t next_look_delay(const struct relay_core *c, int64_t quiet_ns)
     return 2 * c->look_delay_ns < longest ? 2 * c->look_delay_ns : longest;
 }
 
+/* Rows that this look shows may have gone by unsent: none of them is settled by what was heard, the table brings them. */
+static void distrust_stream(struct relay_core *c, int64_t now, struct look *look)
+{
+    snapshot_done(&look->snapshot);
+    c->counts.streams_lost++;
+    if (c->stream.state == STREAM_LIVE)
+        core_rewind(c);
+    else
+        core_stream_off(c);
+    c->look_at = now;
+}
+
 void relay_core_looked(struct relay_core *c, int64_t now, struct look *look)
 {
     db_ended(c, RELAY_LOOK);
@@ -235,6 +247,10 @@ void relay_core_looked(struct relay_core *c, int64_t now, struct look *look)
     if (c->db_stale || c->draining) {
         c->db_stale = false;
         snapshot_done(&look->snapshot);
+        return;
+    }
+    if (stream_up(&c->stream) && look->publication != c->stream.publication) {
+        distrust_stream(c, now, look);
         return;
     }
     if (c->stream.state == STREAM_LIVE) {

@@ -136,8 +136,11 @@ void relay_core_maintained(struct relay_core *c, int64_t now);
  * START_REPLICATION was accepted; start_lsn: what committed before it will not come (the later of the lsn asked for and the slot's
  * confirmed_flush_lsn, for a new slot its consistent point). The relay is still a table source then: looks and pages go on, and a
  * streamed row that they bring is skipped. The first one that they do not bring ends that: from then on rows come by the stream.
+ *
+ * publication: its number when it was found right. A look with another one ends the stream before anything that it shows counts as settled:
+ * of a publication that was altered rows may have gone by unsent.
  */
-void relay_core_stream_up(struct relay_core *c, int64_t now, uint64_t start_lsn);
+void relay_core_stream_up(struct relay_core *c, int64_t now, uint64_t start_lsn, uint64_t publication);
 /* It ended, or could not be had. What came by it and is not settled is forgotten: the table, or the next stream, brings it again. */
 void relay_core_stream_down(struct relay_core *c, int64_t now);
 

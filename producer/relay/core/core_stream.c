@@ -87,7 +87,7 @@ static void go_live(struct relay_core *c, int64_t now)
     skip_to(c, c->stream.start_lsn);
 }
 
-void relay_core_stream_up(struct relay_core *c, int64_t now, uint64_t start_lsn)
+void relay_core_stream_up(struct relay_core *c, int64_t now, uint64_t start_lsn, uint64_t publication)
 {
     struct stream *s = &c->stream;
 
@@ -96,6 +96,7 @@ void relay_core_stream_up(struct relay_core *c, int64_t now, uint64_t start_lsn)
         return; /* it was given up meanwhile */
     s->state = STREAM_OVERLAP;
     s->start_lsn = start_lsn;
+    s->publication = publication;
     s->told_lsn = 0;
     s->status_at = c->look_at = now;
     c->counts.streams++;
