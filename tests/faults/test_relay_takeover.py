@@ -10,8 +10,10 @@ from relay_writers import TOPIC, Writers
 from topics import headers_of
 
 TAKEOVERS = 3
-# The promise is 1 s (table) and 3 s (slot), on a machine that has a core for the relay; the test's machine may have none.
-BOUND_S = {"table": 5, "wal": 8, "message": 8}
+# What operations.md promises holds where the relay has a core. The test's machine may have none for a while, but not at all three times.
+PROMISE_S = {("table", "at-least-once"): 1}
+WITH_A_SLOT_OR_TRANSACTIONS_S = 3
+WORST_S = {"table": 5, "wal": 8, "message": 8}
 
 
 def first_after(topics, moment):
@@ -44,4 +46,5 @@ def test_a_standby_takes_over_soon_after_kill_9(case, database, topics, relay, r
     took = [first_after(topics, moment) - moment for moment in killed]
     record_property("takeover", took)
     print("takeover after " + ", ".join(f"{seconds:.2f} s" for seconds in took))
-    assert max(took) < BOUND_S[case.source]
+    assert min(took) < PROMISE_S.get(tuple(case), WITH_A_SLOT_OR_TRANSACTIONS_S)
+    assert max(took) < WORST_S[case.source]
