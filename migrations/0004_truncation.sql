@@ -1,5 +1,5 @@
 -- A child table is truncated as soon as all of it is published, whoever else has a transaction open.
--- Safe to run again. One transaction; no psql commands inside. It takes no lock on the outbox, and relays may go on working.
+-- Safe to run again. One transaction; no psql commands inside. It takes no lock on the outbox. Relays of schema 3 go on until they lose their connection.
 --
 -- Before, a child waited until its youngest transaction was older than the xmin of every stored prev_snapshot. One transaction that is
 -- open anywhere in the cluster holds that xmin (another database's idle writer, a prepared transaction that everybody has forgotten):

@@ -134,7 +134,8 @@ void relay_feed_turn(struct relay_feed *f, struct relay_core *c, int64_t now, bo
     if (relay_wal_hear(f->wal, c, now, &why) < 0)
         lose_stream(f, c, now, &why);
     n = relay_core_counts(c);
-    f->idle = n.streaming && n.held == 0 && n.streamed == f->streamed && n.received_lsn == f->received_lsn;
+    f->idle = n.streaming && n.held == 0 && n.streamed == f->streamed &&
+              (f->opt->source == RELAY_KIND_MESSAGE || n.received_lsn == f->received_lsn);
     if (database_up && n.role == RELAY_ACTIVE)
         turn_guard(f, c, now);
 }
@@ -176,7 +177,7 @@ void relay_feed_stats(struct relay_feed *f, struct stats *s, const struct relay_
     stats_set(s, RELAY_STAT_STREAM_STATUSES, n->statuses);
     stats_set(s, RELAY_STAT_STREAM_UNCONFIRMED,
               n->received_lsn > n->confirmed_lsn ? (int64_t)(n->received_lsn - n->confirmed_lsn) : 0);
-    stats_set(s, RELAY_STAT_SLOT_RETAINED, slot->retained_bytes);
+    stats_set(s, RELAY_STAT_SLOT_RETAINED, slot->ours ? slot->retained_bytes : 0);
     stats_add(s, RELAY_STAT_SLOTS_MADE, news.slots_made);
     stats_add(s, RELAY_STAT_SLOTS_LOST, news.slots_lost);
     stats_add(s, RELAY_STAT_WALSENDERS_ENDED, news.walsenders_ended);

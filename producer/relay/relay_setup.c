@@ -17,7 +17,7 @@ struct setup {
     struct relay_shard shard; /* the one that is set up now: */
     struct relay_options one; /* the options with its slot */
     char slot[RELAY_NAME_BYTES], publication[RELAY_NAME_BYTES];
-    bool mended; /* its publication was there, and carried less */
+    bool mended; /* its publication carried less, or was not there: a slot that is there is older */
 };
 
 static void finish(struct setup *s)
@@ -295,7 +295,10 @@ static int check_publication(struct setup *s, struct err *err)
 
     if (!res)
         return -1;
-    return truth(res, 0) ? mend_publication(s, res, err) : make_publication(s, err);
+    if (truth(res, 0))
+        return mend_publication(s, res, err);
+    s->mended = s->opt->source != RELAY_KIND_MESSAGE;
+    return make_publication(s, err);
 }
 
 /* ---- the slot -------------------------------------------------------------------------------------------------- */

@@ -279,7 +279,7 @@ static void check_publication(struct relay_wal *w)
 {
     const struct slot *s = &w->slot;
 
-    if ((s->publication && !s->published) || (w->publication != 0 && s->publication_number != w->publication))
+    if (!s->published || (w->publication != 0 && s->publication_number != w->publication))
         w->slot_unusable = true;
 }
 
@@ -309,6 +309,7 @@ static int go_on(struct relay_wal *w, struct err *err)
     }
     if (w->start_lsn != 0 && s->confirmed_lsn > w->start_lsn)
         tell_lost(w, "somebody made it again, or moved it on");
+    w->slot_goes = false;
     return send_sql(w, WAL_BEGIN, write_begin, err);
 }
 
@@ -325,6 +326,7 @@ static int step_done(struct relay_wal *w, struct err *err)
     case WAL_DROP:
         return create(w, err);
     case WAL_CREATE:
+        w->publication = w->slot.publication_number; /* as of before it was made */
         w->news.slots_made++;
         LOG("replication slot made", LOG_STR("slot", w->opt->slot));
         return send_sql(w, WAL_BEGIN, write_begin, err);

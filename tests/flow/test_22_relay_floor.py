@@ -22,7 +22,7 @@ END $do$"""
 
 def look_sql():
     """The relay's own statement."""
-    literals = re.search(r"look_sql\[\] =([^;]*);", SOURCE.read_text(encoding="utf-8")).group(1)
+    literals = re.search(r"#define LOOK ([^;]*?)\n\n", SOURCE.read_text(encoding="utf-8")).group(1)
     return "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', literals))
 
 

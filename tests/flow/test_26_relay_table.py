@@ -251,9 +251,9 @@ def test_space_comes_back_while_transactions_are_open_elsewhere(postgres, databa
     with open_transactions(postgres, database):
         running = relay(rotate_rows=10)
         wait_until(lambda: more() or running.metric("tandem_relay_truncates_total") >= 2, message="truncated meanwhile")
+        before = running.metric("tandem_relay_rotations_total")
         late = database.connect(autocommit=False)
         child = late.execute(INSERT + " RETURNING tableoid::regclass::text", (TOPIC, b"late", b"late", None)).fetchone()[0]
-        before = running.metric("tandem_relay_rotations_total")
         wait_until(lambda: more() or running.metric("tandem_relay_rotations_total") >= before + 2, message="the other two take turns")
         late.commit()
         settled()
