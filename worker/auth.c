@@ -8,6 +8,7 @@
 #include "worker/worker.h"
 
 #define AUTH_LOOK_NS NS_PER_S
+#define WEBHOOK_TEXT_MIN 4 /* shorter words are not looked for */
 
 /* ---- redaction ----------------------------------------------------------------------------------------------------------- */
 
@@ -16,7 +17,8 @@ static void hide(struct auth *a, enum auth_word word, const char *text)
     static const char prefix[] = "whsec_"; /* of webhook secrets; who echoes one may leave it out */
     if (!text)
         return;
-    if (strncmp(text, prefix, sizeof prefix - 1) == 0)
+    if ((word == AUTH_WORD_WEBHOOK || word == AUTH_WORD_WEBHOOK_OLD) &&
+        strncmp(text, prefix, sizeof prefix - 1) == 0 && strlen(text) >= sizeof prefix - 1 + WEBHOOK_TEXT_MIN)
         text += sizeof prefix - 1;
     auth_hidden_add(&a->hidden[word], text);
 }

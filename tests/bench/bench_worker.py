@@ -149,7 +149,7 @@ def percentile(values, share):
 
 
 def latency(stage):
-    """At half of what the worker reaches with an API at 0 ms, or what BENCH_RATE says."""
+    """At BENCH_RATE: give half of what the worker reaches with an API at 0 ms, if the machine can publish that."""
     rate = int(os.environ.get("BENCH_RATE") or 5000)
     flow(stage, rate, SECONDS)  # for the broker's JVM: before it is warm it alone costs hundreds of milliseconds
     seen = flow(stage, rate, SECONDS)

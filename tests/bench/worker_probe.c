@@ -203,8 +203,11 @@ static rd_kafka_t *publisher(const char *brokers, char **settings)
     set(conf, "bootstrap.servers", brokers);
     set(conf, "partitioner", "murmur2_random");
     set(conf, "linger.ms", "0");
-    for (; settings[0] && settings[1]; settings += 2)
+    for (; settings[0]; settings += 2) {
+        if (!settings[1])
+            fail("a setting without a value", settings[0]);
         set(conf, settings[0], settings[1]);
+    }
     rd_kafka_conf_set_dr_msg_cb(conf, acknowledged);
     return client(RD_KAFKA_PRODUCER, conf);
 }

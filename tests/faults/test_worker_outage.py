@@ -71,7 +71,7 @@ def test_an_outage_under_load_spends_nothing_and_ends_without_a_storm(topics, ka
             inventory_api.heal()
             return seconds_to_full_rate(inventory_api)
 
-        best_of_five(again, RECOVERED_S)
+        full = best_of_five(again, RECOVERED_S)
         duplicates = publisher.check(inventory_api, topics)  # which also finds no dead letter
     assert repetitions <= 0.2 * sent, f"{repetitions} of {sent} requests were to be made again"
     print(f"away for {OUTAGE_S:.0f} s at {RATE}/s: 0 dead letters, {probes:.2f} probes/s, full rate {full:.1f} s after it was back, "

@@ -127,5 +127,6 @@ def best_of_five(attempt, bound):
     tries = []
     while not tries or (min(tries) > bound and len(tries) < 5):
         tries.append(attempt())
+        print(f"{tries[-1]:.2f} s of {bound} s")
     assert min(tries) <= bound, f"not within {bound} s: {', '.join(f'{t:.2f}' for t in tries)}"
     return min(tries)

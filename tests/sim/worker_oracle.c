@@ -247,12 +247,17 @@ static void parked_behind_somebody(struct world *w, const struct delivery_view *
 }
 
 /* What it may take in is half free again only when half of its events and half of its bytes are; its map is never long here. */
-void oracle_holds(const struct world *w, struct stream *st)
+static bool holds_enough(const struct world *w, const struct stream *st, bool half)
 {
     const struct engine_config *cfg = &w->plan.cfg;
-    int part = st->full ? 2 : 1, more = st->full ? 1 : 0;
-    st->full = st->held * part >= cfg->window_events + more ||
-               (int64_t)st->held_bytes * part >= (int64_t)cfg->window_bytes + more;
+    int part = half ? 2 : 1, more = half ? 1 : 0;
+    return st->held * part >= cfg->window_events + more ||
+           (int64_t)st->held_bytes * part >= (int64_t)cfg->window_bytes + more;
+}
+
+void oracle_holds(const struct world *w, struct stream *st)
+{
+    st->full = holds_enough(w, st, st->full);
 }
 
 /* Its stream has taken in all that it may, and nothing of it is unfinished but what must wait for this event. */
@@ -268,7 +273,7 @@ static bool keeps_the_window_full(struct world *w, const struct node *n, const s
         if (other->stream == st && other->entry != en && !same_lane(w, truth_of(w, other->entry), t))
             return false;
     }
-    return st != NULL && st->full;
+    return st != NULL && (st->full || (st->paused && holds_enough(w, st, true)));
 }
 
 void oracle_buries(struct world *w, struct node *n, const struct delivery_view *v, struct entry *en)

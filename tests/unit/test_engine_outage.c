@@ -692,6 +692,48 @@ static void an_event_whose_window_is_nearly_empty_blocks_nobody_though_others_ha
     rig_free(r);
 }
 
+/* Others had plenty while its key filled more than half of the window: intake stayed paused for its sake, and it did not count as full. */
+static void a_key_that_keeps_its_partition_paused_when_the_others_have_no_more_blocks_its_window(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.attempts_max = 20;
+    cfg.blocking_attempts = 4;
+    cfg.blocking_successes = 5;
+    cfg.window_events = 30;
+    cfg.ready_events = cfg.in_flight_max = 4;
+    cfg.adaptive = ENGINE_ADAPTIVE_OFF;
+    cfg.breaker_share = 1;
+    struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
+    int64_t answered = 0, given = 0, failed = 0;
+
+    assert_true(engine_assign(r->e, r->now, 2, STREAM_SOURCE, 1, 0, NULL));
+    engine_open(r->e, r->now, 1);
+    for (int i = 0; i < 20; i++)
+        rig_give(r, 0, i, "stuck");
+    while (given < 12)
+        rig_give(r, 2, given++, NULL);
+    assert_int_equal(r->paused[0], r->resumed[0] + 1);
+    while (answered < given)
+        rig_answer(r, 2, answered++, 200);
+    assert_int_equal(r->paused[2], r->resumed[2]);
+    assert_int_equal(r->paused[0], r->resumed[0] + 1);
+    while (rig_bury_waiting(r, 0, 0) == NULL && failed < 100) {
+        for (int i = 0; i < 3; i++) {
+            rig_give(r, 2, given++, NULL);
+            rig_answer(r, 2, answered++, 200);
+        }
+        for (int w = 0; w < 1000 && !rig_is_sent(r, 0, 0); w++)
+            rig_sleep(r, cfg.backoff_base_ns);
+        rig_answer(r, 0, 0, 500);
+        failed++;
+    }
+    assert_int_equal(delivery_view(rig_bury_waiting(r, 0, 0)).reason, REASON_BLOCKING);
+    assert_int_equal(failed, 4);
+    rig_free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -723,6 +765,8 @@ int main(void)
         cmocka_unit_test(an_event_that_nobody_waits_for_keeps_all_its_attempts),
         cmocka_unit_test(what_keeps_the_window_full_needs_the_success_of_enough_others),
         cmocka_unit_test(an_event_whose_window_is_nearly_empty_blocks_nobody_though_others_have_plenty),
+        cmocka_unit_test(
+            a_key_that_keeps_its_partition_paused_when_the_others_have_no_more_blocks_its_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -150,7 +150,7 @@ static void the_largest_event_that_intake_lets_in_fits(void **state)
     auth_free(auth);
 }
 
-/* 34 to 38 headers of a target used to end the worker, at each start anew: so many labels are a matter of their event. */
+/* 35 to 39 headers of a target, by its credentials, used to end the worker, at each start anew: so many labels are a matter of their event. */
 static void the_most_headers_that_a_target_may_add_fit_beside_the_workers_own(void **state)
 {
     (void)state;

@@ -245,7 +245,7 @@ static void tell(struct engine *e, const struct delivery *d, const struct outcom
     tell_wait(e, out);
 }
 
-/* Nobody asked the API: its next request is what this one would have been. */
+/* Nobody asked the API, or all it said was that the token is no good: its next request is what this one would have been. */
 static enum step after_no_request(struct engine *e, struct delivery *d)
 {
     bool probe = d->probe;

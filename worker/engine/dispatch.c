@@ -121,7 +121,7 @@ static int64_t closed_until(const struct engine *e)
     return pace_due(&e->pace) > due ? pace_due(&e->pace) : due;
 }
 
-/* What it spent of limit, pace and budget is spent; the probe is the one that may. */
+/* What the dispatch took of limit, pace and budget is not given back. While the breaker is half open only its probe may go. */
 bool dispatch_still_sends(const struct engine *e, const struct delivery *d)
 {
     bool wanted = e->breaker.state == BREAKER_CLOSED || (e->breaker.state == BREAKER_HALF_OPEN && d->probe);

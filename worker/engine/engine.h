@@ -182,7 +182,7 @@ struct outcome {
 void engine_response(struct engine *e, int64_t now, struct delivery *d, const struct outcome *out);
 /*
  * May d, which has waited since its SEND for something else (a token), go out now? No: the destination asked for a pause meanwhile, is on
- * hold, or its breaker is not closed. Then end it with TRANSPORT_CANCELLED: nobody was asked, and it comes again when it may.
+ * hold, or its breaker is not closed and d is not the probe. Then end it with TRANSPORT_CANCELLED: it comes again when it may.
  */
 bool engine_still_sends(struct engine *e, int64_t now, const struct delivery *d);
 /*

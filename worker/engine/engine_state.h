@@ -36,7 +36,7 @@ struct stream {
     int stalled; /* deliveries that wait for room among the parked keys */
     bool revoking, drained;
     bool paused;     /* what the door was told last */
-    bool full;       /* a limit of its own was reached and half of it is not free again */
+    bool full;       /* a limit of its own was reached, or it is paused, and half of that limit is not free */
     bool commit_out; /* a COMMIT is not answered yet */
     bool commit_due, drained_due;
     int64_t commit_after_ns; /* not before */

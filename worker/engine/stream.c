@@ -67,7 +67,8 @@ static bool wants_pause(const struct engine *e, const struct stream *s)
 
 void stream_intake(struct engine *e, struct stream *s)
 {
-    s->full = holds_enough(e, s, s->full);
+    /* Whatever paused it: what it holds keeps it paused now, or would. */
+    s->full = holds_enough(e, s, s->full || s->paused);
     if (wants_pause(e, s) != s->paused)
         want_action(e, s);
 }
