@@ -110,9 +110,9 @@ deps: ## install what is missing: packages, Kafka, the tests' Python packages
 # A make of its own where something is built after deps: pkg-config answers differently once the packages are there.
 test: deps ## run every test; ends with "N passed, N failed"
 	@tests/run
-test-faults: deps ## kill -9, outages and restarts under load: [ONLY=relay|worker|…] [KILLS=n] [RESTARTS=n] [OUTAGE=seconds] [SOURCE=table|…] [DELIVERY=…]
+test-faults: deps ## kill -9, outages and restarts under load: [ONLY=relay|worker|…] [KILLS=n] [RESTARTS=n] [OUTAGE=seconds] [PAUSE=seconds] [SOURCE=table|…] [DELIVERY=…]
 	@$(MAKE) --no-print-directory -s all
-	@ONLY='$(ONLY)' KILLS='$(KILLS)' RESTARTS='$(RESTARTS)' OUTAGE='$(OUTAGE)' SOURCE='$(SOURCE)' DELIVERY='$(DELIVERY)' build/venv/bin/pytest -q tests/faults
+	@ONLY='$(ONLY)' KILLS='$(KILLS)' RESTARTS='$(RESTARTS)' OUTAGE='$(OUTAGE)' PAUSE='$(PAUSE)' SOURCE='$(SOURCE)' DELIVERY='$(DELIVERY)' build/venv/bin/pytest -q tests/faults
 test-containers: deps ## the compose file for real: builds the images, three inventory workers share the partitions
 	@tests/containers/run
 demo: deps ## orders through everything, an outage, dead letters, their replay; ends with a table that adds up

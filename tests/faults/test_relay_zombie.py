@@ -1,7 +1,14 @@
-"""A relay that others took for dead and that is not: it wakes up, or its network heals, and must do no harm."""
+"""A relay that others took for dead and that is not: it wakes up, or its network heals, and must do no harm.
+
+PAUSE=seconds (default 0): how long the first of its pauses lasts at least; the promise is shown with 30, past every timeout of its
+connections and of its transaction.
+"""
+import os
+
 import pytest
 
 from cutter import Cutter
+from load import seconds_pass
 from processes import wait_until
 from relay_records import Follower, verdict
 from relay_world import CursorLog, World, case_id, cases
@@ -9,6 +16,7 @@ from relay_writers import Writers
 
 RATE = 100
 CONFLICTS = 3
+PAUSE_S = float(os.environ.get("PAUSE") or 0)
 
 
 def lease_taken_by(one):
@@ -32,11 +40,12 @@ def test_a_zombie_that_wakes_up_changes_no_cursor_and_nothing_that_was_read(case
     world, log = World(case, database, relay, kafka="linger.ms=20"), CursorLog(database)  # so that it stops with rows on their way
     working, waiting = world.pair()
     with Follower(topics) as follower, Writers(database.url, RATE, emit=world.emit) as writers:
-        for _ in range(CONFLICTS):
+        for conflict in range(CONFLICTS):
             follower.more(200)
             working.pause()
             lease_taken_by(waiting)
             follower.more(200)
+            seconds_pass(0 if conflict else PAUSE_S)
             working.cont()
             fenced(working)
             assert waiting.metric("tandem_relay_active") == 1
@@ -53,12 +62,13 @@ def test_a_network_that_heals_finds_its_relay_fenced(case, how, postgres, databa
             Writers(database.url, RATE, emit=world.emit) as writers:
         behind = world.start(database_url=database.url.replace(str(postgres.port), str(network.port)))
         lease_taken_by(behind)
-        for _ in range(CONFLICTS):
+        for conflict in range(CONFLICTS):
             other = world.start()
             follower.more(200)
             getattr(network, how)()
             lease_taken_by(other)
             follower.more(200)
+            seconds_pass(0 if conflict else PAUSE_S)
             network.heal()
             fenced(behind)
             follower.more(200)
