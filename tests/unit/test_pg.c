@@ -288,10 +288,10 @@ static int check_schema(const char *version, const char *sqlstate)
 static void only_the_schema_of_this_program_will_do(void **state)
 {
     (void)state;
-    assert_int_equal(check_schema("3", NULL), 0);
-    assert_int_equal(check_schema("2", NULL), -1);
+    assert_int_equal(check_schema("4", NULL), 0);
+    assert_int_equal(check_schema("3", NULL), -1);
     assert_says(ERR_PERMANENT, "version 3, this program (0.1.0) needs 4");
-    assert_int_equal(check_schema("4", NULL), -1);
+    assert_int_equal(check_schema("5", NULL), -1);
     assert_says(ERR_PERMANENT, "version 5, this program (0.1.0) needs 4");
     assert_int_equal(check_schema(NULL, NULL), -1);
     assert_says(ERR_PERMANENT, "version none");
