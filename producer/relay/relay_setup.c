@@ -8,7 +8,6 @@
 #include "producer/relay/relay_slot.h"
 
 #define VERSION_MIN 140000
-#define FILTER_VERSION 150000 /* row filters */
 
 struct setup {
     const struct relay_options *opt;
@@ -173,7 +172,7 @@ static int check_publisher(const struct setup *s, struct err *err)
 static bool filters(const struct setup *s)
 {
     return s->opt->source == RELAY_KIND_WAL && s->shard.count > 1 &&
-           PQserverVersion(s->conn) >= FILTER_VERSION;
+           PQserverVersion(s->conn) >= RELAY_FILTER_VERSION;
 }
 
 /* " FOR TABLE" or " ADD TABLE" goes before it. */

@@ -7,7 +7,6 @@
 #include "producer/relay/relay.h"
 
 #define FAILOVER_VERSION 170000
-#define FILTER_VERSION 150000 /* row filters and column lists */
 #define NAME_BYTES_MAX                                                                                       \
     (RELAY_NAME_BYTES - 1) /* NAMEDATALEN - 1; the options leave room for the number of a shard */
 
@@ -96,7 +95,7 @@ int relay_slot_published_sql(struct buf *sql, PGconn *conn, const char *name_lit
                              const struct relay_shard *shard)
 {
     buf_puts(sql, "coalesce((SELECT p.pubinsert AND p.pubviaroot AND (p.puballtables OR r.oid IS NOT NULL)");
-    if (PQserverVersion(conn) >= FILTER_VERSION)
+    if (PQserverVersion(conn) >= RELAY_FILTER_VERSION)
         write_filter(sql, shard);
     return buf_printf(sql,
                       " FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid"

@@ -12,14 +12,16 @@
 
 struct relay_options;
 
+#define RELAY_FILTER_VERSION 150000 /* the first Postgres with row filters and column lists */
+
 struct slot {
     bool there, ours; /* ours: of pgoutput and this database, and it outlives its session */
     bool failover;    /* a standby keeps it too */
     bool lost;        /* the server has removed log that it needs */
     bool publication; /* the publication exists */
     bool published;   /* and carries every insert into the outbox that is ours */
-    uint64_t
-        publication_number; /* another one as soon as it is altered; 0: there is none, or it does not matter */
+    /* another one as soon as it is altered; 0: there is none, or it does not matter */
+    uint64_t publication_number;
     bool wal_level_logical, in_recovery;
     int active_pid; /* of the walsender that holds it; 0: none */
     uint64_t confirmed_lsn;

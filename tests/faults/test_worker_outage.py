@@ -31,7 +31,9 @@ def seconds_to_full_rate(api):
         return api.audit()["executed"] - before >= RATE * (time.monotonic() - since)
 
     wait_until(full, RECOVERED_S + SLACK_S, "the full rate is back")
-    return time.monotonic() - start
+    seconds = time.monotonic() - start
+    assert seconds <= RECOVERED_S + SLACK_S
+    return seconds
 
 
 def fail_until_nothing_is_sent(program, api):

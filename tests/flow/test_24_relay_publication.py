@@ -18,9 +18,13 @@ ALTERED = {"taken out": OUTBOX_TAKEN_OUT, "no inserts": NO_INSERTS, "by partitio
 
 
 def alter(database, how):
+    """True: so it is. Postgres 14 knows no row filters and no column lists, so nobody can make one of its publications such."""
     if how in ("filtered", "some columns") and database.value("SELECT current_setting('server_version_num')::int") < 150000:
-        pytest.skip("row filters and column lists came with Postgres 15")
+        with pytest.raises(psycopg.errors.SyntaxError):
+            database.query(ALTERED[how])
+        return False
     database.query(ALTERED[how])
+    return True
 
 
 def passes_what_others_write(database, running, slot):
@@ -40,7 +44,8 @@ def test_rows_of_a_publication_altered_under_a_live_stream_are_not_lost(how, dat
     running = streaming()
     put(database.connect(), "streamed")
     wait_until(lambda: values(topics) == ["streamed"], message="the stream works")
-    alter(database, how)
+    if not alter(database, how):
+        return
     put(database.connect(), "not sent")
     passes_what_others_write(database, running, slot)
     put(database.connect(), "not sent either")
@@ -100,7 +105,8 @@ def setup_in_background(database, slot):
 @pytest.mark.parametrize("how", ALTERED)
 def test_a_relay_that_starts_with_a_publication_without_the_outbox_reads_the_table(how, database, topics, slot, relay, settled):
     assert setup(database.url, slot).returncode == 0
-    alter(database, how)
+    if not alter(database, how):
+        return
     running = relay(source="wal", slot=slot)
     put(database.connect(), "by the table")
     wait_until(lambda: says(running, "does not publish"), message=lambda: f"it says so:\n{running.log_tail()}")
@@ -110,7 +116,8 @@ def test_a_relay_that_starts_with_a_publication_without_the_outbox_reads_the_tab
 
 def test_setup_mends_a_row_filter_and_makes_the_slot_again(database, slot):
     assert setup(database.url, slot).returncode == 0
-    alter(database, "filtered")
+    if not alter(database, "filtered"):
+        return
     before = slots(database, slot)
     done = setup(database.url, slot)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,5 @@
 """Topics, records and groups of the rig's Kafka, through another people's client (confluent-kafka)."""
+import contextlib
 import time
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
@@ -119,13 +120,10 @@ class Topics:
 
     def committed(self, group, topic):
         """{partition: (offset, metadata)} of a group; a partition without a commit is left out."""
-        for left in range(9, -1, -1):
-            try:
+        for _ in range(9):
+            with contextlib.suppress(UnicodeDecodeError):  # what the client read behind the metadata's end (librdkafka issue 4649)
                 return {p.partition: (p.offset, p.metadata) for p in self.commits(group, topic)}
-            except UnicodeDecodeError:  # what the client read behind the metadata's end (librdkafka issue 4649)
-                if not left:
-                    raise
-        return None
+        return {p.partition: (p.offset, p.metadata) for p in self.commits(group, topic)}
 
     def lag(self, group, topic):
         """Records between the group's committed offsets and the end."""

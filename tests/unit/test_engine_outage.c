@@ -655,6 +655,19 @@ static void what_keeps_the_window_full_needs_the_success_of_enough_others(void *
     assert_int_equal(reason, REASON_BLOCKING);
 }
 
+/* Streams 0 and 2, and four events that are ready are plenty. */
+static struct rig *rig_of_two(struct engine_config *cfg)
+{
+    cfg->ready_events = cfg->in_flight_max = 4;
+    cfg->adaptive = ENGINE_ADAPTIVE_OFF;
+    cfg->breaker_share = 1;
+    struct rig *r = rig_new(cfg);
+    r->kafka_commits = true;
+    assert_true(engine_assign(r->e, r->now, 2, STREAM_SOURCE, 1, 0, NULL));
+    engine_open(r->e, r->now, 1);
+    return r;
+}
+
 /* The other partitions had a backlog, so intake was paused of all of them: it was dead-lettered as one that blocks its empty window. */
 static void an_event_whose_window_is_nearly_empty_blocks_nobody_though_others_have_plenty(void **state)
 {
@@ -663,15 +676,9 @@ static void an_event_whose_window_is_nearly_empty_blocks_nobody_though_others_ha
     cfg.attempts_max = 10;
     cfg.blocking_attempts = 5;
     cfg.blocking_successes = 5;
-    cfg.ready_events = cfg.in_flight_max = 4;
-    cfg.adaptive = ENGINE_ADAPTIVE_OFF;
-    cfg.breaker_share = 1;
-    struct rig *r = rig_new(&cfg);
-    r->kafka_commits = true;
+    struct rig *r = rig_of_two(&cfg);
     int64_t answered = 0, given = 0, failed = 0;
 
-    assert_true(engine_assign(r->e, r->now, 2, STREAM_SOURCE, 1, 0, NULL));
-    engine_open(r->e, r->now, 1);
     rig_give(r, 0, 0, "stuck");
     while (rig_bury_waiting(r, 0, 0) == NULL && failed < 100) {
         while (given < answered + 20)
@@ -701,15 +708,9 @@ static void a_key_that_keeps_its_partition_paused_when_the_others_have_no_more_b
     cfg.blocking_attempts = 4;
     cfg.blocking_successes = 5;
     cfg.window_events = 30;
-    cfg.ready_events = cfg.in_flight_max = 4;
-    cfg.adaptive = ENGINE_ADAPTIVE_OFF;
-    cfg.breaker_share = 1;
-    struct rig *r = rig_new(&cfg);
-    r->kafka_commits = true;
+    struct rig *r = rig_of_two(&cfg);
     int64_t answered = 0, given = 0, failed = 0;
 
-    assert_true(engine_assign(r->e, r->now, 2, STREAM_SOURCE, 1, 0, NULL));
-    engine_open(r->e, r->now, 1);
     for (int i = 0; i < 20; i++)
         rig_give(r, 0, i, "stuck");
     while (given < 12)

@@ -38,8 +38,8 @@ struct look {
     uint64_t next_xid; /* used by cursor_look only */
     int64_t floor, ceiling;
     uint64_t lsn; /* where the log was written up to, read after the snapshot; 0: not asked */
-    uint64_t
-        publication; /* another number as soon as a transaction of the snapshot altered it; 0: not asked */
+    /* another number as soon as a transaction of the snapshot altered it; 0: not asked */
+    uint64_t publication;
 };
 
 #define UNPARKED_MAX 128
