@@ -336,6 +336,30 @@ static void a_look_that_knows_another_publication_settles_nothing_and_ends_the_s
     end();
 }
 
+static void a_publication_altered_before_the_stream_is_relied_upon_ends_it_too(void **state)
+{
+    struct position p = {.prev = snap("100:100:"), .lsn = 1000};
+
+    (void)state;
+    begin_with(wal_config());
+    take_lease_at(p, 0);
+    wait_for(RELAY_STREAM);
+    relay_core_stream_up(core, now, 1000, 6);
+    expect(RELAY_STATUS);
+    expect(RELAY_LOOK);
+    rig_publication = 7;
+    look_is("101:101:", 1, 2000);
+    assert_false(relay_core_counts(core).streaming);
+    assert_int_equal(relay_core_counts(core).streams_lost, 1);
+    expect(RELAY_UNSTREAM);
+    wait_for(RELAY_LOOK);
+    look_is("101:101:", 1, 2000);
+    assert_false(snapshot_visible(&wait_for(RELAY_READ).bounds.prev->snapshot, 100));
+    table_page(1, 1, false);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -355,6 +379,7 @@ int main(void)
         cmocka_unit_test(others_log_is_confirmed_while_the_outbox_is_idle),
         cmocka_unit_test(statuses_go_out_all_the_while),
         cmocka_unit_test(a_look_that_knows_another_publication_settles_nothing_and_ends_the_stream),
+        cmocka_unit_test(a_publication_altered_before_the_stream_is_relied_upon_ends_it_too),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
