@@ -365,13 +365,17 @@ static void exchange_end_unsent(struct exchange *x, int64_t now, const struct ou
         engine_response(engine, now, d, out);
 }
 
-/* The engine let it go at another time: what the destination was told since is for what waited here, too. */
+/*
+ * The engine let it go at another time: what the destination was told since is for what waited here, too. And a batch whose body has an event
+ * that is not ours any more must not go: its new owner may have sent it, and later ones of its key.
+ */
 static bool exchange_comes_too_late(struct exchange *x, int64_t now)
 {
     static const struct outcome not_now = {
         .transport = TRANSPORT_CANCELLED, .retry_after_ns = -1, .verdict = -1};
 
-    if (engine_still_sends(x->h->w->engine, now, x->d))
+    bool whole = !x->batch.b || x->batch.left == x->batch.count;
+    if (whole && engine_still_sends(x->h->w->engine, now, x->d))
         return false;
     exchange_end_unsent(x, now, &not_now);
     return true;

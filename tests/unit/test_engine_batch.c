@@ -317,6 +317,27 @@ static void halving_does_not_spend_the_retry_budget(void **state)
     rig_free(r);
 }
 
+/* They wait for a token, and the destination has asked for a pause by the time it comes: over and over, nobody is asked. */
+static void halves_that_were_not_sent_do_not_spend_the_retry_budget(void **state)
+{
+    struct engine_config cfg = batch_config(4);
+    cfg.retry_share = 0;
+    cfg.retry_min = 1;
+    struct rig *r = rig_new(&cfg);
+    (void)state;
+    give_many(r, 4);
+    answer(r, 0, 400);
+    rig_wait(r, LINGER);
+    for (int i = 1; i < 40; i += 2) {
+        assert_int_equal(size_of(r, i), 2);
+        assert_int_equal(size_of(r, i + 1), 2);
+        answer_with(r, i, rig_transport(TRANSPORT_CANCELLED, false), NULL);
+        answer_with(r, i + 1, rig_transport(TRANSPORT_CANCELLED, false), NULL);
+        rig_wait(r, LINGER);
+    }
+    rig_free(r);
+}
+
 static void a_halved_event_does_not_grow_again_by_new_neighbours(void **state)
 {
     struct engine_config cfg = batch_config(4);
@@ -457,6 +478,23 @@ static void a_lost_partition_takes_its_events_out_and_the_others_get_their_answe
     rig_free(r);
 }
 
+/* It waited for a token meanwhile: the others go again as what this one would have been, a first request. */
+static void a_batch_that_was_not_sent_goes_again_without_the_events_of_a_lost_partition(void **state)
+{
+    struct rig *r = two_partitions_in_a_batch();
+    (void)state;
+    engine_lost(r->e, r->now, 0);
+    rig_turn(r);
+    answer_with(r, 0, rig_transport(TRANSPORT_CANCELLED, false), NULL);
+    rig_wait(r, LINGER);
+    assert_int_equal(size_of(r, 1), 2);
+    assert_int_equal(delivery_view(r->batches[1]->members[0]).stream, 2);
+    answer(r, 1, 200);
+    assert_int_equal(rig_counts(r).delivered, 2);
+    assert_int_equal(rig_counts(r).retried, 0);
+    rig_free(r);
+}
+
 static void a_revoked_partition_may_still_get_its_answers(void **state)
 {
     struct rig *r = two_partitions_in_a_batch();
@@ -559,12 +597,14 @@ int main(void)
         cmocka_unit_test(what_is_done_by_another_status_than_2xx_is_done_of_an_event_that_is_alone),
         cmocka_unit_test(a_2xx_that_a_rule_takes_for_had_already_is_of_all),
         cmocka_unit_test(halving_does_not_spend_the_retry_budget),
+        cmocka_unit_test(halves_that_were_not_sent_do_not_spend_the_retry_budget),
         cmocka_unit_test(a_halved_event_does_not_grow_again_by_new_neighbours),
         cmocka_unit_test(in_an_outage_nobody_is_halved_or_counted),
         cmocka_unit_test(a_repetition_after_a_time_out_is_the_same_batch),
         cmocka_unit_test(an_event_that_makes_the_api_fail_ends_alone),
         cmocka_unit_test(a_probe_is_a_batch_of_one),
         cmocka_unit_test(a_lost_partition_takes_its_events_out_and_the_others_get_their_answer),
+        cmocka_unit_test(a_batch_that_was_not_sent_goes_again_without_the_events_of_a_lost_partition),
         cmocka_unit_test(a_revoked_partition_may_still_get_its_answers),
         cmocka_unit_test(a_refusal_after_a_revoke_drops_its_events_and_halves_the_others),
         cmocka_unit_test(a_batch_whose_last_event_is_taken_out_is_over),

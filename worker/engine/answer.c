@@ -251,7 +251,7 @@ static enum step after_no_request(struct engine *e, struct delivery *d)
     bool probe = d->probe;
 
     d->attempt--;
-    d->again = d->attempt > 0;
+    d->again = d->was_again;
     d->probe = false;
     d->transport = TRANSPORT_CANCELLED;
     d->status = 0;

@@ -178,6 +178,7 @@ static enum step enter_ready(struct engine *e, struct delivery *d)
 static enum step enter_in_flight(struct engine *e, struct delivery *d)
 {
     d->request_out = true;
+    d->was_again = d->again;
     d->again = true;
     d->attempt++;
     d->last_attempt_ns = e->now;

@@ -61,6 +61,7 @@ struct delivery {
 
     bool request_out;    /* SEND was handed out and neither answered nor cancelled */
     bool again;          /* its next request is a repetition: for the retry budget */
+    bool was_again;      /* the one under way is */
     struct batch *batch; /* the request that it is in with others; NULL: none */
     int batch_place;     /* there */
     int batch_limit;     /* it goes with so many at most, itself included; 0: as many as configured */
