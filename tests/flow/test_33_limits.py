@@ -127,8 +127,9 @@ def test_bytes_a_second_stay_under_their_ceiling(orders, worker, inventory_api, 
 
 def test_repetitions_stay_within_their_share_and_nothing_is_lost(orders, worker, api_that, wait_until, topics):
     numbers = itertools.count()
+    on_the_way = 20  # sent, and so counted by the worker, but perhaps overtaken by a repetition before the API saw them
     api = api_that(lambda _: (500 if next(numbers) % 5 < 2 else 200, {}, 0))
-    program = worker("inventory", url=api.url, retry_min=1, attempts_max=60, breaker_share="100%", **FAST)
+    program = worker("inventory", url=api.url, retry_min=1, attempts_max=60, breaker_share="100%", in_flight_max=on_the_way, **FAST)
     orders.place_many(400, keys=200)
     wait_until(lambda: len(api.ids) > 60 and program.metric("tandem_worker_over_retry_budget_events") > 0,
                message="repetitions wait for the budget")
@@ -136,7 +137,7 @@ def test_repetitions_stay_within_their_share_and_nothing_is_lost(orders, worker,
     with api.lock:
         seen, times = list(api.ids), list(api.arrivals)
     again = len(seen) - len(set(seen))
-    assert again <= 0.2 * len(seen) + 1 * (10 + times[-1] - times[0]) + 1
+    assert again <= 0.2 * (len(seen) + on_the_way) + 1 * (10 + times[-1] - times[0]) + 1
     api.answer = lambda _: (200, {}, 0)
     wait_until(lambda: delivered(program) == 400, timeout=120, message="all delivered in the end")
     assert topics.read(DLQ) == []
