@@ -1,6 +1,6 @@
 """What the relay does beside its limits, each measured in the same run: drains, latency, idling, a backlog that grows.
 
-BENCH_ROWS_MAX=n (default 1,000,000): the largest backlog. BENCH_PARTS="drains follow latency idle backlog": some of it.
+BENCH_ROWS_MAX=n (default 1,000,000): the largest backlog. BENCH_PARTS="drains held follow latency idle backlog": some of it.
 """
 import json
 import os
@@ -16,6 +16,8 @@ from stage import ROOT, metric, record, until
 ROWS = 300_000
 SESSIONS = 4
 PAIRS = 9
+HELD_PAIRS = 3
+HELD_SAVES = 100_000  # positions saved, none of their dead versions cleaned up: of an hour under load, at one every 36 ms
 WARM_UP_ROWS = 1_000_000
 WARM_UP_MAX = 8  # pairs of drains before those that count, if the broker's JVM is not warm sooner
 WARM_SHARE = 0.05
@@ -48,6 +50,20 @@ def fill(url, topic, rows=ROWS, each=1):
         t.start()
     for t in threads:
         t.join()
+
+
+# As the relay saves its position: found by its address, for the index leads over every version that nobody may clean up.
+SAVE_OFTEN = """
+DO $$
+DECLARE
+    address tid := (SELECT ctid FROM tandem.relay_cursor);
+BEGIN
+    FOR i IN 1..%(saves)d LOOP
+        UPDATE tandem.relay_cursor SET updated_at = clock_timestamp() WHERE ctid = address RETURNING ctid INTO address;
+        COMMIT;
+    END LOOP;
+END $$
+"""
 
 
 def value(url, sql):
@@ -90,7 +106,7 @@ class World:
 
 
 def drain(stage, source, each=1, rows=ROWS, options=(), limit=None):
-    """One backlog, from the first record to the last: rows a second, CPU of every part. limit(world) is measured before the relay starts."""
+    """One backlog, from the first record to the last: rows a second, CPU of every part, and what limit(world) gave before the relay started."""
     world = World(stage, source, *options)
     measured = None
     if limit and source != "table":
@@ -133,6 +149,18 @@ def recvlogical_alone(world):
     seconds = time.monotonic() - start
     value(world.url, "SELECT count(pg_drop_replication_slot('limit'))")
     return rows / seconds
+
+
+def hold_the_horizon(world):
+    """A snapshot that stays open until the database goes, as a report's or pg_dump's, and what the relay has saved under it."""
+    holder = psycopg.connect(world.url)
+    holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    holder.execute("SELECT 1")
+    with psycopg.connect(world.url, autocommit=True) as conn:
+        conn.execute("SET synchronous_commit = off")
+        conn.execute(SAVE_OFTEN % {"saves": HELD_SAVES})
+        conn.execute("VACUUM tandem.relay_cursor")
+    return holder
 
 
 # ---- what is measured --------------------------------------------------------------------------------------------------
@@ -180,6 +208,24 @@ def drains(stage):
         record(f"relay/drain-wal-{each}-a-transaction", rate, "rows/s", ROWS, m, of_pg_recvlogical=ratio(rate, peer))
 
 
+def held(stage):
+    """Table source, while a snapshot keeps Postgres from cleaning up: its drain beside one without, in turn, and its latency."""
+    def free():
+        return drain(stage, "table", limit=read_alone)
+
+    def under_a_snapshot():
+        return drain(stage, "table", limit=lambda world: (read_alone(world), hold_the_horizon(world)))
+
+    pairs = []
+    for n in range(HELD_PAIRS):
+        (rate, _, _), (slow, m, _) = pair(free, under_a_snapshot, swapped=n % 2)
+        pairs.append((slow / rate, slow, m))
+    _, rate, m = sorted(pairs, key=lambda r: r[0])[HELD_PAIRS // 2]
+    record("relay/drain-table-held-horizon", rate, "rows/s", ROWS, m, of_free=round(statistics.median(p[0] for p in pairs), 2),
+           pairs=sorted(round(p[0], 2) for p in pairs), dead_versions=HELD_SAVES)
+    latency(stage, "table", 2000, prepare=hold_the_horizon)
+
+
 def follow(stage, each):
     """The stream alone: writers as fast as they can while the relay follows; the rate at which it received, and how far it was behind."""
     world = World(stage, "wal")
@@ -199,8 +245,9 @@ def follow(stage, each):
     record(f"relay/follow-wal-{each}-a-transaction", ROWS / seconds, "rows/s", ROWS, m, written_per_s=round(ROWS / wrote), behind_at_the_end=behind)
 
 
-def latency(stage, source, rate, options=(), seconds=15):
+def latency(stage, source, rate, options=(), seconds=15, prepare=None):
     world = World(stage, source, *options)
+    holder = prepare(world) if prepare else None
     relay = world.relay()
     until(lambda: stage.ready(relay), "the relay")
     if source == "wal":
@@ -211,7 +258,7 @@ def latency(stage, source, rate, options=(), seconds=15):
     cpu = cpu_seconds(relay.pid) - before
     relay.stop()
     world.close()
-    name = f"relay/latency-{source}{'-exactly-once' if committed_only else ''}-{rate}"
+    name = f"relay/latency-{source}{'-exactly-once' if committed_only else ''}{'-held-horizon' if holder else ''}-{rate}"
     record(name, done["p50_ms"], "ms", p95_ms=done["p95_ms"], p99_ms=done["p99_ms"], max_ms=done["max_ms"], relay_cpu_s=round(cpu, 2))
 
 
@@ -275,6 +322,7 @@ def growth(stage, source):
 def run(stage):
     parts = {
         "drains": lambda: drains(stage),
+        "held": lambda: held(stage),
         "follow": lambda: [follow(stage, each) for each in (1, 100)],
         "latency": lambda: ([latency(stage, source, rate) for rate in (500, 2000) for source in SOURCES],
                             latency(stage, "table", 500, ("--delivery", "exactly-once"))),

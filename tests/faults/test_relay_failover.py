@@ -68,4 +68,4 @@ def test_a_failover_of_postgres_loses_nothing(case, own_postgres, topics, relay)
     assert made == (1 if world.streams and not kept else 0)  # beside the one of setup
     if world.exactly_once:  # the position in Kafka may know transactions that the standby never had: Postgres' own rules, loudly
         assert any("its timeline changed" in one.log() for one in world.relays)
-    print(f"{sum(truth.values())} events, {verdict(topics, truth)} repeated")
+    print(f"{sum(truth.values())} events, {verdict(topics, truth)} repeated; {'the standby kept the slot' if kept else 'no slot was kept'}")
