@@ -134,18 +134,23 @@ def read_alone(world):
 
 
 def librdkafka_alone(stage):
-    done = probe("produce", stage.brokers, stage.topic(), ROWS)
-    return done["rows"] / done["seconds"]
+    with Meter(kafka=stage.pid_of("kafka")) as m:
+        done = probe("produce", stage.brokers, stage.topic(), ROWS)
+        m.stop()
+    return done["rows"] / done["seconds"], m
+
+
+def recvlogical(world, *words):
+    """pg_recvlogical of a slot of its own to nothing."""
+    return [os.path.join(value(world.url, "SELECT setting FROM pg_config() WHERE name = 'BINDIR'"), "pg_recvlogical"), "-d", world.url,
+            "--slot", "limit", "--start", "--no-loop", "-f", "/dev/null", "-F", "0", "-o", "proto_version=1",
+            "-o", "publication_names=tandem_outbox", "-o", "binary=true", *words]
 
 
 def recvlogical_alone(world):
-    """The same transactions by pg_recvlogical, from a slot of its own to nothing."""
     end = value(world.url, "SELECT pg_current_wal_flush_lsn()")
-    command = [os.path.join(value(world.url, "SELECT setting FROM pg_config() WHERE name = 'BINDIR'"), "pg_recvlogical"), "-d", world.url,
-               "--slot", "limit", "--start", "--no-loop", "-f", "/dev/null", "-F", "0", "--endpos", end, "-o", "proto_version=1",
-               "-o", "publication_names=tandem_outbox", "-o", "binary=true"]
     rows, start = value(world.url, "SELECT count(*) FROM tandem.outbox"), time.monotonic()
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(recvlogical(world, "--endpos", end), check=True, stdin=subprocess.DEVNULL)
     seconds = time.monotonic() - start
     value(world.url, "SELECT count(pg_drop_replication_slot('limit'))")
     return rows / seconds
@@ -187,8 +192,8 @@ def warm_up(stage):
 
 def drains(stage):
     warm_up(stage)
-    producer = librdkafka_alone(stage)
-    record("relay/limit-librdkafka", producer, "rows/s", rows=ROWS)
+    producer, m = librdkafka_alone(stage)
+    record("relay/limit-librdkafka", producer, "rows/s", ROWS, m)
     rates, pairs = [], []
     for n in range(PAIRS):  # single drains vary; a pair shares what the machine does meanwhile, and its order what is getting warmer
         (rate, m, read), (once, m_once, _) = pair(lambda: drain(stage, "table", limit=read_alone),
@@ -223,11 +228,37 @@ def held(stage):
     _, rate, m = sorted(pairs, key=lambda r: r[0])[HELD_PAIRS // 2]
     record("relay/drain-table-held-horizon", rate, "rows/s", ROWS, m, of_free=round(statistics.median(p[0] for p in pairs), 2),
            pairs=sorted(round(p[0], 2) for p in pairs), dead_versions=HELD_SAVES)
-    latency(stage, "table", 2000, prepare=hold_the_horizon)
+    beside = measure_latency(stage, "table", 2000)
+    record_latency("latency-table-held-horizon-2000", measure_latency(stage, "table", 2000, prepare=hold_the_horizon),
+                   p50_free_ms=beside["p50_ms"], p99_free_ms=beside["p99_ms"])
+
+
+def follow_alone(stage, each):
+    """The same writers, followed by pg_recvlogical to nothing."""
+    world = World(stage, "wal")
+    value(world.url, "SELECT pg_create_logical_replication_slot('limit', 'pgoutput')")
+    peer = subprocess.Popen(recvlogical(world), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    sent = "SELECT sent_lsn FROM pg_stat_replication WHERE application_name = 'pg_recvlogical'"
+    until(lambda: value(world.url, f"SELECT count(*) FROM ({sent}) AS s"), "pg_recvlogical")
+    with Meter(postgres=stage.pid_of("postgres")) as m:
+        start = time.monotonic()
+        fill(world.url, world.topic, ROWS, each)
+        end = value(world.url, "SELECT pg_current_wal_flush_lsn()")
+        until(lambda: value(world.url, f"SELECT ({sent}) >= '{end}'"), "pg_recvlogical to have everything", timeout=300, step=0.005)
+        seconds = time.monotonic() - start
+        m.stop()
+    peer.terminate()
+    peer.wait()
+    until(lambda: value(world.url, f"SELECT count(*) FROM ({sent}) AS s") == 0, "its walsender to end")
+    value(world.url, "SELECT count(pg_drop_replication_slot('limit'))")
+    world.close()
+    return ROWS / seconds, m
 
 
 def follow(stage, each):
     """The stream alone: writers as fast as they can while the relay follows; the rate at which it received, and how far it was behind."""
+    peer, m = follow_alone(stage, each)
+    record(f"relay/limit-follow-pg_recvlogical-{each}-a-transaction", peer, "rows/s", ROWS, m)
     world = World(stage, "wal")
     relay = world.relay()
     until(lambda: stage.ready(relay), "the relay")
@@ -242,24 +273,38 @@ def follow(stage, each):
         m.stop()
     relay.stop()
     world.close()
-    record(f"relay/follow-wal-{each}-a-transaction", ROWS / seconds, "rows/s", ROWS, m, written_per_s=round(ROWS / wrote), behind_at_the_end=behind)
+    record(f"relay/follow-wal-{each}-a-transaction", ROWS / seconds, "rows/s", ROWS, m, written_per_s=round(ROWS / wrote), behind_at_the_end=behind,
+           of_pg_recvlogical=ratio(ROWS / seconds, peer))
 
 
-def latency(stage, source, rate, options=(), seconds=15, prepare=None):
+def measure_latency(stage, source, rate, options=(), seconds=15, prepare=None):
+    """From COMMIT's return to a consumer's hands. prepare(world): before the relay starts; what it returns is kept until the end."""
     world = World(stage, source, *options)
-    holder = prepare(world) if prepare else None
+    kept = prepare(world) if prepare else None
     relay = world.relay()
     until(lambda: stage.ready(relay), "the relay")
     if source == "wal":
         until(lambda: metric(relay.admin, "tandem_relay_streaming") == 1, "the stream")
-    committed_only = ["read_committed"] if "exactly-once" in options else []
     before = cpu_seconds(relay.pid)
-    done = probe("latency", world.url, stage.brokers, world.topic, 6, rate, seconds, *committed_only)
-    cpu = cpu_seconds(relay.pid) - before
+    done = probe("latency", world.url, stage.brokers, world.topic, 6, rate, seconds, *(["read_committed"] if "exactly-once" in options else []))
+    done["relay_cpu_s"] = round(cpu_seconds(relay.pid) - before, 2)
     relay.stop()
     world.close()
-    name = f"relay/latency-{source}{'-exactly-once' if committed_only else ''}{'-held-horizon' if holder else ''}-{rate}"
-    record(name, done["p50_ms"], "ms", p95_ms=done["p95_ms"], p99_ms=done["p99_ms"], max_ms=done["max_ms"], relay_cpu_s=round(cpu, 2))
+    del kept
+    return done
+
+
+def record_latency(name, done, **more):
+    record(f"relay/{name}", done["p50_ms"], "ms", **{k: v for k, v in done.items() if k not in ("p50_ms", "events")}, **more)
+
+
+def latency(stage, source, rate, options=()):
+    delivery = "-exactly-once" if "exactly-once" in options else ""
+    record_latency(f"latency-{source}{delivery}-{rate}", measure_latency(stage, source, rate, options))
+
+
+def latency_alone(stage, rate, seconds=15):
+    record_latency(f"limit-latency-librdkafka-{rate}", probe("latency", "-", stage.brokers, stage.topic(), 6, rate, seconds))
 
 
 def settle(relay, seconds=15):
@@ -324,7 +369,8 @@ def run(stage):
         "drains": lambda: drains(stage),
         "held": lambda: held(stage),
         "follow": lambda: [follow(stage, each) for each in (1, 100)],
-        "latency": lambda: ([latency(stage, source, rate) for rate in (500, 2000) for source in SOURCES],
+        "latency": lambda: ([latency_alone(stage, rate) for rate in (500, 2000)],
+                            [latency(stage, source, rate) for rate in (500, 2000) for source in SOURCES],
                             latency(stage, "table", 500, ("--delivery", "exactly-once"))),
         "idle": lambda: [idle(stage, source) for source in SOURCES],
         "backlog": lambda: growth(stage, "table"),

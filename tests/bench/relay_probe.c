@@ -198,6 +198,37 @@ static void *write_events(void *context)
     return NULL;
 }
 
+/* The limit: no database, each record given to librdkafka at its own moment, acks=all and no linger. */
+static void *produce_events(void *context)
+{
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    char payload[PAYLOAD_BYTES], key[32];
+    rd_kafka_t *rk;
+
+    set(conf, "bootstrap.servers", context);
+    set(conf, "enable.idempotence", "true");
+    set(conf, "linger.ms", "0");
+    rd_kafka_conf_set_dr_msg_cb(conf, delivered);
+    rk = client(RD_KAFKA_PRODUCER, conf);
+    memset(payload, 'x', PAYLOAD_BYTES);
+    for (int64_t i = 0; i < latency.count; i++) {
+        int len = snprintf(key, sizeof(key), "o-%" PRId64, i % 1000);
+
+        payload[snprintf(payload, 24, "%019" PRId64, i)] = ' ';
+        sleep_until(latency.start + i * NS_PER_S / latency.rate);
+        latency.committed[i] = clock_monotonic_ns();
+        if (rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(latency.topic), RD_KAFKA_V_KEY(key, (size_t)len),
+                              RD_KAFKA_V_VALUE(payload, PAYLOAD_BYTES),
+                              RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+                              RD_KAFKA_V_END) != RD_KAFKA_RESP_ERR_NO_ERROR)
+            fail("produce", "refused");
+        rd_kafka_poll(rk, 0);
+    }
+    rd_kafka_flush(rk, 60000);
+    rd_kafka_destroy(rk);
+    return NULL;
+}
+
 static rd_kafka_t *consumer(const char *brokers, int partitions, bool committed_only)
 {
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
@@ -272,7 +303,10 @@ static void tell_latency(void)
            n, share_ms(ns, n, 50), share_ms(ns, n, 95), share_ms(ns, n, 99), (double)ns[n - 1] / 1e6);
 }
 
-/* latency URL BROKERS TOPIC PARTITIONS RATE SECONDS [read_committed]: from COMMIT's return to the record in a consumer's hands. */
+/*
+ * latency URL BROKERS TOPIC PARTITIONS RATE SECONDS [read_committed]: from COMMIT's return to the record in a consumer's hands. URL may be
+ * "-": from the call of librdkafka alone.
+ */
 static int probe_latency(char **args)
 {
     pthread_t threads[WRITERS_MAX];
@@ -283,7 +317,8 @@ static int probe_latency(char **args)
     latency.topic = args[2];
     latency.rate = strtoll(args[4], NULL, 10);
     latency.count = latency.rate * strtoll(args[5], NULL, 10);
-    latency.writers = latency.rate >= 1000 ? 8 : 4;
+    bool alone = strcmp(args[0], "-") == 0;
+    latency.writers = alone ? 1 : latency.rate >= 1000 ? 8 : 4;
     latency.committed = calloc((size_t)latency.count, sizeof(int64_t));
     latency.seen = calloc((size_t)latency.count, sizeof(int64_t));
     if (partitions < 1 || partitions > PARTITIONS_MAX || latency.count < 1 || !latency.committed ||
@@ -292,7 +327,8 @@ static int probe_latency(char **args)
     rk = consumer(args[1], partitions, args[6] != NULL);
     latency.start = clock_monotonic_ns() + NS_PER_S;
     for (int n = 0; n < latency.writers; n++)
-        pthread_create(&threads[n], NULL, write_events, (void *)(intptr_t)n);
+        pthread_create(&threads[n], NULL, alone ? produce_events : write_events,
+                       alone ? args[1] : (void *)(intptr_t)n);
     int64_t missing = see_all(rk);
     for (int n = 0; n < latency.writers; n++)
         pthread_join(threads[n], NULL);
@@ -315,7 +351,7 @@ static const struct {
 } probes[] = {
     {"produce", "BROKERS TOPIC COUNT", 3, probe_produce},
     {"read", "URL", 1, probe_read},
-    {"latency", "URL BROKERS TOPIC PARTITIONS RATE SECONDS [read_committed]", 6, probe_latency},
+    {"latency", "URL|- BROKERS TOPIC PARTITIONS RATE SECONDS [read_committed]", 6, probe_latency},
 };
 
 int main(int argc, char **argv)
