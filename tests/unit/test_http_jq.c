@@ -150,15 +150,16 @@ static void a_program_that_runs_away_costs_its_event_and_no_more(void **state)
 static void a_program_that_wants_too_much_memory_costs_its_event_and_no_more(void **state)
 {
     (void)state;
-    const char *texts[] = {"if .data.bad then (\"x\" * 1e9 | length) else null end",
-                           "if .data.bad then ([range(1e7)] | length) else null end"};
+    /* Of no constants: jq 1.7 works those out when it reads the program, and refuses it there. */
+    const char *texts[] = {"if .data.bad then (\"x\" * .data.bad | length) else null end",
+                           "if .data.bad then ([range(.data.bad)] | length) else null end"};
     const struct jq_limits limits = {
         .cpu_ns = 20 * NS_PER_S, .memory_bytes = 64 << 20, .output_bytes = 65536};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
         jq_helper_free(helper);
         helper = jq_helper_new("jq_request", texts[i], &limits, NULL);
         assert_non_null(helper);
-        assert_int_equal(map("{\"bad\":true}"), TARGET_POISON);
+        assert_int_equal(map("{\"bad\":1000000000}"), TARGET_POISON);
         if (!strstr(err.message, "more than jq_memory_max"))
             fail_msg("%s: %s", texts[i], err.message);
         assert_int_equal(map("{}"), TARGET_SKIP);
