@@ -139,6 +139,10 @@ static bool answers_refusal(struct world *w, struct parcel *p)
         answer_status(w, p, 500);
         return true;
     }
+    if (!w->calm && world_has(w, FAULT_API_KEY_QUOTA) && has_failing_key(w, p)) {
+        answer_status(w, p, 429);
+        return true;
+    }
     if (!w->calm && world_has(w, FAULT_API_ENDPOINT) && p->members[0].truth->route == w->plan.endpoint_down) {
         answer_status(w, p, 503);
         return true;

@@ -1,4 +1,4 @@
-/* The oracle of how much may be sent: requests at once, requests and bytes a second, repetitions among all requests. */
+/* The oracle of how much may be sent: requests at once, requests and bytes a second, repetitions among all requests, and pauses. */
 #include "tests/sim/worker_world.h"
 
 #define MS NS_PER_MS
@@ -83,4 +83,39 @@ void limits_bounds(struct world *w, const struct node *n)
     if (limit < floor || limit > cfg->in_flight_max)
         sim_broken(w->sim, "G6", "n%d: the limit is %d, its floor %d and its cap %d", n->index, limit, floor,
                    cfg->in_flight_max);
+}
+
+/* ---- a pause without a time ---------------------------------------------------------------------------------------------- */
+
+static bool is_refused(const struct outcome *answer)
+{
+    return answer->transport == TRANSPORT_OK && answer->status == 429 && answer->verdict < 0;
+}
+
+static int64_t longest_backoff(const struct engine_config *cfg, int n)
+{
+    int64_t top = cfg->backoff_base_ns;
+    for (int i = 1; i < n && top < cfg->backoff_cap_ns; i++)
+        top *= 2;
+    return top < cfg->backoff_cap_ns ? top : cfg->backoff_cap_ns;
+}
+
+/* It grows with what the API refused in a row and is forgotten at a success: one event that is always refused must not hold up the others. */
+void limits_answered(struct world *w, struct node *n, const struct parcel *p, const bool *heard)
+{
+    bool refused = false, success = false;
+    for (int i = 0; i < p->count; i++) {
+        refused = refused || (heard[i] && is_refused(&p->members[i].answer));
+        success = success || (heard[i] && p->members[i].success);
+    }
+    if (refused) {
+        int64_t until = w->sim->now + longest_backoff(&w->plan.cfg, ++n->refusals);
+        n->refused_until = until > n->refused_until ? until : n->refused_until;
+    }
+    if (success)
+        n->refusals = 0;
+    int64_t paused = engine_counts(n->engine).paused_until_ns;
+    if (paused > n->throttled_until && paused > n->refused_until)
+        sim_broken(w->sim, "pause", "n%d pauses for another %lld ms, after %d refusals in a row", n->index,
+                   (long long)((paused - w->sim->now) / MS), n->refusals);
 }

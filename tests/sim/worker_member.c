@@ -25,7 +25,8 @@ void member_start(struct world *w, struct node *n)
     n->state = NODE_JOINING;
     n->next_due = CLOCK_NEVER;
     memset(n->successes, 0, sizeof(n->successes));
-    n->throttled_until = 0;
+    n->throttled_until = n->refused_until = 0;
+    n->refusals = 0;
     n->sent_count = 0;
     n->override = BREAKER_AUTO;
     n->on_hold = false;

@@ -135,6 +135,7 @@ static void tell(struct world *w, struct parcel *p)
     for (int i = 0; i < p->count; i++)
         if (heard[i])
             oracle_answered(w, n, &p->members[i], closed);
+    limits_answered(w, n, p, heard);
     free(heard);
     node_turn(w, n);
 }

@@ -79,7 +79,8 @@ static inline const char *feed_name(int feed)
     X(INCREMENTAL, "incremental-group")                                                                      \
     X(ANEW, "topic-made-anew")                                                                               \
     X(ONESHOT, "one-shot")                                                                                   \
-    X(LISTS, "lists-of-topics-differ")
+    X(LISTS, "lists-of-topics-differ")                                                                       \
+    X(API_KEY_QUOTA, "api-refuses-a-key")
 enum fault {
 #define X(id, name) FAULT_##id,
     WORKER_FAULTS(X)
@@ -211,6 +212,8 @@ struct node {
     int in_flight;
     uint64_t successes[ROUTES_MAX]; /* deliveries that its engine knows of, by endpoint */
     int64_t throttled_until;
+    int refusals; /* requests in a row that were refused without a time, and how long the pause may last for it */
+    int64_t refused_until;
     struct sent sent[SENT_MAX]; /* a ring */
     uint64_t sent_count;
     enum breaker_override override; /* what the operator said last */
@@ -502,6 +505,8 @@ void operator_gone(struct world *w, struct node *n);
 /* ---- worker_limits: the oracle of pace, retry budget and the limit on requests at once ---- */
 void limits_sends(struct world *w, struct node *n, const struct parcel *p);
 void limits_bounds(struct world *w, const struct node *n);
+/* The engine was told of the answer; heard: its members that were still waited for. */
+void limits_answered(struct world *w, struct node *n, const struct parcel *p, const bool *heard);
 
 /* ---- worker_oracle ---- */
 void oracle_sends(struct world *w, struct node *n, struct request *r);

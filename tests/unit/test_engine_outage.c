@@ -466,6 +466,75 @@ static void a_retry_after_over_the_cap_is_cut(void **state)
     rig_free(r);
 }
 
+/* Answers one event 429 without a time, and another one 200 each time that it may go; returns how long that took, at most. */
+static int64_t longest_wait_of_others(struct rig *r, int refusals)
+{
+    int64_t longest = 0;
+
+    for (int i = 0; i < refusals; i++) {
+        for (int w = 0; w < 1000 && !rig_is_sent(r, 0, 0); w++)
+            rig_sleep(r, NS_PER_S);
+        rig_answer(r, 0, 0, 429);
+        int64_t from = r->now, offset = r->record_count;
+        rig_give(r, 0, offset, NULL);
+        while (!rig_is_sent(r, 0, offset))
+            rig_sleep(r, NS_PER_MS);
+        longest = r->now - from > longest ? r->now - from : longest;
+        rig_answer(r, 0, offset, 200);
+    }
+    return longest;
+}
+
+/* A quota of one customer: each refusal paused everybody for as long as its event would wait, half a minute in the end. */
+static void one_event_that_is_always_refused_holds_nobody_up(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
+
+    rig_give(r, 0, 0, "over its quota");
+    assert_true(longest_wait_of_others(r, 4) <= cfg.backoff_base_ns);
+    for (int round = 0; round < 20; round++) {
+        assert_true(longest_wait_of_others(r, 1) == 0); /* by now it is its own trouble */
+        assert_int_equal(rig_counts(r).paused_until_ns, 0);
+    }
+    int limit = rig_counts(r).limit;
+    longest_wait_of_others(r, 20);
+    assert_true(rig_counts(r).limit >= limit);
+    assert_int_equal(rig_counts(r).throttled, 44);
+    assert_int_equal(r->bury_count, 0);
+    rig_free(r);
+}
+
+static void refusals_in_a_row_lengthen_the_pause_until_a_success(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
+    int64_t longest = 0;
+
+    for (int i = 0; i < 4; i++)
+        rig_give(r, 0, i, NULL);
+    for (int round = 0; round < 12; round++) {
+        while (rig_in_flight(r) == 0)
+            rig_sleep(r, NS_PER_MS);
+        answer_all(r, 429); /* those of one round count once */
+        int64_t pause = rig_counts(r).paused_until_ns - r->now;
+        assert_true(pause <= cfg.backoff_base_ns << round);
+        longest = pause > longest ? pause : longest;
+    }
+    assert_true(longest > 10 * NS_PER_S);
+    while (rig_in_flight(r) == 0)
+        rig_sleep(r, NS_PER_MS);
+    rig_answer_out(r, 0, delivery_view(r->sent[r->sent_count - 1]).offset, rig_status(200));
+    rig_give(r, 0, 100, NULL);
+    rig_answer(r, 0, 100, 429);
+    assert_true(rig_counts(r).paused_until_ns - r->now <= cfg.backoff_base_ns);
+    rig_free(r);
+}
+
 static void a_503_without_retry_after_waits_for_its_event_only(void **state)
 {
     (void)state;
@@ -756,6 +825,8 @@ int main(void)
         cmocka_unit_test(a_request_that_has_waited_since_its_send_asks_again_whether_it_may_go),
         cmocka_unit_test(what_nobody_was_asked_for_is_no_repetition),
         cmocka_unit_test(a_retry_after_over_the_cap_is_cut),
+        cmocka_unit_test(one_event_that_is_always_refused_holds_nobody_up),
+        cmocka_unit_test(refusals_in_a_row_lengthen_the_pause_until_a_success),
         cmocka_unit_test(a_503_without_retry_after_waits_for_its_event_only),
         cmocka_unit_test(a_retry_after_on_another_failure_lengthens_the_wait_of_its_event),
         cmocka_unit_test(age_is_measured_without_the_time_of_an_outage_or_a_pause),

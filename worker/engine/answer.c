@@ -37,6 +37,52 @@ static enum breaker_result breaker_view(const struct engine *e, const struct del
     return BREAKER_SERVED;
 }
 
+/* ---- refusals: 429, 503 ----------------------------------------------------------------------------------------------------- */
+
+#define REFUSED_ALONE 3 /* an overload that takes half of all requests does so to one event in eight */
+
+static bool is_refusal(const struct outcome *out, struct judgement j)
+{
+    return j.verdict == VERDICT_THROTTLE ||
+           (out->transport == TRANSPORT_OK && (out->status == 429 || out->status == 503));
+}
+
+static void note_refusal(const struct engine *e, struct delivery *d)
+{
+    int64_t served = e->counts.delivered + e->counts.duplicate_ok;
+    bool others_were_served = d->refused && served > d->served_at_refusal;
+
+    d->refused_alone = others_were_served ? d->refused_alone + 1 : 0;
+    d->served_at_refusal = served;
+    d->refused = true;
+}
+
+/* It is refused again and again while others are served: a quota of its own, perhaps. Its refusals say nothing about the others. */
+static bool is_refused_alone(const struct delivery *d)
+{
+#ifdef SIM_BUG_PAUSE_BY_ITS_EVENT
+    return false;
+#endif
+    return d->refused_alone >= REFUSED_ALONE;
+}
+
+/*
+ * The API does not say for how long it wants nothing: the pause grows with the rounds that it has refused in a row, whoever was in them. The
+ * wait of one event would be no measure: it grows with that event's refusals, however well the others are served. A round is what was under
+ * way when its first refusal came; the others of it bring nothing new.
+ */
+static int64_t own_pause(struct engine *e, const struct delivery *d)
+{
+#ifdef SIM_BUG_PAUSE_BY_ITS_EVENT
+    return d->wait_ns;
+#endif
+    if (d->last_attempt_ns <= e->refused_ns)
+        return 0;
+    e->refusals++;
+    e->refused_ns = e->now;
+    return backoff_delay(&e->random, e->cfg.backoff_base_ns, e->cfg.backoff_cap_ns, e->refusals);
+}
+
 /* While the breaker is not closed, answers are of requests from before or of probes: they say nothing about how much is right. */
 static void tell_limiter(struct engine *e, const struct delivery *d, const struct outcome *out,
                          struct judgement j)
@@ -45,9 +91,9 @@ static void tell_limiter(struct engine *e, const struct delivery *d, const struc
 
     if (e->breaker.state != BREAKER_CLOSED)
         return;
-    if (j.verdict == VERDICT_THROTTLE || (answered && (out->status == 429 || out->status == 503)))
+    if (is_refusal(out, j) && !is_refused_alone(d))
         limiter_refused(&e->limiter, e->now, d->last_attempt_ns);
-    else if (answered && !j.systemic)
+    else if (answered && !is_refusal(out, j) && !j.systemic)
         limiter_sample(&e->limiter, e->now, d->last_attempt_ns + out->setup_ns);
 }
 
@@ -171,14 +217,20 @@ static enum step after_failure(struct engine *e, struct delivery *d, const struc
     return STEP_BACKOFF;
 }
 
-/* The whole destination waits. */
+/* The whole destination waits: for what the API asks, or until it may have recovered. */
 static enum step after_throttle(struct engine *e, struct delivery *d, const struct outcome *out)
 {
+    int64_t asked = cut_wait(e, out->retry_after_ns);
+
     e->counts.throttled++;
     d->wait_ns = wait_after(e, out, ++d->uncounted);
-#ifndef SIM_BUG_RETRY_AFTER_OF_ONE
-    dispatch_pause(e, d->wait_ns);
+#ifdef SIM_BUG_RETRY_AFTER_OF_ONE
+    return STEP_BACKOFF;
 #endif
+    if (asked > 0)
+        dispatch_pause(e, asked);
+    else if (out->quota_wait_ns <= 0 && !is_refused_alone(d))
+        dispatch_pause(e, own_pause(e, d));
     return STEP_BACKOFF;
 }
 
@@ -193,6 +245,8 @@ static enum step after_success(struct engine *e, struct delivery *d, int64_t *co
 {
     (*count)++;
     (*answer_successes(e, d))++;
+    e->refusals = 0;
+    d->refused = false;
     d->reason = REASON_NONE;
     return STEP_PARKING; /* a replay may free its key; for all others there is nothing to write */
 }
@@ -230,6 +284,8 @@ static void note(struct engine *e, struct delivery *d, const struct outcome *out
     d->probe = false;
     d->transport = out->transport;
     d->status = out->transport == TRANSPORT_OK ? out->status : 0;
+    if (is_refusal(out, j))
+        note_refusal(e, d);
     if (j.verdict == VERDICT_AMBIGUOUS || lost_track) {
         offsets_mark_ambiguous(&d->stream->offsets, &d->entry);
         e->counts.ambiguous++;
@@ -297,7 +353,7 @@ static void tell_of_items(struct engine *e, const struct batch *b, const struct 
         struct judgement j = judge(e, &items[i]);
         if (best == NULL || rank_of(j) > rank_of(best_j))
             best_j = j, best = d;
-        if (j.verdict == VERDICT_THROTTLE && e->breaker.state == BREAKER_CLOSED)
+        if (j.verdict == VERDICT_THROTTLE && e->breaker.state == BREAKER_CLOSED && !is_refused_alone(d))
             limiter_refused(&e->limiter, e->now, d->last_attempt_ns);
         tell_wait(e, &items[i]);
     }

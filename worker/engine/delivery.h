@@ -75,6 +75,10 @@ struct delivery {
     uint64_t successes_before, successes_at_first;
     bool failed_before;
     int uncounted; /* throttles and refusals, which have a backoff of their own */
+    /* What the API had served when it refused it last (429, 503), and refusals in a row between which it served others */
+    int64_t served_at_refusal;
+    bool refused;
+    int refused_alone;
     int64_t first_attempt_ns, last_attempt_ns, first_attempt_active_ns;
     int64_t wait_ns; /* BACKOFF: how long */
     enum reason reason;

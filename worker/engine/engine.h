@@ -306,9 +306,10 @@ struct engine_counts {
     enum breaker_override breaker_override;
     bool on_hold;             /* by engine_hold */
     int64_t breaker_until_ns; /* OPEN: when a probe may go; 0: it is not, or the operator keeps it */
-    int64_t paused_until_ns;  /* the destination asked to wait (Retry-After, RateLimit); 0: no */
-    int limit;                /* requests at once that the adaptive limit allows, or would in shadow mode */
-    int64_t over_budget;      /* repetitions that are due and wait for the retry budget */
+    int64_t
+        paused_until_ns; /* the destination asked to wait (Retry-After, RateLimit), or refuses (429); 0: no */
+    int limit;           /* requests at once that the adaptive limit allows, or would in shadow mode */
+    int64_t over_budget; /* repetitions that are due and wait for the retry budget */
 };
 struct engine_counts engine_counts(const struct engine *e);
 /* The lowest incomplete offset of a stream (what a COMMIT now would carry), -1 when nothing is known yet. */

@@ -84,6 +84,8 @@ struct engine {
     /* delivered or duplicate-ok, ever, by route: the proof that the API works for others there */
     uint64_t successes[ENGINE_ROUTES];
     int64_t paused_until_ns;
+    int refusals; /* rounds of requests in a row that the API refused without saying for how long; a success ends it */
+    int64_t refused_ns;      /* the last of them */
     bool on_hold;            /* the operator paused it */
     int64_t breaker_episode; /* grows when the breaker closes: probes of an earlier one are forgotten */
 
