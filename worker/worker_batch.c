@@ -25,7 +25,7 @@ void batch_kinds_forget(struct batch_kinds *k, uint64_t kind)
 /* All that a batch's request takes over from its first event. */
 static void append_mapping(struct buf *out, const struct request *req, const char *path)
 {
-    (void)buf_printf(out, "%u %s ", req->endpoint, req->method);
+    (void)buf_printf(out, "%s ", req->method);
     (void)buf_puts(out, *path ? path : buf_str(&req->path));
     (void)buf_puts(out, "\n");
     (void)buf_append(out, buf_str(&req->headers), req->headers.len);

@@ -78,29 +78,11 @@ static struct record *message_copy(const struct worker *w, enum stream_kind kind
     return rec;
 }
 
-/*
- * An endpoint of the API is what the target says, else a method and the first two segments of the path, as in "POST /v1/reservations": what follows names one
- * resource (FNV-1a).
- */
-static uint32_t route_of(const struct record *rec, const char *batch_path)
+/* A batch goes to batch_path, whatever the paths of its events. */
+static uint64_t route_of(const struct record *rec, const char *batch_path)
 {
-    const char *method = rec->request.method, *path = method ? buf_str(&rec->request.path) : "";
-    uint32_t hash = 2166136261U;
-    int slashes = 0;
-
-    if (rec->request.endpoint)
-        return rec->request.endpoint;
-    if (rec->batch && *batch_path)
-        path = batch_path;
-    for (const char *c = method ? method : ""; *c; c++)
-        hash = (hash ^ (unsigned char)*c) * 16777619U;
-    for (const char *c = path; *c && *c != '?'; c++) {
-        slashes += *c == '/';
-        if (slashes > 2)
-            break;
-        hash = (hash ^ (unsigned char)*c) * 16777619U;
-    }
-    return hash;
+    const struct request *req = &rec->request;
+    return request_endpoint(req->method, rec->batch && *batch_path ? batch_path : buf_str(&req->path));
 }
 
 /* In a batch an item and its comma. */

@@ -230,6 +230,26 @@ def test_jq_makes_requests_and_verdicts_and_one_that_runs_away_costs_its_event_a
     assert "Cannot index" in letters[text]["__dlq.errors.message"]
 
 
+@pytest.mark.parametrize("type_, more", [
+    ("parcel.packed", 'jq_request = {path: ["v1", .data.depot, .key]}\n'),
+    ("crate.packed", "route = crate.* PUT /{data/depot}/crates/{key}\n")])
+def test_an_endpoint_that_a_program_or_an_event_names_and_that_is_down_is_no_poison(shipping, parcel_api, topics, wait_until, type_, more):
+    """One route, two depots: one's successes paid for the other's failures, and all its events became dead letters."""
+    down = ["south"]
+    api = parcel_api(lambda _, path, *__: (503 if any(depot in path for depot in down) else 200, {}, b""))
+    program = shipping(api, more + "attempts_max = 2\nbreaker_failures = 1000\nbreaker_share = 100%\nretry_share = 100%\n")
+    for i in range(10):
+        send(topics, f"s{i}", type_, {"depot": "south"})
+    for i in range(200):
+        send(topics, f"n{i}", type_, {"depot": "north"})
+    wait_until(lambda: delivered(program) == 200, message="all of the other depot")
+    send(topics, "n", type_, {"depot": "north"})
+    wait_until(lambda: delivered(program) == 201 and program.metric("tandem_worker_retried_total") >= 60, message="they are tried again")
+    assert program.metric("tandem_worker_dead_letters_total") == 0 and topics.read(DLQ) == []
+    down.clear()
+    wait_until(lambda: delivered(program) == 211, message="all are delivered")
+
+
 def test_an_event_of_more_headers_than_a_request_takes_is_a_dead_letter_and_the_worker_goes_on(shipping, parcel_api, topics, wait_until):
     api = parcel_api()
     program = shipping(api, 'jq_request = {headers: (.data.labels | add)}\n')

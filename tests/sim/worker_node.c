@@ -69,7 +69,7 @@ void node_feed(struct world *w, struct node *n, struct stream *st, struct entry 
                                 .event_id = {held->id, strlen(held->id)},
                                 .bytes = held->bytes,
                                 .request_bytes = held->bytes,
-                                .route = (uint32_t)t->route,
+                                .route = (uint64_t)t->route * 65536, /* no two share a count */
                                 .batch = t->alone ? 0 : 1 + (uint64_t)t->route * w->plan.kind_stride,
                                 .ref = held,
                                 .skip = t->skip,

@@ -633,12 +633,34 @@ static void a_target_that_has_read_the_answer_decides(void **state)
     rig_free(r);
 }
 
-static void give_to(struct rig *r, int64_t offset, const char *key, uint32_t route)
+static void give_to(struct rig *r, int64_t offset, const char *key, uint64_t route)
 {
     struct engine_record rec = rig_record(r, 0, offset, key, NULL);
     rec.route = route;
     engine_record(r->e, r->now, &rec);
     rig_turn(r);
+}
+
+/* Counts were kept in 64 places: endpoints whose numbers met there paid for each other. */
+static void no_two_endpoints_share_a_count(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.attempts_max = 1;
+    cfg.breaker_share = 1;
+    struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
+
+    give_to(r, 0, "down", 5);
+    for (int64_t i = 1; i <= 300; i++) {
+        give_to(r, i, "fine", 5 + (uint64_t)i * (i <= 200 ? 1 : 64));
+        rig_answer(r, 0, i, 200);
+    }
+    give_to(r, 301, "fine", 5 + (UINT64_C(1) << 32));
+    rig_answer(r, 0, 301, 200);
+    rig_answer(r, 0, 0, 500);
+    assert_int_equal(r->bury_count, 0);
+    rig_free(r);
 }
 
 static void an_endpoint_that_is_down_is_no_poison_though_others_of_the_api_work(void **state)
@@ -832,6 +854,7 @@ int main(void)
         cmocka_unit_test(age_is_measured_without_the_time_of_an_outage_or_a_pause),
         cmocka_unit_test(age_does_not_grow_while_the_breaker_is_open),
         cmocka_unit_test(a_target_that_has_read_the_answer_decides),
+        cmocka_unit_test(no_two_endpoints_share_a_count),
         cmocka_unit_test(an_endpoint_that_is_down_is_no_poison_though_others_of_the_api_work),
         cmocka_unit_test(an_event_that_keeps_the_window_full_goes_aside_before_its_attempts_are_spent),
         cmocka_unit_test(an_event_that_nobody_waits_for_keeps_all_its_attempts),

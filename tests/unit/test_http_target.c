@@ -64,12 +64,36 @@ static void the_first_route_of_its_type_makes_the_request(void **state)
     assert_string_equal(req.method, "PUT");
     assert_string_equal(buf_str(&req.path), "/v1/shipments/o%2F1?c=a%20b");
     assert_int_equal(req.body.len, strlen("{\"c\":\"a b\"}"));
-    assert_int_equal(req.endpoint, 2);
     assert_int_equal(map("order.cancelled", "o/1", "{}"), TARGET_SEND);
     assert_string_equal(req.method, "DELETE");
     assert_null(req.body.data);
-    assert_int_equal(req.endpoint, 1);
     assert_int_equal(map("customer.created", "c-9", "{}"), TARGET_SKIP);
+}
+
+static uint64_t endpoint(void)
+{
+    return request_endpoint(req.method, buf_str(&req.path));
+}
+
+/* The endpoint was the route: one tenant's successes paid for the failures of another, whose API was down. */
+static void an_endpoint_is_of_the_request_as_it_is_sent(void **state)
+{
+    (void)state;
+    assert_int_equal(open_with(LINES("order.cancelled DELETE /{key}/orders/{data/c}",
+                                     "order.* PUT /{key}/orders/{data/c}"),
+                               NONE),
+                     0);
+    assert_int_equal(map("order.placed", "tenant-a", "{\"c\":1}"), TARGET_SEND);
+    uint64_t a = endpoint();
+    assert_int_equal(map("order.changed", "tenant-a", "{\"c\":2}"), TARGET_SEND);
+    assert_true(endpoint() == a); /* another resource of the same */
+    assert_int_equal(map("order.placed", "tenant-b", "{\"c\":1}"), TARGET_SEND);
+    assert_true(endpoint() != a);
+    assert_int_equal(map("order.cancelled", "tenant-a", "{\"c\":1}"), TARGET_SEND);
+    assert_true(endpoint() != a);
+    assert_true(request_endpoint("PUT", "/v1/orders") == request_endpoint("PUT", "/v1/orders/17?a=/b"));
+    assert_true(request_endpoint("PUT", "/v1/orders") == request_endpoint("PUT", "/v1/orders?a"));
+    assert_true(request_endpoint("PUT", "/v1/orders") != request_endpoint("PUT", "/v1/order"));
 }
 
 static void what_the_path_needs_and_the_event_lacks_is_poison(void **state)
@@ -170,6 +194,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_route_of_its_type_makes_the_request),
+        cmocka_unit_test(an_endpoint_is_of_the_request_as_it_is_sent),
         cmocka_unit_test(what_the_path_needs_and_the_event_lacks_is_poison),
         cmocka_unit_test(headers_go_with_their_types_and_are_left_out_without_a_value),
         cmocka_unit_test(a_line_end_in_a_value_is_poison_and_never_a_header),

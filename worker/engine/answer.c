@@ -2,14 +2,6 @@
 #include "worker/engine/backoff.h"
 #include "worker/engine/engine_state.h"
 
-uint64_t *answer_successes(struct engine *e, const struct delivery *d)
-{
-#ifdef SIM_BUG_FOREIGN_SUCCESS
-    return &e->successes[0];
-#endif
-    return &e->successes[d->rec.route % ENGINE_ROUTES];
-}
-
 static struct judgement judge(const struct engine *e, const struct outcome *out)
 {
 #ifdef SIM_BUG_REASON_LOST
@@ -152,7 +144,7 @@ static bool is_counted(struct engine *e, const struct delivery *d, struct judgem
 #endif
     if (probe || e->breaker.state != BREAKER_CLOSED)
         return false;
-    return !j.systemic || *answer_successes(e, d) > d->successes_before;
+    return !j.systemic || d->endpoint->successes > d->successes_before;
 }
 
 static bool is_too_old(const struct engine *e, const struct delivery *d)
@@ -177,7 +169,7 @@ static bool is_blocking(struct engine *e, const struct delivery *d)
 #ifdef SIM_BUG_EVICT_IN_TRAFFIC
     return true;
 #endif
-    return *answer_successes(e, d) - d->successes_at_first >= (uint64_t)e->cfg.blocking_successes &&
+    return d->endpoint->successes - d->successes_at_first >= (uint64_t)e->cfg.blocking_successes &&
            d->stream->held <= lanes_of_stream(&d->place);
 }
 
@@ -186,7 +178,7 @@ static enum reason count_failure(struct engine *e, struct delivery *d, struct ju
 {
     bool counted = is_counted(e, d, j, probe);
 
-    d->successes_before = *answer_successes(e, d);
+    d->successes_before = d->endpoint->successes;
     d->failed_before = true;
     if (!counted)
         return REASON_NONE;
@@ -244,7 +236,7 @@ static enum step after_auth(struct engine *e, struct delivery *d, const struct o
 static enum step after_success(struct engine *e, struct delivery *d, int64_t *count)
 {
     (*count)++;
-    (*answer_successes(e, d))++;
+    d->endpoint->successes++;
     e->refusals = 0;
     d->refused = false;
     d->reason = REASON_NONE;
@@ -420,7 +412,7 @@ static enum step after_batch_failure(struct engine *e, const struct batch *b, st
 {
     if (is_counted(e, d, j, false))
         halve(b, d);
-    d->successes_before = *answer_successes(e, d);
+    d->successes_before = d->endpoint->successes;
     d->failed_before = true;
     e->counts.retried++;
     bool asked_less = e->breaker.state == BREAKER_CLOSED;

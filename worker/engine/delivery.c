@@ -15,6 +15,7 @@ struct delivery *delivery_new(struct engine *e, const struct engine_record *rec)
     d->sequence = e->sequence++;
     d->timer.kind = TIMER_DELIVERY;
     d->poison = rec->poison;
+    d->endpoint = endpoints_take(&e->endpoints, rec->route);
     e->in_step[STEP_WAITING]++;
     return d;
 }
@@ -37,6 +38,7 @@ void delivery_settle(struct engine *e, struct delivery *d)
     if (!is_over(d))
         return;
     e->in_step[d->step]--;
+    endpoints_give(&e->endpoints, d->endpoint);
     pool_give(&e->deliveries, d);
 }
 
@@ -185,10 +187,10 @@ static enum step enter_in_flight(struct engine *e, struct delivery *d)
     if (d->attempt == 1) {
         d->first_attempt_ns = e->now;
         d->first_attempt_active_ns = e->active_ns;
-        d->successes_at_first = *answer_successes(e, d);
+        d->successes_at_first = d->endpoint->successes;
     }
     if (!d->failed_before)
-        d->successes_before = *answer_successes(e, d);
+        d->successes_before = d->endpoint->successes;
     return STEP_IN_FLIGHT;
 }
 

@@ -42,6 +42,7 @@ enum step {
 };
 
 struct stream;
+struct endpoint;
 
 struct delivery {
     struct engine_record rec;
@@ -70,8 +71,9 @@ struct delivery {
     bool probe;          /* this attempt is the breaker's probe */
     int probes;          /* in the breaker's episode `probe_episode` */
     int64_t probe_episode;
-    int attempt; /* requests made */
-    /* of its route: at the last failure, or at the first dispatch; and at the first dispatch */
+    int attempt;               /* requests made */
+    struct endpoint *endpoint; /* that its request goes to */
+    /* of it: at the last failure, or at the first dispatch; and at the first dispatch */
     uint64_t successes_before, successes_at_first;
     bool failed_before;
     int uncounted; /* throttles and refusals, which have a backoff of their own */

@@ -121,6 +121,7 @@ struct engine *engine_new(const struct engine_config *cfg, struct err *err)
     list_init(&e->park_queue);
     lanes_init(&e->lanes, delivery_lane_key);
     pool_init(&e->deliveries, sizeof(struct delivery));
+    endpoints_init(&e->endpoints);
     breaker_init(&e->breaker, &e->cfg, &e->random);
     limiter_init(&e->limiter, cfg->in_flight_min, cfg->in_flight_max, cfg->limit_window_ns);
     pace_init(&e->pace, cfg->rate_requests, cfg->rate_bytes);
@@ -478,6 +479,7 @@ void engine_free(struct engine *e)
     for (int kind = 0; kind < STREAM_KINDS; kind++)
         heap_done(&e->unsafe[kind]);
     pool_done(&e->deliveries);
+    endpoints_done(&e->endpoints);
     free(e->park_slots);
     buf_done(&e->value);
     free(e);

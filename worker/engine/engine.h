@@ -141,7 +141,7 @@ struct engine_record {
     size_t bytes;          /* what it holds in memory */
     size_t request_bytes;  /* about what its request sends: for rate_bytes */
     /* which endpoint of the API its request goes to, any number: one that is down is no proof against events of another */
-    uint32_t route;
+    uint64_t route;
     /* 0: its request is of it alone, in the old way; else any number: it may go with others of the same, which have its route */
     uint64_t batch;
     /* the door's own (rd_kafka_message_t *): comes back in RELEASE, exactly once */

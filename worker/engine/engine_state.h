@@ -9,6 +9,7 @@
 #include "worker/engine/breaker.h"
 #include "worker/engine/budget.h"
 #include "worker/engine/delivery.h"
+#include "worker/engine/endpoints.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/heap.h"
 #include "worker/engine/lanes.h"
@@ -18,8 +19,6 @@
 #include "worker/engine/offsets.h"
 #include "worker/engine/pace.h"
 #include "worker/engine/parked.h"
-
-#define ENGINE_ROUTES 64 /* more share a count */
 
 /* One partition of a source topic or of the replay topic. */
 struct stream {
@@ -81,8 +80,7 @@ struct engine {
     uint64_t random;
     uint64_t hash_seed;
     uint64_t sequence; /* of deliveries, in order of arrival */
-    /* delivered or duplicate-ok, ever, by route: the proof that the API works for others there */
-    uint64_t successes[ENGINE_ROUTES];
+    struct endpoints endpoints;
     int64_t paused_until_ns;
     int refusals; /* rounds of requests in a row that the API refused without saying for how long; a success ends it */
     int64_t refused_ns;      /* the last of them */
@@ -182,8 +180,6 @@ void batch_left(struct engine *e, const struct delivery *d); /* it is in flight 
 void batch_cancelled(struct delivery *d);                    /* its CANCEL is handed out */
 
 /* ---- answer.c: what the end of an attempt means for its event ---- */
-/* Successes of the endpoint that d goes to. */
-uint64_t *answer_successes(struct engine *e, const struct delivery *d);
 enum step answer_step(struct engine *e, struct delivery *d, const struct outcome *out);
 /* The members that are still wanted go on to their next steps. */
 void answer_batch(struct engine *e, struct batch *b, const struct outcome *whole,

@@ -239,7 +239,6 @@ static int map_with(const struct http_routes *r, const struct route *route, stru
                     struct request *req, struct err *err)
 {
     req->method = route->method;
-    req->endpoint = (uint32_t)(route - r->routes) + 1;
     if (template_fill_path(route->path, f, &req->path, err) != TEMPLATE_DONE)
         return -1;
     if (*route->method == 'P') /* POST, PUT, PATCH */

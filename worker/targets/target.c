@@ -58,6 +58,30 @@ int request_segment(struct request *req, const char *what, struct slice segment,
     return 0;
 }
 
+/* FNV-1a, of 64 bits. */
+static uint64_t hash_byte(uint64_t hash, char c)
+{
+    return (hash ^ (unsigned char)c) * UINT64_C(1099511628211);
+}
+
+uint64_t request_endpoint(const char *method, const char *path)
+{
+    uint64_t hash = UINT64_C(14695981039346656037);
+    int slashes = 0;
+
+    if (!method)
+        return 0;
+    for (const char *c = method; *c; c++)
+        hash = hash_byte(hash, *c);
+    for (const char *c = path; *c && *c != '?'; c++) {
+        slashes += *c == '/';
+        if (slashes > 2)
+            break;
+        hash = hash_byte(hash, *c);
+    }
+    return hash;
+}
+
 /* RFC 9110 8.8.3: W/ before a weak one, quotes, and neither quotes nor space inside. */
 static bool is_entity_tag(struct slice s, bool may_be_weak)
 {

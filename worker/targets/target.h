@@ -28,9 +28,7 @@ struct request {
     struct buf headers; /* further "Name: value" lines, each ended by a NUL: only through request_header */
     size_t header_count;
     char own_type[REQUEST_TYPE_BYTES]; /* where the target writes a content_type */
-    /* which endpoint of the API it is for, any number; 0: the method and the first two segments of the path */
-    uint32_t endpoint;
-    bool if_match, if_none_match; /* it has this precondition: 412 means something else with each */
+    bool if_match, if_none_match;      /* it has this precondition: 412 means something else with each */
 };
 void request_init(struct request *req, size_t payload_max);
 void request_done(struct request *req);
@@ -43,6 +41,11 @@ NODISCARD int request_header(struct request *req, const char *name, struct slice
  */
 NODISCARD int request_if_match(struct request *req, struct slice etag, struct err *err);
 NODISCARD int request_if_none_match(struct request *req, struct slice etag, struct err *err);
+/*
+ * Which endpoint of the API a request goes to, as a number: its method and the first two segments of its path, as in "POST /v1/reservations".
+ * What follows names one resource. Of the request as it is sent: what a route or a program has made of it counts. method NULL: there is none.
+ */
+uint64_t request_endpoint(const char *method, const char *path);
 /* Append "/" and the bytes as one path segment. -1 PERMANENT: empty, "." or "..", or no room: it would name another resource. */
 NODISCARD int request_segment(struct request *req, const char *what, struct slice segment, struct err *err);
 

@@ -1,0 +1,31 @@
+/*
+ * How often each endpoint of the API has served somebody: counted while an event in hand goes there.
+ *
+ * Only the difference between two looks of one event counts, and as long as it is in hand its endpoint is here. So no two endpoints ever
+ * share a count, and there are no more of them than events.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "worker/engine/memory.h"
+
+#define ENDPOINT_BUCKETS 1024
+
+struct endpoint {
+    uint64_t name;
+    uint64_t successes; /* delivered or duplicate-ok: the proof that the API works for others there */
+    int users;
+    struct endpoint *next;
+};
+
+struct endpoints {
+    struct endpoint *buckets[ENDPOINT_BUCKETS];
+    struct pool pool;
+};
+
+void endpoints_init(struct endpoints *all);
+void endpoints_done(struct endpoints *all);
+/* name: any number. Each take needs a give. */
+struct endpoint *endpoints_take(struct endpoints *all, uint64_t name);
+void endpoints_give(struct endpoints *all, struct endpoint *endpoint);
