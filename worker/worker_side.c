@@ -275,10 +275,10 @@ static void side_event(struct worker_side *s, int64_t now, rd_kafka_event_t *ev)
     }
 }
 
-/* true: there may be more. */
-static bool side_poll_queue(struct worker_side *s, int64_t now, rd_kafka_queue_t *queue)
+/* Of a replay stream no more than the engine takes; stream -1: another queue. true: there may be more. */
+static bool side_poll_queue(struct worker_side *s, int64_t now, rd_kafka_queue_t *queue, int stream)
 {
-    for (int n = 0; n < SIDE_BATCH; n++) {
+    for (int n = 0; n < SIDE_BATCH && (stream < 0 || engine_takes(s->w->engine, stream)); n++) {
         rd_kafka_event_t *ev = rd_kafka_queue_poll(queue, 0);
         if (!ev)
             return false;
@@ -288,13 +288,16 @@ static bool side_poll_queue(struct worker_side *s, int64_t now, rd_kafka_queue_t
     return true;
 }
 
-static bool side_poll_replay(struct worker_side *s, int64_t now, struct side_replay *r)
+static bool side_poll_replay(struct worker_side *s, int64_t now, int partition)
 {
+    struct side_replay *r = &s->replays[partition];
+    int stream = sources_replay(&s->w->sources, partition);
+
     if (!r->queue || r->paused || !atomic_load_explicit(&r->stirred, memory_order_relaxed))
         return false;
     atomic_store(&r->stirred, false); /* before looking: what comes meanwhile sets it again */
     /* "Nothing" may have records behind it: as with the group's consumer. */
-    if (!side_poll_queue(s, now, r->queue) && rd_kafka_queue_length(r->queue) == 0)
+    if (!side_poll_queue(s, now, r->queue, stream) && rd_kafka_queue_length(r->queue) == 0)
         return false;
     atomic_store(&r->stirred, true);
     return true;
@@ -302,9 +305,9 @@ static bool side_poll_replay(struct worker_side *s, int64_t now, struct side_rep
 
 bool worker_side_poll(struct worker_side *s, int64_t now)
 {
-    bool more = side_poll_queue(s, now, s->queue);
+    bool more = side_poll_queue(s, now, s->queue, -1);
     for (int i = 0; i < s->w->partitions; i++)
-        more |= side_poll_replay(s, now, &s->replays[i]);
+        more |= side_poll_replay(s, now, i);
     fetch_run(&s->fetch, s->rk, now);
     return more;
 }

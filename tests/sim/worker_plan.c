@@ -97,9 +97,6 @@ static void plan_engine(struct world *w, struct engine_config *cfg)
     cfg->parked_keys_max = world_has(w, FAULT_FEW_PARKED) ? 1 : KEYS_MAX;
     plan_limits(w, cfg);
     plan_batches(w, cfg);
-    /* What waits for a parked place must not fill what all streams share, or the replay that would free one never comes in. */
-    if (world_has(w, FAULT_FEW_PARKED))
-        cfg->total_bytes = 1 << 20;
     cfg->seed = rng_next(&w->rng);
     cfg->rules = w->plan.rules;
     cfg->rule_count = ARRAY_LEN(w->plan.rules);

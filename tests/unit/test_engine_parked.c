@@ -291,6 +291,35 @@ static void a_dead_letter_beyond_parked_keys_max_waits_with_its_stream_until_a_k
     rig_free(r);
 }
 
+/* What waited for room among the parked keys filled total_bytes, and the replay that would have made room was never read. */
+static void what_waits_for_a_parked_place_does_not_keep_out_the_replay_that_frees_one(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.parked_keys_max = 1;
+    cfg.total_bytes = 1000;
+    struct rig *r = rig_new(&cfg);
+
+    for (int i = 0; i < 12; i++) {
+        char key[8];
+        snprintf(key, sizeof(key), "k%d", i);
+        rig_give(r, 0, i, key);
+        reject(r, 0, i);
+    }
+    rig_bury_and_park(r, 0, 0);
+    assert_int_equal(rig_counts(r).parked_full, 11);
+    assert_true(engine_takes(r->e, 1));
+    assert_int_equal(r->paused[1], r->resumed[1]);
+    replay(r, 0, "k0", "0-0");
+    assert_false(engine_takes(r->e, 1)); /* one at a time */
+    assert_int_equal(r->paused[1], r->resumed[1] + 1);
+    rig_answer(r, 1, 0, 200);
+    rig_parked(r, true);
+    assert_int_equal(r->paused[1], r->resumed[1]);
+    assert_non_null(rig_bury_waiting(r, 0, 1));
+    rig_free(r);
+}
+
 /* Found by the simulator: with one lane for the whole partition the replay stood behind the record that waited for it. */
 static void a_replay_passes_a_stalled_record_also_with_order_partition(void **state)
 {
@@ -382,6 +411,7 @@ int main(void)
         cmocka_unit_test(without_parking_later_events_go_on),
         cmocka_unit_test(a_poison_record_is_buried_in_its_turn_with_its_own_reason),
         cmocka_unit_test(a_dead_letter_beyond_parked_keys_max_waits_with_its_stream_until_a_key_is_free),
+        cmocka_unit_test(what_waits_for_a_parked_place_does_not_keep_out_the_replay_that_frees_one),
         cmocka_unit_test(a_replay_passes_a_stalled_record_also_with_order_partition),
         cmocka_unit_test(the_answer_to_a_parked_write_of_a_lost_group_is_ignored),
         cmocka_unit_test(groups_do_not_share_their_parked_keys),

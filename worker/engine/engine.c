@@ -542,6 +542,12 @@ int engine_held(const struct engine *e, int stream)
     return s == NULL ? 0 : s->held;
 }
 
+bool engine_takes(const struct engine *e, int stream)
+{
+    const struct stream *s = stream_at(e, stream);
+    return s == NULL || stream_takes(e, s);
+}
+
 int64_t engine_position(const struct engine *e, int stream)
 {
     const struct stream *s = stream_at(e, stream);

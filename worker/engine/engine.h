@@ -62,7 +62,7 @@ struct engine_config {
     int retry_min;
     /* per stream: records taken in and not complete; intake pauses at either */
     int window_events, window_bytes;
-    int total_bytes; /* over all streams */
+    int total_bytes; /* over all streams; beyond it one event of each replay stream that holds none: it may free a parked key */
     /* intake of all streams pauses when so many first requests are ready, or as many as in_flight_max requests take where that is more */
     int ready_events;
     int attempts_max; /* counted attempts before the dead letter */
@@ -318,3 +318,5 @@ int64_t engine_position(const struct engine *e, int stream);
 int64_t engine_expects(const struct engine *e, int stream);
 int engine_held(const struct engine *e,
                 int stream); /* records taken in and not complete; 0 when the stream is not held */
+/* false: its PAUSE is due, or was told. For a door that takes several records between two looks at the actions. */
+bool engine_takes(const struct engine *e, int stream);

@@ -128,6 +128,7 @@ void timer_stop(struct engine *e, struct timer *timer);
 /* ---- stream.c: windows, commits, drain ---- */
 struct stream *stream_new(struct engine *e, int number, enum stream_kind kind, struct group *group);
 void stream_free(struct engine *e, struct stream *s);
+bool stream_takes(const struct engine *e, const struct stream *s);
 /* What it holds has changed: pause or resume intake. */
 void stream_intake(struct engine *e, struct stream *s);
 /* There may be something to commit, or its drain may be over. */
