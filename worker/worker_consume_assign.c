@@ -74,7 +74,7 @@ static void consume_assign(struct worker_consume *c, int64_t now)
         oneshot_assigned(c->w->oneshot, stream);
     }
     c->held_count += n;
-    c->assigned_ns = now;
+    c->assigned_ns = clock_monotonic_ns();
     if (consume_take(c, &c->w->failure) < 0)
         return;
     c->state = CONSUME_HELD;
@@ -85,7 +85,7 @@ static void consume_assign(struct worker_consume *c, int64_t now)
     return;
 again:
     LOG_WARNING("the assignment waits", LOG_STR("error", err.message));
-    c->retry_at = now + CONSUME_RETRY_NS;
+    c->retry_at = clock_monotonic_ns() + CONSUME_RETRY_NS; /* the brokers took their time: now is long ago */
 }
 
 static void consume_begin_assign(struct worker_consume *c, int64_t now,

@@ -2,29 +2,29 @@
 #include "common/log.h"
 #include "worker/worker_kafka.h"
 
-#define START_MS 5000
-
-static rd_kafka_resp_err_t ask(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list)
+static rd_kafka_resp_err_t ask(const struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list)
 {
-    rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(rk, list, START_MS);
+    rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(rk, list, kafka_wait_ms(w));
     for (int i = 0; !code && i < list->cnt; i++)
         code = list->elems[i].err;
     return code;
 }
 
 /* list: those to be placed, their offsets replaced. A time behind the last record means the end: what comes next is later. */
-static rd_kafka_resp_err_t find_places(rd_kafka_t *rk, const struct start *start,
+static rd_kafka_resp_err_t find_places(const struct worker *w, rd_kafka_t *rk,
                                        rd_kafka_topic_partition_list_t *list)
 {
+    const struct start *start = &w->start;
     rd_kafka_topic_partition_list_t *ends = rd_kafka_topic_partition_list_copy(list);
 
     for (int i = 0; i < list->cnt; i++) {
         ends->elems[i].offset = RD_KAFKA_OFFSET_END;
         list->elems[i].offset = start->kind == START_TIME ? start->time_ms : RD_KAFKA_OFFSET_END;
     }
-    rd_kafka_resp_err_t code = ask(rk, ends); /* before the times: what comes in between is not passed over */
+    rd_kafka_resp_err_t code =
+        ask(w, rk, ends); /* before the times: what comes in between is not passed over */
     if (!code)
-        code = ask(rk, list);
+        code = ask(w, rk, list);
     for (int i = 0; !code && i < list->cnt; i++)
         list->elems[i].offset = start_place(start, list->elems[i].offset, ends->elems[i].offset);
     rd_kafka_topic_partition_list_destroy(ends);
@@ -33,15 +33,16 @@ static rd_kafka_resp_err_t find_places(rd_kafka_t *rk, const struct start *start
 
 /*
  * Without this commit a worker that is restarted before its first event would begin at a later end, and what came between was never
- * delivered. Nothing is in flight yet, so the loop may wait.
+ * delivered. The loop waits for it.
  */
-static rd_kafka_resp_err_t commit_places(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list)
+static rd_kafka_resp_err_t commit_places(const struct worker *w, rd_kafka_t *rk,
+                                         const rd_kafka_topic_partition_list_t *list)
 {
     rd_kafka_queue_t *answers = rd_kafka_queue_new(rk);
     rd_kafka_resp_err_t code = rd_kafka_commit_queue(rk, list, answers, NULL, NULL);
 
     if (!code) {
-        rd_kafka_event_t *ev = rd_kafka_queue_poll(answers, START_MS);
+        rd_kafka_event_t *ev = rd_kafka_queue_poll(answers, kafka_wait_ms(w));
         code = ev ? rd_kafka_event_error(ev) : RD_KAFKA_RESP_ERR__TIMED_OUT;
         const rd_kafka_topic_partition_list_t *done = ev ? rd_kafka_event_topic_partition_list(ev) : NULL;
         for (int i = 0; !code && done && i < done->cnt; i++)
@@ -70,9 +71,9 @@ int consume_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partiti
     for (int i = 0; i < list->cnt; i++)
         if (list->elems[i].offset == RD_KAFKA_OFFSET_INVALID)
             rd_kafka_topic_partition_list_add(places, list->elems[i].topic, list->elems[i].partition);
-    rd_kafka_resp_err_t code = places->cnt ? find_places(rk, &w->start, places) : 0;
+    rd_kafka_resp_err_t code = places->cnt ? find_places(w, rk, places) : 0;
     if (!code && places->cnt)
-        code = commit_places(rk, places);
+        code = commit_places(w, rk, places);
     for (int i = 0; !code && i < places->cnt; i++)
         rd_kafka_topic_partition_list_find(list, places->elems[i].topic, places->elems[i].partition)->offset =
             places->elems[i].offset;

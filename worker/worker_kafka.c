@@ -6,7 +6,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-#define COMMITTED_MS 5000
+#define KAFKA_WAIT_MS 5000
+#define KAFKA_WAIT_BUSY_MS 1000
 
 /* ---- messages ----------------------------------------------------------------------------------------------------------- */
 
@@ -281,6 +282,12 @@ void commits_forget(struct commits *c, const int *partitions, int count)
 
 /* ---- committed offsets -------------------------------------------------------------------------------------------------- */
 
+/* With KIP-848's protocol partitions come while requests of others are under way: if these time out before anybody looks, they come again. */
+int kafka_wait_ms(const struct worker *w)
+{
+    return engine_counts(w->engine).in_flight > 0 ? KAFKA_WAIT_BUSY_MS : KAFKA_WAIT_MS;
+}
+
 const char *committed_metadata(const rd_kafka_topic_partition_t *p)
 {
     return p->offset >= 0 && p->metadata ? p->metadata : "";
@@ -318,13 +325,13 @@ static void tell_deleted(struct worker *w, const rd_kafka_topic_partition_t *p, 
 }
 
 rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list,
-                                             int64_t where, rd_kafka_resp_err_t *ret_code)
+                                             int64_t where, int wait_ms, rd_kafka_resp_err_t *ret_code)
 {
     rd_kafka_topic_partition_list_t *bounds = rd_kafka_topic_partition_list_copy(list);
 
     for (int i = 0; i < bounds->cnt; i++)
         bounds->elems[i].offset = where;
-    rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(rk, bounds, COMMITTED_MS);
+    rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(rk, bounds, wait_ms);
     if (!code)
         code = list_error(bounds);
     if (!code)
@@ -336,15 +343,16 @@ rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topi
 
 int committed_read(struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct err *err)
 {
-    rd_kafka_resp_err_t code = kafka_committed(rk, list, COMMITTED_MS);
+    int wait_ms = kafka_wait_ms(w);
+    rd_kafka_resp_err_t code = kafka_committed(rk, list, wait_ms);
     if (!code)
         code = list_error(list);
     if (code)
         return kafka_err(code, NULL, err, "reading the committed offsets");
 
-    rd_kafka_topic_partition_list_t *ends = bounds_read(rk, list, RD_KAFKA_OFFSET_END, &code);
+    rd_kafka_topic_partition_list_t *ends = bounds_read(rk, list, RD_KAFKA_OFFSET_END, wait_ms, &code);
     rd_kafka_topic_partition_list_t *begins =
-        ends ? bounds_read(rk, list, RD_KAFKA_OFFSET_BEGINNING, &code) : NULL;
+        ends ? bounds_read(rk, list, RD_KAFKA_OFFSET_BEGINNING, wait_ms, &code) : NULL;
     for (int i = 0; begins && i < list->cnt; i++) {
         rd_kafka_topic_partition_t *p = &list->elems[i];
         int64_t begin = rd_kafka_topic_partition_list_find(begins, p->topic, p->partition)->offset;

@@ -36,11 +36,13 @@ void commits_done(struct commits *c);
 /* These partition numbers are given up: forget what was not sent of them, and the answers that are still to come. */
 void commits_forget(struct commits *c, const int *partitions, int count);
 
+/* For how long the loop may stand still for one answer of the brokers: 5 s, 1 s while requests are under way. */
+int kafka_wait_ms(const struct worker *w);
 /* A partition's commit metadata, safe to read: "" when there is none. */
 const char *committed_metadata(const rd_kafka_topic_partition_t *p);
 /*
  * Read the group's committed offsets into list: RD_KAFKA_OFFSET_INVALID where there is none, and the beginning where it is past the end of a
- * topic made anew. What retention has deleted from behind a commit is counted and told. Waits up to 5 s for each of three answers.
+ * topic made anew. What retention has deleted from behind a commit is counted and told. Waits up to kafka_wait_ms for each of three answers.
  */
 NODISCARD int committed_read(struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
                              struct err *err);
@@ -51,12 +53,12 @@ NODISCARD int committed_read(struct worker *w, rd_kafka_t *rk, rd_kafka_topic_pa
 rd_kafka_topic_partition_list_t *consume_whole(const struct worker *w,
                                                const rd_kafka_topic_partition_list_t *given, const int *held,
                                                int held_count);
-/* worker_consume_start.c: give the partitions without a committed offset the one that w->start names. Waits up to 5 s, three times. */
+/* worker_consume_start.c: give the partitions without a committed offset the one that w->start names. Waits up to kafka_wait_ms, three times. */
 NODISCARD int consume_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
                             struct err *err);
-/* Where each partition begins or ends (where: RD_KAFKA_OFFSET_BEGINNING or _END), a list of its own. NULL: ret_code says why. Waits up to 5 s. */
+/* Where each partition begins or ends (where: RD_KAFKA_OFFSET_BEGINNING or _END), a list of its own. NULL: ret_code says why. Waits up to wait_ms. */
 rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list,
-                                             int64_t where, rd_kafka_resp_err_t *ret_code);
+                                             int64_t where, int wait_ms, rd_kafka_resp_err_t *ret_code);
 /* worker_topics_left.c: a line of the log for each topic that the group has committed and that is not in the list. Waits up to 3 s, and up to 5 s for each such topic. */
 void topics_left_tell(const struct worker *w, rd_kafka_t *rk);
 /* worker_topics_others.c: a line of the log for each member of the group that reads none of our topics. Waits up to 3 s. */

@@ -53,9 +53,9 @@ static int look_positions(const struct worker *w, const struct oneshot *o, rd_ka
     rd_kafka_topic_partition_list_t *begin = NULL, *end = NULL;
 
     if (!code)
-        begin = bounds_read(rk, list, RD_KAFKA_OFFSET_BEGINNING, &code);
+        begin = bounds_read(rk, list, RD_KAFKA_OFFSET_BEGINNING, LOOK_MS, &code);
     if (begin)
-        end = bounds_read(rk, list, RD_KAFKA_OFFSET_END, &code);
+        end = bounds_read(rk, list, RD_KAFKA_OFFSET_END, LOOK_MS, &code);
     for (int i = list->cnt - 1; end && i >= 0; i--) {
         rd_kafka_topic_partition_t *p = &list->elems[i];
         int64_t from = rd_kafka_topic_partition_list_find(begin, p->topic, p->partition)->offset;

@@ -5,6 +5,7 @@
 #include "worker/worker_kafka.h"
 
 #define LEFT_ASK_MS 3000
+#define LEFT_ENDS_MS 5000
 
 /*
  * Everything the group has committed, or NULL: Kafka could not say, which is no reason not to start. Owned by *ret_event.
@@ -44,7 +45,8 @@ static int64_t behind(const rd_kafka_topic_partition_t *end, const rd_kafka_topi
 static int64_t undelivered(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *of_topic)
 {
     rd_kafka_resp_err_t code = 0;
-    rd_kafka_topic_partition_list_t *ends = bounds_read(rk, of_topic, RD_KAFKA_OFFSET_END, &code);
+    rd_kafka_topic_partition_list_t *ends =
+        bounds_read(rk, of_topic, RD_KAFKA_OFFSET_END, LEFT_ENDS_MS, &code);
     int64_t sum = 0;
 
     if (!ends)

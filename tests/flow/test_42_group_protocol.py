@@ -1,12 +1,15 @@
 """KIP-848's group protocol: partitions come and go singly, with the promises of the classic one; refused where the library lacks it."""
 import signal
+from datetime import datetime
 
 import pytest
 
 import newer_librdkafka
+from refusing_broker import HoldingBroker
 
 PARTITIONS = 6
 LOST = "gave our partitions to others"
+OFFSET_FETCH = 9
 
 pytestmark = pytest.mark.usefixtures("leave_the_group")
 
@@ -134,6 +137,34 @@ def test_one_whose_waiting_partitions_are_taken_away_stays_ready(topics, consume
     consumer(ready=True, topic="tandem.orders, tandem.customers", instance_id="a2")
     ready_until(both, lambda: both.metric("tandem_worker_partitions_apart") == 0, "the part goes to the other")
     ready_until(both, lambda: not both.metric("tandem_worker_partitions_apart"), "and it waits for more")
+
+
+def refused_at(worker):
+    """When it was told that it cannot take its new partitions on yet, in seconds."""
+    return [datetime.fromisoformat(line["ts"]).timestamp() for line in worker.log_lines() if line["msg"] == "the assignment waits"]
+
+
+def test_answers_are_read_while_nobody_says_where_new_partitions_begin(kafka, orders, consumer, inventory_api, wait_until):
+    """That question blocks the loop: it was asked for 5 s, and then again at once, and what was under way timed out, its answers unread."""
+    with HoldingBroker(kafka.port, OFFSET_FETCH) as broker:
+        first = consumer(ready=True, kafka_brokers=broker.address, request_timeout="4s")
+        second = consumer(ready=True)
+        wait_until(lambda: share([first, second]), message="they share the partitions")
+        inventory_api.fault("delay", delay_ms=2000)
+        orders.place_many(200, keys=40)
+        wait_until(lambda: first.metric("tandem_worker_in_flight_requests") > 10, message="requests are under way")
+        broker.hold()
+        assert second.stop() == 0
+        wait_until(lambda: len(refused_at(first)) >= 2, message="it is given the rest and cannot take it on")
+        broker.release()
+        wait_until(lambda: share([first]), message="then it can")
+        before, after = refused_at(first)[:2]
+        assert after - before > 1.9, "a second for the answer and one for everything else"
+        inventory_api.heal()
+        wait_until(lambda: len(inventory_api.ids()) == 200, message="all is delivered")
+        assert first.metric("tandem_worker_ambiguous_total") == 0
+        assert audit_of(inventory_api) == (200, 0, 0)
+        assert first.stop() == 0  # the proxy is its Kafka
 
 
 @pytest.mark.parametrize("static", [True, False])
