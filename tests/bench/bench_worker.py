@@ -1,7 +1,8 @@
 """One worker beside its limits, each measured in the same run: rates, memory, added latency, a bad event, brown-outs, long topics, batches.
 
 BENCH_PARTS="rates memory latency poison brownout backlog keys batches": some of it. BENCH_SCALE=0.1 takes a tenth of the records, to
-try a part; BENCH_RECORDS_MAX=n (default 1,000,000): the longest topic; BENCH_SECONDS=n (default 10): of each brown-out.
+try a part; BENCH_RECORDS_MAX=n (default 1,000,000): the longest topic; BENCH_SECONDS=n (default 10): of each brown-out;
+BENCH_RATE=n: events a second of `latency`, otherwise half of what `rates` has shown in the same run, or 5,000.
 """
 import json
 import os
@@ -79,6 +80,9 @@ def drain(stage, topic, api, count, *options):
 # ---- rates and memory -----------------------------------------------------------------------------------------------------
 
 
+at_0_ms = []  # what `rates` has shown
+
+
 def rates(stage):
     for ms, in_flight, whole in CASES:
         count = scaled(whole)
@@ -86,6 +90,8 @@ def rates(stage):
         preload(stage, topic, count)
         api = delay(stage, ms)
         rate, counted, m = drain(stage, topic, api, count, "--in-flight-max", str(in_flight))
+        if not ms:
+            at_0_ms.append(rate)
         beside = ceiling(api, ms, in_flight, rate) if ms else limits(stage, topic, count, in_flight, rate)
         record(f"worker/{ms}ms-api-{in_flight}-in-flight", rate, "deliveries/s", counted, m, **beside)
         api.stop()
@@ -126,7 +132,7 @@ def memory(stage):
 
 def flow(stage, rate, seconds, bad=(), keys=10_000):
     """Sorted seconds from a record's acknowledgement to its request's arrival, at a steady rate, after a third of the time to warm up;
-    events of the keys `bad` always fail."""
+    events of the keys `bad`, each of which has one, always fail."""
     topic = stage.topic(PARTITIONS)
     api = delay(stage, 0)
     if bad:
@@ -136,7 +142,7 @@ def flow(stage, rate, seconds, bad=(), keys=10_000):
     warm, count = time.time_ns() + seconds / 3 * 1e9, int(rate * seconds)
     lines = publish(stage, topic, count, keys, rate, AS_THE_RELAY).splitlines()
     acked = {line.split("\t")[0]: int(line.split("\t")[1]) for line in lines}
-    good = count - sum(1 for n in range(count) if n % keys in set(bad))
+    good = count - len(bad)
     until(lambda: stage.delivered(worker) >= good, "the last delivery")
     arrived = {line.split("\t")[0]: int(line.split("\t")[1]) for line in get(api.url, "/audit/ids?times=1").splitlines()}
     worker.stop()
@@ -148,30 +154,45 @@ def percentile(values, share):
     return values[min(len(values) - 1, int(len(values) * share))] * 1000
 
 
+def published_alone(stage):
+    """Events a second that the publisher reaches as it publishes for `latency`, with the machine to itself."""
+    count = scaled(100_000)
+    topic = stage.topic(PARTITIONS)
+    start = time.monotonic()
+    publish(stage, topic, count, 10_000, 0, AS_THE_RELAY)
+    return count / (time.monotonic() - start)
+
+
+def half_load(stage):
+    """Half of what the worker reaches with an API at 0 ms, or of what the publisher reaches where that is less: the machine is everybody's."""
+    if not at_0_ms:
+        return 5000
+    return int(min(at_0_ms[0], published_alone(stage)) / 2)
+
+
 def latency(stage):
-    """At BENCH_RATE: give half of what the worker reaches with an API at 0 ms, if the machine can publish that."""
-    rate = int(os.environ.get("BENCH_RATE") or 5000)
+    rate = int(os.environ.get("BENCH_RATE") or 0) or half_load(stage)
     flow(stage, rate, SECONDS)  # for the broker's JVM: before it is warm it alone costs hundreds of milliseconds
     seen = flow(stage, rate, SECONDS)
     record(f"worker/added-latency-p50-at-{rate}", percentile(seen, 0.5), "ms", p99=round(percentile(seen, 0.99), 2), records=len(seen))
 
 
 def poison(stage):
-    """1 in 1,000 events always fails: the rate of a drain with and without, in turn, and what the others wait at a steady rate."""
-    count, keys, bad = scaled(60_000), 10_000, range(0, 10_000, 1000)
+    """1 in 1,000 events always fails: the rate of a drain with and without, in turn, and what the others wait at a steady rate. Each event
+    has a key of its own: behind the first bad one of a key the others would be parked, and no request of them would fail."""
+    count, flowing = scaled(60_000), int(1000 * SECONDS / 2)
     ratios, waits = [], []
     for _ in range(PAIRS):
         topic, seen = stage.topic(PARTITIONS), []
-        preload(stage, topic, count, keys)
-        for faults in ((), bad):
+        preload(stage, topic, count, count)
+        for faults in ((), range(0, count, 1000)):
             api = delay(stage, 10)
             if faults:
                 stage.fault(api, {"mode": "status", "status": 500, "keys": [f"o-{k}" for k in faults]})
-            good = count - sum(1 for n in range(count) if n % keys in set(faults))
-            seen.append(drain(stage, topic, api, good, "--in-flight-max", "64")[0])
+            seen.append(drain(stage, topic, api, count - len(faults), "--in-flight-max", "64")[0])
             api.stop()
         ratios.append(seen[1] / seen[0])
-        waits.append([percentile(flow(stage, 1000, SECONDS / 2, faults), 0.99) for faults in ((), bad)])
+        waits.append([percentile(flow(stage, 1000, SECONDS / 2, faults, flowing), 0.99) for faults in ((), range(0, flowing, 1000))])
     record("worker/1-in-1000-failing", statistics.median(ratios), "of the rate without", pairs=[round(r, 3) for r in ratios],
            p99_of_others_ms_without_and_with=[[round(w, 2) for w in pair] for pair in waits])
 
@@ -251,7 +272,8 @@ def backlog(stage):
 
 def keys(stage):
     for many in (10, 1000, 100_000, 1_000_000):
-        growth(stage, f"worker/keys-{many}", scaled(100_000), many)
+        if many <= RECORDS_MAX:
+            growth(stage, f"worker/keys-{many}", max(scaled(100_000), many), many)
 
 
 def growth(stage, name, count, many):
