@@ -187,11 +187,13 @@ void worker_bury_park(struct worker_bury *b, int64_t now, const struct action *a
     struct burial *grave = calloc(1, sizeof *grave);
     ENSURE(grave);
     *grave = (struct burial){.token = a->token, .park = true};
+    char epoch[24];
+    snprintf(epoch, sizeof epoch, "%lld", (long long)a->epoch);
     rd_kafka_resp_err_t code = rd_kafka_producev(
         b->rk, RD_KAFKA_V_TOPIC(b->w->parked_topic), RD_KAFKA_V_PARTITION(a->group),
         RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY((void *)(uintptr_t)a->key.data, a->key.len),
-        RD_KAFKA_V_VALUE((void *)(uintptr_t)a->value.data, a->value.len), RD_KAFKA_V_OPAQUE(grave),
-        RD_KAFKA_V_END);
+        RD_KAFKA_V_VALUE((void *)(uintptr_t)a->value.data, a->value.len),
+        RD_KAFKA_V_HEADER(PARKED_EPOCH, epoch, -1), RD_KAFKA_V_OPAQUE(grave), RD_KAFKA_V_END);
     if (!code)
         return;
     LOG_ERR("a parked key was not accepted for writing: trying again", LOG_STR("topic", b->w->parked_topic),

@@ -5,6 +5,9 @@
 #include "worker/worker.h"
 #include "worker/worker_protocol.h"
 
+/* Of a record of the parked topic: whose word it is, docs/formats.md. Read with parked_epoch_read. */
+#define PARKED_EPOCH "x-parked-epoch"
+
 /* Copy the message into a record and hand it to the engine. The message may be destroyed afterwards. */
 void worker_take_message(struct worker *w, int64_t now, enum stream_kind kind, const rd_kafka_message_t *m);
 /* The engine's number of a partition of a source topic or of the replay topic. */

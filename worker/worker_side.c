@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "worker/engine/parked.h"
 
 #define SIDE_BATCH 64
 /* What librdkafka holds of replays before we ask for it, over all partitions; and of one at least. */
@@ -210,13 +211,23 @@ void worker_side_unassign(struct worker_side *s, const int *partitions, int coun
     rd_kafka_topic_partition_list_destroy(list);
 }
 
+static int64_t side_epoch(const rd_kafka_message_t *m)
+{
+    rd_kafka_headers_t *headers;
+    const void *text;
+    size_t len;
+    if (rd_kafka_message_headers(m, &headers) || rd_kafka_header_get_last(headers, PARKED_EPOCH, &text, &len))
+        return 0;
+    return parked_epoch_read((struct slice){text, len});
+}
+
 static void side_parked_key(struct worker_side *s, const rd_kafka_message_t *m)
 {
     struct err err = {0};
     if (!s->reading[m->partition] || !m->key)
         return; /* what we write ourselves, read again */
     struct slice key = {m->key, m->key_len}, value = {m->payload, m->payload ? m->len : 0};
-    if (engine_parked_key(s->w->engine, m->partition, key, value, &err) < 0)
+    if (engine_parked_key(s->w->engine, m->partition, key, value, side_epoch(m), &err) < 0)
         LOG_WARNING("the state of a parked key cannot be read: the key stays parked",
                     LOG_STR("topic", s->w->parked_topic), LOG_INT("partition", m->partition),
                     LOG_INT("offset", m->offset), LOG_BYTES("key", m->key, m->key_len),
@@ -247,7 +258,7 @@ static void side_end(struct worker_side *s, int64_t now, rd_kafka_event_t *ev)
         s->reading[p->partition] = false;
         s->unread--;
         partition_pause(s->rk, s->w->parked_topic, p->partition, true);
-        engine_open(s->w->engine, now, p->partition);
+        engine_open(s->w->engine, now, p->partition, clock_wall_ns() / NS_PER_MS);
     } else if (strcmp(p->topic, s->w->replay_topic) == 0) {
         gap_look_at_end(s->w, s->rk, p);
         oneshot_end(s->w->oneshot, sources_replay(&s->w->sources, p->partition), p->offset);

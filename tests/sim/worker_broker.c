@@ -162,6 +162,7 @@ void broker_park(struct world *w, struct node *n, const struct action *a)
     struct letter *l = letter_new(w, n, NULL);
     l->kind = LETTER_PARK;
     l->token = a->token;
+    l->epoch = a->epoch;
     l->partition = a->group;
     l->text = slice_text(a->value);
     if (a->key.data == NULL || a->key.len < 2 || a->key.data[0] != 'k')
@@ -169,23 +170,27 @@ void broker_park(struct world *w, struct node *n, const struct action *a)
     l->key = a->key.data[1] - '0';
     sim_trace(w->sim, "n%d: PARK k%d %s", n->index, l->key, l->text == NULL ? "free" : l->text);
     letter_produce(w, n, l);
+    if (world_strikes(w, FAULT_ZOMBIE, l->text == NULL ? 0.5 : 0.1))
+        member_oversleep(w, n);
 }
 
 static void store_parked(struct world *w, const struct letter *l)
 {
     struct parked_log *log = &w->parked[l->partition];
-    if (group_fences(w, l->node, l->generation, l->partition))
-        w->overwritten = true;
+    bool late = group_fences(w, l->node, l->generation, l->partition);
+    w->overwritten = w->overwritten || late;
     if (log->count == log->room) {
         log->room = log->room == 0 ? 16 : 2 * log->room;
         log->records = realloc(log->records, (size_t)log->room * sizeof(*log->records));
         ENSURE(log->records != NULL);
     }
-    log->records[log->count++] =
-        (struct parked_record){.key = l->key, .value = l->text == NULL ? NULL : strdup(l->text)};
+    log->records[log->count++] = (struct parked_record){
+        .key = l->key, .value = l->text == NULL ? NULL : strdup(l->text), .epoch = l->epoch, .late = late};
     for (int i = 0; l->text != NULL && i < w->plan.events; i++)
-        if (w->events[i].key == l->key && strstr(l->text, w->events[i].id) != NULL)
+        if (w->events[i].key == l->key && strstr(l->text, w->events[i].id) != NULL) {
             w->events[i].parked = true;
+            w->events[i].told = w->events[i].told || !late;
+        }
 }
 
 static void store_dead_letter(struct world *w, const struct letter *l)
@@ -206,6 +211,11 @@ static void store_letter(struct world *w, struct letter *l)
 void broker_letter_stored(struct world *w, struct happening h)
 {
     struct letter *l = h.what;
+    const struct node *n = &w->nodes[l->node];
+    if (!l->settled && n->life == l->life && n->mute && n->stalled_until > w->sim->now) {
+        letter_mail(w, l, HAPPEN_LETTER_STORED, n->stalled_until - w->sim->now);
+        return;
+    }
     if (!l->settled) {
         bool failed = world_strikes(w, FAULT_DLQ_FAILS, 0.4);
         bool stored = !failed || rng_chance(&w->fault_rng[FAULT_DLQ_FAILS], 0.4);

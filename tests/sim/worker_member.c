@@ -132,21 +132,31 @@ static void assign_stream(struct world *w, struct node *n, int feed, int partiti
         sim_broken(w->sim, "contract", "the engine cannot read its own map \"%s\"", metadata);
 }
 
-/* The parked topic of the partition, compacted (each key's last record) or not yet. */
+/*
+ * Compaction leaves the last record of a key. What a late one has come behind is there a while longer, as the newest segment of a log is not
+ * compacted: decision D55.
+ */
+static bool is_compacted(const struct parked_log *log, int at)
+{
+    for (int i = at + 1; i < log->count; i++)
+        if (log->records[i].key == log->records[at].key && !log->records[i].late)
+            return true;
+    return false;
+}
+
+/* The parked topic of the partition, compacted or not yet. */
 static void read_parked(struct world *w, struct node *n, int partition)
 {
     const struct parked_log *log = &w->parked[partition];
     for (int i = 0; i < log->count; i++) {
         const struct parked_record *rec = &log->records[i];
-        bool last = true;
-        for (int k = i + 1; k < log->count; k++)
-            last = last && log->records[k].key != rec->key;
         char key[16];
         snprintf(key, sizeof(key), "k%d", rec->key);
         struct slice value = {rec->value, rec->value == NULL ? 0 : strlen(rec->value)};
         struct err err = {0};
-        if ((last || !w->plan.compacted) &&
-            engine_parked_key(n->engine, partition, (struct slice){key, strlen(key)}, value, &err) != 0)
+        if (!(w->plan.compacted && is_compacted(log, i)) &&
+            engine_parked_key(n->engine, partition, (struct slice){key, strlen(key)}, value, rec->epoch,
+                              &err) != 0)
             sim_broken(w->sim, "contract", "the engine cannot read its own parked state: %s", err.message);
     }
 }
@@ -185,7 +195,7 @@ void member_opened(struct world *w, struct node *n, struct happening h)
     read_parked(w, n, (int)h.number);
     for (int feed = 0; feed < FEEDS; feed++)
         node_slot(n, feed, (int)h.number)->open = true;
-    engine_open(n->engine, w->sim->now, (int)h.number);
+    engine_open(n->engine, w->sim->now, (int)h.number, (w->sim->now + n->clock_ahead_ns) / MS);
     node_turn(w, n);
 }
 
@@ -348,13 +358,26 @@ void member_kill(struct world *w, struct node *n)
     }
 }
 
-void member_stall(struct world *w, struct node *n)
+static void stall_for(struct world *w, struct node *n, int64_t stall)
 {
-    if (n->state == NODE_DEAD || n->stalled_until > w->sim->now)
-        return;
-    int64_t stall = rng_between(&w->fault_rng[FAULT_STALL], 10 * MS, 6000 * MS);
     sim_trace(w->sim, "n%d: stalls for %lld ms", n->index, (long long)(stall / MS));
     n->stalled_until = w->sim->now + stall;
     if (stall > w->plan.session_ns)
         group_dead(w, n);
+}
+
+void member_stall(struct world *w, struct node *n)
+{
+    if (n->state == NODE_DEAD || n->stalled_until > w->sim->now)
+        return;
+    stall_for(w, n, rng_between(&w->fault_rng[FAULT_STALL], 10 * MS, 6000 * MS));
+    n->mute = rng_chance(&w->fault_rng[FAULT_STALL], 0.5);
+}
+
+void member_oversleep(struct world *w, struct node *n)
+{
+    if (n->stalled_until > w->sim->now)
+        return;
+    stall_for(w, n, w->plan.session_ns + rng_between(&w->fault_rng[FAULT_ZOMBIE], MS, 5000 * MS));
+    n->mute = true;
 }

@@ -159,6 +159,8 @@ static void plan_sizes(struct world *w)
     for (int f = FAULT_BATCHES; f < FAULT_COUNT; f++) /* later ones leave older seeds as they were */
         if (rng_chance(&w->fault_rng[f], 0.4))
             p->faults |= UINT64_C(1) << f;
+    if (world_has(w, FAULT_ZOMBIE)) /* there must be something to park and to free */
+        p->faults |= UINT64_C(1) << FAULT_API_REJECTS | UINT64_C(1) << FAULT_REPLAY;
     p->faults &= limits->faults;
     if (world_has(w, FAULT_INCREMENTAL)) /* some stay and some go */
         p->partitions++;
@@ -257,6 +259,8 @@ void *world_build(struct sim *s)
     group_begin(w);
     for (int i = 0; i < w->plan.nodes; i++) {
         w->nodes[i] = (struct node){.index = i, .static_member = rng_chance(&w->rng, 0.3)};
+        w->nodes[i].clock_ahead_ns =
+            rng_between(&w->fault_rng[FAULT_STALL], -w->plan.session_ns / 3, w->plan.session_ns / 3);
         w->nodes[i].job = world_has(w, FAULT_ONESHOT) && rng_chance(&w->fault_rng[FAULT_ONESHOT], 0.6);
         sim_at(s, world_delay(w, 0, 300 * NS_PER_MS), (struct happening){.kind = HAPPEN_START, .node = i});
     }

@@ -80,7 +80,8 @@ static inline const char *feed_name(int feed)
     X(ANEW, "topic-made-anew")                                                                               \
     X(ONESHOT, "one-shot")                                                                                   \
     X(LISTS, "lists-of-topics-differ")                                                                       \
-    X(API_KEY_QUOTA, "api-refuses-a-key")
+    X(API_KEY_QUOTA, "api-refuses-a-key")                                                                    \
+    X(ZOMBIE, "sleeps-on-a-parked-state")
 enum fault {
 #define X(id, name) FAULT_##id,
     WORKER_FAULTS(X)
@@ -99,6 +100,7 @@ struct truth {
     bool rejected;  /* the API answers 4xx until it is mended */
     bool gone;      /* unfinished when its topic was deleted: it may be lost */
     bool executed, delivered, buried, parked;
+    bool told; /* parked by one that had the partition: whoever takes it from then on reads that */
     bool open; /* a dead letter that no replay has delivered yet */
     int replays;
 };
@@ -148,6 +150,8 @@ struct log {
 struct parked_record {
     int key;
     char *value; /* NULL: tombstone */
+    int64_t epoch;
+    bool late; /* its writer had lost the partition and did not know it */
 };
 struct parked_log {
     struct parked_record *records;
@@ -201,9 +205,11 @@ struct node {
     uint64_t life; /* of this process, unique in the world; 0: none */
     struct engine *engine;
     int64_t stalled_until;
-    uint64_t timer;      /* the one timer that counts */
-    uint64_t join;       /* which of its joins an assignment answers */
-    uint64_t generation; /* the join that its assignment answers; commits name it */
+    bool mute;              /* while it stalls: what it has written and not sent waits as well */
+    int64_t clock_ahead_ns; /* of its clock on the wall */
+    uint64_t timer;         /* the one timer that counts */
+    uint64_t join;          /* which of its joins an assignment answers */
+    uint64_t generation;    /* the join that its assignment answers; commits name it */
     int64_t next_due;
     struct stream streams[FEEDS * PARTITIONS_MAX]; /* by node_slot */
     struct held *held[HELD_MAX];
@@ -296,6 +302,7 @@ struct letter {
     struct delivery *d;
     uint64_t token; /* PARK */
     int partition, key;
+    int64_t epoch;         /* PARK */
     char *text;            /* the parked value or the metadata */
     struct stream *stream; /* COMMIT */
     uint64_t stream_serial, ok_order, generation;
@@ -340,8 +347,8 @@ struct world {
     uint64_t lives, serials, ok_order;
     bool calm;   /* no fault any more */
     bool mended; /* the API takes also what it rejected */
-    /* A process that did not yet know that its partition was given away wrote a parked state, maybe over its heir's
-     * newer one: the parked topic is not fenced. */
+    /* A process that did not yet know that its partition was given away wrote a parked state: it may name an event whose replay its heir has
+     * delivered. */
     bool overwritten;
 };
 
@@ -456,6 +463,8 @@ void member_later(struct world *w, struct node *n, enum happening_kind kind, int
                   int64_t high);
 void member_kill(struct world *w, struct node *n);
 void member_stall(struct world *w, struct node *n);
+/* With what it has just written, until its session is over and others are at work. */
+void member_oversleep(struct world *w, struct node *n);
 
 /* ---- worker_parcel ---- */
 /* The record behind a delivery that an action names, after a look at whether the engine shows it as it is. */

@@ -172,7 +172,7 @@ static inline struct rig *rig_new(const struct engine_config *cfg)
     struct rig *r = rig_new_bare(cfg);
     assert_true(engine_assign(r->e, r->now, 0, STREAM_SOURCE, 0, 0, NULL));
     assert_true(engine_assign(r->e, r->now, 1, STREAM_REPLAY, 0, 0, NULL));
-    engine_open(r->e, r->now, 0);
+    engine_open(r->e, r->now, 0, 1);
     return r;
 }
 

@@ -29,7 +29,7 @@ static void nothing_is_sent_while_progress_cannot_be_committed(void **state)
     struct engine_config cfg = rig_config();
     struct rig *r = rig_new(&cfg);
     assert_true(engine_assign(r->e, r->now, 2, STREAM_SOURCE, 1, 0, NULL));
-    engine_open(r->e, r->now, 1);
+    engine_open(r->e, r->now, 1, 1);
 
     rig_give(r, 0, 0, "a");
     rig_sleep(r, cfg.commit_interval_ns);
@@ -158,7 +158,7 @@ static void nothing_goes_before_the_group_is_open(void **state)
     rig_give(r, 0, 0, "a");
     rig_give(r, 0, 1, NULL);
     assert_int_equal(rig_in_flight(r), 0);
-    engine_open(r->e, r->now, 0);
+    engine_open(r->e, r->now, 0, 1);
     rig_turn(r);
     assert_int_equal(rig_in_flight(r), 2);
     rig_free(r);
@@ -369,7 +369,7 @@ static void what_completed_out_of_order_is_not_delivered_again_by_the_next_owner
     assert_int_equal(r->committed[0], 0);
     struct rig *next = rig_new_bare(&cfg);
     assert_true(engine_assign(next->e, next->now, 0, STREAM_SOURCE, 0, r->committed[0], r->metadata[0]));
-    engine_open(next->e, next->now, 0);
+    engine_open(next->e, next->now, 0, 1);
     for (int i = 0; i < 6; i++)
         rig_give(next, 0, i, NULL);
     assert_int_equal(next->released, 2);
@@ -387,7 +387,7 @@ static void unreadable_metadata_is_told_and_redelivers(void **state)
     struct rig *r = rig_new_bare(&cfg);
 
     assert_false(engine_assign(r->e, r->now, 0, STREAM_SOURCE, 0, 3, "1garbage"));
-    engine_open(r->e, r->now, 0);
+    engine_open(r->e, r->now, 0, 1);
     rig_give(r, 0, 3, NULL);
     assert_true(rig_is_sent(r, 0, 3));
     assert_int_equal(rig_counts(r).map_unreadable, 1);

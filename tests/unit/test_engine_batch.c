@@ -452,7 +452,7 @@ static struct rig *two_partitions_in_a_batch(void)
     cfg.drain_ns = 100 * NS_PER_MS;
     struct rig *r = rig_new(&cfg);
     assert_true(engine_assign(r->e, r->now, 2, STREAM_SOURCE, 1, 0, NULL));
-    engine_open(r->e, r->now, 1);
+    engine_open(r->e, r->now, 1, 1);
     give_to(r, 0, 0, "a");
     give_to(r, 2, 0, "b");
     give_to(r, 0, 1, "c");

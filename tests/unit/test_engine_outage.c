@@ -755,7 +755,7 @@ static struct rig *rig_of_two(struct engine_config *cfg)
     struct rig *r = rig_new(cfg);
     r->kafka_commits = true;
     assert_true(engine_assign(r->e, r->now, 2, STREAM_SOURCE, 1, 0, NULL));
-    engine_open(r->e, r->now, 1);
+    engine_open(r->e, r->now, 1, 1);
     return r;
 }
 

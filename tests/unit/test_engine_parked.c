@@ -16,10 +16,15 @@ static void replay(struct rig *r, int64_t offset, const char *key, const char *i
     rig_turn(r);
 }
 
-static void load(struct rig *r, const char *key, const char *value)
+static void load_of(struct rig *r, const char *key, const char *value, int64_t epoch)
 {
     struct slice v = {value, value == NULL ? 0 : strlen(value)};
-    (void)engine_parked_key(r->e, 0, (struct slice){key, strlen(key)}, v, NULL);
+    (void)engine_parked_key(r->e, 0, (struct slice){key, strlen(key)}, v, epoch, NULL);
+}
+
+static void load(struct rig *r, const char *key, const char *value)
+{
+    load_of(r, key, value, 0);
 }
 
 static const char *last_parked(struct rig *r)
@@ -173,11 +178,115 @@ static void parked_keys_are_loaded_before_the_first_dispatch(void **state)
     load(r, "a", EVENTS("\"old\""));
     load(r, "b", EVENTS("\"old\""));
     load(r, "b", NULL);
-    engine_open(r->e, r->now, 0);
+    engine_open(r->e, r->now, 0, 1);
     rig_turn(r);
     assert_true(slice_is(delivery_view(rig_bury_waiting(r, 0, 0)).parked_behind, "old"));
     assert_true(rig_is_sent(r, 0, 1));
     rig_free(r);
+}
+
+/* A worker is stopped past its session with a tombstone queued; its heir parks another event of the key; then it wakes. */
+static void a_late_tombstone_of_a_worker_that_lost_the_partition_frees_nothing(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new_bare(&cfg);
+
+    engine_assign(r->e, r->now, 0, STREAM_SOURCE, 0, 0, NULL);
+    load_of(r, "a", EVENTS("\"e1\""), 8);
+    load_of(r, "a", EVENTS("\"e1\",\"e2\""), 10);
+    load_of(r, "a", NULL, 9);
+    load_of(r, "b", EVENTS("\"e5\""), 10); /* nothing late behind it */
+    engine_open(r->e, r->now, 0, 5);
+    rig_turn(r);
+    assert_int_equal(r->park_count, 1);
+    assert_string_equal(r->park_keys[0], "a");
+    assert_string_equal(last_parked(r), EVENTS("\"e1\",\"e2\""));
+    assert_int_equal(r->parks[0].epoch, 11);
+    rig_parked(r, true);
+    rig_give(r, 0, 0, "a");
+    assert_false(rig_is_sent(r, 0, 0));
+    assert_true(slice_is(delivery_view(rig_bury_waiting(r, 0, 0)).parked_behind, "e1"));
+    rig_free(r);
+}
+
+static void a_late_state_parks_no_key_that_was_freed_since(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new_bare(&cfg);
+
+    engine_assign(r->e, r->now, 0, STREAM_SOURCE, 0, 0, NULL);
+    load_of(r, "a", EVENTS("\"e1\""), 8);
+    load_of(r, "a", NULL, 10);
+    load_of(r, "a", EVENTS("\"e1\",\"e2\""), 9);
+    engine_open(r->e, r->now, 0, 5);
+    rig_turn(r);
+    assert_string_equal(last_parked(r), ""); /* the tombstone, again */
+    rig_give(r, 0, 0, "a");
+    assert_true(rig_is_sent(r, 0, 0));
+    rig_parked(r, true);
+    assert_int_equal(rig_counts(r).parked_keys, 0);
+    rig_free(r);
+}
+
+static void a_state_is_believed_of_the_same_owner_of_a_newer_one_and_of_nobody(void **state)
+{
+    (void)state;
+    static const int64_t believed[] = {10, 11, 0};
+    for (size_t i = 0; i < 3; i++) {
+        struct engine_config cfg = rig_config();
+        struct rig *r = rig_new_bare(&cfg);
+        engine_assign(r->e, r->now, 0, STREAM_SOURCE, 0, 0, NULL);
+        load_of(r, "a", EVENTS("\"e1\",\"e2\""), 10);
+        load_of(r, "a", NULL, believed[i]);
+        load_of(r, "b", EVENTS("\"e5\""), 10);
+        load_of(r, "b", NULL, 9);
+        load_of(r, "b", EVENTS("\"e6\""), believed[i]); /* the heir has written since */
+        engine_open(r->e, r->now, 0, 5);
+        rig_turn(r);
+        assert_int_equal(r->park_count, 0);
+        assert_int_equal(rig_counts(r).parked_keys, 1);
+        rig_give(r, 0, 0, "a");
+        rig_give(r, 0, 1, "b");
+        assert_true(rig_is_sent(r, 0, 0));
+        assert_true(slice_is(delivery_view(rig_bury_waiting(r, 0, 1)).parked_behind, "e6"));
+        rig_free(r);
+    }
+}
+
+static void an_unreadable_state_is_not_written_again_behind_a_late_one(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new_bare(&cfg);
+
+    engine_assign(r->e, r->now, 0, STREAM_SOURCE, 0, 0, NULL);
+    load_of(r, "a", "{\"version\":2}", 10);
+    load_of(r, "a", NULL, 9);
+    engine_open(r->e, r->now, 0, 5);
+    rig_turn(r);
+    assert_int_equal(r->park_count, 0);
+    rig_give(r, 0, 0, "a");
+    assert_true(slice_is(delivery_view(rig_bury_waiting(r, 0, 0)).parked_behind, "unknown"));
+    rig_free(r);
+}
+
+static void an_epoch_is_the_time_or_above_all_that_was_read(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct engine_config cfg = rig_config();
+        struct rig *r = rig_new_bare(&cfg);
+        engine_assign(r->e, r->now, 0, STREAM_SOURCE, 0, 0, NULL);
+        load_of(r, "b", NULL, 100); /* also of a key that is free */
+        engine_open(r->e, r->now, 0, i == 0 ? 7 : 1000);
+        rig_give(r, 0, 0, "a");
+        reject(r, 0, 0);
+        rig_buried(r, 0, 0, true);
+        assert_int_equal(r->parks[0].epoch, i == 0 ? 101 : 1000);
+        rig_free(r);
+    }
 }
 
 static void a_dead_letter_met_again_after_a_crash_is_not_written_twice(void **state)
@@ -188,7 +297,7 @@ static void a_dead_letter_met_again_after_a_crash_is_not_written_twice(void **st
 
     engine_assign(r->e, r->now, 0, STREAM_SOURCE, 0, 0, NULL);
     load(r, "a", EVENTS("\"0-0\""));
-    engine_open(r->e, r->now, 0);
+    engine_open(r->e, r->now, 0, 1);
     rig_give(r, 0, 0, "a");
     assert_int_equal(r->bury_count, 0);
     assert_int_equal(r->released, 1);
@@ -205,9 +314,9 @@ static void a_key_with_an_unreadable_state_stays_parked_whatever_is_replayed(voi
 
     engine_assign(r->e, r->now, 0, STREAM_SOURCE, 0, 0, NULL);
     engine_assign(r->e, r->now, 1, STREAM_REPLAY, 0, 0, NULL);
-    assert_int_equal(engine_parked_key(r->e, 0, SLICE_LIT("a"), SLICE_LIT("{\"version\":2}"), &err), -1);
+    assert_int_equal(engine_parked_key(r->e, 0, SLICE_LIT("a"), SLICE_LIT("{\"version\":2}"), 0, &err), -1);
     assert_int_equal(err.kind, ERR_PERMANENT);
-    engine_open(r->e, r->now, 0);
+    engine_open(r->e, r->now, 0, 1);
     replay(r, 0, "a", "x");
     rig_answer(r, 1, 0, 200);
     rig_give(r, 0, 0, "a");
@@ -372,7 +481,7 @@ static void groups_do_not_share_their_parked_keys(void **state)
     struct rig *r = rig_new(&cfg);
 
     engine_assign(r->e, r->now, 2, STREAM_SOURCE, 1, 0, NULL);
-    engine_open(r->e, r->now, 1);
+    engine_open(r->e, r->now, 1, 1);
     rig_give(r, 0, 0, "a");
     reject(r, 0, 0);
     rig_bury_and_park(r, 0, 0);
@@ -391,7 +500,7 @@ static void intake_stands_still_until_the_parked_keys_are_read(void **state)
     rig_turn(r);
     assert_int_equal(r->paused[0], 1);
     assert_int_equal(r->resumed[0], 0);
-    engine_open(r->e, r->now, 0);
+    engine_open(r->e, r->now, 0, 1);
     rig_turn(r);
     assert_int_equal(r->resumed[0], 1);
     rig_free(r);
@@ -406,6 +515,11 @@ int main(void)
         cmocka_unit_test(replays_deliver_and_the_last_of_them_frees_the_key),
         cmocka_unit_test(a_replay_that_fails_again_is_buried_again_and_its_key_stays_parked),
         cmocka_unit_test(parked_keys_are_loaded_before_the_first_dispatch),
+        cmocka_unit_test(a_late_tombstone_of_a_worker_that_lost_the_partition_frees_nothing),
+        cmocka_unit_test(a_late_state_parks_no_key_that_was_freed_since),
+        cmocka_unit_test(a_state_is_believed_of_the_same_owner_of_a_newer_one_and_of_nobody),
+        cmocka_unit_test(an_unreadable_state_is_not_written_again_behind_a_late_one),
+        cmocka_unit_test(an_epoch_is_the_time_or_above_all_that_was_read),
         cmocka_unit_test(a_dead_letter_met_again_after_a_crash_is_not_written_twice),
         cmocka_unit_test(a_key_with_an_unreadable_state_stays_parked_whatever_is_replayed),
         cmocka_unit_test(without_parking_later_events_go_on),

@@ -77,7 +77,7 @@ static void a_retry_of_a_revoked_stream_is_given_back_with_its_counted_attempt(v
     assert_int_equal(r->committed[0], 0);
     struct rig *next = rig_new_bare(&cfg);
     assert_true(engine_assign(next->e, next->now, 0, STREAM_SOURCE, 0, 0, r->metadata[0]));
-    engine_open(next->e, next->now, 0);
+    engine_open(next->e, next->now, 0, 1);
     rig_give(next, 0, 0, "a");
     rig_give(next, 0, 1, "b");
     assert_int_equal(delivery_view(rig_waiting(next, 0, 0)).attempts_counted, 1);
@@ -277,7 +277,7 @@ static void the_same_number_can_be_assigned_again_after_both_streams_are_lost(vo
     assert_true(engine_assign(r->e, r->now, 0, STREAM_SOURCE, 0, 0, NULL));
     rig_give(r, 0, 0, "a");
     assert_int_equal(rig_in_flight(r), 0); /* its parked keys are not loaded yet */
-    engine_open(r->e, r->now, 0);
+    engine_open(r->e, r->now, 0, 1);
     rig_turn(r);
     assert_true(rig_is_sent(r, 0, 0));
     rig_free(r);
@@ -299,7 +299,7 @@ static void one_partition_drains_and_goes_while_another_is_delivered_and_committ
     r->kafka_commits = true;
 
     assign_partition_one(r);
-    engine_open(r->e, r->now, 1);
+    engine_open(r->e, r->now, 1, 1);
     rig_give(r, 0, 0, "a");
     rig_give(r, 2, 0, "b");
     rig_give(r, 2, 1, "c");
@@ -335,7 +335,7 @@ static void a_partition_that_comes_to_others_waits_for_its_parked_keys_and_they_
     rig_give(r, 2, 0, "b");
     rig_give(r, 0, 0, "a");
     assert_int_equal(r->sent_count, 1);
-    engine_open(r->e, r->now, 1);
+    engine_open(r->e, r->now, 1, 1);
     rig_turn(r);
     assert_int_equal(r->sent_count, 2);
     rig_free(r);

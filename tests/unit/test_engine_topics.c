@@ -12,7 +12,7 @@ static struct rig *two_topics(const struct engine_config *cfg)
     assert_true(engine_assign(r->e, r->now, ORDERS, STREAM_SOURCE, 0, 0, NULL));
     assert_true(engine_assign(r->e, r->now, CUSTOMERS, STREAM_SOURCE, 0, 0, NULL));
     assert_true(engine_assign(r->e, r->now, REPLAYS, STREAM_REPLAY, 0, 0, NULL));
-    engine_open(r->e, r->now, 0);
+    engine_open(r->e, r->now, 0, 1);
     return r;
 }
 
@@ -126,7 +126,7 @@ static void the_topics_of_a_number_go_together_and_can_come_again(void **state)
     assert_int_equal(rig_counts(r).streams, 0);
     assert_true(engine_assign(r->e, r->now, CUSTOMERS, STREAM_SOURCE, 0, 0, r->metadata[CUSTOMERS]));
     assert_true(engine_assign(r->e, r->now, ORDERS, STREAM_SOURCE, 0, 1, r->metadata[ORDERS]));
-    engine_open(r->e, r->now, 0);
+    engine_open(r->e, r->now, 0, 1);
     rig_give(r, CUSTOMERS, 0, "a");
     rig_give(r, CUSTOMERS, 1, "b");
     assert_true(rig_is_sent(r, CUSTOMERS, 0) && !rig_is_sent(r, CUSTOMERS, 1));

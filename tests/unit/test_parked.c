@@ -156,9 +156,22 @@ static void anything_else_is_refused(void **state)
     }
 }
 
+static void an_epoch_is_a_decimal_number_and_all_else_is_none(void **state)
+{
+    (void)state;
+    assert_int_equal(parked_epoch_read(text("1764412800123")), 1764412800123);
+    assert_int_equal(parked_epoch_read(text("999999999999999999")), 999999999999999999);
+    static const char *const none[] = {
+        "", "-1", "1e3", " 1", "0x1", "9999999999999999999", "99999999999999999999999999"};
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++)
+        assert_int_equal(parked_epoch_read(text(none[i])), 0);
+    assert_int_equal(parked_epoch_read((struct slice){0}), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_epoch_is_a_decimal_number_and_all_else_is_none),
         cmocka_unit_test(adding_and_removing_is_idempotent_and_keeps_the_order),
         cmocka_unit_test(a_set_that_is_full_overflows_and_is_never_empty_again),
         cmocka_unit_test(long_ids_overflow_before_the_value_is_too_large_to_write),

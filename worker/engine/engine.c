@@ -214,19 +214,21 @@ bool engine_assign(struct engine *e, int64_t now, int stream, enum stream_kind k
     return readable;
 }
 
-int engine_parked_key(struct engine *e, int group, struct slice key, struct slice value, struct err *err)
+int engine_parked_key(struct engine *e, int group, struct slice key, struct slice value, int64_t epoch,
+                      struct err *err)
 {
     ENSURE(key.data != NULL);
-    return parking_load(e, group_get(e, group), key, value, err);
+    return parking_load(e, group_get(e, group), key, value, epoch, err);
 }
 
-void engine_open(struct engine *e, int64_t now, int group)
+void engine_open(struct engine *e, int64_t now, int group, int64_t wall_ms)
 {
     engine_begin(e, now);
     struct group *g = group_find(e, group);
     if (g == NULL || g->closed)
         return;
     g->open = true;
+    parking_open(e, g, wall_ms);
     for (struct link *at = list_first(&g->streams); at != NULL; at = list_after(&g->streams, at)) {
         struct stream *s = OWNER_OF(at, struct stream, in_group);
         for (struct link *link = list_first(&s->deliveries); link != NULL;

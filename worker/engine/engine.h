@@ -113,11 +113,19 @@ enum stream_kind { STREAM_SOURCE, STREAM_REPLAY, STREAM_KINDS };
 #define ENGINE_STREAMS_MAX 4096
 bool engine_assign(struct engine *e, int64_t now, int stream, enum stream_kind kind, int group,
                    int64_t committed, const char *metadata);
-/* Before engine_open: the parked topic holds this state for the key (its last record). value NULL: released. -1: unreadable
- * value: the key counts as parked with an unknown set, which only `tandem-dlq` can end. */
-int engine_parked_key(struct engine *e, int group, struct slice key, struct slice value, struct err *err);
-/* The parked topic has been read to its end for this group: dispatch may begin. */
-void engine_open(struct engine *e, int64_t now, int group);
+/*
+ * Before engine_open: the parked topic holds this state for the key; called for its records in their order. value NULL: released. epoch: what
+ * the record says, 0: nothing, it is believed. A state of an older epoch than the one before it is of a worker that had lost the partition and
+ * did not know: it is not believed, and the state before it is written again. -1: unreadable value: the key counts as parked with an unknown
+ * set, which only `tandem-dlq` can end.
+ */
+int engine_parked_key(struct engine *e, int group, struct slice key, struct slice value, int64_t epoch,
+                      struct err *err);
+/*
+ * The parked topic has been read to its end for this group: dispatch may begin. wall_ms: the time by the clock on the wall; what is written
+ * from now on says it as its epoch, or one more than the highest that was read where that is higher.
+ */
+void engine_open(struct engine *e, int64_t now, int group, int64_t wall_ms);
 /*
  * The stream will be taken away: nothing more of it is dispatched; what is in flight may end within drain_ns; then DRAINED comes,
  * after a last COMMIT. Records not in flight are RELEASEd at once. The door gives the partition up after DRAINED and calls engine_lost.
@@ -258,6 +266,7 @@ struct action {
     struct slice key; /* PARK; borrowed until the next call */
     /* PARK: the new state; data NULL: tombstone, the key is free; borrowed until the next call */
     struct slice value;
+    int64_t epoch;  /* PARK: for the record's header */
     uint64_t token; /* PARK: name it in engine_park_written */
 };
 /* The next thing to do, in order; false: nothing now. */

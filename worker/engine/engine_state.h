@@ -55,6 +55,7 @@ struct group {
     bool closed;         /* it lost a stream: opened again only as a new group */
     struct list streams; /* those held, by in_group link */
     struct parked parked;
+    int64_t epoch;       /* of what is written; until it is open the highest that was read */
     int parked_reserved; /* keys on their way into `parked`: their dead letter is being written */
     struct list stalled; /* deliveries that wait for room in it, by queue link */
 };
@@ -191,7 +192,10 @@ struct group *group_find(struct engine *e, int number); /* NULL: not held */
 struct group *group_get(struct engine *e, int number);
 void group_free(struct engine *e, struct group *g);
 /* What the parked topic says about a key, before the group opens. -1: unreadable, the key counts as parked. */
-int parking_load(struct engine *e, struct group *g, struct slice key, struct slice value, struct err *err);
+int parking_load(struct engine *e, struct group *g, struct slice key, struct slice value, int64_t epoch,
+                 struct err *err);
+/* All is loaded: this owner's epoch begins, and what an older one has overwritten is written again. */
+void parking_open(struct engine *e, struct group *g, int64_t wall_ms);
 /* The entry that d must stand behind, NULL: its key is not parked, or it is not one that waits for parked keys. */
 struct parked_key *parking_blocks(const struct engine *e, const struct delivery *d);
 /* A dead letter that will park its key needs room for it first. false: there is none now. */

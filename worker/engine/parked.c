@@ -164,3 +164,13 @@ struct parked_key *parked_any(const struct parked *p)
     }
     return NULL;
 }
+
+void parked_each(const struct parked *p, void (*call)(void *context, struct parked_key *key), void *context)
+{
+    for (size_t i = 0; p->count > 0 && i < p->bucket_count; i++) {
+        for (struct parked_key *key = p->buckets[i], *next; key != NULL; key = next) {
+            next = key->next;
+            call(context, key);
+        }
+    }
+}

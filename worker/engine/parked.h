@@ -40,6 +40,8 @@ struct slice parked_set_first(const struct parked_set *set);
 NODISCARD int parked_set_write(const struct parked_set *set, struct buf *out);
 /* Read exactly that format (white space between tokens allowed) into an empty set. -1 PERMANENT: the set stays empty. */
 NODISCARD int parked_set_read(struct slice value, struct parked_set *ret_set, struct err *err);
+/* The text of the header that says a record's epoch: 1 to 18 digits. 0: none, or no such text. */
+int64_t parked_epoch_read(struct slice text);
 /* Bytes that an id takes in the JSON, with its quotes. */
 size_t parked_id_json_bytes(struct slice id);
 
@@ -55,6 +57,8 @@ struct parked_key {
     struct timer again;  /* after a failed write */
     uint64_t token;      /* of the write that is out, 0: none */
     bool changed;        /* since the write that is out */
+    int64_t epoch;       /* of the record that it was loaded from; 0: none */
+    bool overwritten;    /* the topic's last record of it is of an older epoch */
     int failures;        /* of writes, in a row */
     struct list waiters; /* deliveries that are complete when the newest state is safe, by queue link */
 };
@@ -74,3 +78,5 @@ struct parked_key *parked_get(struct parked *p, uint64_t hash, struct slice key)
 void parked_drop(struct parked *p, struct parked_key *key);
 /* Any key, NULL when there is none: to take them out one by one. */
 struct parked_key *parked_any(const struct parked *p);
+/* Call for each key; it may drop the key that it is given, and change nothing else of the table. */
+void parked_each(const struct parked *p, void (*call)(void *context, struct parked_key *key), void *context);

@@ -236,3 +236,19 @@ int parked_set_read(struct slice value, struct parked_set *ret_set, struct err *
     *ret_set = set;
     return 0;
 }
+
+/* ---- the header ----------------------------------------------------------------------------------------------------- */
+
+int64_t parked_epoch_read(struct slice text)
+{
+    int64_t epoch = 0;
+
+    if (text.len > 18)
+        return 0;
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.data[i] < '0' || text.data[i] > '9')
+            return 0;
+        epoch = epoch * 10 + (text.data[i] - '0');
+    }
+    return epoch;
+}

@@ -3,6 +3,8 @@
 #include "worker/engine/engine_state.h"
 
 #define TOKEN_SLOT_BITS 24
+#define FREED_KEYS_MAX                                                                                       \
+    10000 /* of so many keys of a group it is remembered that they are free, while they are loaded */
 
 /* ---- groups --------------------------------------------------------------------------------------------------------- */
 
@@ -97,7 +99,17 @@ static struct parked_key *key_get(struct engine *e, struct group *g, struct slic
     return found;
 }
 
-int parking_load(struct engine *e, struct group *g, struct slice key, struct slice value, struct err *err)
+/* A worker that lost the partition without knowing it writes on, behind what its heir has written: decision D55. */
+static bool is_of_an_older_owner(const struct parked_key *key, int64_t epoch)
+{
+#ifdef SIM_BUG_PARKED_STATE_OF_A_ZOMBIE
+    return false;
+#endif
+    return epoch != 0 && epoch < key->epoch;
+}
+
+int parking_load(struct engine *e, struct group *g, struct slice key, struct slice value, int64_t epoch,
+                 struct err *err)
 {
 #ifdef SIM_BUG_PARKED_KEY_FORGOTTEN
     if (e->sequence > 0) /* only by a process that is new, not at a reassignment */
@@ -106,12 +118,17 @@ int parking_load(struct engine *e, struct group *g, struct slice key, struct sli
     struct parked_key *entry = key_get(e, g, key);
     int rc = 0;
 
+    g->epoch = epoch > g->epoch ? epoch : g->epoch;
+    entry->overwritten = is_of_an_older_owner(entry, epoch);
+    if (entry->overwritten)
+        return 0;
+    entry->epoch = epoch > entry->epoch ? epoch : entry->epoch;
     parked_set_done(&entry->set);
     if (value.data != NULL)
         rc = parked_set_read(value, &entry->set, err);
     if (rc == -1)
         entry->set.unknown = true;
-    if (parked_set_is_empty(&entry->set))
+    if (parked_set_is_empty(&entry->set) && (entry->epoch == 0 || g->parked.count > FREED_KEYS_MAX))
         key_drop(e, entry);
     return rc;
 }
@@ -191,6 +208,22 @@ static void want_write(struct engine *e, struct parked_key *key)
         list_push(&e->park_queue, &key->queue);
 }
 
+static void end_of_loading(void *context, struct parked_key *key)
+{
+    struct engine *e = context;
+
+    if (key->overwritten && !key->set.unknown)
+        want_write(e, key);
+    else if (parked_set_is_empty(&key->set))
+        key_drop(e, key);
+}
+
+void parking_open(struct engine *e, struct group *g, int64_t wall_ms)
+{
+    g->epoch = wall_ms > g->epoch ? wall_ms : g->epoch + 1;
+    parked_each(&g->parked, end_of_loading, e);
+}
+
 /* A dead letter joins its key's set, a delivered replay leaves it. NULL: d changes nothing. */
 static struct parked_key *change(struct engine *e, struct delivery *d)
 {
@@ -265,6 +298,7 @@ bool parking_next_action(struct engine *e, struct action *ret_action)
     *ret_action = (struct action){.kind = ACTION_PARK,
                                   .group = key->group->number,
                                   .key = {key->key, key->key_len},
+                                  .epoch = key->group->epoch,
                                   .token = key->token};
     if (parked_set_is_empty(&key->set))
         return true;
