@@ -137,7 +137,7 @@ static void letter_log(const struct record *rec, const struct delivery_view *v, 
         LOG_STR("reason", reason_name(v->reason)), LOG_STR("topic", rec->topic),
         LOG_INT("partition", rec->partition), LOG_INT("offset", rec->offset),
         LOG_BYTES("key", rec->key.data, rec->key.len), LOG_INT("status", v->status),
-        LOG_INT("attempts", v->attempt), LOG_STR("detail", rec->poison));
+        LOG_INT("attempts", letter_attempts(v)), LOG_STR("detail", rec->poison));
 }
 
 static rd_kafka_resp_err_t letter_produce(struct worker_bury *b, rd_kafka_headers_t *headers,

@@ -56,6 +56,11 @@ static void write_message(struct pen *p, const struct record *rec, const struct 
         pen_text(p, "__dlq.errors.message", reason_prose(v->reason));
 }
 
+int letter_attempts(const struct delivery_view *v)
+{
+    return v->attempt > v->attempts_counted ? v->attempt : v->attempts_counted;
+}
+
 /* The names of KIP-1191, which generic tools read. */
 static void write_errors(struct pen *p, const struct record *rec, const struct delivery_view *v,
                          const struct letter_facts *f)
@@ -64,7 +69,8 @@ static void write_errors(struct pen *p, const struct record *rec, const struct d
     pen_printf(p, "__dlq.errors.partition", "%lld", (long long)rec->origin.partition);
     pen_printf(p, "__dlq.errors.offset", "%lld", (long long)rec->origin.offset);
     pen_text(p, "__dlq.errors.group", f->group);
-    pen_printf(p, "__dlq.errors.delivery.count", "%lld", (long long)(rec->origin.attempts + v->attempt));
+    pen_printf(p, "__dlq.errors.delivery.count", "%lld",
+               (long long)(rec->origin.attempts + letter_attempts(v)));
     write_message(p, rec, v);
 }
 
@@ -86,7 +92,7 @@ static void write_attempts(struct pen *p, const struct record *rec, const struct
         pen_bytes(p, "x-dlq-response-body", (struct slice){rec->answer.data, rec->answer.len});
     write_date(p, "x-dlq-first-attempt-at", v->first_attempt_ns, f);
     write_date(p, "x-dlq-last-attempt-at", v->last_attempt_ns, f);
-    pen_printf(p, "x-dlq-attempts", "%d", v->attempt);
+    pen_printf(p, "x-dlq-attempts", "%d", letter_attempts(v));
     pen_text(p, "x-dlq-ambiguous", v->ambiguous ? "true" : "false");
 }
 

@@ -8,6 +8,8 @@ struct letter_facts {
     int64_t now_ns,
         wall_ns; /* the same moment by both clocks: the engine's times are turned into dates with it */
 };
+/* Requests made in this round, as far as anybody knows: those before a restart are known by what was counted of them. */
+int letter_attempts(const struct delivery_view *v);
 /* Called once for each header, in order; value.data NULL: a null value. Returns 0, or -1 to stop. */
 typedef int (*letter_emit)(void *context, struct slice name, struct slice value);
 /* The record's own headers first, earlier __dlq.* and x-dlq-* left out, then ours, each once. -1 when emit did. */

@@ -118,6 +118,16 @@ static void what_was_never_attempted_claims_no_attempt(void **state)
     record_free(rec);
 }
 
+static void attempts_counted_before_a_restart_are_in_the_dead_letter(void **state)
+{
+    (void)state;
+    struct delivery_view v = {.attempt = 1, .attempts_counted = 10, .reason = REASON_ATTEMPTS, .status = 500};
+    struct record *rec = write_letter(STREAM_SOURCE, order_placed, &v);
+    assert_string_equal(value_of("x-dlq-attempts"), "10");
+    assert_string_equal(value_of("__dlq.errors.delivery.count"), "10");
+    record_free(rec);
+}
+
 static void a_timeout_names_the_transport_and_the_last_answer_is_quoted(void **state)
 {
     (void)state;
@@ -168,6 +178,7 @@ static void a_parked_event_names_the_one_before_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attempts_counted_before_a_restart_are_in_the_dead_letter),
         cmocka_unit_test(a_refused_event_tells_its_place_reason_and_attempts),
         cmocka_unit_test(the_records_own_headers_stand_first_in_order_and_untouched),
         cmocka_unit_test(what_was_never_attempted_claims_no_attempt),
