@@ -147,7 +147,7 @@ static void act_bury(struct world *w, struct node *n, struct delivery *d)
     struct delivery_view v = delivery_view(d);
     struct held *held = node_held_of(w, n, &v);
     sim_trace(w->sim, "n%d: BURY %s@%lld %s", n->index, held->id, (long long)v.offset, reason_name(v.reason));
-    oracle_buries(w, n, &v, held->entry);
+    oracle_buries(w, n, &v, held);
     broker_bury(w, n, d, held);
 }
 

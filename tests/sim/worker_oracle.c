@@ -277,13 +277,14 @@ static bool keeps_the_window_full(struct world *w, const struct node *n, const s
     return st != NULL && (st->full || (st->paused && holds_enough(w, st, true)));
 }
 
-void oracle_buries(struct world *w, struct node *n, const struct delivery_view *v, struct entry *en)
+void oracle_buries(struct world *w, struct node *n, const struct delivery_view *v, struct held *held)
 {
     const struct truth *t = truth_of(w, en);
     bool right = true;
     switch (v->reason) {
     case REASON_REJECTED:
         right = (en->refused >> n->index & 1) != 0 && v->status != 409;
+    struct entry *en = held->entry;
         break;
     case REASON_CONFLICT: /* what the target made of it */
         right = (en->refused >> n->index & 1) != 0 && v->status == 409;
@@ -293,7 +294,7 @@ void oracle_buries(struct world *w, struct node *n, const struct delivery_view *
         break;
     case REASON_BLOCKING:
         counts_are_paid(w, n, en, w->plan.cfg.blocking_attempts);
-        right = keeps_the_window_full(w, n, en);
+        right = held->condemned || keeps_the_window_full(w, n, en);
         break;
     case REASON_AGE:
         counts_are_paid(w, n, en, 1);
@@ -317,7 +318,7 @@ void oracle_buries(struct world *w, struct node *n, const struct delivery_view *
     if (!right || t->skip)
         sim_broken(w->sim, "G7", "n%d dead-letters %s as %s, which is not so", n->index, t->id,
                    reason_name(v->reason));
-    en->bury_asked = true;
+    en->bury_asked = held->condemned = true;
 }
 
 /* ---- G2: what is let go, what is committed ---------------------------------------------------------------------------- */

@@ -166,6 +166,7 @@ struct held {
     bool worked;              /* there was a request or a dead letter: not already complete by the map */
     struct delivery *burying; /* its dead letter that has no answer yet */
     size_t bytes;
+    bool condemned;           /* it was asked for before: one that failed is not decided on again */
     char *key, *id; /* on the heap of their own, so that a sanitizer sees a use after release */
 };
 
@@ -523,7 +524,7 @@ void oracle_executes(struct world *w, struct request *r);
 void oracle_answered(struct world *w, struct node *n, struct request *r, bool breaker_closed);
 /* An answer, or one to an item, may ask for a pause. */
 void oracle_asked(const struct world *w, struct node *n, const struct outcome *answer);
-void oracle_buries(struct world *w, struct node *n, const struct delivery_view *v, struct entry *en);
+void oracle_buries(struct world *w, struct node *n, const struct delivery_view *v, struct held *held);
 /* What st holds has changed. */
 void oracle_holds(const struct world *w, struct stream *st);
 void oracle_releases(struct world *w, struct node *n, struct held *held);
