@@ -178,7 +178,8 @@ static void store_parked(struct world *w, const struct letter *l)
 {
     struct parked_log *log = &w->parked[l->partition];
     bool late = group_fences(w, l->node, l->generation, l->partition);
-    w->overwritten = w->overwritten || late;
+    if (late)
+        w->overwritten[l->key] = true;
     if (log->count == log->room) {
         log->room = log->room == 0 ? 16 : 2 * log->room;
         log->records = realloc(log->records, (size_t)log->room * sizeof(*log->records));

@@ -24,6 +24,11 @@ bool oracle_done(struct world *w, enum stream_kind kind, const struct entry *en)
     return en->buried && (kind == STREAM_REPLAY || !parks(w, t) || t->parked);
 }
 
+bool oracle_overwritten(const struct world *w, const struct truth *t)
+{
+    return t->key >= 0 && w->overwritten[t->key];
+}
+
 /* ---- G3: order ------------------------------------------------------------------------------------------------------- */
 
 /* Who has it in hand still delivers it, in its turn; nobody else will. */

@@ -23,8 +23,8 @@ static int replay_some(struct world *w, double share)
     for (int i = 0; i < w->plan.events; i++) {
         const struct truth *t = &w->events[i];
         bool hopeless = w->mended && t->bad;
-        bool wanted =
-            t->open || (w->mended && w->overwritten && t->buried); /* it may stand in a parked state again */
+        bool wanted = t->open || (w->mended && oracle_overwritten(w, t) &&
+                                  t->buried); /* it may stand in a parked state again */
         if (wanted && !hopeless && !is_being_replayed(w, i) &&
             rng_chance(&w->fault_rng[FAULT_REPLAY], share)) {
             broker_replay(w, i);
@@ -195,7 +195,9 @@ static void run_until_quiet(struct world *w)
 static void replay_the_rest(struct world *w)
 {
     w->mended = true;
-    int rounds = w->overwritten ? 8 : REPLAY_ROUNDS_MAX;
+    int rounds = REPLAY_ROUNDS_MAX;
+    for (int i = 0; i < w->plan.events; i++) /* of these there is no end */
+        rounds = oracle_overwritten(w, &w->events[i]) ? 8 : rounds;
     while (rounds-- > 0 && replay_some(w, 1.0) > 0) {
         job_all_begin(w);
         run_until_quiet(w);

@@ -350,7 +350,7 @@ struct world {
     bool mended; /* the API takes also what it rejected */
     /* A process that did not yet know that its partition was given away wrote a parked state: it may name an event whose replay its heir has
      * delivered. */
-    bool overwritten;
+    bool overwritten[KEYS_MAX];
 };
 
 enum happening_kind {
@@ -542,3 +542,4 @@ void oracle_bounds(struct world *w, struct node *n);
 bool oracle_done(struct world *w, enum stream_kind kind, const struct entry *en);
 bool oracle_all_done(struct world *w);
 void oracle_ends(struct world *w);
+bool oracle_overwritten(const struct world *w, const struct truth *t);
