@@ -58,6 +58,33 @@ static void budget_is_kept(struct world *w, struct node *n)
                    (long long)all);
 }
 
+/* ---- requests at once ---------------------------------------------------------------------------------------------------- */
+
+void limits_told(struct node *n)
+{
+    n->limit = engine_counts(n->engine).limit;
+}
+
+/* What was told before the request went is what counts. */
+static void limit_is_kept(struct world *w, const struct node *n)
+{
+    if (w->plan.cfg.adaptive == ENGINE_ADAPTIVE_ON && n->in_flight > n->limit)
+        sim_broken(w->sim, "G6", "n%d: %d requests at once, and the limit is %d", n->index, n->in_flight,
+                   n->limit);
+}
+
+/* What fails, or asks for less, is no reason for more. */
+void limits_answered(struct world *w, const struct node *n, const struct parcel *p)
+{
+    bool asks_for_less = p->answer.transport == TRANSPORT_OK && p->answer.status == 429;
+    int limit = engine_counts(n->engine).limit;
+    if (limit > n->limit && (asks_for_less || outage_is_failure(p)))
+        sim_broken(w->sim, "G6", "n%d: the limit rises from %d to %d by an answer that shows trouble",
+                   n->index, n->limit, limit);
+}
+
+/* ---- a request leaves ---------------------------------------------------------------------------------------------------- */
+
 void limits_sends(struct world *w, struct node *n, const struct parcel *p)
 {
     struct sent sent = {.at = w->sim->now, .probe = engine_counts(n->engine).breaker == BREAKER_HALF_OPEN};
@@ -71,9 +98,10 @@ void limits_sends(struct world *w, struct node *n, const struct parcel *p)
     *sent_at(n, n->sent_count++) = sent;
     pace_is_kept(w, n);
     budget_is_kept(w, n);
+    limit_is_kept(w, n);
 }
 
-/* ---- requests at once ---------------------------------------------------------------------------------------------------- */
+/* ---- always -------------------------------------------------------------------------------------------------------------- */
 
 void limits_bounds(struct world *w, const struct node *n)
 {
@@ -101,7 +129,7 @@ static int64_t longest_backoff(const struct engine_config *cfg, int n)
 }
 
 /* It grows with what the API refused in a row and is forgotten at a success: one event that is always refused must not hold up the others. */
-void limits_answered(struct world *w, struct node *n, const struct parcel *p, const bool *heard)
+void limits_pauses(struct world *w, struct node *n, const struct parcel *p, const bool *heard)
 {
     bool refused = false, success = false;
     for (int i = 0; i < p->count; i++) {

@@ -28,6 +28,7 @@ void member_start(struct world *w, struct node *n)
     n->throttled_until = n->refused_until = 0;
     n->refusals = 0;
     n->sent_count = 0;
+    outage_forget(n);
     n->override = BREAKER_AUTO;
     n->on_hold = false;
     memset(n->part, 0, sizeof(n->part));

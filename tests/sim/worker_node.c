@@ -249,6 +249,7 @@ void node_turn(struct world *w, struct node *n)
     struct action a;
     int64_t wait;
     int actions = 0, before;
+    limits_told(n);
     do {
         wait = engine_tick(n->engine, w->sim->now);
         for (before = actions; engine_next(n->engine, w->sim->now, &a); actions++) {

@@ -284,12 +284,12 @@ static bool keeps_the_window_full(struct world *w, const struct node *n, const s
 
 void oracle_buries(struct world *w, struct node *n, const struct delivery_view *v, struct held *held)
 {
+    struct entry *en = held->entry;
     const struct truth *t = truth_of(w, en);
     bool right = true;
     switch (v->reason) {
     case REASON_REJECTED:
         right = (en->refused >> n->index & 1) != 0 && v->status != 409;
-    struct entry *en = held->entry;
         break;
     case REASON_CONFLICT: /* what the target made of it */
         right = (en->refused >> n->index & 1) != 0 && v->status == 409;

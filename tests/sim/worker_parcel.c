@@ -30,7 +30,8 @@ static void add_member(struct world *w, struct parcel *p, struct delivery *d)
                           .life = n->life,
                           .assignment = held->stream->serial,
                           .next = n->requests,
-                          .dispatched_closed = engine_counts(n->engine).breaker == BREAKER_CLOSED};
+                          .dispatched_closed =
+                              engine_counts(n->engine).breaker == BREAKER_CLOSED && !n->outage.known};
     oracle_sends(w, n, r);
     n->requests = r;
     delivery_set_door(d, r);
@@ -59,7 +60,8 @@ void parcel_send(struct world *w, struct node *n, const struct action *a)
     int count = a->batch == NULL ? 1 : a->batch->count;
     struct parcel *p = calloc(1, sizeof(*p));
     ENSURE(p != NULL && count > 0);
-    *p = (struct parcel){.node = n, .life = n->life, .batch = a->batch, .all = w->all_parcels};
+    *p = (struct parcel){
+        .node = n, .life = n->life, .batch = a->batch, .all = w->all_parcels, .sent_at = w->sim->now};
     p->members = calloc((size_t)count, sizeof(*p->members));
     ENSURE(p->members != NULL);
     w->all_parcels = p;
@@ -72,6 +74,7 @@ void parcel_send(struct world *w, struct node *n, const struct action *a)
         batch_is_right(w, p);
     }
     limits_sends(w, n, p);
+    outage_sends(w, n, p);
     api_leaves(w, p);
 }
 
@@ -130,12 +133,14 @@ static void tell(struct world *w, struct parcel *p)
             r->entry->excused = true;
     }
     tell_engine(w, p);
-    bool closed = engine_counts(n->engine).breaker == BREAKER_CLOSED;
+    limits_answered(w, n, p);
+    outage_answered(w, n, p);
+    bool closed = engine_counts(n->engine).breaker == BREAKER_CLOSED && !n->outage.known;
     oracle_asked(w, n, &p->answer);
     for (int i = 0; i < p->count; i++)
         if (heard[i])
             oracle_answered(w, n, &p->members[i], closed);
-    limits_answered(w, n, p, heard);
+    limits_pauses(w, n, p, heard);
     free(heard);
     node_turn(w, n);
 }

@@ -8,6 +8,7 @@
  *   worker_limits  how much may be sent, and how often  worker_operator  overrides the breaker, pauses the destination
  *   worker_parcel  requests of one event or of several          worker_incremental  the group as with KIP-848, and a process in it
  *   worker_job     a process in one-shot mode                   worker_lists    members that read different topics
+ *   worker_outage  when the API counts as down, and is only probed
  */
 #pragma once
 
@@ -165,8 +166,8 @@ struct held {
     uint64_t serial;
     bool worked;              /* there was a request or a dead letter: not already complete by the map */
     struct delivery *burying; /* its dead letter that has no answer yet */
-    size_t bytes;
     bool condemned;           /* it was asked for before: one that failed is not decided on again */
+    size_t bytes;
     char *key, *id; /* on the heap of their own, so that a sanitizer sees a use after release */
 };
 
@@ -193,6 +194,14 @@ struct sent {
     int64_t at;
     size_t bytes;
     bool again, probe;
+};
+
+/* What the answers that a process had say of the API. */
+struct outage_seen {
+    int in_a_row; /* failures, with no other answer between */
+    bool known;   /* enough of them, or its credentials were refused: what is sent from here on is a probe */
+    int failed_probes;
+    int64_t not_before; /* the next one */
 };
 
 /* A partition as a process of an incremental group sees it. */
@@ -223,6 +232,8 @@ struct node {
     int64_t refused_until;
     struct sent sent[SENT_MAX]; /* a ring */
     uint64_t sent_count;
+    struct outage_seen outage;
+    int limit;                      /* on requests at once, as its engine told it after the last facts */
     enum breaker_override override; /* what the operator said last */
     bool on_hold;
     int64_t produced_until
@@ -286,6 +297,8 @@ struct parcel {
     uint64_t life;
     int count, live; /* live: members that somebody waits for */
     bool by_item;
+    bool probe; /* it left when the API was known to be down */
+    int64_t sent_at;
     struct outcome answer;
     struct request *members; /* count of them, in order */
 };
@@ -348,8 +361,8 @@ struct world {
     uint64_t lives, serials, ok_order;
     bool calm;   /* no fault any more */
     bool mended; /* the API takes also what it rejected */
-    /* A process that did not yet know that its partition was given away wrote a parked state: it may name an event whose replay its heir has
-     * delivered. */
+    /* Of these keys a process that did not yet know that its partition was given away wrote the parked state: it may name an event whose
+     * replay its heir has delivered. */
     bool overwritten[KEYS_MAX];
 };
 
@@ -513,10 +526,22 @@ void operator_goes_home(struct world *w); /* everything will be automatic again 
 void operator_gone(struct world *w, struct node *n);
 
 /* ---- worker_limits: the oracle of pace, retry budget and the limit on requests at once ---- */
+/* The facts are told: from now on this many may be under way. */
+void limits_told(struct node *n);
 void limits_sends(struct world *w, struct node *n, const struct parcel *p);
+void limits_answered(struct world *w, const struct node *n, const struct parcel *p);
 void limits_bounds(struct world *w, const struct node *n);
 /* The engine was told of the answer; heard: its members that were still waited for. */
-void limits_answered(struct world *w, struct node *n, const struct parcel *p, const bool *heard);
+void limits_pauses(struct world *w, struct node *n, const struct parcel *p, const bool *heard);
+
+/* ---- worker_outage: the oracle of the breaker ---- */
+void outage_sends(struct world *w, const struct node *n, struct parcel *p);
+/* Its engine has heard the answer. */
+void outage_answered(struct world *w, struct node *n, const struct parcel *p);
+/* The operator has interfered. */
+void outage_forget(struct node *n);
+/* By its answer: nothing in it shows an API that works. */
+bool outage_is_failure(const struct parcel *p);
 
 /* ---- worker_oracle ---- */
 void oracle_sends(struct world *w, struct node *n, struct request *r);
@@ -538,8 +563,8 @@ void oracle_evicted(struct world *w, struct node *n);
 /* A record of another log than those before came in: the commit must follow. */
 void oracle_log_begins(struct world *w, struct node *n, struct stream *st, const struct entry *en);
 void oracle_bounds(struct world *w, struct node *n);
+bool oracle_overwritten(const struct world *w, const struct truth *t);
 /* Whether an entry needs nothing more: delivered, skipped, or its dead letter safe and its key parked. */
 bool oracle_done(struct world *w, enum stream_kind kind, const struct entry *en);
 bool oracle_all_done(struct world *w);
 void oracle_ends(struct world *w);
-bool oracle_overwritten(const struct world *w, const struct truth *t);

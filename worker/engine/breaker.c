@@ -79,6 +79,9 @@ static void report_closed(struct breaker *b, int64_t now, enum breaker_result re
 
     b->consecutive = result == BREAKER_FAILED ? b->consecutive + 1 : 0;
     slot_count(b, now, result);
+#ifdef SIM_BUG_NEVER_OPENS
+    return;
+#endif
     if (b->override == BREAKER_KEPT_CLOSED)
         return;
     if (result == BREAKER_REFUSED ||

@@ -61,6 +61,9 @@ int64_t dispatch_waiting_again(const struct engine *e)
 
 int dispatch_limit(const struct engine *e)
 {
+#ifdef SIM_BUG_SENDS_OVER_LIMIT
+    return e->cfg.in_flight_max;
+#endif
     return e->cfg.adaptive == ENGINE_ADAPTIVE_ON ? limiter_limit(&e->limiter) : e->cfg.in_flight_max;
 }
 

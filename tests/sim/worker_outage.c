@@ -1,0 +1,95 @@
+/* The oracle of the breaker: knows by the answers alone when the API counts as down, and then that it is only probed. */
+#include "tests/sim/worker_world.h"
+
+enum answer { ANSWER_FINE, ANSWER_FAILURE, ANSWER_REFUSED };
+
+static enum answer kind_of(const struct outcome *answer)
+{
+    int status = answer->status;
+    if (answer->transport != TRANSPORT_OK)
+        return ANSWER_FAILURE;
+    if ((status == 401 || status == 403) && answer->verdict < 0)
+        return ANSWER_REFUSED;
+    return status == 408 || status >= 500 ? ANSWER_FAILURE : ANSWER_FINE;
+}
+
+/* Of items, one that is fine shows an API that works. */
+static enum answer kind_of_parcel(const struct parcel *p)
+{
+    if (!p->by_item)
+        return kind_of(&p->answer);
+    for (int i = 0; i < p->count; i++)
+        if (kind_of(&p->members[i].answer) == ANSWER_FINE)
+            return ANSWER_FINE;
+    return ANSWER_FAILURE;
+}
+
+void outage_forget(struct node *n)
+{
+    n->outage = (struct outage_seen){0};
+}
+
+void outage_sends(struct world *w, const struct node *n, struct parcel *p)
+{
+    const struct outage_seen *o = &n->outage;
+    const char *id = p->members[0].truth->id;
+    p->probe = o->known;
+    if (!o->known)
+        return;
+    for (const struct request *r = n->requests; r != NULL; r = r->next)
+        if (r->parcel != p && r->parcel->probe)
+            sim_broken(w->sim, "G7", "n%d sends %s to an API that is down, beside the probe %s", n->index, id,
+                       r->truth->id);
+    if (p->count > 1)
+        sim_broken(w->sim, "G7", "n%d sends %d events to an API that is down", n->index, p->count);
+    if (w->sim->now < o->not_before)
+        sim_broken(w->sim, "G7", "n%d sends %s to an API that is down, %lld us too early after %d probes",
+                   n->index, id, (long long)((o->not_before - w->sim->now) / NS_PER_US), o->failed_probes);
+}
+
+/* Each failed probe doubles the pause, of which jitter takes no more than half. The first pause is not looked at: other failures may have
+ * opened the breaker before. */
+static void probe_failed(struct world *w, struct outage_seen *o)
+{
+    int64_t cap = w->plan.cfg.breaker_open_cap_ns, pause = w->plan.cfg.breaker_open_ns;
+    o->failed_probes++;
+    for (int i = 0; i < o->failed_probes && pause < cap; i++)
+        pause *= 2;
+    if (pause > cap)
+        pause = cap;
+    o->not_before = w->sim->now + pause - pause / 2;
+}
+
+/* What is not surely a failure ends the outage for this oracle, though the engine, which knows its probes, may go on with it. */
+static void ends(struct world *w, struct node *n, const struct parcel *p)
+{
+    const struct engine_config *cfg = &w->plan.cfg;
+    bool slow = cfg->breaker_slow_ns > 0 && w->sim->now - p->sent_at > cfg->breaker_slow_ns;
+    int limit = engine_counts(n->engine).limit;
+    int floor = cfg->in_flight_min < cfg->in_flight_max ? cfg->in_flight_min : cfg->in_flight_max;
+    if (p->probe && n->outage.known && !slow && limit != floor)
+        sim_broken(w->sim, "G6", "n%d: the API is back, and is met with %d requests instead of %d", n->index,
+                   limit, floor);
+    outage_forget(n);
+}
+
+void outage_answered(struct world *w, struct node *n, const struct parcel *p)
+{
+    struct outage_seen *o = &n->outage;
+    enum answer kind = kind_of_parcel(p);
+    if (n->override != BREAKER_AUTO)
+        return;
+    if (kind == ANSWER_FINE) {
+        ends(w, n, p);
+        return;
+    }
+    o->in_a_row++;
+    if (o->known && p->probe)
+        probe_failed(w, o);
+    o->known = o->known || kind == ANSWER_REFUSED || o->in_a_row >= w->plan.cfg.breaker_failures;
+}
+
+bool outage_is_failure(const struct parcel *p)
+{
+    return kind_of_parcel(p) != ANSWER_FINE;
+}
