@@ -262,6 +262,42 @@ static void the_probe_rotates_so_that_a_bad_event_cannot_keep_the_breaker_open(v
     rig_free(r);
 }
 
+static int64_t probed(struct rig *r)
+{
+    until_half_open(r);
+    assert_int_equal(rig_in_flight(r), 1);
+    return delivery_view(r->sent[r->sent_count - 1]).offset;
+}
+
+static void the_probe_is_the_oldest_event_that_is_due_and_was_probed_least(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.in_flight_max = 1;
+    cfg.backoff_base_ns = cfg.backoff_cap_ns = NS_PER_MS;
+    struct rig *r = rig_new(&cfg);
+    struct outcome later = rig_status(500);
+
+    r->kafka_commits = true;
+    later.retry_after_ns = 3600 * NS_PER_S; /* of this event alone */
+    for (int64_t offset = 0; offset < 6; offset++)
+        rig_give(r, 0, offset, NULL);
+    rig_answer(r, 0, 0, 200);
+    rig_answer_out(r, 0, 1, later);
+    rig_answer(r, 0, 2, 401); /* opens; it is a repetition from here on, and the others are not */
+    for (int round = 0; round < 3; round++) {
+        for (int64_t offset = 2; offset < 6; offset++) {
+            assert_int_equal(probed(r), offset);
+            rig_answer(r, 0, offset, 500);
+        }
+    }
+    rig_give(r, 0, 6, NULL);
+    assert_int_equal(probed(r), 6); /* never probed yet */
+    rig_answer(r, 0, 6, 200);
+    assert_int_equal(rig_counts(r).breaker, BREAKER_CLOSED);
+    rig_free(r);
+}
+
 static void a_probe_that_fails_is_not_counted_though_others_succeeded(void **state)
 {
     (void)state;
@@ -838,6 +874,7 @@ int main(void)
         cmocka_unit_test(an_open_breaker_sends_nothing_and_a_half_open_one_a_single_probe),
         cmocka_unit_test(a_delivered_or_rejected_probe_closes_the_breaker_and_all_go),
         cmocka_unit_test(the_probe_rotates_so_that_a_bad_event_cannot_keep_the_breaker_open),
+        cmocka_unit_test(the_probe_is_the_oldest_event_that_is_due_and_was_probed_least),
         cmocka_unit_test(a_probe_that_fails_is_not_counted_though_others_succeeded),
         cmocka_unit_test(a_probe_that_asks_for_a_retry_of_its_own_closes_the_breaker_and_is_not_counted),
         cmocka_unit_test(a_failure_that_comes_in_while_the_breaker_is_open_is_not_counted),
