@@ -15,14 +15,15 @@ pytestmark = pytest.mark.usefixtures("leave_the_group")
 
 
 class LimitedApi(http.server.ThreadingHTTPServer):
-    """Answers as `answer(number of the request)` says, (status, headers, seconds), and knows when each request came."""
+    """Answers as `answer(number of the request)` says, (status, headers, seconds), and knows when each request came, beside how many."""
 
     daemon_threads = True
     request_queue_size = 512
 
     def __init__(self, answer):
         self.answer, self.arrivals, self.ids = answer, [], []
-        self.under_way, self.most = 0, 0
+        self.at_once = []  # of each request: how many were under way with it when it came, and how many had been answered
+        self.under_way, self.most, self.answered = 0, 0, 0
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), self.Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -40,10 +41,12 @@ class LimitedApi(http.server.ThreadingHTTPServer):
                 number = len(api.arrivals)
                 api.under_way += 1
                 api.most = max(api.most, api.under_way)
+                api.at_once.append((api.under_way, api.answered))
             status, headers, seconds = api.answer(number)
             time.sleep(seconds)
             with api.lock:
                 api.under_way -= 1
+                api.answered += 1
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -162,14 +165,32 @@ def test_in_shadow_mode_the_limit_is_only_told(orders, worker, api_that, wait_un
     assert program.metric("tandem_worker_in_flight_limit") < 40
 
 
-def test_after_an_outage_the_api_is_met_with_few_requests_at_first(orders, worker, inventory_api, wait_until, topics):
-    inventory_api.fault("status", status=503)
-    program = worker("inventory", in_flight_max=200, **FAST)
-    orders.place_many(2000, keys=1000)
-    wait_until(lambda: program.metric("tandem_worker_breaker_probes_total") >= 3, message="the breaker probes")
-    assert program.metric("tandem_worker_in_flight_limit") < 40
-    inventory_api.heal()
-    wait_until(lambda: delivered(program) == 2000, message="all delivered")
+def test_after_an_outage_the_api_is_met_with_few_requests_at_first(orders, worker, api_that, wait_until, topics):
+    """The limit has grown under load, and all that waited is due when the API is back: still it begins at in_flight_min, and one more for each answer."""
+    floor, grown, events = 2, 12, 1500
+    back = []
+
+    def down(_):
+        return 500, {}, 0
+
+    def well(number):
+        back.append(number)
+        return 200, {}, 0.1
+
+    api = api_that(lambda _: (200, {}, 0.1))
+    program = worker("inventory", url=api.url, in_flight_min=floor, in_flight_max=32, **FAST)
+    orders.place_many(events, keys=750)
+    wait_until(lambda: api.most >= grown and program.metric("tandem_worker_in_flight_limit") >= grown, message="the limit grows under load")
+    api.answer = down
+    wait_until(lambda: program.metric("tandem_worker_breaker_probes_total") >= 3 and api.under_way <= 1, message="the breaker probes")
+    api.answer = well
+    wait_until(lambda: delivered(program) == events, message="all delivered")
+    probe = min(back) - 1
+    answered_before = api.at_once[probe][1]
+    assert api.at_once[probe][0] == 1
+    for under_way, answered in api.at_once[probe:]:
+        assert under_way <= floor + answered - answered_before
+    assert max(under_way for under_way, _ in api.at_once[probe:]) >= grown, "it grows again"
     assert topics.read(DLQ) == []
 
 
