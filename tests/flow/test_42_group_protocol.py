@@ -6,6 +6,7 @@ import pytest
 
 import newer_librdkafka
 from refusing_broker import HoldingBroker
+from worker_world import holds, shared_by
 
 PARTITIONS = 6
 LOST = "gave our partitions to others"
@@ -33,26 +34,8 @@ def ready_until(wait_until):
     return wait
 
 
-def numbers(worker):
-    """The partitions of the source topic that it holds now, by its own log."""
-    held = set()
-    for line in worker.log_lines():
-        moved = {int(n) for n in line.get("numbers", "").split(",") if n}
-        if line["msg"] == "partitions assigned":
-            assert not held & moved, "given a partition that it has"
-            held |= moved
-        elif line["msg"] == "partitions given up":
-            assert moved <= held, "gave up what it did not have"
-            held -= moved
-    return held
-
-
 def share(workers):
-    """Each partition is with one worker, the source's and its replays, and nobody has more than its part."""
-    held = [numbers(w) for w in workers]
-    return (sorted(n for part in held for n in part) == list(range(PARTITIONS)) and all(w.is_ready() for w in workers)
-            and max(map(len, held)) == -(-PARTITIONS // len(workers))
-            and all(w.metric("tandem_worker_streams") == 2 * len(part) for w, part in zip(workers, held)))
+    return shared_by(workers, PARTITIONS)
 
 
 def never_without(worker):
@@ -116,7 +99,7 @@ def test_one_for_whom_no_partition_is_left_is_ready_and_takes_over(topics, order
     topics.create("tandem.orders", 1)
     first = consumer(ready=True, instance_id="a")  # a name goes before none
     second = consumer(ready=True)
-    assert (numbers(first), numbers(second)) == ({0}, set())
+    assert (holds(first), holds(second)) == ({0}, set())
     orders.place_many(50, keys=5)
     wait_until(lambda: len(inventory_api.ids()) == 50, message="the first delivers")
     assert first.stop() == 0
@@ -185,13 +168,13 @@ def test_a_rolling_restart_of_three_makes_no_duplicate(orders, consumer, invento
 def test_a_restart_under_a_static_id_moves_nothing(orders, consumer, inventory_api, wait_until):
     workers = [consumer(instance_id=f"replica-{i}") for i in range(3)]
     wait_until(lambda: share(workers), message="they share the partitions")
-    before = [numbers(w) for w in workers]
+    before = [holds(w) for w in workers]
     moved = [len(w.log_lines()) for w in workers]
     assert workers[0].stop() == 0
     orders.place_many(600, keys=100)
     workers[0].start_again()
     wait_until(lambda: share(workers), message="it has its partitions again")
-    assert [numbers(w) for w in workers] == before
+    assert [holds(w) for w in workers] == before
     wait_until(lambda: len(inventory_api.ids()) == 600, message="all is delivered")
     assert not any(line["msg"].startswith("partitions") for w, n in zip(workers[1:], moved[1:]) for line in w.log_lines()[n:])
     assert audit_of(inventory_api) == (600, 0, 0)
@@ -199,7 +182,7 @@ def test_a_restart_under_a_static_id_moves_nothing(orders, consumer, inventory_a
 
 def test_a_job_beside_a_worker_that_has_all_partitions_ends(orders, consumer, wait_until):
     worker = consumer(ready=True)
-    wait_until(lambda: numbers(worker) == set(range(PARTITIONS)), message="it has all partitions")
+    wait_until(lambda: holds(worker) == set(range(PARTITIONS)), message="it has all partitions")
     worker.pause()
     orders.place_many(60, keys=10)
     job = consumer(drain="true")

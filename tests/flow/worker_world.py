@@ -50,6 +50,28 @@ class Orders:
         assert producer.flush(60) == 0
 
 
+def holds(worker):
+    """The partitions of the source topic that it has now, by its own log."""
+    held = set()
+    for line in worker.log_lines():
+        moved = {int(n) for n in line.get("numbers", "").split(",") if n}
+        if line["msg"] == "partitions assigned":
+            assert not held & moved, "given a partition that it has"
+            held |= moved
+        elif line["msg"] == "partitions given up":
+            assert moved <= held, "gave up what it did not have"
+            held -= moved
+    return held
+
+
+def shared_by(workers, partitions):
+    """Each partition is with one of them, the source's and its replays, and nobody has more than its part."""
+    held = [holds(w) for w in workers]
+    return (sorted(n for part in held for n in part) == list(range(partitions)) and all(w.is_ready() for w in workers)
+            and max(map(len, held)) == -(-partitions // len(workers))
+            and all(w.metric("tandem_worker_streams") == 2 * len(part) for w, part in zip(workers, held)))
+
+
 class RecordingApi(http.server.ThreadingHTTPServer):
     """Takes everything with 200 and keeps method, path, headers and body."""
 
