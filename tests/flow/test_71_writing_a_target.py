@@ -86,7 +86,8 @@ def running(copy, rig_dir, kafka, blocks):
     begun = []
     api, admin = free_port(), free_port()
     (copy / "build" / "stack").mkdir(parents=True, exist_ok=True)
-    (copy / "build" / "stack" / "env").write_text(f"KAFKA_BROKERS={kafka.brokers}\n", encoding="utf-8")
+    env = copy / "build" / "stack" / "env"
+    env.write_text(f"KAFKA_BROKERS={kafka.brokers}\n", encoding="utf-8")
 
     def own(text):
         return text.replace("8085", str(api))
@@ -99,6 +100,7 @@ def running(copy, rig_dir, kafka, blocks):
         begun.append(Running(copy, script, rig_dir / f"{name}.log"))
         return begun[-1]
     start.admin = f" --admin-listen 127.0.0.1:{admin}"
+    start.env = env
     yield start
     for command in reversed(begun):
         command.stop()
@@ -134,3 +136,17 @@ def test_an_order_reaches_the_third_api_through_c_and_through_the_file(command, 
     wait_until(lambda: "DELETE" in api.text(), message="the cancellation arrives")
     said = [line for line in api.text().splitlines() if line.startswith(("PUT ", "DELETE "))]
     assert said == ['PUT /v1/shipments/o-17 {"recipient":"c-9"}', "DELETE /v1/shipments/o-17 "]
+
+
+def test_the_order_of_the_page_appears_at_the_third_api(running, copy, blocks, built, topics, relay, orders_service, wait_until):
+    api = running("api")
+    with open(running.env, "a", encoding="utf-8") as env:
+        env.write(f"ORDERS_URL={orders_service().url}\n")
+    relay()
+    running("worker", running.admin)
+    shell(copy, blocks["run"]["order"])
+    wait_until(lambda: "PUT /v1/shipments/o-17 " in api.text(), message="the order appears")
+
+
+def test_no_command_of_the_page_is_left_out(blocks):
+    assert set(blocks["run"]) == {"build", "unit", "try", "api", "worker", "order", "http"}, "and each of these is run above"
