@@ -286,6 +286,11 @@ static void tell_role(struct relay *r, const struct relay_counts *n)
     if (n->keys_overflow > r->told.keys_overflow)
         LOG_ERR("more parked keys than parked_keys_max: later rows of further ones are published",
                 LOG_INT("overflow", n->keys_overflow));
+    if (n->went_back > r->told.went_back)
+        LOG_PLAIN(LOG_ERROR,
+                  "the database went back to an earlier state (an older copy of its files was put in "
+                  "place): the position in Postgres counts, events published since it was stored are "
+                  "published again");
     if (n->rewinds > r->told.rewinds)
         LOG_WARNING("rows on their way are published again", LOG_INT("careful", n->careful));
     r->health.role = (int)n->role;

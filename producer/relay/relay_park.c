@@ -36,7 +36,7 @@ const char relay_park_save_sql[] =
     "p(id, reason, detail)"
     "   JOIN tandem.outbox o ON o.id = p.id),"
     " mine AS (" RELAY_TABLE_SAVE " AND (SELECT count(*) FROM refused) >= cardinality($16::bigint[])"
-    "  RETURNING ctid::text AS address),"
+    "  RETURNING ctid::text AS address, updated_at),"
     " stored AS (INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, "
     "payload, headers,"
     "   traceparent, created_at, partition, \"timestamp\", reason, detail, behind, txid, parked_at, retry_at)"
@@ -64,8 +64,8 @@ const char relay_park_save_sql[] =
     " told AS (UPDATE tandem.parked p SET reason = a.reason, detail = a.detail, behind = false,"
     "   retry_at = CASE WHEN (SELECT count(*) FROM flagged) >= " GIVE_UP_ROWS " THEN p.retry_at END"
     "   FROM again a WHERE p.outbox_id = a.id AND EXISTS (SELECT FROM mine))"
-    " SELECT address FROM mine"
-    " UNION ALL SELECT NULL WHERE (SELECT count(*) FROM refused) < cardinality($16::bigint[])";
+    " SELECT address, updated_at FROM mine"
+    " UNION ALL SELECT NULL, NULL WHERE (SELECT count(*) FROM refused) < cardinality($16::bigint[])";
 
 /* The same for an event that no table has. Runs behind the save, in its transaction: then the cursor row is ours, or nothing is stored. */
 const char relay_park_value_sql[] =

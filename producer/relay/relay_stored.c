@@ -1,4 +1,4 @@
-/* Writes and reads the text of a position in the topic of cursors: every line must be there, once, in this order. */
+/* Writes and reads the text of a position in the topic of cursors: every line must be there (but for save), once, in this order. */
 #include "producer/relay/relay_stored.h"
 
 #include <errno.h>
@@ -47,6 +47,7 @@ int relay_stored_format(const struct position *p, int64_t epoch, uint32_t timeli
     buf_puts(out, FIRST_LINE "\n");
     put_number(out, "epoch", epoch);
     put_number(out, "timeline", timeline);
+    put_number(out, "save", p->save);
     put_snapshot(out, "prev", &p->prev);
     put_number(out, "prev_floor", p->prev_floor);
     put_number(out, "partial", p->partial);
@@ -168,6 +169,17 @@ static int take_snapshot(struct reader *r, const char *name, struct snapshot *re
     return take_value(r, name, &value) < 0 ? -1 : snapshot_parse(value.data, value.len, ret_s, r->err);
 }
 
+/* Records of before have none. */
+static int take_save(struct reader *r, struct position *p)
+{
+    static const char name[] = "save=";
+    size_t len = sizeof(name) - 1;
+
+    if (r->rest.len < len || memcmp(r->rest.data, name, len) != 0)
+        return 0;
+    return take_number(r, "save", INT64_MAX, &p->save);
+}
+
 static int take_batch(struct reader *r, struct position *p)
 {
     int64_t partial = 0;
@@ -204,8 +216,8 @@ static int take_all(struct reader *r, struct relay_stored *s)
     int64_t timeline = 0;
 
     if (take_word(r, FIRST_LINE) < 0 || take_number(r, "epoch", INT64_MAX, &s->epoch) < 0 ||
-        take_number(r, "timeline", UINT32_MAX, &timeline) < 0 || take_batch(r, &s->position) < 0 ||
-        take_stream(r, &s->position) < 0 || take_word(r, LAST_LINE) < 0)
+        take_number(r, "timeline", UINT32_MAX, &timeline) < 0 || take_save(r, &s->position) < 0 ||
+        take_batch(r, &s->position) < 0 || take_stream(r, &s->position) < 0 || take_word(r, LAST_LINE) < 0)
         return -1;
     s->timeline = (uint32_t)timeline;
     if (r->rest.len > 0)

@@ -4,6 +4,7 @@
  *     tandem-cursor 1
  *     epoch=7
  *     timeline=1
+ *     save=1764412345678901
  *     prev=10:20:11,12
  *     prev_floor=5
  *     …

@@ -44,6 +44,11 @@ static void keep_address(struct table *t, const PGresult *res, int col)
     snprintf(t->address, sizeof(t->address), "%.*s", (int)address.len, address.data ? address.data : "");
 }
 
+static int64_t save_number(const PGresult *res, int col)
+{
+    return relay_row_unix_us(column(res, 0, col));
+}
+
 static int read_snapshot(const PGresult *res, int col, struct snapshot *ret_s, struct err *err)
 {
     struct slice text = column(res, 0, col);
@@ -89,6 +94,7 @@ static int read_position(const PGresult *res, struct position *ret_p, struct err
     p.last_id = number(res, 0, ACQUIRE_LAST_ID);
     p.unparked.ids[0] = number(res, 0, ACQUIRE_UNPARKED);
     p.unparked.count = p.unparked.ids[0] != 0;
+    p.save = save_number(res, ACQUIRE_UPDATED_AT);
     *ret_p = p;
     return 0;
 }
@@ -249,7 +255,7 @@ static int answer_saved(struct table *t, struct relay_core *c, int64_t now)
 
     if (held)
         keep_address(t, t->result, 0);
-    relay_core_saved(c, now, held);
+    relay_core_saved(c, now, held, held ? save_number(t->result, 1) : 0);
     return 0;
 }
 

@@ -130,7 +130,7 @@ const char relay_table_acquire_sql[] =
     "UPDATE tandem.relay_cursor SET epoch = epoch + 1, holder = $1::text, lease_until = clock_timestamp() + "
     "$2::interval,"
     " system_identifier = coalesce(system_identifier, (SELECT system_identifier FROM pg_control_system())),"
-    " source = $3::text, slot = $4::text, updated_at = clock_timestamp()"
+    " source = $3::text, slot = $4::text"
     " WHERE shard = " RELAY_SQL_SHARD " AND (lease_until < clock_timestamp() OR holder = $1::text"
     "  OR lease_until > clock_timestamp() + interval '2 minutes' AND lease_until <> 'infinity'"
     "  OR lease_until = 'infinity' AND NOT EXISTS (SELECT FROM pg_replication_slots"
@@ -139,14 +139,14 @@ const char relay_table_acquire_sql[] =
     " pg_snapshot_xmax(prev_snapshot) <= pg_current_xact_id(),"
     " prev_snapshot::text, prev_floor, cur_snapshot::text, cur_floor, cur_ceiling, last_id, wal_lsn, "
     "txn_lsn, txn_index,"
-    " unparked, authority = 'kafka',"
+    " unparked, authority = 'kafka', updated_at,"
     " set_config('tandem.shards', (SELECT count(*) FROM tandem.relay_cursor)::text, false)";
 
 /*
  * Found by its address: while some old transaction keeps Postgres from cleaning up, the index would have to walk over every version
  * of the row that was ever stored. Whoever else changes the row moves it, and then we are fenced, as with a changed epoch.
  */
-const char relay_table_save_sql[] = RELAY_TABLE_SAVE " RETURNING ctid::text";
+const char relay_table_save_sql[] = RELAY_TABLE_SAVE " RETURNING ctid::text, updated_at";
 
 const char relay_table_maintain_sql[] = "SELECT held, row_address::text, rotated, truncated"
                                         " FROM tandem.relay_maintain(" RELAY_SQL_SHARD

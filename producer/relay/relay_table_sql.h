@@ -22,7 +22,7 @@ extern const char relay_table_parked_sql
     []; /* $1 rows, $2 bytes, $3 largest record, $4 exactly-once. Columns as of the sized page */
 /* $1 holder, $2 lease, $3 source, $4 slot. Columns of enum acquire_column; no row: somebody else holds it. */
 extern const char relay_table_acquire_sql[];
-/* Parameters: enum save_parameter. One row, the cursor row's new address; none: the lease is not ours. */
+/* One row, the cursor row's new address and updated_at; none: the lease is not ours. */
 extern const char relay_table_save_sql[];
 extern const char
     relay_table_maintain_sql[]; /* $1 epoch, $2 lease, $3 rotate_interval, $4 rotate_rows, $5 retention */
@@ -74,8 +74,14 @@ enum acquire_column {
     ACQUIRE_TXN_INDEX,
     ACQUIRE_UNPARKED,
     ACQUIRE_KAFKA_RULES,
+    ACQUIRE_UPDATED_AT,
     ACQUIRE_SHARDS /* how many there are */
 };
+
+/*
+ * updated_at numbers the saves: it rises with each, also when the clock goes back. A row with a smaller number than the one that a position
+ * in Kafka stands on is of an older copy of the database, so nothing may raise it that does not say as well which position counts.
+ */
 
 /* The assignments of every SAVE: $1 epoch, $2 lease or NULL (infinity), $3 the row's address, $4 synchronous_commit, $5 … the position. */
 #define RELAY_TABLE_SAVE                                                                                     \
@@ -83,7 +89,7 @@ enum acquire_column {
     " prev_snapshot = $5::pg_snapshot, prev_floor = $6::bigint, cur_snapshot = $7::pg_snapshot,"             \
     " cur_floor = $8::bigint, cur_ceiling = $9::bigint, last_id = $10::bigint, wal_lsn = $11::pg_lsn,"       \
     " txn_lsn = $12::pg_lsn, txn_index = $13::bigint, unparked = $14::bigint, authority = $15::text,"        \
-    " updated_at = clock_timestamp()"                                                                        \
+    " updated_at = greatest(clock_timestamp(), updated_at + interval '1 us')"                                \
     " WHERE ctid = $3::tid AND shard = " RELAY_SQL_SHARD " AND epoch = $1::bigint"                           \
     " AND set_config('synchronous_commit', $4::text, true) IS NOT NULL"
 #define RELAY_TABLE_SAVE_PARAMETERS 15

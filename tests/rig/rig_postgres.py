@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from processes import Process, RigError, children_of, free_port, has_ended, start_and_wait, wait_until
+from processes import Process, RigError, children_of, free_port, has_ended, start_and_wait, stat_fields, wait_until
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -142,7 +142,30 @@ class Postgres(Process):
         super().kill()
         wait_until(lambda: all(map(has_ended, backends)), message="the backends of the killed Postgres end")
 
+    def _stands_still(self):
+        self.pause()  # once more: the postmaster may have started one meanwhile
+        states = [stat_fields(pid) for pid in [self.pid, *children_of(self.pid)]]
+        return all(fields is None or fields[0] in "TZX" for fields in states)
+
+    def copy_files(self):
+        """As a snapshot of the volume under a running server: all of its processes stand still meanwhile."""
+        wait_until(self._stands_still, message="every process of Postgres stands still")
+        shutil.rmtree(self.copy, ignore_errors=True)
+        subprocess.run(["cp", "-a", self.link.resolve(), self.copy], check=True)
+        self.cont()
+
+    def put_back(self):
+        """What copy_files took, in place of the files of a server that does not run."""
+        data = self.link.resolve()
+        shutil.rmtree(data)
+        subprocess.run(["cp", "-a", self.copy, data], check=True)
+
+    @property
+    def copy(self):
+        return Path(f"{self.link.resolve()}-copy")
+
     def wipe(self):
+        shutil.rmtree(self.copy, ignore_errors=True)
         target = self.link.resolve()
         if self.link.is_symlink():
             self.link.unlink()

@@ -175,7 +175,9 @@ static void saved(struct scene *sc, struct door *d, struct statement *st)
         audit_incident(sc);
         d->epoch = 0;
     }
-    relay_core_saved(d->core, sc->sim->now, st->held);
+    relay_core_saved(d->core, sc->sim->now, st->held, st->save);
+    if (relay_core_counts(d->core).went_back > 0) /* a crash takes nothing back that a position stands on */
+        sim_broken(sc->sim, "contract", "n%d takes a crash for an older copy of the database", d->index);
 }
 
 void door_answered(struct scene *sc, struct door *d, struct statement *st)

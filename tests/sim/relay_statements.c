@@ -157,10 +157,12 @@ static void execute_save(struct scene *sc, struct statement *st)
 #endif
     if (!st->held)
         return;
+    st->save = cursor->position.save + 1;
     if (cursor->holder != st->life)
         sim_broken(sc->sim, "lease", "n%d stores a position, and another relay holds the lease", st->door);
     position_done(&cursor->position);
     db_copy_position(&st->position, &cursor->position);
+    cursor->position.save = st->save;
     cursor->kafka_rules = st->authority_kafka;
     cursor->lease_until = st->kind == RELAY_RELEASE ? -1
                           : st->idle                ? LEASE_FOR_EVER

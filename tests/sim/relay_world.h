@@ -214,7 +214,7 @@ struct statement {
     bool lost; /* the connection broke: nobody waits for the answer */
     /* the answer */
     bool held, kafka_rules;
-    int64_t retries;
+    int64_t retries, save;
     uint64_t era;
     struct look look;
     struct position loaded;

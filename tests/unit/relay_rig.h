@@ -69,7 +69,7 @@ RIG_UNUSED static void rig_answer(const struct relay_action *a)
     struct snapshot s;
 
     if (a->kind == RELAY_SAVE) {
-        relay_core_saved(core, now, true);
+        relay_core_saved(core, now, true, 1);
     } else if (a->kind == RELAY_LOAD_KEYS) {
         relay_core_keys(core, now, NULL, 0, 0);
     } else if (a->kind == RELAY_MAINTAIN) {

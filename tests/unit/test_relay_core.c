@@ -95,7 +95,7 @@ static void take_lease(int64_t epoch)
 
 static void saved(bool held)
 {
-    relay_core_saved(core, now, held);
+    relay_core_saved(core, now, held, 1);
 }
 
 /* A look that finds a batch, and a page of rows id … with one key each ("k1" for id 1, …) or all with one key. */

@@ -42,7 +42,7 @@ static void a_parked_row_that_is_published_again_is_deleted_by_the_save(void **s
     assert_int_equal(a.unpark_count, 1);
     assert_int_equal(a.unparks[0], 5);
     assert_int_equal(a.repark_count, 0);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     acked(give_parked(6));
     end();
 }
@@ -64,7 +64,7 @@ static void a_parked_row_that_is_refused_again_stays_with_the_new_reason(void **
     assert_int_equal(a.reparks[0].id, 5);
     assert_string_equal(a.reparks[0].detail, "still");
     assert_int_equal(a.park_count, 0);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     assert_int_equal(relay_core_counts(core).parked, 0); /* it is no further one */
     end();
 }
@@ -92,7 +92,7 @@ static void what_is_new_of_a_key_parks_behind_while_its_rows_are_published_again
     relay_core_page(core, now, rig_page(), &later, 1, false);
     acked(wait_for(RELAY_PUBLISH).seq);
     assert_int_equal(wait_for(RELAY_SAVE).unpark_count, 1);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     expect(RELAY_LOAD_KEYS); /* is the key free now? Until that is known, no. */
     expect_nothing();
     assert_int_equal(relay_core_counts(core).parked_by[PARK_BEHIND], 1);
@@ -113,7 +113,7 @@ static void one_row_of_each_key_goes_at_a_time_and_they_are_stored_together(void
     give_of_keys(1, 1, one, 1);
     acked(wait_for(RELAY_PUBLISH).seq);
     assert_int_equal(wait_for(RELAY_SAVE).unpark_count, 1);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     give_of_keys(2, 2, two, 2);
     a = wait_for(RELAY_PUBLISH);
     b = wait_for(RELAY_PUBLISH);
@@ -121,7 +121,7 @@ static void one_row_of_each_key_goes_at_a_time_and_they_are_stored_together(void
     expect_nothing(); /* the other is on its way */
     acked(b.seq);
     assert_int_equal(wait_for(RELAY_SAVE).unpark_count, 2);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     give_of_keys(4, 4, many, 4); /* the second of "a" is left, and comes again */
     a = wait_for(RELAY_PUBLISH);
     b = wait_for(RELAY_PUBLISH);
@@ -136,11 +136,11 @@ static void one_row_of_each_key_goes_at_a_time_and_they_are_stored_together(void
     assert_int_equal(a.unparks[1], 7);
     assert_int_equal(a.repark_count, 1);
     assert_int_equal(a.reparks[0].id, 5);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     give_of_keys(6, 6, one, 1);
     acked(wait_for(RELAY_PUBLISH).seq);
     wait_for(RELAY_SAVE);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     assert_int_equal(wait_for(RELAY_READ_PARKED).limit, 2); /* no more are read than are likely to go */
     relay_core_parked_page(core, now, rig_page(), NULL, 0);
     assert_int_equal(relay_core_counts(core).unparked, 6);

@@ -25,7 +25,8 @@ static struct position whole(void)
                              .lsn = 0x1600A38,
                              .txn_lsn = 0x1700B00,
                              .txn_index = 3,
-                             .unparked = {3, {17, 4294967299, 18}}};
+                             .unparked = {3, {17, 4294967299, 18}},
+                             .save = 1764412345678901};
 }
 
 static void write_to(struct buf *b, const struct position *p)
@@ -64,6 +65,7 @@ static void what_was_written_is_read(void **state)
     assert_int_equal(s.position.lsn, p.lsn);
     assert_int_equal(s.position.txn_lsn, p.txn_lsn);
     assert_int_equal(s.position.txn_index, p.txn_index);
+    assert_int_equal(s.position.save, p.save);
     assert_memory_equal(&s.position.unparked, &p.unparked, sizeof(p.unparked));
     relay_stored_done(&s);
     position_done(&p);
@@ -130,28 +132,49 @@ static void a_record_cut_anywhere_is_refused(void **state)
 }
 
 /* The written form with one line in place of another. */
-static void assert_refused_with(const char *line, const char *instead, const char *word)
+static void write_with(const char *line, const char *instead, struct buf *ret_changed)
 {
     struct position p = whole();
-    struct relay_stored s = {0};
-    struct err err = {0};
-    struct buf b, changed;
+    struct buf b;
     const char *at;
 
     buf_init(&b, RELAY_STORED_BYTES_MAX);
-    buf_init(&changed, RELAY_STORED_BYTES_MAX);
+    buf_init(ret_changed, RELAY_STORED_BYTES_MAX);
     write_to(&b, &p);
     at = strstr(buf_str(&b), line);
     assert_non_null(at);
-    buf_append(&changed, buf_str(&b), (size_t)(at - buf_str(&b)));
-    buf_puts(&changed, instead);
-    buf_puts(&changed, at + strlen(line));
+    buf_append(ret_changed, buf_str(&b), (size_t)(at - buf_str(&b)));
+    buf_puts(ret_changed, instead);
+    buf_puts(ret_changed, at + strlen(line));
+    position_done(&p);
+    buf_done(&b);
+}
+
+static void a_record_from_before_saves_had_numbers_is_read(void **state)
+{
+    struct relay_stored s = {0};
+    struct buf old;
+
+    (void)state;
+    write_with("save=1764412345678901\n", "", &old);
+    assert_int_equal(relay_stored_parse(text_of(&old), &s, NULL), 0);
+    assert_int_equal(s.position.save, 0);
+    assert_int_equal(s.position.last_id, 4294967299);
+    relay_stored_done(&s);
+    buf_done(&old);
+}
+
+static void assert_refused_with(const char *line, const char *instead, const char *word)
+{
+    struct relay_stored s = {0};
+    struct err err = {0};
+    struct buf changed;
+
+    write_with(line, instead, &changed);
     assert_int_equal(relay_stored_parse(text_of(&changed), &s, &err), -1);
     assert_int_equal(err.kind, ERR_PERMANENT);
     if (!strstr(err.message, word))
         fail_msg("\"%s\" does not name \"%s\"", err.message, word);
-    position_done(&p);
-    buf_done(&b);
     buf_done(&changed);
 }
 
@@ -164,6 +187,8 @@ static void what_is_no_position_of_this_version_is_refused_and_named(void **stat
     assert_refused_with("epoch=7\n", "epoch=7x\n", "7x");
     assert_refused_with("epoch=7\n", "epoch=99999999999999999999\n", "epoch");
     assert_refused_with("timeline=2\n", "timeline=4294967296\n", "timeline");
+    assert_refused_with("save=1764412345678901\n", "save=x\n", "save");
+    assert_refused_with("save=1764412345678901\n", "save=1\nsave=1\n", "save");
     assert_refused_with("partial=1\n", "partial=2\n", "partial");
     assert_refused_with("10:20:11,12", "10:20:12,11", "snapshot");
     assert_refused_with("end\n", "end\nend\n", "end");
@@ -177,6 +202,7 @@ int main(void)
         cmocka_unit_test(a_position_without_a_batch_or_without_any_look_is_read_as_such),
         cmocka_unit_test(the_largest_position_fits_the_record),
         cmocka_unit_test(a_record_cut_anywhere_is_refused),
+        cmocka_unit_test(a_record_from_before_saves_had_numbers_is_read),
         cmocka_unit_test(what_is_no_position_of_this_version_is_refused_and_named),
     };
 

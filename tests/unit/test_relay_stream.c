@@ -117,7 +117,7 @@ static void rows_of_one_lsn_are_settled_one_by_one(void **state)
     assert_int_equal(a.position->last_id, 1);
     assert_true(snapshot_visible(&a.position->cur.snapshot, 100));
     assert_false(snapshot_visible(&a.position->prev, 100));
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     acked(seq[1]);
     a = wait_for(RELAY_SAVE);
     assert_int_equal(a.position->lsn, 1150);
@@ -196,7 +196,7 @@ static void a_transaction_whose_end_comes_apart_is_settled_by_it(void **state)
     acked(expect(RELAY_PUBLISH).seq);
     relay_core_stream_alive(core, now, 1050, false); /* in its middle */
     assert_int_equal(wait_for(RELAY_SAVE).position->txn_index, 1);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     relay_core_stream_alive(core, now, 1150, false);
     a = wait_for(RELAY_SAVE);
     assert_int_equal(a.position->lsn, 1150);
@@ -235,14 +235,14 @@ static void looks_shorten_the_list_when_the_stream_is_past_them(void **state)
     acked(expect(RELAY_PUBLISH).seq);
     a = wait_for(RELAY_SAVE);
     assert_int_equal(a.position->prev.xip_count, 10);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     wait_for(RELAY_LOOK);
     look_is("111:111:", 1, 1300);
     stream_rows(111, 1200, 0, 2, 1, 1250);
     acked(wait_for(RELAY_PUBLISH).seq);
     a = wait_for(RELAY_SAVE);
     assert_int_equal(a.position->prev.xip_count, 10); /* what the look shows may be on its way here */
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     relay_core_stream_alive(core, now, 1300, false);
     stream_rows(112, 1400, 0, 3, 1, 1450);
     acked(wait_for(RELAY_PUBLISH).seq);
@@ -263,7 +263,7 @@ static void a_keepalive_with_a_row_outstanding_confirms_nothing(void **state)
     relay_core_stream_alive(core, now, INT64_C(10) << 20, true);
     assert_int_equal(wait_for(RELAY_STATUS).lsn, 1000);
     assert_int_equal(wait_for(RELAY_SAVE).position->lsn, 1000);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     acked(seq);
     assert_int_equal(wait_for(RELAY_SAVE).position->lsn, INT64_C(10) << 20);
     end();
@@ -280,7 +280,7 @@ static void a_status_never_confirms_more_than_a_save_has_stored(void **state)
     assert_int_equal(wait_for(RELAY_SAVE).position->lsn, 1150);
     relay_core_stream_alive(core, now, 1150, true);
     assert_int_equal(expect(RELAY_STATUS).lsn, 1000); /* the save is under way */
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     relay_core_stream_alive(core, now, 1150, true);
     assert_int_equal(expect(RELAY_STATUS).lsn, 1150);
     end();
@@ -294,7 +294,7 @@ static void others_log_is_confirmed_while_the_outbox_is_idle(void **state)
     go_live(wal_config());
     relay_core_stream_alive(core, now, far, false);
     assert_int_equal(wait_for(RELAY_SAVE).position->lsn, far);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     assert_int_equal(wait_for(RELAY_STATUS).lsn, far);
     end();
 }

@@ -54,7 +54,7 @@ static void a_lost_lease_ends_the_stream(void **state)
     stream_rows(100, 1100, 0, 1, 1, 1150);
     expect(RELAY_PUBLISH);
     wait_for(RELAY_SAVE);
-    relay_core_saved(core, now, false);
+    relay_core_saved(core, now, false, 1);
     assert_int_equal(relay_core_stream_room(core), 0);
     expect(RELAY_PURGE);
     expect(RELAY_UNSTREAM);
@@ -77,7 +77,7 @@ static void a_relay_that_stops_settles_confirms_and_ends_the_stream(void **state
     acked(seq);
     a = expect(RELAY_RELEASE);
     assert_int_equal(a.position->lsn, 1150);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     assert_int_equal(expect(RELAY_STATUS).lsn, 1150);
     expect(RELAY_UNSTREAM);
     expect(RELAY_STOPPED);
@@ -121,13 +121,13 @@ static void after_an_idle_lapse_a_row_is_published_after_the_renewing_save(void 
     go_live(wal_config());
     do {
         a = wait_for(RELAY_SAVE);
-        relay_core_saved(core, now, true);
+        relay_core_saved(core, now, true, 1);
     } while (!a.idle);
     stream_rows(100, 1100, 0, 1, 1, 1150);
     a = expect(RELAY_SAVE);
     assert_false(a.idle);
     expect_nothing();
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     wait_for(RELAY_PUBLISH);
     end();
 }
@@ -139,8 +139,8 @@ static void an_idle_relay_asks_nothing(void **state)
     (void)state;
     go_live(wal_config());
     while (!wait_for(RELAY_SAVE).idle)
-        relay_core_saved(core, now, true);
-    relay_core_saved(core, now, true);
+        relay_core_saved(core, now, true, 1);
+    relay_core_saved(core, now, true, 1);
     before = relay_core_counts(core);
     for (int i = 0; i < 400; i++)
         wait_for(RELAY_STATUS);
@@ -154,8 +154,8 @@ static void a_stream_that_ends_while_idle_brings_the_lease_back_first(void **sta
     (void)state;
     go_live(wal_config());
     while (!wait_for(RELAY_SAVE).idle)
-        relay_core_saved(core, now, true);
-    relay_core_saved(core, now, true);
+        relay_core_saved(core, now, true, 1);
+    relay_core_saved(core, now, true, 1);
     relay_core_stream_down(core, now);
     assert_false(expect(RELAY_SAVE).idle);
     end();
@@ -172,7 +172,7 @@ static void a_full_window_does_not_keep_the_lease_from_being_renewed(void **stat
     expect(RELAY_PUBLISH);
     for (int i = 0; i < 20; i++) {
         wait_for(RELAY_SAVE);
-        relay_core_saved(core, now, true);
+        relay_core_saved(core, now, true, 1);
     }
     end();
 }
@@ -231,7 +231,7 @@ static void a_refused_message_is_parked_with_its_page_when_it_comes_again(void *
     assert_int_equal(a.parks[0].id, 102);
     assert_int_equal(a.parks[0].row, 1);
     assert_int_equal(*(int *)a.parks[0].page, 1); /* held until it is stored */
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, 1);
     expect(RELAY_FREE_PAGE);
     end();
 }

@@ -13,6 +13,7 @@ static int64_t now;
 static int page;
 static int xmax, rows_there; /* what a look sees */
 static int64_t retries;      /* parked rows that are to be published again */
+static int64_t saves;        /* the number of the last one */
 
 static struct snapshot snap(const char *text)
 {
@@ -67,7 +68,7 @@ static struct relay_action wait_for(enum relay_action_kind kind)
         if (a.kind == RELAY_LOOK)
             look_again();
         else if (a.kind == RELAY_SAVE)
-            relay_core_saved(core, now, true);
+            relay_core_saved(core, now, true, ++saves);
         else if (a.kind == RELAY_MAINTAIN)
             relay_core_maintained(core, now);
         else if (a.kind == RELAY_LOAD_KEYS)
@@ -82,9 +83,10 @@ static struct relay_action wait_for(enum relay_action_kind kind)
 static void acquire(bool kafka_rules)
 {
     struct relay_core_config cfg = relay_core_config_default();
-    struct position p = {.prev = snap("100:100:")};
+    struct position p = {.prev = snap("100:100:"), .save = 7};
 
     cfg.exactly_once = true;
+    saves = 7;
     retries = 0;
     now = NS_PER_S;
     xmax = kafka_rules ? 200 : 100;
@@ -156,7 +158,7 @@ static void nothing_is_published_before_the_position_in_kafka_counts(void **stat
     relay_core_opened(core, now, NULL);
     a = expect(RELAY_SAVE);
     assert_true(a.flush && !a.authority_kafka); /* it proves that the lease is still ours */
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, ++saves);
     assert_int_equal(expect(RELAY_COMMIT).position->prev.xmax, 100); /* as it was loaded */
     expect(RELAY_LOOK);
     give_rows(1);
@@ -164,7 +166,7 @@ static void nothing_is_published_before_the_position_in_kafka_counts(void **stat
     a = expect(RELAY_SAVE);
     assert_true(a.authority_kafka && a.flush);
     expect_nothing();
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, ++saves);
     publish(0);
     relay_core_free(core);
 }
@@ -180,7 +182,7 @@ static void a_commit_waits_for_every_report_and_for_the_disk(void **state)
     second = publish(1);
     acked(second);
     flush();
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, ++saves);
     expect_nothing(); /* one row is not acknowledged */
     acked(first);
     assert_int_equal(expect(RELAY_COMMIT).position->prev.xmax, 201);
@@ -203,7 +205,7 @@ static struct relay_action wait_for_row(void)
             xmax++;
             look_again();
         } else if (a.kind == RELAY_SAVE) {
-            relay_core_saved(core, now, true);
+            relay_core_saved(core, now, true, ++saves);
         } else if (a.kind == RELAY_PUBLISH) {
             now += 5 * NS_PER_MS;
             acked(a.seq);
@@ -264,7 +266,7 @@ static struct relay_action commit_one(void)
     give_rows(1);
     acked(publish(0));
     assert_int_equal(flush().position->prev.xmax, 200);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, ++saves);
     return expect(RELAY_COMMIT);
 }
 
@@ -304,7 +306,7 @@ static void nothing_goes_to_kafka(void)
         else if (a.kind == RELAY_LOOK)
             look_again();
         else if (a.kind == RELAY_SAVE)
-            relay_core_saved(core, now, true);
+            relay_core_saved(core, now, true, ++saves);
         else if (a.kind == RELAY_LOAD_KEYS)
             relay_core_keys(core, now, NULL, 0, 0);
         else
@@ -390,7 +392,7 @@ static void give_two_parked(void)
     wait_for(RELAY_COMMIT);
     relay_core_committed(core, now, RELAY_COMMITTED);
     assert_int_equal(wait_for(RELAY_SAVE).unpark_count, 1);
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, ++saves);
     assert_int_equal(wait_for(RELAY_READ_PARKED).limit, 2);
     relay_core_parked_page(core, now, &page, rows, 2);
 }
@@ -538,7 +540,7 @@ static void a_row_that_spoilt_its_transaction_is_parked_without_being_published_
     assert_int_equal(a.parks[0].id, 2);
     assert_int_equal(a.parks[0].reason, PARK_TOO_LARGE);
     assert_int_equal(a.parks[1].reason, PARK_BEHIND); /* of the same key */
-    relay_core_saved(core, now, true);
+    relay_core_saved(core, now, true, ++saves);
     assert_int_equal(expect(RELAY_COMMIT).position->prev.xmax, 201);
     relay_core_free(core);
 }
@@ -575,7 +577,7 @@ static bool refuse_all(uint64_t *late)
     } else if (a.kind == RELAY_READ) {
         give_poison(a.bounds.after_id);
     } else if (a.kind == RELAY_SAVE) {
-        relay_core_saved(core, now, true);
+        relay_core_saved(core, now, true, ++saves);
     } else if (a.kind == RELAY_LOAD_KEYS) {
         relay_core_keys(core, now, NULL, 0, 0);
     } else if (a.kind == RELAY_ABORT) {
@@ -635,7 +637,7 @@ static void a_stop_at_once_commits_no_row_that_its_position_does_not_cover(void 
         assert_int_not_equal(a.kind, RELAY_COMMIT);
         if (a.kind == RELAY_RELEASE) {
             assert_int_equal(a.position->prev.xmax, 200);
-            relay_core_saved(core, now, true);
+            relay_core_saved(core, now, true, ++saves);
         }
         stopped = stopped || a.kind == RELAY_STOPPED;
     }
@@ -650,6 +652,49 @@ static void a_fenced_relay_gives_the_lease_up(void **state)
     relay_core_committed(core, now, RELAY_COMMIT_FENCED);
     wait_for(RELAY_ACQUIRE);
     assert_int_equal(relay_core_counts(core).leases_lost, 1);
+    relay_core_free(core);
+}
+
+/* An older copy of the database's files was put back: its next transactions have ids that the position has passed. */
+static void a_position_that_stands_on_a_save_that_the_row_does_not_know_is_not_believed(void **state)
+{
+    struct position p = {.prev = snap("200:200:"), .save = 8};
+    struct relay_action a;
+
+    (void)state;
+    acquire(true);
+    relay_core_opened(core, now, &p);
+    a = expect(RELAY_SAVE);
+    assert_true(a.flush && !a.authority_kafka); /* from here on the numbers may catch up */
+    assert_int_equal(a.position->prev.xmax, 100);
+    relay_core_producer_lost(core, now);
+    assert_int_equal(relay_core_counts(core).went_back,
+                     0); /* it may be another relay's, which has the lease now */
+    relay_core_saved(core, now, true, ++saves);
+    assert_int_equal(relay_core_counts(core).went_back, 1);
+    now += NS_PER_S;
+    assert_false(wait_for(RELAY_OPEN).authority_kafka);
+    relay_core_opened(core, now, NULL);
+    flush();
+    relay_core_saved(core, now, true, ++saves);
+    assert_int_equal(expect(RELAY_COMMIT).position->prev.xmax, 100);
+    relay_core_free(core);
+}
+
+static void a_position_stands_on_the_save_that_waited_for_the_disk(void **state)
+{
+    struct position p = {.prev = snap("200:200:"), .save = 7};
+
+    (void)state;
+    acquire(true);
+    relay_core_opened(core, now, &p); /* on the row's own: nothing went back */
+    assert_int_equal(relay_core_counts(core).went_back, 0);
+    expect(RELAY_LOOK);
+    give_rows(1);
+    acked(publish(0));
+    flush();
+    relay_core_saved(core, now, true, 8);
+    assert_int_equal(expect(RELAY_COMMIT).position->save, 8);
     relay_core_free(core);
 }
 
@@ -673,6 +718,8 @@ int main(void)
         cmocka_unit_test(a_commit_of_unknown_end_is_settled_by_what_kafka_says),
         cmocka_unit_test(a_stop_at_once_commits_no_row_that_its_position_does_not_cover),
         cmocka_unit_test(a_transaction_of_little_is_ended_sooner),
+        cmocka_unit_test(a_position_that_stands_on_a_save_that_the_row_does_not_know_is_not_believed),
+        cmocka_unit_test(a_position_stands_on_the_save_that_waited_for_the_disk),
         cmocka_unit_test(a_fenced_relay_gives_the_lease_up),
     };
 

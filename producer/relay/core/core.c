@@ -442,7 +442,7 @@ void relay_core_producer_lost(struct relay_core *c, int64_t now)
     c->purge = false; /* the new client holds nothing */
 }
 
-void relay_core_saved(struct relay_core *c, int64_t now, bool held)
+void relay_core_saved(struct relay_core *c, int64_t now, bool held, int64_t save)
 {
     ENSURE(c->db == RELAY_SAVE || c->db == RELAY_RELEASE);
     if (!held) {
@@ -458,7 +458,7 @@ void relay_core_saved(struct relay_core *c, int64_t now, bool held)
         c->parks_saving = 0;
         core_retry_saved(c, now);
         c->stream.confirm_lsn = c->saving.lsn;
-        core_transact_saved(c);
+        core_transact_saved(c, save);
         position_done(&c->saving);
         if (c->db == RELAY_RELEASE) {
             c->stream.farewell = stream_up(&c->stream);

@@ -120,8 +120,8 @@ void relay_core_put_back(struct relay_core *c, int64_t now, uint64_t seq, int64_
 /* Kafka's client had to be made anew: whatever is outstanding is published again. */
 void relay_core_producer_lost(struct relay_core *c, int64_t now);
 
-/* SAVE or RELEASE ended; held false: the epoch is not ours any more, nothing was stored. */
-void relay_core_saved(struct relay_core *c, int64_t now, bool held);
+/* SAVE or RELEASE ended; held false: the epoch is not ours any more, nothing was stored. save: the number that the row has now. */
+void relay_core_saved(struct relay_core *c, int64_t now, bool held, int64_t save);
 /* All keys that have parked rows, as keyset_hash values, and one 0 when there are parked rows without a key; retries: how many parked rows are to be published again. */
 void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, size_t count,
                      int64_t retries);
@@ -164,7 +164,10 @@ int relay_core_stream_room(const struct relay_core *c);
 
 /* ---- facts of Kafka's transactions ---- */
 
-/* The producer is ready, and p (taken, emptied) is the position its topic of cursors holds; NULL: none. */
+/*
+ * The producer is ready, and p (taken, emptied) is the position its topic of cursors holds; NULL: none. One that stands on a save that
+ * Postgres' row does not know is of a state of the database that is gone: then the row counts, and Kafka again after the next commit.
+ */
 void relay_core_opened(struct relay_core *c, int64_t now, struct position *p);
 enum relay_commit {
     RELAY_COMMITTED,
@@ -267,6 +270,7 @@ struct relay_counts {
     int64_t streamed, skipped; /* rows of the stream; of these, read through the table before */
     int64_t streams, statuses, transactions, aborts, unparked;
     int64_t streams_lost;   /* ended, or could not be had */
+    int64_t went_back;      /* positions of Kafka that the database does not know any more */
     uint64_t confirmed_lsn; /* of the STATUS sent last */
     uint64_t received_lsn;  /* up to here the stream was heard */
 };

@@ -70,7 +70,9 @@ struct transact {
     bool row_says_so; /* and Postgres' row says that */
     bool unsaved;     /* Postgres' row has an older position */
     bool saving_says_so, saving_flushes;
-    uint64_t rows; /* published since it began */
+    bool went_back;              /* the position in Kafka is of a later state than the row */
+    int64_t row_save, sure_save; /* the row's; the last one that waited for the disk */
+    uint64_t rows;               /* published since it began */
     uint64_t careful_next;
     int64_t began_ns, row_ns, taken_at, committed_at, open_at; /* taken_at: the position of the last COMMIT */
     struct position committed, committing;
@@ -217,4 +219,4 @@ int64_t core_transact_due(const struct relay_core *c, int64_t now);
 /* Saves of an exactly-once relay. */
 int64_t core_transact_save_due(const struct relay_core *c);
 NODISCARD int core_transact_fill_save(struct relay_core *c, struct relay_action *a); /* -1: no memory */
-void core_transact_saved(struct relay_core *c);
+void core_transact_saved(struct relay_core *c, int64_t save);

@@ -77,8 +77,9 @@ void core_transact_close(struct relay_core *c)
     t->fenced = false;
     t->open_at = 0;
     t->condemned_count = 0;
-    t->kafka_rules = t->row_says_so = t->saving_says_so = t->unsaved = t->flushed = false;
+    t->kafka_rules = t->row_says_so = t->saving_says_so = t->unsaved = t->flushed = t->went_back = false;
     t->careful_next = 0;
+    t->row_save = t->sure_save = 0;
     position_done(&t->committed);
     position_done(&t->committing);
 }
@@ -89,6 +90,7 @@ void core_transact_acquired(struct relay_core *c, struct position *p, bool kafka
 
     core_transact_close(c);
     t->abandoned = false; /* OPEN ends it */
+    t->row_save = p->save;
     t->committed = *p;
     *p = (struct position){0};
     t->kafka_rules = t->row_says_so = kafka_rules;
@@ -114,6 +116,21 @@ static bool reload(struct relay_core *c)
     return true;
 }
 
+/*
+ * What the position passed, and more, was on disk with the save that it stands on. A row without that save is of an older copy of the
+ * database's files, which gives the same transaction ids out again. The next save says that the row counts, before its number catches up.
+ */
+static bool went_back(struct relay_core *c, const struct position *p)
+{
+    struct transact *t = &c->transact;
+
+    if (p->save <= t->row_save)
+        return false;
+    t->went_back = true; /* or another relay has the lease: the first save tells */
+    t->kafka_rules = t->row_says_so = false;
+    return true;
+}
+
 void relay_core_opened(struct relay_core *c, int64_t now, struct position *p)
 {
     struct transact *t = &c->transact;
@@ -124,7 +141,9 @@ void relay_core_opened(struct relay_core *c, int64_t now, struct position *p)
         position_done(p);
         return;
     }
-    if (p) {
+    if (p && went_back(c, p)) {
+        position_done(p);
+    } else if (p) {
         position_done(&t->committed);
         t->committed = *p;
         *p = (struct position){0};
@@ -423,6 +442,7 @@ static bool next_commit(struct relay_core *c, int64_t now, struct relay_action *
     t->ending = true;
     if (!may_commit(c, now) || cursor_position(&c->cursor, &t->committing, NULL) < 0)
         return false;
+    t->committing.save = t->sure_save;
     c->cursor.changed = false;
     t->taken_at = now;
     begin_anew(t);
@@ -497,10 +517,15 @@ int core_transact_fill_save(struct relay_core *c, struct relay_action *a)
     return 0;
 }
 
-void core_transact_saved(struct relay_core *c)
+void core_transact_saved(struct relay_core *c, int64_t save)
 {
     struct transact *t = &c->transact;
 
     t->row_says_so = t->row_says_so || t->saving_says_so;
     t->flushed = t->flushed || t->saving_flushes;
+    t->row_save = save;
+    c->counts.went_back += t->went_back;
+    t->went_back = false;
+    if (t->saving_flushes)
+        t->sure_save = save;
 }

@@ -63,6 +63,8 @@ struct position {
         txn_lsn; /* of the transaction with this commit LSN the first txn_index rows are settled; 0: none is half done */
     int64_t txn_index;
     struct unparked unparked;
+    /* Exactly-once. In Postgres' row: the save that stored it, a number that rises with each. In Kafka: the last one that was on disk before. */
+    int64_t save;
 };
 void position_done(struct position *p);
 NODISCARD int position_copy(const struct position *p, struct position *ret_p,
