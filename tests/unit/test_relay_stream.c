@@ -360,6 +360,62 @@ static void a_publication_altered_before_the_stream_is_relied_upon_ends_it_too(v
     end();
 }
 
+/* ---- Kafka's transactions ---------------------------------------------------------------------------------------------- */
+
+/* The number of a forced save; those that need not wait for the disk have 1. */
+static void save_with(int64_t number)
+{
+    while (!wait_for(RELAY_SAVE).flush)
+        relay_core_saved(core, now, true, 1);
+    relay_core_saved(core, now, true, number);
+}
+
+/* An older copy of the database's files is told by its saves, so what a position passes has to be in front of the one that it names. */
+static void each_transaction_of_the_stream_waits_for_a_forced_save_of_its_own(void **state)
+{
+    struct relay_core_config cfg = relay_core_config_default();
+    struct position p = {.lsn = 1000}, found = {.lsn = 1000};
+
+    (void)state;
+    cfg.kind = RELAY_KIND_MESSAGE;
+    cfg.exactly_once = true;
+    begin_with(cfg);
+    relay_core_connected(core, now);
+    expect(RELAY_ACQUIRE);
+    relay_core_acquired(core, now, 7, &p, true);
+    expect(RELAY_OPEN);
+    relay_core_opened(core, now, &found);
+    wait_for(RELAY_STREAM);
+    relay_core_stream_up(core, now, 1000, 0);
+    for (int i = 0; i < 3; i++) {
+        stream_rows(100, 1100 + 100 * (uint64_t)i, 0, 1 + i, 1, 1150 + 100 * (uint64_t)i);
+        acked(wait_for(RELAY_PUBLISH).seq);
+        save_with(10 + i);
+        assert_int_equal(wait_for(RELAY_COMMIT).position->save, 10 + i);
+        relay_core_committed(core, now, RELAY_COMMITTED);
+    }
+    end();
+}
+
+/* Beside rows it may be further than the last forced save: an older copy of the log may be shorter. */
+static void the_stream_begins_where_postgres_row_is(void **state)
+{
+    struct relay_core_config cfg = wal_config();
+    struct position p = {.prev = snap("100:100:"), .lsn = 1000},
+                    found = {.prev = snap("100:100:"), .lsn = 1200};
+
+    (void)state;
+    cfg.exactly_once = true;
+    begin_with(cfg);
+    relay_core_connected(core, now);
+    expect(RELAY_ACQUIRE);
+    relay_core_acquired(core, now, 7, &p, true);
+    expect(RELAY_OPEN);
+    relay_core_opened(core, now, &found);
+    assert_int_equal(wait_for(RELAY_STREAM).lsn, 1000);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -380,6 +436,8 @@ int main(void)
         cmocka_unit_test(statuses_go_out_all_the_while),
         cmocka_unit_test(a_look_that_knows_another_publication_settles_nothing_and_ends_the_stream),
         cmocka_unit_test(a_publication_altered_before_the_stream_is_relied_upon_ends_it_too),
+        cmocka_unit_test(each_transaction_of_the_stream_waits_for_a_forced_save_of_its_own),
+        cmocka_unit_test(the_stream_begins_where_postgres_row_is),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

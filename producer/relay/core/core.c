@@ -243,7 +243,7 @@ static void distrust_stream(struct relay_core *c, int64_t now, struct look *look
 void relay_core_looked(struct relay_core *c, int64_t now, struct look *look)
 {
     db_ended(c, RELAY_LOOK);
-    core_transact_looked(c);
+    core_transact_unsure(c);
     if (c->db_stale || c->draining) {
         c->db_stale = false;
         snapshot_done(&look->snapshot);

@@ -65,11 +65,11 @@ struct transact {
     bool ending;    /* nothing is published until it has ended */
     bool fenced;    /* the lease is to be given up */
     bool failed;    /* it can only be aborted */
-    bool flushed;   /* no look was answered since a save that waited for the disk */
+    bool flushed;   /* a forced save was answered, and nothing came since that the position could pass */
     bool kafka_rules; /* the position in Kafka counts; false: there is none yet, the one of Postgres does */
     bool row_says_so; /* and Postgres' row says that */
     bool unsaved;     /* Postgres' row has an older position */
-    bool saving_says_so, saving_flushes;
+    bool saving_says_so, saving_flushes, saving_ends;
     bool went_back;              /* the position in Kafka is of a later state than the row */
     int64_t row_save, sure_save; /* the row's; the last one that waited for the disk */
     uint64_t rows;               /* published since it began */
@@ -193,7 +193,7 @@ void core_stream_ground(struct relay_core *c, int64_t now);
 void core_transact_acquired(struct relay_core *c, struct position *p, bool kafka_rules); /* taken */
 void core_transact_close(struct relay_core *c);
 void core_transact_lost(struct relay_core *c, int64_t now); /* the producer is of no use any more */
-void core_transact_looked(struct relay_core *c);
+void core_transact_unsure(struct relay_core *c); /* what comes now, no save that was asked covers */
 void core_transact_give_up(struct relay_core *c,
                            int64_t now); /* the lease, when another relay has fenced our producer */
 void core_transact_sent(struct relay_core *c, int64_t now);

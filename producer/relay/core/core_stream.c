@@ -99,6 +99,7 @@ void relay_core_stream_up(struct relay_core *c, int64_t now, uint64_t start_lsn,
     s->publication = publication;
     s->told_lsn = 0;
     s->status_at = c->look_at = now;
+    core_transact_unsure(c);
     c->counts.streams++;
     if (c->cfg.kind == RELAY_KIND_MESSAGE) {
         s->based = true;

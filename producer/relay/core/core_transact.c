@@ -144,6 +144,9 @@ void relay_core_opened(struct relay_core *c, int64_t now, struct position *p)
     if (p && went_back(c, p)) {
         position_done(p);
     } else if (p) {
+        /* What was heard beside rows is on no save: the stream begins where the row says. */
+        if (c->cfg.kind == RELAY_KIND_WAL && p->lsn > t->committed.lsn)
+            p->lsn = t->committed.lsn;
         position_done(&t->committed);
         t->committed = *p;
         *p = (struct position){0};
@@ -364,7 +367,8 @@ static int64_t end_due(const struct relay_core *c)
 /*
  * What a look saw as ended may not be on disk yet, and a database that crashes gives the same transaction ids out again. A position with
  * it may go to Kafka, which would remember, only after a save that waits for the disk was answered; from the decision to end the
- * transaction until then no further look is asked. It also proves the lease, and stores parked rows before a position passes them.
+ * transaction until then no further look is asked. What comes by the stream is on disk, but a row that knows the save has to know it
+ * too (see went_back). It also proves the lease, and stores parked rows before a position passes them.
  */
 static bool needs_flush(const struct relay_core *c)
 {
@@ -382,7 +386,7 @@ static bool may_commit(const struct relay_core *c, int64_t now)
     return c->ledger.base == c->ledger.next && !needs_flush(c) && lease_valid(&c->lease, now);
 }
 
-void core_transact_looked(struct relay_core *c)
+void core_transact_unsure(struct relay_core *c)
 {
     c->transact.flushed = false;
 }
@@ -443,6 +447,7 @@ static bool next_commit(struct relay_core *c, int64_t now, struct relay_action *
     if (!may_commit(c, now) || cursor_position(&c->cursor, &t->committing, NULL) < 0)
         return false;
     t->committing.save = t->sure_save;
+    t->flushed = t->flushed && !stream_up(&c->stream); /* rows come without a look */
     c->cursor.changed = false;
     t->taken_at = now;
     begin_anew(t);
@@ -514,6 +519,7 @@ int core_transact_fill_save(struct relay_core *c, struct relay_action *a)
     a->authority_kafka = t->kafka_rules;
     a->flush = needs_flush(c) || c->park_count > 0 || (t->kafka_rules && !t->row_says_so);
     t->saving_flushes = a->flush;
+    t->saving_ends = t->ending;
     return 0;
 }
 
@@ -522,7 +528,8 @@ void core_transact_saved(struct relay_core *c, int64_t save)
     struct transact *t = &c->transact;
 
     t->row_says_so = t->row_says_so || t->saving_says_so;
-    t->flushed = t->flushed || t->saving_flushes;
+    /* Rows of the stream that belong to this transaction may have come since it was asked, unless it was about to end. */
+    t->flushed = t->flushed || (t->saving_flushes && (t->saving_ends || !stream_up(&c->stream)));
     t->row_save = save;
     c->counts.went_back += t->went_back;
     t->went_back = false;
