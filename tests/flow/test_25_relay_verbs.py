@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from stream_world import Writer
 
 ROOT = Path(__file__).resolve().parents[2]
 RELAY = Path(os.environ.get("TANDEM_BIN") or ROOT / "build" / "bin") / "tandem-relay"
@@ -565,3 +566,20 @@ def test_status_of_a_working_relay_and_its_standby(database, relay, lines, wait_
     for i in range(100):
         put(database, f"k{i}", "")
     wait_until(lambda: lines("status")[0]["shards"][0]["lag_rows"] == 0, message="no lag is left")
+
+
+def test_the_rates_of_status_are_those_of_the_load_and_zero_at_rest(database, topics, tool, relay, lines, wait_until):
+    """Without a relay what is written is not told as settled."""
+    def rates():
+        (status,) = lines("status")
+        return status["written_per_second"], status["published_per_second"], status["shards"][0]["lag_rows"]
+
+    running, writer = relay(), Writer(database.url)
+    wait_until(lambda: all(rate > 0 for rate in rates()[:2]), message="both are counted under load")
+    assert running.stop() == 0
+    written, published, lag = wait_until(lambda: [found := rates()] and found[0] > 0 and found[2] > 0 and found, message="it is only written")
+    assert published < written / 2, lag
+    writer.stop()
+    relay()
+    wait_until(lambda: rates() == (0, 0, 0), message="all is at rest")
+    assert "Rates: 0 rows/s written, 0 rows/s settled" in tool("status")[1]
