@@ -645,6 +645,23 @@ static void a_stop_at_once_commits_no_row_that_its_position_does_not_cover(void 
     relay_core_free(core);
 }
 
+/* They would fence those of the relay that has the lease now. */
+static void no_producers_are_made_under_a_lease_that_has_run_out(void **state)
+{
+    (void)state;
+    begin();
+    now += 2 * NS_PER_S; /* Postgres does not answer the look */
+    relay_core_producer_lost(core, now);
+    now += NS_PER_S;
+    expect_nothing();
+    assert_true(relay_core_tick(core, now) > 0);
+    look_again();
+    expect(RELAY_SAVE);
+    relay_core_saved(core, now, true, ++saves);
+    expect(RELAY_OPEN);
+    relay_core_free(core);
+}
+
 static void a_fenced_relay_gives_the_lease_up(void **state)
 {
     (void)state;
@@ -720,6 +737,7 @@ int main(void)
         cmocka_unit_test(a_transaction_of_little_is_ended_sooner),
         cmocka_unit_test(a_position_that_stands_on_a_save_that_the_row_does_not_know_is_not_believed),
         cmocka_unit_test(a_position_stands_on_the_save_that_waited_for_the_disk),
+        cmocka_unit_test(no_producers_are_made_under_a_lease_that_has_run_out),
         cmocka_unit_test(a_fenced_relay_gives_the_lease_up),
     };
 

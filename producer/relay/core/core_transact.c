@@ -419,11 +419,13 @@ bool core_transact_at_rest(const struct relay_core *c)
                                     t->row_says_so && !t->unsaved && !t->ending);
 }
 
-static int64_t open_due(const struct relay_core *c)
+/* Not with a lease that has run out: new producers would fence those of the relay that has taken it. */
+static int64_t open_due(const struct relay_core *c, int64_t now)
 {
     const struct transact *t = &c->transact;
 
-    return t->state == TRANSACT_CLOSED && !t->busy && !t->fenced && c->lease.held && !c->draining
+    return t->state == TRANSACT_CLOSED && !t->busy && !t->fenced && lease_valid(&c->lease, now) &&
+                   !c->draining
                ? t->open_at
                : CLOCK_NEVER;
 }
@@ -476,7 +478,7 @@ bool core_transact_next(struct relay_core *c, int64_t now, struct relay_action *
         t->abandoned = false;
         return take(t, state, a, RELAY_ABORT);
     }
-    if (open_due(c) <= now)
+    if (open_due(c, now) <= now)
         return take(t, TRANSACT_OPENING, a, RELAY_OPEN);
     return next_commit(c, now, a);
 }
@@ -489,7 +491,7 @@ int64_t core_transact_due(const struct relay_core *c, int64_t now)
         return CLOCK_NEVER;
     if (abort_due(c))
         return now;
-    open_at = open_due(c);
+    open_at = open_due(c, now);
     end_at = c->transact.ending && !may_commit(c, now)
                  ? CLOCK_NEVER /* a report, or an answer, goes on with it */
                  : end_due(c);
