@@ -26,6 +26,12 @@ def case_id(case):
     return f"{case.source}-{case.delivery}"
 
 
+# What a relay holds: the window, and two pages. Small, so that a bound made of it says something about some thousand events.
+SMALL = {"window_messages": 50, "page_rows": 50}
+HELD = SMALL["window_messages"] + 2 * SMALL["page_rows"]
+NOT_STORED = "SELECT count(*) FROM tandem.outbox o, tandem.relay_cursor c WHERE NOT pg_visible_in_snapshot(o.txid, c.prev_snapshot)"
+
+
 class World:
     """Relays of one case on one database; the fixture `relay` stops them."""
 
@@ -36,6 +42,7 @@ class World:
         self.slot = database.value("SELECT 'relay_' || oid FROM pg_database WHERE datname = current_database()")
         self.options = {"source": case.source, "slot": self.slot, "delivery": case.delivery, "retention": "1d", **options}
         self.relays = []
+        self.may_repeat = 0  # so many events, of those that were killed
         if self.streams:
             self.set_up()
 
@@ -86,6 +93,16 @@ class World:
 
     def wait_active(self, timeout=60):
         return wait_until(self.active, timeout, "one of the relays works")
+
+    def kill(self, one):
+        """What it published may come again as far as the stored position does not cover it, and what it held at each rewind."""
+        self.may_repeat += HELD * one.metric("tandem_relay_rewinds_total")
+        one.kill()
+        self.may_repeat += self.database.value(NOT_STORED)
+
+    def repeats(self):
+        """At most so many events come twice, by at-least-once delivery with the options SMALL, unless the lease went to another relay."""
+        return self.may_repeat + HELD * sum(one.metric("tandem_relay_rewinds_total") for one in self.relays)
 
     def stop_all(self):
         """As at a deployment: each ends by itself, with what it had on its way acknowledged."""

@@ -10,8 +10,9 @@ import pytest
 from cutter import Cutter
 from load import seconds_pass
 from processes import wait_until
+from refusing_broker import StallingBroker
 from relay_records import Follower, verdict
-from relay_world import CursorLog, World, case_id, cases
+from relay_world import NOT_STORED, CursorLog, World, case_id, cases
 from relay_writers import Writers
 
 RATE = 100
@@ -31,8 +32,10 @@ def finish(world, topics, writers, follower, log):
     writers.stop()
     truth = follower.has_all(writers)
     world.stop_all()
-    print(f"{sum(truth.values())} events, {verdict(topics, truth, world.exactly_once, zombies=True)} repeated")
+    repeated = verdict(topics, truth, world.exactly_once, zombies=True)
+    print(f"{sum(truth.values())} events, {repeated} repeated")
     log.check()
+    return repeated
 
 
 @pytest.mark.parametrize("case", cases(), ids=case_id)
@@ -76,3 +79,36 @@ def test_a_network_that_heals_finds_its_relay_fenced(case, how, postgres, databa
             assert other.stop() == 0
             lease_taken_by(behind)
         finish(world, topics, writers, follower, log)
+
+
+@pytest.mark.parametrize("case", cases(), ids=case_id)
+def test_rows_that_reach_kafka_after_a_takeover_change_no_cursor_and_nothing_that_was_read(case, kafka, postgres, database, topics, relay):
+    """The whole network of its host stalls, with rows on their way, and that to Kafka heals while it cannot know of the takeover yet."""
+    world, log, behind_then = World(case, database, relay, lease_ttl="2s"), CursorLog(database), 0
+    with Cutter("127.0.0.1", postgres.port) as to_postgres, StallingBroker(kafka.port) as to_kafka, Follower(topics) as follower, \
+            Writers(database.url, RATE, emit=world.emit) as writers:
+        behind = world.start(database_url=database.url.replace(str(postgres.port), str(to_postgres.port)), kafka_brokers=to_kafka.address)
+        lease_taken_by(behind)
+        for conflict in range(CONFLICTS):
+            other = world.start()
+            follower.more(200)
+            to_kafka.stall()
+            wait_until(lambda: to_kafka.held > 0, message="rows are on their way")
+            to_postgres.stall()
+            behind_then += database.value(NOT_STORED)
+            lease_taken_by(other)
+            follower.more(200)
+            seconds_pass(0 if conflict else PAUSE_S)
+            to_kafka.heal()
+            follower.more(200)
+            assert other.metric("tandem_relay_active") == 1 and other.metric("tandem_relay_leases_lost_total") == 0
+            to_postgres.heal()
+            fenced(behind)
+            follower.more(200)
+            assert other.metric("tandem_relay_active") == 1 and other.metric("tandem_relay_leases_lost_total") == 0
+            assert other.stop() == 0
+            lease_taken_by(behind)
+        repeated = finish(world, topics, writers, follower, log)
+    if not world.exactly_once:
+        assert repeated > 0, "what was held up did arrive"
+        assert world.emit or repeated <= behind_then, "each row of that time once more"

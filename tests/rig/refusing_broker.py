@@ -158,6 +158,38 @@ class HoldingBroker(RefusingBroker):
                 raise ConnectionError("dropped")
 
 
+class StallingConnection(Connection):
+    def requests(self):
+        while True:
+            request = frame(self.client)
+            self.proxy.wait_flowing(request)
+            self.broker.sendall(struct.pack(">i", len(request)) + request)
+
+
+class StallingBroker(RefusingBroker):
+    """Refuses nothing; between stall() and heal() no request passes, and what was sent meanwhile arrives at heal()."""
+
+    connection = StallingConnection
+
+    def __init__(self, port):
+        self.flowing = threading.Event()
+        self.flowing.set()
+        self.held = 0  # requests with records, since stall()
+        super().__init__(port)
+
+    def stall(self):
+        self.held = 0
+        self.flowing.clear()
+
+    def heal(self):
+        self.flowing.set()
+
+    def wait_flowing(self, request):
+        if not self.flowing.is_set():
+            self.held += struct.unpack(">h", request[:2])[0] == PRODUCE
+            self.flowing.wait()
+
+
 def frame(connection):
     return exactly(connection, struct.unpack(">i", exactly(connection, 4))[0])
 
