@@ -105,7 +105,7 @@ void relay_feed_act(struct relay_feed *f, struct relay_core *c, int64_t now, con
 
 static void turn_guard(struct relay_feed *f, struct relay_core *c, int64_t now)
 {
-    enum guard_verdict verdict = relay_guard_turn(f->guard, now, f->idle);
+    enum guard_verdict verdict = relay_guard_turn(f->guard, now, f->idle, relay_core_leads(c, now));
     struct err why = {0};
 
     if (verdict != GUARD_QUIET) {

@@ -21,6 +21,7 @@ struct relay_guard {
     const struct relay_options *opt;
     struct relay_side side;
     bool dropping;
+    bool leads;                   /* as of this turn */
     enum guard_question question; /* asked last */
     int64_t asked_at, warn_at;
     struct relay_shard shard;
@@ -85,14 +86,14 @@ bool relay_guard_dropping(const struct relay_guard *g)
 
 /*
  * The slot is dropped once its walsender is gone. The stream has been closed, but a walsender that is making the slot does not notice: it
- * waits for other people's transactions, and meanwhile the slot keeps the log.
+ * waits for other people's transactions, and meanwhile the slot keeps the log. Without a lease that lasts, both may be those of an heir.
  */
 static int write_question(struct relay_guard *g, struct buf *sql)
 {
     bool again = g->question == QUESTION_END_READER;
 
     g->question = QUESTION_SLOT;
-    if (!g->dropping || !has_slot(g) || again)
+    if (!g->dropping || !g->leads || !has_slot(g) || again)
         return relay_slot_ask_sql(sql, g->side.conn, g->opt, &g->shard);
     g->question = g->slot.active_pid == 0 ? QUESTION_DROP : QUESTION_END_READER;
     return g->question == QUESTION_DROP ? relay_slot_drop_sql(sql, g->side.conn, g->opt)
@@ -164,11 +165,12 @@ static int64_t due(const struct relay_guard *g, bool idle)
     return g->asked_at + (g->dropping ? ASK_DROPPING_NS : idle ? ASK_IDLE_NS : ASK_NS);
 }
 
-enum guard_verdict relay_guard_turn(struct relay_guard *g, int64_t now, bool idle)
+enum guard_verdict relay_guard_turn(struct relay_guard *g, int64_t now, bool idle, bool leads)
 {
     struct err err = {0};
     int rc = 0;
 
+    g->leads = leads;
     if (g->side.busy)
         rc = relay_side_hear(&g->side, take_result, g, &err);
     else if (now >= due(g, idle))

@@ -22,8 +22,8 @@ enum guard_verdict {
     GUARD_TOLD,  /* a new answer: relay_guard_slot */
     GUARD_OVER   /* the same, and the slot is to go: end its stream, then relay_guard_drop */
 };
-/* Ask when it is due, hear the answer. idle: rarely, nothing is going on. A failed question is logged and asked again later. */
-enum guard_verdict relay_guard_turn(struct relay_guard *g, int64_t now, bool idle);
+/* Ask when it is due, hear the answer. idle: rarely, nothing is going on. leads: nothing is dropped without. A failed question is logged and asked again later. */
+enum guard_verdict relay_guard_turn(struct relay_guard *g, int64_t now, bool idle, bool leads);
 /* Whose publication is asked about. */
 void relay_guard_shard(struct relay_guard *g, const struct relay_shard *shard);
 int64_t relay_guard_asked_at(const struct relay_guard *g);

@@ -283,12 +283,25 @@ static void check_publication(struct relay_wal *w)
         w->slot_unusable = true;
 }
 
-/* The slot as it stands decides what is next. */
-static int go_on(struct relay_wal *w, struct err *err)
+static void ask_again_soon(struct relay_wal *w)
+{
+    w->step = WAL_PAUSE;
+    w->ask_at = clock_monotonic_ns() + STALE_RETRY_NS;
+}
+
+/*
+ * The slot as it stands decides what is next. A relay whose lease has run out knows no more than that: the walsender may be that of its heir,
+ * and the missing slot the one that its heir makes.
+ */
+static int go_on(struct relay_wal *w, const struct relay_core *c, struct err *err)
 {
     const struct slot *s = &w->slot;
     char publication[RELAY_NAME_BYTES];
 
+    if (!relay_core_leads(c, clock_monotonic_ns())) {
+        ask_again_soon(w);
+        return 0;
+    }
     relay_slot_publication(w->opt, &w->shard, publication);
     check_publication(w);
     if (relay_slot_judge(s, w->conn, w->opt, publication, err) < 0)
@@ -314,14 +327,13 @@ static int go_on(struct relay_wal *w, struct err *err)
 }
 
 /* A statement has ended well. */
-static int step_done(struct relay_wal *w, struct err *err)
+static int step_done(struct relay_wal *w, const struct relay_core *c, struct err *err)
 {
     switch (w->step) {
     case WAL_ASK:
-        return go_on(w, err);
+        return go_on(w, c, err);
     case WAL_END_STALE:
-        w->step = WAL_PAUSE;
-        w->ask_at = clock_monotonic_ns() + STALE_RETRY_NS;
+        ask_again_soon(w);
         return 0;
     case WAL_DROP:
         return create(w, err);
@@ -346,8 +358,7 @@ static int begin_refused(struct relay_wal *w, const PGresult *res, struct err *e
 
     /* Somebody was quicker: the question about the slot says who. */
     if (w->step == WAL_BEGIN && state && strcmp(state, "55006") == 0) {
-        w->step = WAL_PAUSE;
-        w->ask_at = clock_monotonic_ns() + STALE_RETRY_NS;
+        ask_again_soon(w);
         return 0;
     }
     return pg_err(w->conn, res, err, "preparing the stream");
@@ -387,7 +398,7 @@ static int hear_steps(struct relay_wal *w, struct relay_core *c, int64_t now, st
     while (w->step != WAL_STREAMING && w->step != WAL_PAUSE && !PQisBusy(w->conn)) {
         CLEANUP(pg_clearp) PGresult *res = PQgetResult(w->conn);
 
-        if ((res ? take_result(w, res, c, now, err) : step_done(w, err)) < 0)
+        if ((res ? take_result(w, res, c, now, err) : step_done(w, c, err)) < 0)
             return -1;
     }
     if (w->step != WAL_STREAMING && now > w->step_by)

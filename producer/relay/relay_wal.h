@@ -3,7 +3,7 @@
  *
  *     OFF ─start─▶ ASK ─▶ (END_STALE ─▶ ASK)* ─▶ (DROP ─▶) (CREATE ─▶) BEGIN ─▶ STREAMING
  *
- * ASK looks at the slot; END_STALE ends a walsender that a dead relay left behind (the lease says that it is dead); DROP takes away a
+ * ASK looks at the slot; END_STALE ends a walsender that a dead relay left behind (our lease, while it lasts, says that it is dead); DROP takes away a
  * slot that the server has invalidated; CREATE makes a missing one, loudly, and waits until every transaction that is writing then has
  * ended: that may be long, so nothing here waits for an answer but connecting. Any failure ends the attempt: the loop tells the core, which
  * goes on through the table and asks again.

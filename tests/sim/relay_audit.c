@@ -219,6 +219,15 @@ void audit_slot_made(struct scene *sc)
     }
 }
 
+/* The stream of one that holds the lease is ended by nobody else, or a zombie's waking would be an incident of its heir. */
+void audit_ended_by(struct scene *sc, const struct door *d, const struct sender *w)
+{
+    const struct cursor_row *cursor = &sc->db.cursor;
+    bool works = cursor->holder == w->life && w->life != d->life && cursor->lease_until >= db_now(sc);
+    if (works && !lease_cut_short(sc, d))
+        sim_broken(sc->sim, "lease", "n%d ends the stream of n%d, which has the lease", d->index, w->door);
+}
+
 /* ---- the lag that is told -------------------------------------------------------------------------------------------------------- */
 
 void audit_look(struct scene *sc, const struct door *d, const struct snapshot *shown)

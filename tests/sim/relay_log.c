@@ -161,14 +161,17 @@ static void sender_begin(struct scene *sc, struct door *d)
     sender_wake(sc, w, scene_delay(sc, 0, 5 * MS));
 }
 
-/* A relay that holds the lease ends whoever has the slot; a lost slot is dropped and made again. */
+/* A relay whose lease lasts ends whoever has the slot, as a dead one's; a lost slot is dropped and made again. */
 bool slot_start(struct scene *sc, struct door *d)
 {
     struct slot *slot = &sc->db.slot;
+    if (!relay_core_leads(d->core, sc->sim->now))
+        return false;
     if (slot->lost)
         *slot = (struct slot){0};
     if (slot->active != 0) {
         struct sender *w = sender_of(sc, slot->active);
+        audit_ended_by(sc, d, w);
         sender_end(sc, w, "another relay wants its slot");
         return false;
     }

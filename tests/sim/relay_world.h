@@ -525,6 +525,8 @@ void audit_committed(struct scene *sc, int row);
 void audit_position(struct scene *sc, const struct position *p, const char *where);
 void audit_confirmed(struct scene *sc, struct door *d, uint64_t lsn);
 void audit_slot_made(struct scene *sc);
+/* A process ends the stream of another one to have the slot for itself. */
+void audit_ended_by(struct scene *sc, const struct door *d, const struct sender *w);
 /* Before the core is told: what this look shows; NULL: it has a new lease, and has not looked yet. */
 void audit_look(struct scene *sc, const struct door *d, const struct snapshot *shown);
 void audit_bounds(struct scene *sc, struct door *d);

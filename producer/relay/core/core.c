@@ -488,6 +488,14 @@ void relay_core_stop(struct relay_core *c, int64_t now, bool at_once)
 
 /* ---- looking --------------------------------------------------------------------------------------------------- */
 
+bool relay_core_leads(const struct relay_core *c, int64_t now)
+{
+#ifdef SIM_BUG_END_AS_A_ZOMBIE
+    return c->lease.held;
+#endif
+    return lease_valid(&c->lease, now);
+}
+
 static enum relay_role role(const struct relay_core *c)
 {
     if (c->ended)

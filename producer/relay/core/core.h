@@ -253,6 +253,12 @@ bool relay_core_next(struct relay_core *c, int64_t now, struct relay_action *ret
 
 /* ---- looking --------------------------------------------------------------------------------------------------- */
 
+/*
+ * The lease is ours, and its time is not over. A relay that slept, or cannot reach the database, goes on believing that it is the active one:
+ * before a door does what its heir would suffer from it asks this.
+ */
+bool relay_core_leads(const struct relay_core *c, int64_t now);
+
 enum relay_role { RELAY_OFFLINE, RELAY_STANDBY, RELAY_ACTIVE, RELAY_DRAINING, RELAY_ENDED };
 
 struct relay_counts {
