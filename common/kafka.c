@@ -178,6 +178,12 @@ int kafka_err(rd_kafka_resp_err_t code, const char *detail, struct err *err, con
     return err_set(err, kind, "%s: %s (%s)", doing, said, rd_kafka_err2name(code));
 }
 
+/* By the name of the code, which stands at the end. */
+bool kafka_err_forbidden(const struct err *err)
+{
+    return err->kind == ERR_PERMANENT && strstr(err->message, "_AUTHORIZATION_FAILED)") != NULL;
+}
+
 /* ---- topics --------------------------------------------------------------------------------------------------- */
 
 /* Nobody answered: the address is what to look at. */

@@ -20,6 +20,8 @@ rd_kafka_conf_t *kafka_conf_new(const char *brokers, const char *program,
                                 const struct option_pairs *pairs, struct err *err);
 /* Fill err from a response code: kind by whether librdkafka would retry it (fatal: FATAL). Returns -1. */
 int kafka_err(rd_kafka_resp_err_t code, const char *detail, struct err *err, const char *doing);
+/* Is it one of those, and says that rights are missing? */
+bool kafka_err_forbidden(const struct err *err);
 
 /* Partitions of topic, 0 when it does not exist, -1 when the cluster cannot be asked within timeout_ms (TEMPORARY). */
 NODISCARD int kafka_partition_count(rd_kafka_t *rk, const char *topic, int timeout_ms, struct err *err);

@@ -92,6 +92,9 @@ static const char *const advice[PARK_REASON_COUNT] = {
     [PARK_TOO_LARGE] = "raise max_record_bytes (and max.message.bytes of the topic), then retry; or put a "
                        "reference to the content instead and drop this one",
     [PARK_UNKNOWN_TOPIC] = "make the topic, or set create_topics or topic_map, then retry",
+    [PARK_NOT_AUTHORIZED] =
+        "give the relay the right to describe and write the topic (and to create it, with "
+        "create_topics), then retry all of them: parked retry --reason not-authorized",
     [PARK_BAD_TOPIC] = "no Kafka topic can have that name: map it with topic_map, then retry; or drop it",
     [PARK_BAD_HEADERS] = "its headers cannot travel: put the event again with good ones, and drop this one",
     [PARK_BAD_PARTITION] = "the topic has no such partition: add partitions, then retry; or drop it",

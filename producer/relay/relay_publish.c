@@ -11,6 +11,7 @@
 #include "common/kafka.h"
 #include "common/log.h"
 #include "producer/relay/relay.h"
+#include "producer/relay/relay_ask.h"
 #include "producer/relay/relay_cloudevent.h"
 #include "producer/relay/relay_producer.h"
 #include "producer/relay/relay_topics.h"
@@ -19,7 +20,6 @@
 #define OTHER_ID                                                                                             \
     "-b" /* behind the transactional.id of the first producer, which ends with a digit: nobody else has it */
 #define PROBE_NS NS_PER_S
-#define PROBE_MS 200
 #define LAST_REPORTS_NS (100 * NS_PER_MS) /* a failed producer's, before it is replaced */
 
 struct relay_publish {
@@ -29,6 +29,7 @@ struct relay_publish {
     rd_kafka_queue_t *queues[RELAY_PRODUCERS]; /* reports and errors */
     int producers;                             /* with transactions there are two, by turns */
     int wake[2];                               /* librdkafka writes a byte when a queue is no longer empty */
+    struct relay_ask *ask;
     struct relay_topics *topics;
     struct relay_transact *transact; /* NULL: at-least-once delivery */
     bool lost;                       /* a transactional producer is of no use any more */
@@ -83,7 +84,9 @@ struct relay_publish *relay_publish_new(const struct relay_options *opt, struct 
     if (make_ring(p) < 0 || pipe2(p->wake, O_NONBLOCK | O_CLOEXEC) < 0)
         err_set(err, ERR_TEMPORARY, "no memory or no file descriptor for the publisher");
     else
-        p->topics = relay_topics_new(opt, err);
+        p->ask = relay_ask_new(p->wake[1], err);
+    if (p->ask)
+        p->topics = relay_topics_new(opt, p->ask, err);
     if (p->topics && opt->delivery == DELIVERY_EXACTLY_ONCE)
         p->transact = relay_transact_new(opt, p->wake[1], err);
     /* In exactly-once delivery this one only finds out whether Kafka is there. */
@@ -102,15 +105,20 @@ static void purge(rd_kafka_t *rk)
 
 static void free_producers(struct relay_publish *p)
 {
-    if (p->producers > 0)
-        relay_topics_use(p->topics, NULL, 0);
+    bool taken;
+
+    if (p->producers == 0)
+        return;
+    relay_topics_use(p->topics, NULL, 0);
     for (int i = 0; i < p->producers; i++)
         purge(p->rks[i]); /* all, before one is waited for */
     for (int i = 0; i < p->producers; i++) {
         rd_kafka_queue_io_event_enable(p->queues[i], -1, NULL, 0);
         rd_kafka_queue_destroy(p->queues[i]);
-        rd_kafka_destroy(p->rks[i]);
     }
+    taken = relay_ask_take(p->ask);
+    for (int i = 0; i < p->producers && !taken; i++)
+        rd_kafka_destroy(p->rks[i]);
     p->producers = 0;
 }
 
@@ -120,6 +128,7 @@ void relay_publish_free(struct relay_publish *p)
         return;
     relay_transact_free(p->transact); /* before the producers: it is using them */
     free_producers(p);
+    relay_ask_free(p->ask);
     for (int i = 0; i < 2; i++)
         if (p->wake[i] >= 0)
             close(p->wake[i]);
@@ -164,29 +173,28 @@ static enum publish_result refuse(struct publish_refusal *why, enum park_reason 
     return PUBLISH_REFUSED;
 }
 
-/* What Kafka says about a topic that is not known yet, or not as large as the row wants it. */
+/* A topic that is not known yet, or not as large as the row wants it. */
 static enum publish_result ask_topic(struct relay_publish *p, const struct relay_record *rec, int64_t now,
                                      struct publish_refusal *why)
 {
     if (!p->up)
         return PUBLISH_LATER; /* relay_publish_tick finds out when asking makes sense */
-    switch (relay_topics_ask(p->topics, rec, now, why)) {
-    case TOPIC_THERE:
-        return PUBLISH_TAKEN;
-    case TOPIC_REFUSED:
-        return PUBLISH_REFUSED;
-    case TOPIC_AWAY:
-        p->up = false;
-        p->probe_at = now + PROBE_NS;
-        return PUBLISH_LATER;
-    case TOPIC_LATER:
-        return PUBLISH_LATER;
-    }
-    return PUBLISH_LATER;
+    return relay_topics_ask(p->topics, rec, now, why) == TOPIC_REFUSED ? PUBLISH_REFUSED : PUBLISH_LATER;
+}
+
+static const char *const forbidden = "the relay may not write to the topic";
+
+static enum publish_result forbid(struct relay_publish *p, const char *kafka_name, int64_t now,
+                                  struct publish_refusal *why)
+{
+    refuse(why, PARK_NOT_AUTHORIZED, forbidden);
+    relay_topics_forbid(p->topics, kafka_name, now, forbidden);
+    return PUBLISH_REFUSED;
 }
 
 static enum publish_result hand_over(struct relay_publish *p, const struct relay_record *rec, uint64_t seq,
-                                     const struct relay_topic *topic, struct publish_refusal *why)
+                                     int64_t now, const struct relay_topic *topic,
+                                     struct publish_refusal *why)
 {
     if (p->transact)
         relay_transact_announce(p->transact);
@@ -200,6 +208,8 @@ static enum publish_result hand_over(struct relay_publish *p, const struct relay
     case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION: /* deleted since we asked: ask again */
         relay_topics_doubt(p->topics, topic);
         return PUBLISH_LATER;
+    case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED: /* librdkafka's own question, asked now and then, was refused */
+        return forbid(p, topic->kafka_name, now, why);
     default: /* a full queue; a fatal state, which also comes as an event */
         return PUBLISH_LATER;
     }
@@ -217,15 +227,7 @@ enum publish_result relay_publish_row(struct relay_publish *p, const struct rela
     if (rec->partition < -1)
         return refuse(ret_why, PARK_BAD_PARTITION, "the partition is below 0");
     topic = relay_topics_find(p->topics, rec);
-    if (!topic) {
-        enum publish_result found = ask_topic(p, rec, now, ret_why);
-
-        if (found != PUBLISH_TAKEN)
-            return found;
-        topic = relay_topics_find(p->topics, rec);
-        ENSURE(topic);
-    }
-    return hand_over(p, rec, seq, topic, ret_why);
+    return topic ? hand_over(p, rec, seq, now, topic, ret_why) : ask_topic(p, rec, now, ret_why);
 }
 
 /* ---- reports -------------------------------------------------------------------------------------------------------- */
@@ -253,6 +255,7 @@ static enum relay_result judge(rd_kafka_resp_err_t code, enum park_reason *ret_r
         *ret_reason = PARK_UNKNOWN_TOPIC;
         return RELAY_REFUSED;
     case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+        *ret_reason = PARK_NOT_AUTHORIZED;
         return RELAY_REFUSED;
     default:
         return RELAY_FAILED;
@@ -293,6 +296,8 @@ static void report(struct relay_publish *p, struct relay_core *c, int64_t now, i
         relay_core_report(c, now, seq, result, reason, NULL);
         return;
     }
+    if (reason == PARK_NOT_AUTHORIZED)
+        relay_topics_forbid(p->topics, rd_kafka_topic_name(m->rkt), now, forbidden);
     if (!is_purged(m->err))
         LOG_WARNING("record not taken", LOG_STR("topic", rd_kafka_topic_name(m->rkt)),
                     LOG_STR("why", rd_kafka_err2str(m->err)));
@@ -327,6 +332,29 @@ static bool note_error(struct relay_publish *p, rd_kafka_event_t *event, int64_t
         p->probe_at = now + PROBE_NS;
     }
     return rd_kafka_event_error_is_fatal(event) != 0; /* the code is the reason's, not ERR__FATAL */
+}
+
+static void hear_reply(struct relay_publish *p, struct relay_core *c, int64_t now)
+{
+    struct relay_reply reply;
+
+    if (!relay_ask_hear(p->ask, &reply))
+        return;
+    if (reply.of_topic && (reply.partitions >= 0 || reply.why.kind == ERR_PERMANENT)) {
+        relay_topics_note(p->topics, &reply, now);
+        relay_core_try_again(c, now);
+        return;
+    }
+    if (reply.of_topic)
+        LOG_WARNING("waiting for the topic", LOG_STR("topic", relay_topics_asked(p->topics)),
+                    LOG_STR("why", reply.why.message));
+    if (reply.partitions >= 0) {
+        note_up(p);
+        relay_core_try_again(c, now);
+    } else {
+        p->up = false;
+        p->probe_at = now + PROBE_NS;
+    }
 }
 
 static void drain_wake(struct relay_publish *p)
@@ -405,6 +433,7 @@ int relay_publish_reports(struct relay_publish *p, struct relay_core *c, int64_t
     for (int i = 0; i < p->producers; i++)
         while ((event = rd_kafka_queue_poll(p->queues[i], 0)) != NULL)
             fatal = hear_event(p, c, now, event) || fatal;
+    hear_reply(p, c, now);
     if (p->transact)
         return hear_transactions(p, c, now, fatal, err);
     return fatal ? replace_producer(p, c, now, err) : 0;
@@ -449,29 +478,17 @@ void relay_publish_abort(struct relay_publish *p)
 
 /* ---- is Kafka there ------------------------------------------------------------------------------------------------- */
 
-/* Every producer: what one knows of a topic's partitions, the other is to know too. */
-static bool ask(const struct relay_publish *p)
-{
-    for (int i = 0; i < p->producers; i++) {
-        const struct rd_kafka_metadata *metadata = NULL;
-
-        if (rd_kafka_metadata(p->rks[i], 0, NULL, &metadata, PROBE_MS) != RD_KAFKA_RESP_ERR_NO_ERROR)
-            return false;
-        rd_kafka_metadata_destroy(metadata);
-    }
-    return true;
-}
-
+/* Every producer is asked: what one knows of a topic's partitions, the other is to know too. */
 int64_t relay_publish_tick(struct relay_publish *p, int64_t now)
 {
-    if (p->up)
+    struct relay_question q = {.producers = p->producers};
+
+    if (p->up || relay_ask_busy(p->ask))
         return CLOCK_NEVER;
     if (now < p->probe_at)
         return p->probe_at - now;
-    if (ask(p)) {
-        note_up(p);
-        return CLOCK_NEVER;
-    }
-    p->probe_at = clock_monotonic_ns() + PROBE_NS;
-    return PROBE_NS;
+    for (int i = 0; i < p->producers; i++)
+        q.rks[i] = p->rks[i];
+    relay_ask_put(p->ask, &q);
+    return CLOCK_NEVER; /* the reply wakes the loop */
 }

@@ -33,19 +33,19 @@ int relay_publish_fd(const struct relay_publish *p); /* readable when there are 
 enum publish_result {
     PUBLISH_TAKEN,   /* a report will come, by relay_publish_reports */
     PUBLISH_REFUSED, /* never: why is filled */
-    PUBLISH_LATER    /* not now: Kafka cannot be asked about the topic, or the queue is full */
+    PUBLISH_LATER    /* not now: Kafka is asked about the topic, or cannot be; or the queue is full */
 };
 struct publish_refusal {
     enum park_reason reason;
     char detail[256];
 };
-/* Waits for Kafka (at most a second) only for a topic that was not asked for yet. Copies what it needs of rec. */
+/* Copies what it needs of rec. A row whose topic was not asked for yet, or long ago and in vain, comes LATER: the core is told when. */
 enum publish_result relay_publish_row(struct relay_publish *p, const struct relay_record *rec, uint64_t seq,
                                       int64_t now, struct publish_refusal *ret_why);
-/* Tell the core of every report that is there, and of a transaction that ended. -1: the producer failed for good. */
+/* Tell the core of every report that is there, of a transaction that ended, of a topic that answered. -1: the producer failed for good. */
 NODISCARD int relay_publish_reports(struct relay_publish *p, struct relay_core *c, int64_t now,
                                     struct err *err);
 void relay_publish_purge(struct relay_publish *p);    /* drop what is on its way; no matter in transactions */
 bool relay_publish_up(const struct relay_publish *p); /* Kafka answered last time */
-/* While Kafka is not up: ask it, at most once a second. Returns ns until the next question, CLOCK_NEVER when it is up. */
+/* While Kafka is not up: ask it, at most once a second. Returns ns until the next question; CLOCK_NEVER: it is up, or being asked. */
 int64_t relay_publish_tick(struct relay_publish *p, int64_t now);

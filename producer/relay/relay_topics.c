@@ -1,19 +1,18 @@
-/* Finds, names and makes topics, and remembers the answers so that the loop rarely waits for one. */
+/* Finds, names and makes topics, and remembers the answers so that rows rarely wait for one. */
 #include "producer/relay/relay_topics.h"
 
 #include <string.h>
 
 #include "common/clock.h"
 #include "common/kafka.h"
-#include "common/log.h"
 #include "producer/relay/relay.h"
 #include "producer/relay/relay_row.h"
 
-#define TOPICS_MAX 512   /* handles kept; a relay with more topics asks for some of them again */
-#define TOPIC_ASK_MS 200 /* the loop stands still so long at most, below the lease's time */
-#define TOPIC_CREATE_MS 500
-#define TOPIC_QUICK_NS (20 * NS_PER_MS)
-#define TOPIC_MISSING_NS (2 * NS_PER_S) /* so long a topic that was not there is not asked for again */
+#define TOPICS_MAX 512 /* handles kept; a relay with more topics asks for some of them again */
+#define TOPIC_MISSING_NS                                                                                     \
+    (2 * NS_PER_S) /* so long a topic that was not there, or is forbidden, is not asked for again */
+/* Who asks for a parked row has mended the cause just now. */
+#define TOPIC_MISSING_RETRY_NS (200 * NS_PER_MS)
 #define ROUTES_MAX 1000
 
 struct route {
@@ -22,10 +21,12 @@ struct route {
 
 struct relay_topics {
     const struct relay_options *opt;
+    struct relay_ask *ask;
     rd_kafka_t *rks[RELAY_PRODUCERS];
     int producers;
     struct relay_topic *topics; /* TOPICS_MAX of them, in the order they were met */
     int count, last;
+    struct relay_topic *asked; /* NULL: none is asked for */
     struct route *routes;
     int route_count;
 };
@@ -95,7 +96,7 @@ static void name_in_kafka(const struct relay_topics *t, struct relay_topic *topi
 
 /* ---- birth ---- */
 
-struct relay_topics *relay_topics_new(const struct relay_options *opt, struct err *err)
+struct relay_topics *relay_topics_new(const struct relay_options *opt, struct relay_ask *ask, struct err *err)
 {
     struct relay_topics *t = calloc(1, sizeof(*t));
     struct slice prefix = {opt->topic_prefix, strlen(opt->topic_prefix)};
@@ -103,6 +104,7 @@ struct relay_topics *relay_topics_new(const struct relay_options *opt, struct er
     if (!t)
         goto no_memory;
     t->opt = opt;
+    t->ask = ask;
     t->topics = calloc(TOPICS_MAX, sizeof(*t->topics));
     t->routes = calloc(ROUTES_MAX, sizeof(*t->routes));
     if (!t->topics || !t->routes)
@@ -133,6 +135,8 @@ static void give_back(struct relay_topic *topic)
             rd_kafka_topic_destroy(topic->handles[i]);
         topic->handles[i] = NULL;
     }
+    topic->partitions = 0;
+    topic->asked_ns = 0;
 }
 
 static void forget_all(struct relay_topics *t)
@@ -140,6 +144,7 @@ static void forget_all(struct relay_topics *t)
     for (int i = 0; i < t->count; i++)
         give_back(&t->topics[i]);
     t->count = t->last = 0;
+    t->asked = NULL;
 }
 
 void relay_topics_free(struct relay_topics *t)
@@ -152,9 +157,13 @@ void relay_topics_free(struct relay_topics *t)
     free(t);
 }
 
+/* A refusal stays known: rows of a forbidden topic must not fail the new producers as soon as they are there. */
 void relay_topics_use(struct relay_topics *t, rd_kafka_t *const *rks, int count)
 {
-    forget_all(t);
+    for (int i = 0; i < t->count; i++)
+        if (!t->topics[i].refused)
+            give_back(&t->topics[i]);
+    t->asked = NULL;
     t->producers = count;
     for (int i = 0; i < count; i++)
         t->rks[i] = rks[i];
@@ -225,69 +234,84 @@ static enum topic_answer refuse_missing(const struct relay_topic *topic, const s
     return refuse(why, PARK_UNKNOWN_TOPIC, detail);
 }
 
-/*
- * Its partitions; 0: it is not there and may not be made; -1: cannot be said now, or (PERMANENT) never. Every producer hears the answer: while
- * one knew that a topic has grown and the other did not, keys would change their partition at each turn.
- */
-static int count_partitions(struct relay_topics *t, const char *name, struct err *err)
+static void put_question(struct relay_topics *t, struct relay_topic *topic)
 {
-    int partitions = kafka_partition_count(t->rks[0], name, TOPIC_ASK_MS, err);
+    struct relay_question q = {.producers = t->producers};
 
-    for (int i = 1; i < t->producers && partitions > 0; i++)
-        if (kafka_partition_count(t->rks[i], name, TOPIC_ASK_MS, err) < 0)
-            return -1;
-    if (partitions != 0 || !t->opt->create_topics)
-        return partitions;
-    if (kafka_topic_create(t->rks[0], name, (int)t->opt->topic_partitions, false, TOPIC_CREATE_MS, err) < 0)
-        return -1;
-    LOG("topic created", LOG_STR("topic", name), LOG_INT("partitions", t->opt->topic_partitions));
-    return (int)t->opt->topic_partitions;
-}
-
-static void note_answer(struct relay_topics *t, struct relay_topic *topic, int partitions, int64_t now)
-{
-    topic->asked_ns = now;
-    topic->partitions = partitions;
-    if (partitions == 0 || topic->handles[0])
-        return;
-    for (int i = 0; i < t->producers; i++) {
-        topic->handles[i] = rd_kafka_topic_new(t->rks[i], topic->kafka_name, NULL);
-        ENSURE(topic->handles[i]); /* a legal name and the producer's own settings */
-    }
+    snprintf(q.topic, sizeof(q.topic), "%s", topic->kafka_name);
+    q.partitions = t->opt->create_topics ? (int)t->opt->topic_partitions : 0;
+    for (int i = 0; i < t->producers; i++)
+        q.rks[i] = t->rks[i];
+    t->asked = topic;
+    relay_ask_put(t->ask, &q);
 }
 
 enum topic_answer relay_topics_ask(struct relay_topics *t, const struct relay_record *rec, int64_t now,
                                    struct publish_refusal *ret_why)
 {
     struct relay_topic *topic = find(t, rec->topic);
-    struct err err = {0};
-    int partitions;
+    int64_t known_ns = rec->retry ? TOPIC_MISSING_RETRY_NS : TOPIC_MISSING_NS;
 
-    if (topic && topic->asked_ns && now - topic->asked_ns < TOPIC_MISSING_NS)
-        return refuse_missing(topic, rec, ret_why);
+    if (topic && topic->asked_ns && now - topic->asked_ns < known_ns) {
+        if (!topic->refused)
+            return refuse_missing(topic, rec, ret_why);
+        *ret_why = topic->why;
+        return TOPIC_REFUSED;
+    }
+    if (relay_ask_busy(t->ask))
+        return TOPIC_LATER;
     topic = topic ? topic : add(t, rec->topic);
     if (topic->kafka_name[0] == '\0')
         return refuse(ret_why, PARK_BAD_TOPIC, "with topic_prefix the name is longer than 249");
-    partitions = count_partitions(t, topic->kafka_name, &err);
-    if (partitions < 0 && err.kind == ERR_PERMANENT)
-        return refuse(ret_why, PARK_UNKNOWN_TOPIC, err.message);
-    if (partitions < 0) {
-        LOG_WARNING("waiting for the topic", LOG_STR("topic", topic->kafka_name),
-                    LOG_STR("why", err.message));
-        return TOPIC_AWAY;
-    }
-    note_answer(t, topic, partitions, now);
-    if (partitions == 0 || rec->partition >= partitions)
-        return refuse_missing(topic, rec, ret_why);
-    /* The lease was looked at before the question: after a long answer it must be looked at again before the row goes out. */
-    return clock_monotonic_ns() - now < TOPIC_QUICK_NS ? TOPIC_THERE : TOPIC_LATER;
+    put_question(t, topic);
+    return TOPIC_LATER;
 }
+
+static void note_refusal(struct relay_topic *topic, enum park_reason reason, const char *detail, int64_t now)
+{
+    give_back(topic);
+    topic->asked_ns = now;
+    topic->refused = true;
+    (void)refuse(&topic->why, reason, detail);
+}
+
+void relay_topics_note(struct relay_topics *t, const struct relay_reply *reply, int64_t now)
+{
+    struct relay_topic *topic = t->asked;
+
+    ENSURE(topic && reply->of_topic);
+    t->asked = NULL;
+    if (reply->partitions < 0) {
+        note_refusal(topic, kafka_err_forbidden(&reply->why) ? PARK_NOT_AUTHORIZED : PARK_UNKNOWN_TOPIC,
+                     reply->why.message, now);
+        return;
+    }
+    if (reply->partitions == 0)
+        give_back(topic);
+    topic->refused = false;
+    topic->asked_ns = now;
+    topic->partitions = reply->partitions;
+    for (int i = 0; i < t->producers && topic->partitions > 0 && !topic->handles[i]; i++) {
+        topic->handles[i] = rd_kafka_topic_new(t->rks[i], topic->kafka_name, NULL);
+        ENSURE(topic->handles[i]); /* a legal name and the producer's own settings */
+    }
+}
+
+const char *relay_topics_asked(const struct relay_topics *t)
+{
+    return t->asked ? t->asked->kafka_name : "";
+}
+
+/* ---- news of known ones ---- */
 
 void relay_topics_doubt(struct relay_topics *t, const struct relay_topic *topic)
 {
-    struct relay_topic *own = &t->topics[topic - t->topics];
+    give_back(&t->topics[topic - t->topics]);
+}
 
-    give_back(own);
-    own->partitions = 0;
-    own->asked_ns = 0;
+void relay_topics_forbid(struct relay_topics *t, const char *kafka_name, int64_t now, const char *detail)
+{
+    for (int i = 0; i < t->count; i++)
+        if (strcmp(t->topics[i].kafka_name, kafka_name) == 0)
+            note_refusal(&t->topics[i], PARK_NOT_AUTHORIZED, detail, now);
 }

@@ -4,7 +4,7 @@ import socket
 import struct
 import threading
 
-PRODUCE, END_TRANSACTION = 0, 26
+PRODUCE, METADATA, CREATE_TOPICS, END_TRANSACTION = 0, 3, 19, 26
 NOT_LEADER_OR_FOLLOWER = 6
 FIRST_FLEXIBLE_PRODUCE = 9  # from this version on lengths are varints and structures end with tags (KIP-482)
 
@@ -188,6 +188,33 @@ class StallingBroker(RefusingBroker):
         if not self.flowing.is_set():
             self.held += struct.unpack(">h", request[:2])[0] == PRODUCE
             self.flowing.wait()
+
+
+class LateTopicsConnection(Connection):
+    def requests(self):
+        while True:
+            request = frame(self.client)
+            self.proxy.hold_up(struct.unpack(">h", request[:2])[0])
+            self.broker.sendall(struct.pack(">i", len(request)) + request)
+
+
+class LateTopicsBroker(HoldingBroker):
+    """Refuses nothing; after hold() the making of a topic takes late_s, and who asks for topics then has an answer after release()."""
+
+    connection = LateTopicsConnection
+
+    def __init__(self, port, late_s=0.3):
+        self.late_s = late_s
+        super().__init__(port, CREATE_TOPICS)
+
+    def hold_up(self, kind):
+        if self.open.is_set():
+            return
+        if kind == self.kind:
+            self.held += 1
+            self.open.wait(self.late_s)
+        elif kind == METADATA and self.held:
+            self.open.wait()
 
 
 def frame(connection):

@@ -96,6 +96,20 @@ static void an_error_says_whether_to_try_again(void **state)
     }
 }
 
+static void missing_rights_are_told_from_other_errors(void **state)
+{
+    (void)state;
+    err_clear(&err);
+    kafka_err(RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, "Authorization failed.", &err,
+              "creating topic \"x\"");
+    assert_true(kafka_err_forbidden(&err));
+    err_clear(&err);
+    kafka_err(RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION, NULL, &err, "asking for topic \"x_AUTHORIZATION_FAILED\"");
+    assert_false(kafka_err_forbidden(&err));
+    err_clear(&err);
+    assert_false(kafka_err_forbidden(&err));
+}
+
 static rd_kafka_t *producer(const char *brokers)
 {
     err_clear(&err);
@@ -148,6 +162,7 @@ int main(void)
         cmocka_unit_test(our_settings_hold_and_the_users_stand_over_them),
         cmocka_unit_test(a_refused_setting_is_named_with_its_source_and_reason),
         cmocka_unit_test(an_error_says_whether_to_try_again),
+        cmocka_unit_test(missing_rights_are_told_from_other_errors),
         cmocka_unit_test(the_partitions_of_a_topic_are_counted),
         cmocka_unit_test(a_cluster_that_is_not_there_is_temporary),
     };

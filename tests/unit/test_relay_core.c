@@ -462,6 +462,37 @@ static void a_row_put_back_is_published_first_and_later(void **state)
     end();
 }
 
+static void a_row_put_back_waits_no_longer_than_what_it_waits_for(void **state)
+{
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 1, NULL);
+    uint64_t seq = publish(0);
+    relay_core_put_back(core, now, seq, 100 * NS_PER_MS);
+    expect_nothing();
+    relay_core_try_again(core, now);
+    assert_int_equal(publish(0), seq);
+    relay_core_try_again(core, now);
+    end();
+}
+
+static void a_lease_leads_only_as_long_as_it_lasts(void **state)
+{
+    struct relay_core_config cfg = relay_core_config_default();
+
+    (void)state;
+    begin_with(cfg);
+    assert_false(relay_core_leads(core, now));
+    take_lease(1);
+    int64_t until = now + cfg.lease_ttl_ns;
+    assert_true(relay_core_leads(core, until - 1));
+    assert_int_equal(relay_core_counts(core).role, RELAY_ACTIVE);
+    assert_false(relay_core_leads(core, until));
+    end();
+}
+
 static void the_window_bounds_what_is_outstanding(void **state)
 {
     struct relay_core_config cfg = relay_core_config_default();
@@ -592,6 +623,8 @@ int main(void)
         cmocka_unit_test(a_refused_request_is_published_again_one_row_at_a_time),
         cmocka_unit_test(a_failed_row_is_published_again_and_what_followed_it_too),
         cmocka_unit_test(a_row_put_back_is_published_first_and_later),
+        cmocka_unit_test(a_row_put_back_waits_no_longer_than_what_it_waits_for),
+        cmocka_unit_test(a_lease_leads_only_as_long_as_it_lasts),
         cmocka_unit_test(the_window_bounds_what_is_outstanding),
         cmocka_unit_test(a_stop_waits_for_acknowledgements_then_releases),
         cmocka_unit_test(a_stop_at_once_releases_what_is_settled),

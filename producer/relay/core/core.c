@@ -433,6 +433,12 @@ void relay_core_put_back(struct relay_core *c, int64_t now, uint64_t seq, int64_
     c->publish_at = now + retry_ns;
 }
 
+void relay_core_try_again(struct relay_core *c, int64_t now)
+{
+    if (c->publish_at > now)
+        c->publish_at = now;
+}
+
 void relay_core_producer_lost(struct relay_core *c, int64_t now)
 {
     if (c->cfg.exactly_once)

@@ -14,7 +14,7 @@
  *   stream_up, stream_down    STREAM, or by itself        │    │   STREAM, UNSTREAM, STATUS     the feed of the write-ahead log
  *   streamed, stream_alive    rows, keepalives            │    │   OPEN, COMMIT, ABORT          Kafka transactions
  *   opened, committed         OPEN; COMMIT, ABORT         │    │   PUBLISH      hand this row to Kafka
- *   report                    how a PUBLISH ended         │    │   PURGE        what Kafka's client has not sent yet: drop it
+ *   report, put_back, …       how a PUBLISH ended         │    │   PURGE        what Kafka's client has not sent yet: drop it
  *   producer_lost             Kafka's client is new       │    │   FREE_PAGE    no row of it is needed any more
  *   stop                      drain, or stop now          └────┘   STOPPED      nothing is left to do
  *
@@ -117,6 +117,8 @@ void relay_core_report(struct relay_core *c, int64_t now, uint64_t seq, enum rel
 /* The row of the PUBLISH that was handed out last cannot be taken now (Kafka is away and its topic unknown, a full queue): it and
  * everything after it is published from retry_ns later on. Before any other call. */
 void relay_core_put_back(struct relay_core *c, int64_t now, uint64_t seq, int64_t retry_ns);
+/* What a row was put back for may have changed: it need not wait any longer. */
+void relay_core_try_again(struct relay_core *c, int64_t now);
 /* Kafka's client had to be made anew: whatever is outstanding is published again. */
 void relay_core_producer_lost(struct relay_core *c, int64_t now);
 

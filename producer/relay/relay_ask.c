@@ -1,0 +1,224 @@
+/* Asks Kafka, without keeping the loop waiting, whether it is there and what it knows of a topic, and makes topics. */
+#include "producer/relay/relay_ask.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/kafka.h"
+#include "common/log.h"
+
+#define ASK_MS 500 /* of one producer */
+#define CREATE_MS 3000
+#define SETTLE_MS 20
+
+struct relay_ask {
+    int wake_fd;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool started;
+    bool asked;              /* under the lock, and written by the loop alone */
+    bool ended, taken, quit; /* under the lock */
+
+    /* The thread's while a question is asked and has not ended, else the loop's. */
+    struct relay_question question;
+    struct relay_reply reply;
+};
+
+static void *run(void *context);
+
+struct relay_ask *relay_ask_new(int wake_fd, struct err *err)
+{
+    struct relay_ask *a = calloc(1, sizeof(*a));
+
+    if (!a) {
+        err_set(err, ERR_TEMPORARY, "no memory for questions to Kafka");
+        return NULL;
+    }
+    a->wake_fd = wake_fd;
+    pthread_mutex_init(&a->lock, NULL);
+    pthread_cond_init(&a->changed, NULL);
+    a->started = pthread_create(&a->thread, NULL, run, a) == 0;
+    if (a->started)
+        return a;
+    err_set(err, ERR_TEMPORARY, "no thread for questions to Kafka");
+    relay_ask_free(a);
+    return NULL;
+}
+
+void relay_ask_free(struct relay_ask *a)
+{
+    if (!a)
+        return;
+    pthread_mutex_lock(&a->lock);
+    a->quit = true;
+    pthread_cond_signal(&a->changed);
+    pthread_mutex_unlock(&a->lock);
+    if (a->started)
+        pthread_join(a->thread, NULL);
+    pthread_cond_destroy(&a->changed);
+    pthread_mutex_destroy(&a->lock);
+    free(a);
+}
+
+/* ---- the loop's side ---- */
+
+bool relay_ask_busy(const struct relay_ask *a)
+{
+    return a->asked;
+}
+
+void relay_ask_put(struct relay_ask *a, const struct relay_question *q)
+{
+    ENSURE(!a->asked);
+    a->question = *q;
+    pthread_mutex_lock(&a->lock);
+    a->asked = true;
+    a->ended = a->taken = false;
+    pthread_cond_signal(&a->changed);
+    pthread_mutex_unlock(&a->lock);
+}
+
+bool relay_ask_hear(struct relay_ask *a, struct relay_reply *ret_reply)
+{
+    bool ended, wanted;
+
+    pthread_mutex_lock(&a->lock);
+    ended = a->asked && a->ended;
+    wanted = ended && !a->taken;
+    a->asked = a->asked && !ended;
+    pthread_mutex_unlock(&a->lock);
+    if (wanted)
+        *ret_reply = a->reply;
+    return wanted;
+}
+
+bool relay_ask_take(struct relay_ask *a)
+{
+    bool in_use;
+
+    if (!a)
+        return false;
+    pthread_mutex_lock(&a->lock);
+    in_use = a->asked && !a->ended && !a->taken; /* taken: of earlier ones, which it destroys */
+    a->taken = a->taken || in_use;
+    a->asked = a->asked && !a->ended;
+    pthread_mutex_unlock(&a->lock);
+    return in_use;
+}
+
+/* ---- the thread's side ---- */
+
+static int ask_for_kafka(const struct relay_question *q, struct err *err)
+{
+    for (int i = 0; i < q->producers; i++) {
+        const struct rd_kafka_metadata *metadata = NULL;
+        rd_kafka_resp_err_t code = rd_kafka_metadata(q->rks[i], 0, NULL, &metadata, ASK_MS);
+
+        if (code)
+            return kafka_err(code, NULL, err, "asking for Kafka");
+        rd_kafka_metadata_destroy(metadata);
+    }
+    return 0;
+}
+
+/*
+ * Every producer hears the answer, and the same: while one knew that a topic has grown and the other did not, keys would change their
+ * partition at each turn.
+ */
+static int count_partitions(const struct relay_question *q, struct err *err)
+{
+    int count = 0;
+
+    for (int i = 0; i < q->producers; i++) {
+        int heard = kafka_partition_count(q->rks[i], q->topic, ASK_MS, err);
+
+        if (heard < 0)
+            return -1;
+        if (i > 0 && heard != count)
+            return err_set(err, ERR_TEMPORARY,
+                           "brokers do not agree yet how many partitions topic \"%.250s\" has", q->topic);
+        count = heard;
+    }
+    return count;
+}
+
+/* Brokers learn of a new topic one after the other. */
+static int wait_until_there(const struct relay_question *q, struct err *err)
+{
+    int64_t until = clock_monotonic_ns() + CREATE_MS * NS_PER_MS;
+    int count;
+
+    while ((count = count_partitions(q, err)) <= 0 && clock_monotonic_ns() < until) {
+        err_clear(err);
+        poll(NULL, 0, SETTLE_MS);
+    }
+    if (count == 0)
+        return err_set(err, ERR_TEMPORARY, "topic \"%.250s\" was created and is not there yet", q->topic);
+    return count;
+}
+
+static int ask_for_topic(const struct relay_question *q, struct err *err)
+{
+    int count = count_partitions(q, err);
+
+    if (count != 0 || q->partitions == 0)
+        return count;
+    if (kafka_topic_create(q->rks[0], q->topic, q->partitions, false, CREATE_MS, err) < 0)
+        return -1;
+    LOG("topic created", LOG_STR("topic", q->topic), LOG_INT("partitions", q->partitions));
+    return wait_until_there(q, err);
+}
+
+static void answer(struct relay_ask *a)
+{
+    const struct relay_question *q = &a->question;
+    struct relay_reply *r = &a->reply;
+
+    *r = (struct relay_reply){.of_topic = q->topic[0] != '\0'};
+    r->partitions = r->of_topic ? ask_for_topic(q, &r->why) : ask_for_kafka(q, &r->why);
+}
+
+/* It has not ended before: the loop must not put another question. */
+static void destroy_taken(struct relay_ask *a)
+{
+    pthread_mutex_unlock(&a->lock);
+    for (int i = 0; i < a->question.producers; i++)
+        rd_kafka_destroy(a->question.rks[i]);
+    pthread_mutex_lock(&a->lock);
+    a->ended = true;
+}
+
+static void wake_loop(const struct relay_ask *a)
+{
+    ssize_t n = write(a->wake_fd, "1", 1);
+
+    (void)n; /* a full pipe wakes as well */
+}
+
+static void *run(void *context)
+{
+    struct relay_ask *a = context;
+
+    pthread_mutex_lock(&a->lock);
+    for (;;) {
+        if (a->asked && !a->ended) {
+            pthread_mutex_unlock(&a->lock);
+            answer(a);
+            pthread_mutex_lock(&a->lock);
+            a->ended = !a->taken;
+            if (a->taken)
+                destroy_taken(a);
+            wake_loop(a);
+        } else if (a->quit) {
+            break;
+        } else {
+            pthread_cond_wait(&a->changed, &a->lock);
+        }
+    }
+    pthread_mutex_unlock(&a->lock);
+    return NULL;
+}
