@@ -83,7 +83,8 @@ static struct record *message_copy(const struct worker *w, enum stream_kind kind
 static uint64_t route_of(const struct record *rec, const char *batch_path)
 {
     const struct request *req = &rec->request;
-    return request_endpoint(req->method, rec->batch && *batch_path ? batch_path : buf_str(&req->path));
+    return request_endpoint(req->method, rec->batch && *batch_path ? batch_path : buf_str(&req->path),
+                            rec->key);
 }
 
 /* In a batch an item and its comma. */

@@ -29,6 +29,7 @@ struct worker_side {
         *parked; /* held so that their leaders are known before partitions come: saves 2 s */
     int unread;  /* partitions whose parked keys are still being read */
     bool reading[WORKER_PARTITIONS_MAX];               /* by partition */
+    int64_t given_ms[WORKER_PARTITIONS_MAX];           /* when it was assigned, by the clock on the wall */
     struct side_replay replays[WORKER_PARTITIONS_MAX]; /* by partition */
     struct commits commits;
     struct fetch_again fetch;
@@ -183,6 +184,7 @@ int worker_side_assign(struct worker_side *s, int64_t now, const int *partitions
     s->unread += count;
     for (int i = 0; i < count; i++) {
         s->reading[partitions[i]] = true;
+        s->given_ms[partitions[i]] = clock_wall_ns() / NS_PER_MS;
         rd_kafka_topic_partition_list_add(list, s->w->parked_topic, partitions[i])->offset =
             RD_KAFKA_OFFSET_BEGINNING;
     }
@@ -258,7 +260,7 @@ static void side_end(struct worker_side *s, int64_t now, rd_kafka_event_t *ev)
         s->reading[p->partition] = false;
         s->unread--;
         partition_pause(s->rk, s->w->parked_topic, p->partition, true);
-        engine_open(s->w->engine, now, p->partition, clock_wall_ns() / NS_PER_MS);
+        engine_open(s->w->engine, now, p->partition, s->given_ms[p->partition]);
     } else if (strcmp(p->topic, s->w->replay_topic) == 0) {
         gap_look_at_end(s->w, s->rk, p);
         oneshot_end(s->w->oneshot, sources_replay(&s->w->sources, p->partition), p->offset);

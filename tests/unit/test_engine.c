@@ -226,23 +226,24 @@ static void the_bytes_of_a_window_and_of_all_windows_pause_intake(void **state)
     (void)state;
     struct engine_config cfg = rig_config();
     cfg.window_bytes = 1000;
-    cfg.total_bytes = 1600;
+    cfg.total_bytes = 1800;
     struct rig *r = rig_new(&cfg);
 
     for (int i = 0; i < 10; i++)
         rig_give(r, 0, i, NULL);
     assert_int_equal(r->paused[0], 1);
     assert_int_equal(r->paused[1], 0);
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 8; i++) /* more than the total does not keep out */
         rig_give(r, 1, i, NULL);
     assert_int_equal(r->paused[1], 1); /* the total */
-    for (int i = 0; i < 7; i++)
+    for (int i = 0; i < 8; i++)
         rig_answer(r, 0, i, 200);
     assert_int_equal(r->resumed[1], 0);
-    rig_answer(r, 0, 7, 200);
+    rig_answer(r, 0, 8, 200);
     assert_int_equal(r->resumed[0], 1);
-    assert_int_equal(r->resumed[1], 0); /* its own six are over half of its window */
-    rig_answer(r, 1, 0, 200);
+    assert_int_equal(r->resumed[1], 0); /* its own eight are over half of its window */
+    for (int i = 0; i < 3; i++)
+        rig_answer(r, 1, i, 200);
     assert_int_equal(r->resumed[1], 1);
     rig_free(r);
 }

@@ -202,7 +202,7 @@ static void a_late_tombstone_of_a_worker_that_lost_the_partition_frees_nothing(v
     assert_int_equal(r->park_count, 1);
     assert_string_equal(r->park_keys[0], "a");
     assert_string_equal(last_parked(r), EVENTS("\"e1\",\"e2\""));
-    assert_int_equal(r->parks[0].epoch, 11);
+    assert_int_equal(r->parks[0].epoch, 10);
     rig_parked(r, true);
     rig_give(r, 0, 0, "a");
     assert_false(rig_is_sent(r, 0, 0));
@@ -272,7 +272,7 @@ static void an_unreadable_state_is_not_written_again_behind_a_late_one(void **st
     rig_free(r);
 }
 
-static void an_epoch_is_the_time_or_above_all_that_was_read(void **state)
+static void an_epoch_is_the_time_or_the_highest_that_was_read(void **state)
 {
     (void)state;
     for (int i = 0; i < 2; i++) {
@@ -284,7 +284,7 @@ static void an_epoch_is_the_time_or_above_all_that_was_read(void **state)
         rig_give(r, 0, 0, "a");
         reject(r, 0, 0);
         rig_buried(r, 0, 0, true);
-        assert_int_equal(r->parks[0].epoch, i == 0 ? 101 : 1000);
+        assert_int_equal(r->parks[0].epoch, i == 0 ? 100 : 1000);
         rig_free(r);
     }
 }
@@ -419,8 +419,13 @@ static void what_waits_for_a_parked_place_does_not_keep_out_the_replay_that_free
     assert_int_equal(rig_counts(r).parked_full, 11);
     assert_true(engine_takes(r->e, 1));
     assert_int_equal(r->paused[1], r->resumed[1]);
-    replay(r, 0, "k0", "0-0");
-    assert_false(engine_takes(r->e, 1)); /* one at a time */
+    for (int i = 0; i < ENGINE_REPLAYS_BEYOND; i++) { /* all but one may fail for long */
+        char key[8];
+        snprintf(key, sizeof(key), "k%d", i);
+        assert_true(engine_takes(r->e, 1));
+        replay(r, i, key, i == 0 ? "0-0" : "0-77");
+    }
+    assert_false(engine_takes(r->e, 1));
     assert_int_equal(r->paused[1], r->resumed[1] + 1);
     rig_answer(r, 1, 0, 200);
     rig_parked(r, true);
@@ -519,7 +524,7 @@ int main(void)
         cmocka_unit_test(a_late_state_parks_no_key_that_was_freed_since),
         cmocka_unit_test(a_state_is_believed_of_the_same_owner_of_a_newer_one_and_of_nobody),
         cmocka_unit_test(an_unreadable_state_is_not_written_again_behind_a_late_one),
-        cmocka_unit_test(an_epoch_is_the_time_or_above_all_that_was_read),
+        cmocka_unit_test(an_epoch_is_the_time_or_the_highest_that_was_read),
         cmocka_unit_test(a_dead_letter_met_again_after_a_crash_is_not_written_twice),
         cmocka_unit_test(a_key_with_an_unreadable_state_stays_parked_whatever_is_replayed),
         cmocka_unit_test(without_parking_later_events_go_on),

@@ -35,14 +35,15 @@ static int open_with(const char *const *route_lines, const char *const *header_l
 #define LINES(...) ((const char *const[]){__VA_ARGS__, NULL})
 #define NONE ((const char *const[]){NULL})
 
+static struct event last;
+
 static enum target_answer map(const char *type, const char *key, const char *value)
 {
-    static struct event ev;
-    event_of(&ev, type, key, value);
+    event_of(&last, type, key, value);
     request_done(&req);
     request_init(&req, 1024);
     err_clear(&err);
-    return http_target.map(context, &ev, &req, &reason, &err);
+    return http_target.map(context, &last, &req, &reason, &err);
 }
 
 static const char *header_line(const char *name)
@@ -72,28 +73,46 @@ static void the_first_route_of_its_type_makes_the_request(void **state)
 
 static uint64_t endpoint(void)
 {
-    return request_endpoint(req.method, buf_str(&req.path));
+    return request_endpoint(req.method, buf_str(&req.path), last.key);
 }
 
 /* The endpoint was the route: one tenant's successes paid for the failures of another, whose API was down. */
 static void an_endpoint_is_of_the_request_as_it_is_sent(void **state)
 {
     (void)state;
-    assert_int_equal(open_with(LINES("order.cancelled DELETE /{key}/orders/{data/c}",
-                                     "order.* PUT /{key}/orders/{data/c}"),
+    assert_int_equal(open_with(LINES("order.cancelled DELETE /{data/t}/orders/{data/c}",
+                                     "order.* PUT /{data/t}/orders/{data/c}"),
                                NONE),
                      0);
-    assert_int_equal(map("order.placed", "tenant-a", "{\"c\":1}"), TARGET_SEND);
+    assert_int_equal(map("order.placed", "k", "{\"t\":\"a\",\"c\":1}"), TARGET_SEND);
     uint64_t a = endpoint();
-    assert_int_equal(map("order.changed", "tenant-a", "{\"c\":2}"), TARGET_SEND);
+    assert_int_equal(map("order.changed", "k", "{\"t\":\"a\",\"c\":2}"), TARGET_SEND);
     assert_true(endpoint() == a); /* another resource of the same */
-    assert_int_equal(map("order.placed", "tenant-b", "{\"c\":1}"), TARGET_SEND);
+    assert_int_equal(map("order.placed", "k", "{\"t\":\"b\",\"c\":1}"), TARGET_SEND);
     assert_true(endpoint() != a);
-    assert_int_equal(map("order.cancelled", "tenant-a", "{\"c\":1}"), TARGET_SEND);
+    assert_int_equal(map("order.cancelled", "k", "{\"t\":\"a\",\"c\":1}"), TARGET_SEND);
     assert_true(endpoint() != a);
-    assert_true(request_endpoint("PUT", "/v1/orders") == request_endpoint("PUT", "/v1/orders/17?a=/b"));
-    assert_true(request_endpoint("PUT", "/v1/orders") == request_endpoint("PUT", "/v1/orders?a"));
-    assert_true(request_endpoint("PUT", "/v1/orders") != request_endpoint("PUT", "/v1/order"));
+    struct slice no_key = {NULL, 0};
+    assert_true(request_endpoint("PUT", "/v1/orders", no_key) ==
+                request_endpoint("PUT", "/v1/orders/17?a=/b", no_key));
+    assert_true(request_endpoint("PUT", "/v1/orders", no_key) ==
+                request_endpoint("PUT", "/v1/orders?a", no_key));
+    assert_true(request_endpoint("PUT", "/v1/orders", no_key) !=
+                request_endpoint("PUT", "/v1/order", no_key));
+}
+
+/* Each key was an endpoint of its own: while it waited nobody else was served there, and a bad event was never counted. */
+static void a_key_in_the_path_is_no_endpoint_of_its_own(void **state)
+{
+    (void)state;
+    struct slice key = {"o 17/a", 6}, other = {"o-18", 4}, part = {"o 17", 4};
+    uint64_t orders = request_endpoint("PUT", "/orders", (struct slice){NULL, 0});
+    assert_true(request_endpoint("PUT", "/orders/o%2017%2Fa", key) == orders);
+    assert_true(request_endpoint("PUT", "/orders/o%2017%2fa/lines", key) == orders);
+    assert_true(request_endpoint("PUT", "/orders/o-18", other) == orders);
+    assert_true(request_endpoint("PUT", "/o-18/orders", other) == request_endpoint("PUT", "", other));
+    assert_true(request_endpoint("PUT", "/orders/o%2017%2Fa", part) != orders);
+    assert_true(request_endpoint("PUT", "/orders/o%2", key) != orders);
 }
 
 static void what_the_path_needs_and_the_event_lacks_is_poison(void **state)
@@ -195,6 +214,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_route_of_its_type_makes_the_request),
         cmocka_unit_test(an_endpoint_is_of_the_request_as_it_is_sent),
+        cmocka_unit_test(a_key_in_the_path_is_no_endpoint_of_its_own),
         cmocka_unit_test(what_the_path_needs_and_the_event_lacks_is_poison),
         cmocka_unit_test(headers_go_with_their_types_and_are_left_out_without_a_value),
         cmocka_unit_test(a_line_end_in_a_value_is_poison_and_never_a_header),

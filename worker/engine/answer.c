@@ -238,7 +238,6 @@ static enum step after_success(struct engine *e, struct delivery *d, int64_t *co
     (*count)++;
     d->endpoint->successes++;
     e->refusals = 0;
-    d->refused = false;
     d->reason = REASON_NONE;
     return STEP_PARKING; /* a replay may free its key; for all others there is nothing to write */
 }

@@ -44,6 +44,8 @@ enum engine_order { ENGINE_ORDER_KEY, ENGINE_ORDER_PARTITION, ENGINE_ORDER_NONE 
 enum engine_on_dead_letter { ENGINE_PARK, ENGINE_CONTINUE };
 enum engine_adaptive { ENGINE_ADAPTIVE_OFF, ENGINE_ADAPTIVE_SHADOW, ENGINE_ADAPTIVE_ON };
 
+#define ENGINE_REPLAYS_BEYOND 8 /* events of a replay stream that total_bytes does not keep out */
+
 /* All times in ns. Every bound is > 0. engine_config_default gives the documented defaults. */
 struct engine_config {
     enum engine_order order;
@@ -62,7 +64,7 @@ struct engine_config {
     int retry_min;
     /* per stream: records taken in and not complete; intake pauses at either */
     int window_events, window_bytes;
-    int total_bytes; /* over all streams; beyond it one event of each replay stream that holds none: it may free a parked key */
+    int total_bytes; /* over all streams; beyond it ENGINE_REPLAYS_BEYOND events of each replay stream: they may free a parked key */
     /* intake of all streams pauses when so many first requests are ready, or as many as in_flight_max requests take where that is more */
     int ready_events;
     int attempts_max; /* counted attempts before the dead letter */
@@ -122,8 +124,9 @@ bool engine_assign(struct engine *e, int64_t now, int stream, enum stream_kind k
 int engine_parked_key(struct engine *e, int group, struct slice key, struct slice value, int64_t epoch,
                       struct err *err);
 /*
- * The parked topic has been read to its end for this group: dispatch may begin. wall_ms: the time by the clock on the wall; what is written
- * from now on says it as its epoch, or one more than the highest that was read where that is higher.
+ * The parked topic has been read to its end for this group: dispatch may begin. wall_ms: the time by the clock on the wall when the partition
+ * was given to us, before its parked topic was read; what is written from now on says it as its epoch, or the highest that was read where
+ * that is higher.
  */
 void engine_open(struct engine *e, int64_t now, int group, int64_t wall_ms);
 /*

@@ -56,6 +56,7 @@ struct group {
     struct list streams; /* those held, by in_group link */
     struct parked parked;
     int64_t epoch;       /* of what is written; until it is open the highest that was read */
+    int freed;           /* until it is open: those in `parked` that are free */
     int parked_reserved; /* keys on their way into `parked`: their dead letter is being written */
     struct list stalled; /* deliveries that wait for room in it, by queue link */
 };

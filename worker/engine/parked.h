@@ -58,6 +58,7 @@ struct parked_key {
     uint64_t token;      /* of the write that is out, 0: none */
     bool changed;        /* since the write that is out */
     int64_t epoch;       /* of the record that it was loaded from; 0: none */
+    bool freed;          /* counted in group.freed */
     bool overwritten;    /* the topic's last record of it is of an older epoch */
     int failures;        /* of writes, in a row */
     struct list waiters; /* deliveries that are complete when the newest state is safe, by queue link */

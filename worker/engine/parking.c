@@ -128,8 +128,13 @@ int parking_load(struct engine *e, struct group *g, struct slice key, struct sli
         rc = parked_set_read(value, &entry->set, err);
     if (rc == -1)
         entry->set.unknown = true;
-    if (parked_set_is_empty(&entry->set) && (entry->epoch == 0 || g->parked.count > FREED_KEYS_MAX))
+    bool freed = parked_set_is_empty(&entry->set) && entry->epoch != 0;
+    g->freed += freed - entry->freed;
+    entry->freed = freed;
+    if (parked_set_is_empty(&entry->set) && (!freed || g->freed > FREED_KEYS_MAX)) {
+        g->freed -= freed;
         key_drop(e, entry);
+    }
     return rc;
 }
 
@@ -220,7 +225,8 @@ static void end_of_loading(void *context, struct parked_key *key)
 
 void parking_open(struct engine *e, struct group *g, int64_t wall_ms)
 {
-    g->epoch = wall_ms > g->epoch ? wall_ms : g->epoch + 1;
+    g->epoch = wall_ms > g->epoch ? wall_ms : g->epoch;
+    g->freed = 0;
     parked_each(&g->parked, end_of_loading, e);
 }
 

@@ -54,15 +54,15 @@ static bool holds_enough(const struct engine *e, const struct stream *s, bool ha
 }
 
 /*
- * What fills the total may wait for room among the parked keys, and only a replay makes room. So each replay stream that holds nothing takes
- * one event, whatever the others hold.
+ * What fills the total may wait for room among the parked keys, and only a replay makes room. So each replay stream may hold a few events,
+ * whatever the others hold: more than one, since the first may fail for long while those behind it would succeed.
  */
 static bool may_exceed_total(const struct stream *s)
 {
 #ifdef SIM_BUG_FULL_KEEPS_REPLAYS_OUT
     return false;
 #endif
-    return s->kind == STREAM_REPLAY && s->held == 0;
+    return s->kind == STREAM_REPLAY && s->held < ENGINE_REPLAYS_BEYOND;
 }
 
 /* Whatever paused it, it stays so while it is over half: pausing costs the client its prefetched records. */

@@ -58,26 +58,55 @@ int request_segment(struct request *req, const char *what, struct slice segment,
     return 0;
 }
 
+#define ENDPOINT_SEGMENTS 2
+
 /* FNV-1a, of 64 bits. */
 static uint64_t hash_byte(uint64_t hash, char c)
 {
     return (hash ^ (unsigned char)c) * UINT64_C(1099511628211);
 }
 
-uint64_t request_endpoint(const char *method, const char *path)
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Is it this text, percent-encoded? */
+static bool segment_is(struct slice segment, struct slice text)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < segment.len; i++, n++) {
+        char c = segment.data[i];
+        int high = c == '%' && segment.len - i > 2 ? hex_value(segment.data[i + 1]) : -1;
+        int low = high >= 0 ? hex_value(segment.data[i + 2]) : -1;
+        if (low >= 0) {
+            c = (char)(high << 4 | low);
+            i += 2;
+        }
+        if (n >= text.len || c != text.data[n])
+            return false;
+    }
+    return n > 0 && n == text.len;
+}
+
+uint64_t request_endpoint(const char *method, const char *path, struct slice key)
 {
     uint64_t hash = UINT64_C(14695981039346656037);
-    int slashes = 0;
 
     if (!method)
         return 0;
     for (const char *c = method; *c; c++)
         hash = hash_byte(hash, *c);
-    for (const char *c = path; *c && *c != '?'; c++) {
-        slashes += *c == '/';
-        if (slashes > 2)
+    for (int n = 0; n < ENDPOINT_SEGMENTS && *path == '/'; n++) {
+        size_t len = strcspn(path + 1, "/?");
+        if (segment_is((struct slice){path + 1, len}, key))
             break;
-        hash = hash_byte(hash, *c);
+        for (const char *end = path + 1 + len; path < end; path++)
+            hash = hash_byte(hash, *path);
     }
     return hash;
 }

@@ -43,9 +43,11 @@ NODISCARD int request_if_match(struct request *req, struct slice etag, struct er
 NODISCARD int request_if_none_match(struct request *req, struct slice etag, struct err *err);
 /*
  * Which endpoint of the API a request goes to, as a number: its method and the first two segments of its path, as in "POST /v1/reservations".
- * What follows names one resource. Of the request as it is sent: what a route or a program has made of it counts. method NULL: there is none.
+ * What follows names one resource, and so does a segment that is the event's key, at which it ends: an endpoint of one key's events would never
+ * serve another one while that key waits. Of the request as it is sent, behind the path of `url`: what a route or a program has made of it
+ * counts. method NULL: there is none.
  */
-uint64_t request_endpoint(const char *method, const char *path);
+uint64_t request_endpoint(const char *method, const char *path, struct slice key);
 /* Append "/" and the bytes as one path segment. -1 PERMANENT: empty, "." or "..", or no room: it would name another resource. */
 NODISCARD int request_segment(struct request *req, const char *what, struct slice segment, struct err *err);
 
