@@ -161,7 +161,9 @@ static int send_acquire(struct table *t, struct err *err)
 
 static void add_lease(struct table *t, struct params *p, const struct relay_action *a)
 {
-    if (a->kind == RELAY_RELEASE)
+    if (a->kind == RELAY_RELEASE && a->unjudged)
+        add_text(p, "-1 ms"); /* over already, and nothing was done that tandem.relay_shards may build on */
+    else if (a->kind == RELAY_RELEASE)
         add_text(p, "-1 day"); /* over already: a standby takes it at its next look */
     else if (a->idle)
         add_text(p, NULL); /* without end, as long as the slot is in use */
@@ -201,7 +203,7 @@ static int send_save(struct table *t, const struct relay_action *a, struct err *
     add_text(&p, a->flush ? "on" : "off");
     if (add_position(t, &p, a->position, err) < 0)
         return -1;
-    add_text(&p, a->authority_kafka ? "kafka" : "postgres");
+    add_text(&p, a->unjudged ? NULL : a->authority_kafka ? "kafka" : "postgres");
     if (a->park_count == 0 && a->unpark_count == 0 && a->repark_count == 0)
         return send_prepared(t, "save", &p, err);
     if (relay_park_arrays_fill(parks, a, err) < 0)

@@ -65,6 +65,7 @@ static void copy_action(struct scene *sc, struct door *d, struct statement *st, 
     db_copy_position(a->position, &st->position);
     st->idle = a->idle;
     st->authority_kafka = a->authority_kafka;
+    st->unjudged = a->unjudged;
     st->flush = a->flush;
     st->parks = copied(a->parks, a->park_count, sizeof(*st->parks));
     st->park_count = a->park_count;
@@ -157,13 +158,13 @@ static void execute_save(struct scene *sc, struct statement *st)
 #endif
     if (!st->held)
         return;
-    st->save = cursor->position.save + 1;
+    st->save = cursor->position.save + !st->unjudged;
     if (cursor->holder != st->life)
         sim_broken(sc->sim, "lease", "n%d stores a position, and another relay holds the lease", st->door);
     position_done(&cursor->position);
     db_copy_position(&st->position, &cursor->position);
     cursor->position.save = st->save;
-    cursor->kafka_rules = st->authority_kafka;
+    cursor->kafka_rules = st->unjudged ? cursor->kafka_rules : st->authority_kafka;
     cursor->lease_until = st->kind == RELAY_RELEASE ? -1
                           : st->idle                ? LEASE_FOR_EVER
                                                     : db_now(sc) + sc->plan.cfg.lease_ttl_ns;

@@ -210,7 +210,7 @@ struct statement {
     int *park_rows;
     size_t park_count, repark_count, unpark_count;
     int64_t *unparks;
-    bool idle, authority_kafka, flush;
+    bool idle, authority_kafka, unjudged, flush;
     bool lost; /* the connection broke: nobody waits for the answer */
     /* the answer */
     bool held, kafka_rules;

@@ -698,6 +698,35 @@ static void a_position_that_stands_on_a_save_that_the_row_does_not_know_is_not_b
     relay_core_free(core);
 }
 
+/* The same, and the lease was renewed before the position was known: that must not make the row look younger than it is. */
+static void a_lease_renewed_while_the_producers_are_made_hides_no_older_copy(void **state)
+{
+    struct position p = {.prev = snap("200:200:"), .save = 8};
+    struct relay_action a;
+
+    (void)state;
+    acquire(true);
+    a = wait_for(RELAY_SAVE);
+    assert_true(a.unjudged);
+    relay_core_saved(core, now, true, 9);
+    relay_core_opened(core, now, &p);
+    a = expect(RELAY_SAVE);
+    assert_true(a.flush && !a.authority_kafka && !a.unjudged);
+    assert_int_equal(a.position->prev.xmax, 100);
+    relay_core_saved(core, now, true, 10);
+    assert_int_equal(relay_core_counts(core).went_back, 1);
+    relay_core_free(core);
+}
+
+static void a_lease_given_back_before_the_producers_are_made_hides_no_older_copy(void **state)
+{
+    (void)state;
+    acquire(true);
+    relay_core_stop(core, now, false);
+    assert_true(expect(RELAY_RELEASE).unjudged);
+    relay_core_free(core);
+}
+
 static void a_position_stands_on_the_save_that_waited_for_the_disk(void **state)
 {
     struct position p = {.prev = snap("200:200:"), .save = 7};
@@ -736,6 +765,8 @@ int main(void)
         cmocka_unit_test(a_stop_at_once_commits_no_row_that_its_position_does_not_cover),
         cmocka_unit_test(a_transaction_of_little_is_ended_sooner),
         cmocka_unit_test(a_position_that_stands_on_a_save_that_the_row_does_not_know_is_not_believed),
+        cmocka_unit_test(a_lease_renewed_while_the_producers_are_made_hides_no_older_copy),
+        cmocka_unit_test(a_lease_given_back_before_the_producers_are_made_hides_no_older_copy),
         cmocka_unit_test(a_position_stands_on_the_save_that_waited_for_the_disk),
         cmocka_unit_test(no_producers_are_made_under_a_lease_that_has_run_out),
         cmocka_unit_test(a_fenced_relay_gives_the_lease_up),

@@ -243,6 +243,8 @@ struct relay_action {
     bool idle;            /* SAVE: the lease is to last until its stream ends (lease_until infinity) */
     bool authority_kafka; /* SAVE, RELEASE: the position in Kafka is the one that counts */
     bool
+        unjudged; /* SAVE, RELEASE: whether it does is not known yet: what the row says of it stays, and its number */
+    bool
         flush; /* SAVE, RELEASE: all of the log up to it is on disk when it is answered (synchronous_commit on or local) */
     uint64_t lsn; /* STREAM: where to start, 0: where the slot is; STATUS: confirmed */
     uint64_t seq; /* PUBLISH: name it in relay_core_report */

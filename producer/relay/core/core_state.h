@@ -69,7 +69,8 @@ struct transact {
     bool kafka_rules; /* the position in Kafka counts; false: there is none yet, the one of Postgres does */
     bool row_says_so; /* and Postgres' row says that */
     bool unsaved;     /* Postgres' row has an older position */
-    bool saving_says_so, saving_flushes, saving_ends;
+    bool judged;      /* the position in Kafka was held against the row */
+    bool saving_says_so, saving_flushes, saving_ends, saving_unjudged;
     bool went_back;              /* the position in Kafka is of a later state than the row */
     int64_t row_save, sure_save; /* the row's; the last one that waited for the disk */
     uint64_t rows;               /* published since it began */

@@ -78,6 +78,7 @@ void core_transact_close(struct relay_core *c)
     t->open_at = 0;
     t->condemned_count = 0;
     t->kafka_rules = t->row_says_so = t->saving_says_so = t->unsaved = t->flushed = t->went_back = false;
+    t->judged = false; /* what a save under way tells is dropped with its answer */
     t->careful_next = 0;
     t->row_save = t->sure_save = 0;
     position_done(&t->committed);
@@ -118,7 +119,8 @@ static bool reload(struct relay_core *c)
 
 /*
  * What the position passed, and more, was on disk with the save that it stands on. A row without that save is of an older copy of the
- * database's files, which gives the same transaction ids out again. The next save says that the row counts, before its number catches up.
+ * database's files, which gives the same transaction ids out again. The next save says that the row counts, before its number catches up; until the
+ * position in Kafka is known, no save gives the row a number: the lease may have to be renewed meanwhile, or given back.
  */
 static bool went_back(struct relay_core *c, const struct position *p)
 {
@@ -141,6 +143,7 @@ void relay_core_opened(struct relay_core *c, int64_t now, struct position *p)
         position_done(p);
         return;
     }
+    t->judged = true;
     if (p && went_back(c, p)) {
         position_done(p);
     } else if (p) {
@@ -518,7 +521,9 @@ int core_transact_fill_save(struct relay_core *c, struct relay_action *a)
         return -1;
     t->unsaved = false;
     t->saving_says_so = t->kafka_rules;
+    t->saving_unjudged = t->kafka_rules && !t->judged;
     a->authority_kafka = t->kafka_rules;
+    a->unjudged = t->saving_unjudged;
     a->flush = needs_flush(c) || c->park_count > 0 || (t->kafka_rules && !t->row_says_so);
     t->saving_flushes = a->flush;
     t->saving_ends = t->ending;
@@ -529,6 +534,8 @@ void core_transact_saved(struct relay_core *c, int64_t save)
 {
     struct transact *t = &c->transact;
 
+    if (t->saving_unjudged)
+        return; /* it has renewed the lease, and nothing else */
     t->row_says_so = t->row_says_so || t->saving_says_so;
     /* Rows of the stream that belong to this transaction may have come since it was asked, unless it was about to end. */
     t->flushed = t->flushed || (t->saving_flushes && (t->saving_ends || !stream_up(&c->stream)));
