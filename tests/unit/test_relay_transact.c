@@ -718,6 +718,36 @@ static void a_lease_renewed_while_the_producers_are_made_hides_no_older_copy(voi
     relay_core_free(core);
 }
 
+/* The row is to say it before rows follow: killed then, the next relay would publish them once more. */
+static void a_save_that_was_asked_before_the_row_counted_does_not_say_what_the_row_says_after_it(void **state)
+{
+    struct position known = {.prev = snap("200:200:"), .save = 7},
+                    unknown = {.prev = snap("200:200:"), .save = 100};
+    struct relay_action a;
+
+    (void)state;
+    acquire(true);
+    relay_core_opened(core, now, &known);
+    relay_core_producer_lost(core, now);
+    wait_for(RELAY_OPEN);
+    assert_true(wait_for(RELAY_SAVE).authority_kafka);
+    relay_core_opened(core, now, &unknown);
+    relay_core_saved(core, now, true, ++saves);
+    a = flush();
+    assert_false(a.authority_kafka);
+    relay_core_saved(core, now, true, ++saves);
+    expect(RELAY_COMMIT);
+    expect(RELAY_LOOK);
+    give_rows(1);
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    a = expect(RELAY_SAVE);
+    assert_true(a.authority_kafka && a.flush);
+    expect_nothing();
+    relay_core_saved(core, now, true, ++saves);
+    publish(0);
+    relay_core_free(core);
+}
+
 static void a_lease_given_back_before_the_producers_are_made_hides_no_older_copy(void **state)
 {
     (void)state;
@@ -766,6 +796,8 @@ int main(void)
         cmocka_unit_test(a_transaction_of_little_is_ended_sooner),
         cmocka_unit_test(a_position_that_stands_on_a_save_that_the_row_does_not_know_is_not_believed),
         cmocka_unit_test(a_lease_renewed_while_the_producers_are_made_hides_no_older_copy),
+        cmocka_unit_test(
+            a_save_that_was_asked_before_the_row_counted_does_not_say_what_the_row_says_after_it),
         cmocka_unit_test(a_lease_given_back_before_the_producers_are_made_hides_no_older_copy),
         cmocka_unit_test(a_position_stands_on_the_save_that_waited_for_the_disk),
         cmocka_unit_test(no_producers_are_made_under_a_lease_that_has_run_out),

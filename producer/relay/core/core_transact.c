@@ -129,7 +129,7 @@ static bool went_back(struct relay_core *c, const struct position *p)
     if (p->save <= t->row_save)
         return false;
     t->went_back = true; /* or another relay has the lease: the first save tells */
-    t->kafka_rules = t->row_says_so = false;
+    t->kafka_rules = t->row_says_so = t->saving_says_so = false;
     return true;
 }
 
@@ -536,7 +536,7 @@ void core_transact_saved(struct relay_core *c, int64_t save)
 
     if (t->saving_unjudged)
         return; /* it has renewed the lease, and nothing else */
-    t->row_says_so = t->row_says_so || t->saving_says_so;
+    t->row_says_so = t->saving_says_so;
     /* Rows of the stream that belong to this transaction may have come since it was asked, unless it was about to end. */
     t->flushed = t->flushed || (t->saving_flushes && (t->saving_ends || !stream_up(&c->stream)));
     t->row_save = save;
