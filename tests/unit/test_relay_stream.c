@@ -370,13 +370,20 @@ static void save_with(int64_t number)
     relay_core_saved(core, now, true, number);
 }
 
-/* An older copy of the database's files is told by its saves, so what a position passes has to be in front of the one that it names. */
-static void each_transaction_of_the_stream_waits_for_a_forced_save_of_its_own(void **state)
+static void open_and_stream(void)
+{
+    struct position found = {.lsn = 1000};
+
+    relay_core_opened(core, now, &found);
+    wait_for(RELAY_STREAM);
+    relay_core_stream_up(core, now, 1000, 0);
+}
+
+static void take_messages_exactly_once(void)
 {
     struct relay_core_config cfg = relay_core_config_default();
-    struct position p = {.lsn = 1000}, found = {.lsn = 1000};
+    struct position p = {.lsn = 1000};
 
-    (void)state;
     cfg.kind = RELAY_KIND_MESSAGE;
     cfg.exactly_once = true;
     begin_with(cfg);
@@ -384,9 +391,14 @@ static void each_transaction_of_the_stream_waits_for_a_forced_save_of_its_own(vo
     expect(RELAY_ACQUIRE);
     relay_core_acquired(core, now, 7, &p, true);
     expect(RELAY_OPEN);
-    relay_core_opened(core, now, &found);
-    wait_for(RELAY_STREAM);
-    relay_core_stream_up(core, now, 1000, 0);
+    open_and_stream();
+}
+
+/* An older copy of the database's files is told by its saves, so what a position passes has to be in front of the one that it names. */
+static void each_transaction_of_the_stream_waits_for_a_forced_save_of_its_own(void **state)
+{
+    (void)state;
+    take_messages_exactly_once();
     for (int i = 0; i < 3; i++) {
         stream_rows(100, 1100 + 100 * (uint64_t)i, 0, 1 + i, 1, 1150 + 100 * (uint64_t)i);
         acked(wait_for(RELAY_PUBLISH).seq);
@@ -394,6 +406,48 @@ static void each_transaction_of_the_stream_waits_for_a_forced_save_of_its_own(vo
         assert_int_equal(wait_for(RELAY_COMMIT).position->save, 10 + i);
         relay_core_committed(core, now, RELAY_COMMITTED);
     }
+    end();
+}
+
+static void a_forced_save_covers_no_row_that_came_after_it_was_asked(void **state)
+{
+    uint64_t seq;
+
+    (void)state;
+    take_messages_exactly_once();
+    now += relay_core_config_default().save_ns - 1;
+    stream_rows(100, 1100, 0, 1, 1, 1150);
+    seq = wait_for(RELAY_PUBLISH).seq;
+    relay_core_report(core, now, seq, RELAY_REFUSED, PARK_REFUSED,
+                      NULL); /* parked: the save waits for the disk */
+    now++;
+    assert_int_equal(wait_for(RELAY_SAVE).park_count, 1);
+    stream_rows(101, 1200, 0, 2, 1, 1250);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    relay_core_stream_down(core, now);
+    relay_core_saved(core, now, true, 10);
+    save_with(11);
+    assert_int_equal(wait_for(RELAY_COMMIT).position->save, 11);
+    end();
+}
+
+static void a_forced_save_covers_nothing_of_a_transaction_that_began_after_it_was_asked(void **state)
+{
+    (void)state;
+    take_messages_exactly_once();
+    stream_rows(100, 1100, 0, 1, 1, 1150);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    assert_true(wait_for(RELAY_SAVE).flush);
+    relay_core_producer_lost(core, now);
+    wait_for(RELAY_OPEN);
+    open_and_stream();
+    stream_rows(100, 1100, 0, 1, 1, 1150);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    stream_rows(101, 1200, 0, 2, 1, 1250);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    relay_core_saved(core, now, true, 10);
+    save_with(11);
+    assert_int_equal(wait_for(RELAY_COMMIT).position->save, 11);
     end();
 }
 
@@ -437,6 +491,8 @@ int main(void)
         cmocka_unit_test(a_look_that_knows_another_publication_settles_nothing_and_ends_the_stream),
         cmocka_unit_test(a_publication_altered_before_the_stream_is_relied_upon_ends_it_too),
         cmocka_unit_test(each_transaction_of_the_stream_waits_for_a_forced_save_of_its_own),
+        cmocka_unit_test(a_forced_save_covers_no_row_that_came_after_it_was_asked),
+        cmocka_unit_test(a_forced_save_covers_nothing_of_a_transaction_that_began_after_it_was_asked),
         cmocka_unit_test(the_stream_begins_where_postgres_row_is),
     };
 

@@ -70,7 +70,8 @@ struct transact {
     bool row_says_so; /* and Postgres' row says that */
     bool unsaved;     /* Postgres' row has an older position */
     bool judged;      /* the position in Kafka was held against the row */
-    bool saving_says_so, saving_flushes, saving_ends, saving_unjudged;
+    bool saving_says_so, saving_flushes, saving_unjudged;
+    bool saving_covers;          /* the save under way: everything that the position passes with it */
     bool went_back;              /* the position in Kafka is of a later state than the row */
     int64_t row_save, sure_save; /* the row's; the last one that waited for the disk */
     uint64_t rows;               /* published since it began */

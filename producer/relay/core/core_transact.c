@@ -64,7 +64,7 @@ static void begin_anew(struct transact *t)
 {
     t->rows = 0;
     t->began_ns = t->row_ns = 0;
-    t->ending = t->failed = false;
+    t->ending = t->failed = t->saving_covers = false;
 }
 
 void core_transact_close(struct relay_core *c)
@@ -391,7 +391,7 @@ static bool may_commit(const struct relay_core *c, int64_t now)
 
 void core_transact_unsure(struct relay_core *c)
 {
-    c->transact.flushed = false;
+    c->transact.flushed = c->transact.saving_covers = false;
 }
 
 bool core_transact_may_look(const struct relay_core *c)
@@ -526,7 +526,8 @@ int core_transact_fill_save(struct relay_core *c, struct relay_action *a)
     a->unjudged = t->saving_unjudged;
     a->flush = needs_flush(c) || c->park_count > 0 || (t->kafka_rules && !t->row_says_so);
     t->saving_flushes = a->flush;
-    t->saving_ends = t->ending;
+    /* Rows of the stream may come until it is answered, unless the transaction is about to end. */
+    t->saving_covers = a->flush && !a->unjudged && (t->ending || !stream_up(&c->stream));
     return 0;
 }
 
@@ -537,8 +538,7 @@ void core_transact_saved(struct relay_core *c, int64_t save)
     if (t->saving_unjudged)
         return; /* it has renewed the lease, and nothing else */
     t->row_says_so = t->saving_says_so;
-    /* Rows of the stream that belong to this transaction may have come since it was asked, unless it was about to end. */
-    t->flushed = t->flushed || (t->saving_flushes && (t->saving_ends || !stream_up(&c->stream)));
+    t->flushed = t->flushed || t->saving_covers;
     t->row_save = save;
     c->counts.went_back += t->went_back;
     t->went_back = false;
