@@ -2,4 +2,4 @@
 #pragma once
 
 #define TANDEM_VERSION "0.1.0"
-#define TANDEM_SCHEMA_VERSION 4 /* the highest number in migrations/ */
+#define TANDEM_SCHEMA_VERSION 5 /* the highest number in migrations/ */

@@ -36,7 +36,7 @@ def test_migrations_apply_to_an_empty_database_and_again_without_a_word(empty_da
     for _ in range(2):
         done = migrate(empty_database.url)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert empty_database.query("SELECT version FROM tandem.schema_version ORDER BY version") == [(1,), (2,), (3,), (4,)]
+    assert empty_database.query("SELECT version FROM tandem.schema_version ORDER BY version") == [(1,), (2,), (3,), (4,), (5,)]
     assert empty_database.query("SELECT shard FROM tandem.relay_cursor") == [("0",)]
 
 

@@ -320,10 +320,19 @@ def test_a_split_is_refused_when_only_kafka_knows_how_far_the_relay_was(database
     settled()
     running.kill()
     wait_until(lambda: "did not stop by itself" in shards(2)[2], 30, "the lease has ended, and it is said why not")
+    stored = database.value("SELECT updated_at FROM tandem.relay_cursor")
     again = relay(delivery="exactly-once")
-    wait_until(lambda: again.metric("tandem_relay_active") == 1, 30, "it works")
+    wait_until(lambda: database.value("SELECT updated_at FROM tandem.relay_cursor") > stored, 30, "it knows how far the other was")
     assert again.stop() == 0
     assert shards(2, "--yes")[0] == 0
+
+
+@pytest.mark.parametrize("lease, stopped", [("-1 second", False), ("-1 day", True)])
+def test_a_killed_relay_is_told_from_one_that_stopped_also_after_the_clock_went_back(database, shards, lease, stopped):
+    database.query("""UPDATE tandem.relay_cursor SET authority = 'kafka', holder = 'gone', lease_until = clock_timestamp() + %s::interval,
+        updated_at = clock_timestamp() + interval '5 seconds'""", (lease,))
+    code, _, notes = shards(2, "--yes")
+    assert (code == 0) == stopped and ("did not stop by itself" in notes) != stopped
 
 
 def test_a_zombie_of_the_time_before_changes_no_cursor(database, topics, relay, shards, settled, wait_until):

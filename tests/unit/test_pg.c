@@ -288,11 +288,11 @@ static int check_schema(const char *version, const char *sqlstate)
 static void only_the_schema_of_this_program_will_do(void **state)
 {
     (void)state;
-    assert_int_equal(check_schema("4", NULL), 0);
-    assert_int_equal(check_schema("3", NULL), -1);
-    assert_says(ERR_PERMANENT, "version 3, this program (0.1.0) needs 4");
-    assert_int_equal(check_schema("5", NULL), -1);
-    assert_says(ERR_PERMANENT, "version 5, this program (0.1.0) needs 4");
+    assert_int_equal(check_schema("5", NULL), 0);
+    assert_int_equal(check_schema("4", NULL), -1);
+    assert_says(ERR_PERMANENT, "version 4, this program (0.1.0) needs 5");
+    assert_int_equal(check_schema("6", NULL), -1);
+    assert_says(ERR_PERMANENT, "version 6, this program (0.1.0) needs 5");
     assert_int_equal(check_schema(NULL, NULL), -1);
     assert_says(ERR_PERMANENT, "version none");
     assert_int_equal(check_schema(NULL, "42P01"), -1);

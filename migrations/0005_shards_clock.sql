@@ -1,0 +1,72 @@
+-- tandem.relay_shards refuses a relay that was killed also after the database's clock went back.
+-- Safe to run again. One transaction; no psql commands inside. It takes no lock. Relays of schema 4 go on until they lose their connection.
+--
+-- A position of exactly-once delivery is stored here some time after its commit in Kafka, so a number of shards may be changed only after
+-- the relay has stopped by itself: then its last save has all of it. It leaves a lease that ended one day before, and any other a lease
+-- that ends when it was stored or later. That was told by lease_until > updated_at. But updated_at only rises, also when the clock goes
+-- back: then it is ahead of the lease of a relay that works, and one that was killed looked as if it had stopped; what it had published
+-- since its last save would have been published again. Half a day is between the two.
+--
+-- tandem.relay_shards: else as in 0003. Rights: none besides those of 0001 to 0004.
+
+BEGIN;
+
+DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtext('tandem.migrations')); END $$;
+
+CREATE OR REPLACE FUNCTION tandem.relay_shards(n integer) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    was     integer;
+    c       record;
+    slowest tandem.relay_cursor;
+BEGIN
+    IF n IS NULL OR n < 1 OR n > 32 THEN
+        RAISE EXCEPTION 'shards: % is not between 1 and 32', n USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    LOCK TABLE tandem.relay_cursor IN SHARE ROW EXCLUSIVE MODE;
+    SELECT count(*) INTO was FROM tandem.relay_cursor;
+    IF n = was THEN
+        RETURN was;
+    END IF;
+    FOR c IN SELECT * FROM tandem.relay_cursor ORDER BY shard::integer LOOP
+        IF c.lease_until > clock_timestamp() AND c.lease_until <> 'infinity' OR c.lease_until = 'infinity'
+                AND EXISTS (SELECT FROM pg_replication_slots s WHERE s.slot_name = c.slot AND s.active) THEN
+            RAISE EXCEPTION 'relay "%" works on shard %: stop every relay first', c.holder, c.shard
+                USING ERRCODE = 'object_in_use';
+        ELSIF c.authority = 'kafka' AND c.lease_until > c.updated_at - interval '12 hours' THEN
+            RAISE EXCEPTION 'the relay of shard % did not stop by itself, so only Kafka knows how far it was: start one and stop it', c.shard
+                USING ERRCODE = 'object_not_in_prerequisite_state';
+        ELSIF c.txn_lsn IS NOT NULL OR was > 1 AND c.cur_snapshot IS NOT NULL THEN
+            RAISE EXCEPTION 'shard % is in the middle of a batch: start its relay, let it finish, stop it', c.shard
+                USING ERRCODE = 'object_not_in_prerequisite_state';
+        END IF;
+    END LOOP;
+    slowest := tandem.relay_shard_slowest();
+    IF was > 1 AND (EXISTS (SELECT FROM tandem.outbox o WHERE o.id > slowest.prev_floor
+                            AND NOT pg_visible_in_snapshot(o.txid, slowest.prev_snapshot))
+                    OR EXISTS (SELECT FROM pg_snapshot_xip(slowest.prev_snapshot) AS late (txid)
+                               JOIN tandem.outbox o ON o.txid = late.txid)) THEN
+        RAISE EXCEPTION 'rows were written since shard % looked last: stop what writes to the outbox, start the relays, let them finish, stop them',
+            slowest.shard USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    PERFORM pg_drop_replication_slot(s.slot_name)
+        FROM pg_replication_slots s JOIN tandem.relay_cursor r ON s.slot_name = r.slot
+        WHERE r.shard::integer >= n AND s.database = current_database();
+    slowest.epoch := (SELECT max(epoch) + 1 FROM tandem.relay_cursor);
+    slowest.rotated_at := (SELECT max(rotated_at) FROM tandem.relay_cursor);
+    DELETE FROM tandem.relay_cursor WHERE shard::integer >= n;
+    UPDATE tandem.relay_cursor SET epoch = slowest.epoch, prev_snapshot = slowest.prev_snapshot,
+        prev_floor = slowest.prev_floor, authority = 'postgres', updated_at = clock_timestamp();
+    -- A position in the log is of one slot: a new shard begins through the table, as after a change of the source.
+    INSERT INTO tandem.relay_cursor (shard, epoch, prev_snapshot, cur_snapshot, prev_floor, cur_floor, cur_ceiling, last_id,
+                                     system_identifier, rotated_at)
+        SELECT i::text, slowest.epoch, slowest.prev_snapshot, slowest.cur_snapshot, slowest.prev_floor, slowest.cur_floor,
+               slowest.cur_ceiling, slowest.last_id, slowest.system_identifier, slowest.rotated_at
+        FROM generate_series(was, n - 1) AS i;
+    RETURN was;
+END
+$$;
+
+INSERT INTO tandem.schema_version (version) VALUES (5) ON CONFLICT DO NOTHING;
+
+COMMIT;
