@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #define ASK_MS 500 /* of one producer */
 #define CREATE_MS 3000
 #define SETTLE_MS 20
+#define THERE_MS 500 /* the producers that have not made the topic */
 
 struct relay_ask {
     int wake_fd;
@@ -22,6 +24,7 @@ struct relay_ask {
     bool started;
     bool asked;              /* under the lock, and written by the loop alone */
     bool ended, taken, quit; /* under the lock */
+    atomic_bool unwanted;    /* taken or quit: nobody waits for the answer */
 
     /* The thread's while a question is asked and has not ended, else the loop's. */
     struct relay_question question;
@@ -55,6 +58,7 @@ void relay_ask_free(struct relay_ask *a)
         return;
     pthread_mutex_lock(&a->lock);
     a->quit = true;
+    atomic_store(&a->unwanted, true);
     pthread_cond_signal(&a->changed);
     pthread_mutex_unlock(&a->lock);
     if (a->started)
@@ -78,6 +82,7 @@ void relay_ask_put(struct relay_ask *a, const struct relay_question *q)
     pthread_mutex_lock(&a->lock);
     a->asked = true;
     a->ended = a->taken = false;
+    atomic_store(&a->unwanted, a->quit);
     pthread_cond_signal(&a->changed);
     pthread_mutex_unlock(&a->lock);
 }
@@ -105,6 +110,8 @@ bool relay_ask_take(struct relay_ask *a)
     pthread_mutex_lock(&a->lock);
     in_use = a->asked && !a->ended && !a->taken; /* taken: of earlier ones, which it destroys */
     a->taken = a->taken || in_use;
+    if (in_use)
+        atomic_store(&a->unwanted, true);
     a->asked = a->asked && !a->ended;
     pthread_mutex_unlock(&a->lock);
     return in_use;
@@ -112,12 +119,23 @@ bool relay_ask_take(struct relay_ask *a)
 
 /* ---- the thread's side ---- */
 
-static int ask_for_kafka(const struct relay_question *q, struct err *err)
+/* Before each call that waits: a relay that ends waits for the one under way only. */
+static int still_wanted(const struct relay_ask *a, struct err *err)
 {
+    return atomic_load(&a->unwanted) ? err_set(err, ERR_TEMPORARY, "nobody waits for the answer") : 0;
+}
+
+static int ask_for_kafka(const struct relay_ask *a, struct err *err)
+{
+    const struct relay_question *q = &a->question;
+
     for (int i = 0; i < q->producers; i++) {
         const struct rd_kafka_metadata *metadata = NULL;
-        rd_kafka_resp_err_t code = rd_kafka_metadata(q->rks[i], 0, NULL, &metadata, ASK_MS);
+        rd_kafka_resp_err_t code;
 
+        if (still_wanted(a, err) < 0)
+            return -1;
+        code = rd_kafka_metadata(q->rks[i], 0, NULL, &metadata, ASK_MS);
         if (code)
             return kafka_err(code, NULL, err, "asking for Kafka");
         rd_kafka_metadata_destroy(metadata);
@@ -129,12 +147,13 @@ static int ask_for_kafka(const struct relay_question *q, struct err *err)
  * Every producer hears the answer, and the same: while one knew that a topic has grown and the other did not, keys would change their
  * partition at each turn.
  */
-static int count_partitions(const struct relay_question *q, struct err *err)
+static int count_partitions(const struct relay_ask *a, struct err *err)
 {
+    const struct relay_question *q = &a->question;
     int count = 0;
 
     for (int i = 0; i < q->producers; i++) {
-        int heard = kafka_partition_count(q->rks[i], q->topic, ASK_MS, err);
+        int heard = still_wanted(a, err) < 0 ? -1 : kafka_partition_count(q->rks[i], q->topic, ASK_MS, err);
 
         if (heard < 0)
             return -1;
@@ -147,39 +166,42 @@ static int count_partitions(const struct relay_question *q, struct err *err)
 }
 
 /* Brokers learn of a new topic one after the other. */
-static int wait_until_there(const struct relay_question *q, struct err *err)
+static int wait_until_there(const struct relay_ask *a, struct err *err)
 {
-    int64_t until = clock_monotonic_ns() + CREATE_MS * NS_PER_MS;
+    int64_t until = clock_monotonic_ns() + THERE_MS * NS_PER_MS;
     int count;
 
-    while ((count = count_partitions(q, err)) <= 0 && clock_monotonic_ns() < until) {
+    while ((count = count_partitions(a, err)) <= 0 && !atomic_load(&a->unwanted) &&
+           clock_monotonic_ns() < until) {
         err_clear(err);
         poll(NULL, 0, SETTLE_MS);
     }
     if (count == 0)
-        return err_set(err, ERR_TEMPORARY, "topic \"%.250s\" was created and is not there yet", q->topic);
+        return err_set(err, ERR_TEMPORARY, "topic \"%.250s\" was created and is not there yet",
+                       a->question.topic);
     return count;
 }
 
-static int ask_for_topic(const struct relay_question *q, struct err *err)
+static int ask_for_topic(const struct relay_ask *a, struct err *err)
 {
-    int count = count_partitions(q, err);
+    const struct relay_question *q = &a->question;
+    int count = count_partitions(a, err);
 
     if (count != 0 || q->partitions == 0)
         return count;
-    if (kafka_topic_create(q->rks[0], q->topic, q->partitions, false, CREATE_MS, err) < 0)
+    if (still_wanted(a, err) < 0 ||
+        kafka_topic_create(q->rks[0], q->topic, q->partitions, false, CREATE_MS, err) < 0)
         return -1;
     LOG("topic created", LOG_STR("topic", q->topic), LOG_INT("partitions", q->partitions));
-    return wait_until_there(q, err);
+    return wait_until_there(a, err);
 }
 
 static void answer(struct relay_ask *a)
 {
-    const struct relay_question *q = &a->question;
     struct relay_reply *r = &a->reply;
 
-    *r = (struct relay_reply){.of_topic = q->topic[0] != '\0'};
-    r->partitions = r->of_topic ? ask_for_topic(q, &r->why) : ask_for_kafka(q, &r->why);
+    *r = (struct relay_reply){.of_topic = a->question.topic[0] != '\0'};
+    r->partitions = r->of_topic ? ask_for_topic(a, &r->why) : ask_for_kafka(a, &r->why);
 }
 
 /* It has not ended before: the loop must not put another question. */

@@ -27,7 +27,7 @@ struct relay_reply {
 };
 
 struct relay_ask *relay_ask_new(int wake_fd, struct err *err);
-/* Waits for the question under way, some seconds at most. NULL-safe. */
+/* Waits for the call under way, some seconds at most. NULL-safe. */
 void relay_ask_free(struct relay_ask *a);
 
 bool relay_ask_busy(const struct relay_ask *a);
