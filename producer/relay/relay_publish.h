@@ -32,7 +32,7 @@ int relay_publish_fd(const struct relay_publish *p); /* readable when there are 
 
 enum publish_result {
     PUBLISH_TAKEN,   /* a report will come, by relay_publish_reports */
-    PUBLISH_REFUSED, /* never: why is filled */
+    PUBLISH_REFUSED, /* it is to be parked: why is filled */
     PUBLISH_LATER    /* not now: Kafka is asked about the topic, or cannot be; or the queue is full */
 };
 struct publish_refusal {
