@@ -430,12 +430,12 @@ void relay_core_put_back(struct relay_core *c, int64_t now, uint64_t seq, int64_
     ledger_unsend(&c->ledger);
     core_transact_put_back(c);
     c->counts.published--;
-    c->publish_at = now + retry_ns;
+    c->publish_at = c->put_back_at = now + retry_ns;
 }
 
 void relay_core_try_again(struct relay_core *c, int64_t now)
 {
-    if (c->publish_at > now)
+    if (c->publish_at > now && c->publish_at == c->put_back_at) /* not the pause behind rows that failed */
         c->publish_at = now;
 }
 

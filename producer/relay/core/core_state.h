@@ -116,7 +116,7 @@ struct relay_core {
     uint64_t careful_left;          /* reports still expected one at a time; 0: not careful */
 
     int64_t acquire_at, look_at, keys_at, keys_asked_ns, maintain_at, saved_at, publish_at;
-    int64_t row_seen_ns, look_delay_ns;
+    int64_t row_seen_ns, look_delay_ns, put_back_at;
 
     struct held_page pages[PAGES_MAX];
     int page_count;
