@@ -473,7 +473,7 @@ void oracle_bounds(struct world *w, struct node *n)
     const struct engine_config *cfg = &w->plan.cfg;
     const size_t event_max = 1500;
     size_t bytes = 0, one_fetch = event_max * (size_t)w->plan.fetch_max;
-    int streams = 0;
+    size_t beyond = 0; /* the total */
     limits_bounds(w, n);
     if (n->in_flight > cfg->in_flight_max)
         sim_broken(w->sim, "G6", "n%d: %d requests in flight", n->index, n->in_flight);
@@ -486,10 +486,10 @@ void oracle_bounds(struct world *w, struct node *n)
             sim_broken(w->sim, "G6", "n%d: stream %d holds %d records of %zu bytes", n->index, st->number,
                        st->held, st->held_bytes);
         bytes += st->held_bytes;
-        streams++;
+        beyond += one_fetch + (st->kind == STREAM_REPLAY ? ENGINE_REPLAYS_BEYOND * event_max : 0);
         commits_in_time(w, n, st);
     }
-    if (bytes > (size_t)cfg->total_bytes + one_fetch * (size_t)streams)
+    if (bytes > (size_t)cfg->total_bytes + beyond)
         sim_broken(w->sim, "G6", "n%d: holds %zu bytes", n->index, bytes);
 }
 
