@@ -115,7 +115,7 @@ test-faults: deps ## kill -9, outages and restarts under load: [ONLY=relay|worke
 	@ONLY='$(ONLY)' KILLS='$(KILLS)' RESTARTS='$(RESTARTS)' OUTAGE='$(OUTAGE)' PAUSE='$(PAUSE)' SOURCE='$(SOURCE)' DELIVERY='$(DELIVERY)' build/venv/bin/pytest -q tests/faults
 test-containers: deps ## the compose file for real: builds the images, three inventory workers share the partitions
 	@tests/containers/run
-test-debian13: ## on a bare Debian 13, in a container: unit tests, and failovers of Postgres 17, whose standby keeps the slot
+test-trixie: ## on a bare Debian 13, in a container: unit tests, and failovers of Postgres 17, whose standby keeps the slot
 	@tests/containers/bare trixie 'make -s deps && tests/run unit && ONLY=relay build/venv/bin/pytest -q -rP tests/faults/test_relay_failover.py'
 demo: deps ## orders through everything, an outage, dead letters, their replay; ends with a table that adds up
 	@$(MAKE) --no-print-directory -s all
@@ -185,4 +185,4 @@ help: ## this list
 include tests/sim/sim.mk
 
 -include $(shell find $(B)/obj build/fuzz/obj -name '*.d' 2>/dev/null)
-.PHONY: all unit flow deps demo up down test check sim bench fuzz lint fmt docs install install-outbox clean help migrate test-faults test-containers test-debian13
+.PHONY: all unit flow deps demo up down test check sim bench fuzz lint fmt docs install install-outbox clean help migrate test-faults test-containers test-trixie

@@ -151,9 +151,10 @@ def test_what_a_dead_shard_left_open_hides_others_rows_from_readers_until_its_re
     connection = database.connect()
 
     def put_all(keys, versions):
-        for version in versions:
-            for key in keys:
-                put(connection, str(version), key=key, topic="narrow")
+        with connection.transaction():  # one look takes them all, and so one transaction in Kafka
+            for version in versions:
+                for key in keys:
+                    put(connection, str(version), key=key, topic="narrow")
 
     with HoldingBroker(kafka.port, END_TRANSACTION) as broker:
         dead = relay(shard=1, delivery="exactly-once", kafka_brokers=broker.address)
