@@ -131,17 +131,17 @@ static int64_t longest_backoff(const struct engine_config *cfg, int n)
 /* It grows with what the API refused in a row and is forgotten at a success: one event that is always refused must not hold up the others. */
 void limits_pauses(struct world *w, struct node *n, const struct parcel *p, const bool *heard)
 {
-    bool refused = false, success = false;
-    for (int i = 0; i < p->count; i++) {
-        refused = refused || (heard[i] && is_refused(&p->members[i].answer));
-        success = success || (heard[i] && p->members[i].success);
-    }
-    if (refused) {
-        int64_t until = w->sim->now + longest_backoff(&w->plan.cfg, ++n->refusals);
+    bool refused = false;
+    for (int i = 0; i < p->count; i++) { /* in their order: a success forgets the refusals before it */
+        if (heard[i] && p->members[i].success)
+            n->refusals = 0;
+        if (!heard[i] || !is_refused(&p->members[i].answer))
+            continue;
+        n->refusals += !refused;
+        refused = true;
+        int64_t until = w->sim->now + longest_backoff(&w->plan.cfg, n->refusals > 0 ? n->refusals : 1);
         n->refused_until = until > n->refused_until ? until : n->refused_until;
     }
-    if (success)
-        n->refusals = 0;
     int64_t paused = engine_counts(n->engine).paused_until_ns;
     if (paused > n->throttled_until && paused > n->refused_until)
         sim_broken(w->sim, "pause", "n%d pauses for another %lld ms, after %d refusals in a row", n->index,
