@@ -167,26 +167,32 @@ class StallingConnection(Connection):
 
 
 class StallingBroker(RefusingBroker):
-    """Refuses nothing; between stall() and heal() no request passes, and what was sent meanwhile arrives at heal()."""
+    """Refuses nothing; from the first records after stall() until heal() no request passes, and what was sent meanwhile arrives then."""
 
     connection = StallingConnection
 
     def __init__(self, port):
-        self.flowing = threading.Event()
+        self.flowing, self.armed = threading.Event(), threading.Event()
         self.flowing.set()
         self.held = 0  # requests with records, since stall()
         super().__init__(port)
 
     def stall(self):
+        """A transaction asks for its partitions before it sends records: held there, it would never send any."""
         self.held = 0
-        self.flowing.clear()
+        self.armed.set()
 
     def heal(self):
+        self.armed.clear()
         self.flowing.set()
 
     def wait_flowing(self, request):
+        has_records = struct.unpack(">h", request[:2])[0] == PRODUCE
+        if has_records and self.armed.is_set():
+            self.armed.clear()
+            self.flowing.clear()
         if not self.flowing.is_set():
-            self.held += struct.unpack(">h", request[:2])[0] == PRODUCE
+            self.held += has_records
             self.flowing.wait()
 
 
