@@ -77,9 +77,10 @@ static bool answers_by_mood(struct world *w, struct parcel *p)
     return false;
 }
 
-static bool is_rejected(const struct world *w, const struct truth *t)
+/* Among sleepers it takes what was rejected once an operator replays it, so that keys get free while there is more of them. */
+static bool is_rejected(const struct world *w, const struct request *r)
 {
-    return t->rejected && !w->mended;
+    return r->truth->rejected && !w->mended && !(w->plan.sleepers && r->kind == STREAM_REPLAY);
 }
 
 /* The target knows what a 409 is about; the rest is left to the rules. */
@@ -100,7 +101,7 @@ static struct outcome rejection_of(const struct truth *t)
 static bool answers_rejection(struct world *w, struct parcel *p)
 {
     for (int i = 0; i < p->count; i++)
-        if (is_rejected(w, p->members[i].truth) && (p->count == 1 || world_has(w, FAULT_BATCH_WHOLE))) {
+        if (is_rejected(w, &p->members[i]) && (p->count == 1 || world_has(w, FAULT_BATCH_WHOLE))) {
             struct outcome rejection = rejection_of(p->members[i].truth);
             answer_status(w, p, rejection.status);
             p->answer.verdict = rejection.verdict;
@@ -227,7 +228,7 @@ static void item_decides(struct world *w, struct request *r)
     static const int FAILURES[] = {500, 503, 429, 423};
     r->answer = (struct outcome){
         .transport = TRANSPORT_OK, .status = 500, .retry_after_ns = -1, .sent = true, .verdict = -1};
-    if (is_rejected(w, r->truth))
+    if (is_rejected(w, r))
         r->answer = rejection_of(r->truth);
     else if (world_strikes(w, FAULT_API_SHARE, 0.3))
         r->answer.status = FAILURES[rng_between(&w->fault_rng[FAULT_API_SHARE], 0, ARRAY_LEN(FAILURES) - 1)];
@@ -245,7 +246,7 @@ static bool fails_midway(struct world *w, struct parcel *p)
         return false;
     int64_t done = rng_between(rng, 0, p->count);
     for (int i = 0; i < done; i++)
-        if (!is_rejected(w, p->members[i].truth))
+        if (!is_rejected(w, &p->members[i]))
             execute(w, &p->members[i]);
     answer_status(w, p, 500);
     return true;
@@ -255,7 +256,7 @@ static bool speaks_of_items(struct world *w, const struct parcel *p)
 {
     bool by_chance = p->batch != NULL && rng_chance(&w->fault_rng[FAULT_BATCHES], 0.5);
     for (int i = 0; i < p->count; i++)
-        by_chance = by_chance || (p->count > 1 && is_rejected(w, p->members[i].truth));
+        by_chance = by_chance || (p->count > 1 && is_rejected(w, &p->members[i]));
     return by_chance;
 }
 

@@ -170,7 +170,7 @@ void broker_park(struct world *w, struct node *n, const struct action *a)
     l->key = a->key.data[1] - '0';
     sim_trace(w->sim, "n%d: PARK k%d %s", n->index, l->key, l->text == NULL ? "free" : l->text);
     letter_produce(w, n, l);
-    if (world_strikes(w, FAULT_ZOMBIE, l->text == NULL ? 0.5 : 0.1))
+    if (world_strikes(w, FAULT_ZOMBIE, l->text == NULL ? 0.5 : w->plan.sleepers ? 0.2 : 0.1))
         member_oversleep(w, n);
 }
 

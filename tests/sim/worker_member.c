@@ -375,10 +375,12 @@ void member_stall(struct world *w, struct node *n)
     n->mute = rng_chance(&w->fault_rng[FAULT_STALL], 0.5);
 }
 
+/* Not two at once: what each of them has read of the other is then older than what the log says (decision D55). */
 void member_oversleep(struct world *w, struct node *n)
 {
-    if (n->stalled_until > w->sim->now)
-        return;
+    for (int i = 0; i < w->plan.nodes; i++)
+        if (w->nodes[i].stalled_until > w->sim->now)
+            return;
     stall_for(w, n, w->plan.session_ns + rng_between(&w->fault_rng[FAULT_ZOMBIE], MS, 5000 * MS));
     n->mute = true;
 }

@@ -95,6 +95,10 @@ static void plan_engine(struct world *w, struct engine_config *cfg)
     cfg->commit_interval_ns = pick(w, 5, 100) * NS_PER_MS;
     cfg->drain_ns = pick(w, 50, 1000) * NS_PER_MS;
     cfg->parked_keys_max = world_has(w, FAULT_FEW_PARKED) ? 1 : KEYS_MAX;
+    if (w->plan.sleepers) {
+        cfg->order = ENGINE_ORDER_KEY;
+        cfg->on_dead_letter = ENGINE_PARK;
+    }
     plan_limits(w, cfg);
     plan_batches(w, cfg);
     cfg->seed = rng_next(&w->rng);
@@ -161,6 +165,18 @@ static void plan_sizes(struct world *w)
             p->faults |= UINT64_C(1) << f;
     if (world_has(w, FAULT_ZOMBIE)) /* there must be something to park and to free */
         p->faults |= UINT64_C(1) << FAULT_API_REJECTS | UINT64_C(1) << FAULT_REPLAY;
+    p->sleepers = world_has(w, FAULT_ZOMBIE) && rng_chance(&w->fault_rng[FAULT_ZOMBIE], 0.3);
+    if (p->sleepers) { /* and little else: what they write late must be read, and the key's next events must be there */
+        p->faults = UINT64_C(1) << FAULT_ZOMBIE | UINT64_C(1) << FAULT_API_REJECTS |
+                    UINT64_C(1) << FAULT_REPLAY | UINT64_C(1) << FAULT_REBALANCE;
+        p->partitions = 1;
+        p->keys = at_most(3, limits->keys);
+        p->nodes = at_most(2, limits->nodes);
+        p->events = at_most(60, limits->records);
+        p->calm_at = w->sim->now + 15 * NS_PER_S;
+        p->session_ns = 800 * NS_PER_MS;
+        p->intensity = 1;
+    }
     p->faults &= limits->faults;
     if (world_has(w, FAULT_INCREMENTAL)) /* some stay and some go */
         p->partitions++;

@@ -340,6 +340,7 @@ struct plan {
     double intensity;   /* of the faults that come by chance */
     struct outage outages[OUTAGES_MAX];
     int outage_count;
+    bool sleepers; /* a world of FAULT_ZOMBIE and what it needs */
     int failing_key;
     uint64_t kind_stride; /* of the batchable kinds: by it they have bins of their own, or share one */
     int crowd;            /* more requests at once than this and the API slows down */
