@@ -181,7 +181,10 @@ int kafka_err(rd_kafka_resp_err_t code, const char *detail, struct err *err, con
 /* By the name of the code, which stands at the end. */
 bool kafka_err_forbidden(const struct err *err)
 {
-    return err->kind == ERR_PERMANENT && strstr(err->message, "_AUTHORIZATION_FAILED)") != NULL;
+    static const char end[] = "_AUTHORIZATION_FAILED)";
+    size_t len = strlen(err->message), n = sizeof(end) - 1;
+
+    return err->kind == ERR_PERMANENT && len > n && strcmp(err->message + len - n, end) == 0;
 }
 
 /* ---- topics --------------------------------------------------------------------------------------------------- */

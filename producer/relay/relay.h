@@ -5,8 +5,9 @@
  *     outbox       relay_row       │ core │
  *     cursor  ◀──  relay_park  ◀── └──────┘ ◀── reports
  *
- * relay.c turns the loop: facts from the two doors into the core, the core's actions to the doors. One thread, which has a lease to renew:
- * it waits for a connection to Postgres, and where producers are replaced for their end and, up to 100 ms, for their last reports. Questions to Kafka, and Kafka's transactions, have a thread each.
+ * relay.c turns the loop: facts from the two doors into the core, the core's actions to the doors. One thread, which has a lease to
+ * renew: it waits for a connection to Postgres, and where producers are replaced for their end and, up to 100 ms, for their last reports.
+ * Questions to Kafka, and Kafka's transactions, have a thread each.
  * relay_source.h is the seam for a second source; core/ decides everything and does nothing.
  */
 #pragma once

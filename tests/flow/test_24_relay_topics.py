@@ -119,6 +119,19 @@ def forbidden(guarded):
 HIDDEN, VISIBLE = ("User:other", AclOperation.ALL), ("User:ANONYMOUS", AclOperation.DESCRIBE)
 
 
+def test_a_row_of_a_topic_that_was_forbidden_from_the_start_is_parked_with_what_kafka_said(guarded, forbidden, database, relay, settled):
+    topics = Topics(guarded.brokers)
+    topics.clear()
+    topics.create("forbidden", 1)
+    forbidden.only(*HIDDEN)
+    relay(kafka_brokers=guarded.brokers)
+    put(database.connect(), "0", topic="forbidden")
+    settled()
+    [(reason, detail)] = database.query("SELECT reason, detail FROM tandem.parked")
+    assert reason == "not-authorized"
+    assert 'topic "forbidden"' in detail and detail.endswith("(TOPIC_AUTHORIZATION_FAILED)")
+
+
 @pytest.mark.parametrize("delivery, rights", [("at-least-once", HIDDEN), ("at-least-once", VISIBLE), ("exactly-once", HIDDEN)],
                          ids=["hidden", "visible", "hidden-exactly-once"])
 def test_rows_of_a_forbidden_topic_are_parked_as_such_stop_no_others_and_come_back(guarded, forbidden, database, relay, settled, wait_until, delivery, rights):

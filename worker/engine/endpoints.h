@@ -1,8 +1,8 @@
 /*
  * How often each endpoint of the API has served somebody: counted while an event in hand goes there.
  *
- * Only the difference between two looks of one event counts, and as long as it is in hand its endpoint is here. So there
- * are no more of them than events, and two share a count only where their names do, numbers of 64 bits.
+ * Only the difference between two looks of one event counts, and as long as it is in hand its endpoint is here. So there are no more of them
+ * than events, and two share a count only where their names do, numbers of 64 bits.
  */
 #pragma once
 
