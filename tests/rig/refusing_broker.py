@@ -158,18 +158,18 @@ class HoldingBroker(RefusingBroker):
                 raise ConnectionError("dropped")
 
 
-class StallingConnection(Connection):
+class WatchedConnection(Connection):
     def requests(self):
         while True:
             request = frame(self.client)
-            self.proxy.wait_flowing(request)
+            self.proxy.hold_up(struct.unpack(">h", request[:2])[0])
             self.broker.sendall(struct.pack(">i", len(request)) + request)
 
 
 class StallingBroker(RefusingBroker):
     """Refuses nothing; from the first records after stall() until heal() no request passes, and what was sent meanwhile arrives then."""
 
-    connection = StallingConnection
+    connection = WatchedConnection
 
     def __init__(self, port):
         self.flowing, self.armed = threading.Event(), threading.Event()
@@ -186,28 +186,19 @@ class StallingBroker(RefusingBroker):
         self.armed.clear()
         self.flowing.set()
 
-    def wait_flowing(self, request):
-        has_records = struct.unpack(">h", request[:2])[0] == PRODUCE
-        if has_records and self.armed.is_set():
+    def hold_up(self, kind):
+        if kind == PRODUCE and self.armed.is_set():
             self.armed.clear()
             self.flowing.clear()
         if not self.flowing.is_set():
-            self.held += has_records
+            self.held += kind == PRODUCE
             self.flowing.wait()
-
-
-class LateTopicsConnection(Connection):
-    def requests(self):
-        while True:
-            request = frame(self.client)
-            self.proxy.hold_up(struct.unpack(">h", request[:2])[0])
-            self.broker.sendall(struct.pack(">i", len(request)) + request)
 
 
 class LateTopicsBroker(HoldingBroker):
     """Refuses nothing; after hold() the making of a topic takes late_s, and who asks for topics then has an answer after release()."""
 
-    connection = LateTopicsConnection
+    connection = WatchedConnection
 
     def __init__(self, port, late_s=0.3):
         self.late_s = late_s

@@ -149,6 +149,20 @@ static struct relay_action flush(void)
     return a;
 }
 
+static void the_row_says_so_before_rows_leave(void)
+{
+    struct relay_action a;
+
+    expect(RELAY_LOOK);
+    give_rows(1);
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    a = expect(RELAY_SAVE);
+    assert_true(a.authority_kafka && a.flush);
+    expect_nothing();
+    relay_core_saved(core, now, true, ++saves);
+    publish(0);
+}
+
 static void nothing_is_published_before_the_position_in_kafka_counts(void **state)
 {
     struct relay_action a;
@@ -160,14 +174,7 @@ static void nothing_is_published_before_the_position_in_kafka_counts(void **stat
     assert_true(a.flush && !a.authority_kafka); /* it proves that the lease is still ours */
     relay_core_saved(core, now, true, ++saves);
     assert_int_equal(expect(RELAY_COMMIT).position->prev.xmax, 100); /* as it was loaded */
-    expect(RELAY_LOOK);
-    give_rows(1);
-    relay_core_committed(core, now, RELAY_COMMITTED);
-    a = expect(RELAY_SAVE);
-    assert_true(a.authority_kafka && a.flush);
-    expect_nothing();
-    relay_core_saved(core, now, true, ++saves);
-    publish(0);
+    the_row_says_so_before_rows_leave();
     relay_core_free(core);
 }
 
@@ -737,14 +744,7 @@ static void a_save_that_was_asked_before_the_row_counted_does_not_say_what_the_r
     assert_false(a.authority_kafka);
     relay_core_saved(core, now, true, ++saves);
     expect(RELAY_COMMIT);
-    expect(RELAY_LOOK);
-    give_rows(1);
-    relay_core_committed(core, now, RELAY_COMMITTED);
-    a = expect(RELAY_SAVE);
-    assert_true(a.authority_kafka && a.flush);
-    expect_nothing();
-    relay_core_saved(core, now, true, ++saves);
-    publish(0);
+    the_row_says_so_before_rows_leave();
     relay_core_free(core);
 }
 
