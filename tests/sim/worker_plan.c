@@ -99,6 +99,11 @@ static void plan_engine(struct world *w, struct engine_config *cfg)
         cfg->order = ENGINE_ORDER_KEY;
         cfg->on_dead_letter = ENGINE_PARK;
     }
+    if (w->plan.crammed) {
+        cfg->order = ENGINE_ORDER_KEY;
+        cfg->on_dead_letter = ENGINE_PARK;
+        cfg->total_bytes = 1000;
+    }
     plan_limits(w, cfg);
     plan_batches(w, cfg);
     cfg->seed = rng_next(&w->rng);
@@ -186,6 +191,10 @@ static void plan_sizes(struct world *w)
     if (world_has(
             w, FAULT_FEW_PARKED)) /* what can never be delivered would hold the one parked place for ever */
         p->faults &= ~(UINT64_C(1) << FAULT_BAD_RECORDS | UINT64_C(1) << FAULT_ONESHOT);
+    p->crammed =
+        world_has(w, FAULT_FEW_PARKED) && !p->sleepers && rng_chance(&w->fault_rng[FAULT_FEW_PARKED], 0.3);
+    if (p->crammed) /* there must be something to park and to free */
+        p->faults |= (UINT64_C(1) << FAULT_API_REJECTS | UINT64_C(1) << FAULT_REPLAY) & limits->faults;
 }
 
 static void plan_event(struct world *w, int i, int64_t offsets[TOPICS_MAX][PARTITIONS_MAX])

@@ -341,6 +341,7 @@ struct plan {
     struct outage outages[OUTAGES_MAX];
     int outage_count;
     bool sleepers; /* a world of FAULT_ZOMBIE and what it needs */
+    bool crammed;  /* a world of FAULT_FEW_PARKED: what waits for the one place may fill the total */
     int failing_key;
     uint64_t kind_stride; /* of the batchable kinds: by it they have bins of their own, or share one */
     int crowd;            /* more requests at once than this and the API slows down */
