@@ -410,7 +410,7 @@ static void what_waits_for_a_parked_place_does_not_keep_out_the_replay_that_free
     struct rig *r = rig_new(&cfg);
 
     for (int i = 0; i < 12; i++) {
-        char key[8];
+        char key[16];
         snprintf(key, sizeof(key), "k%d", i);
         rig_give(r, 0, i, key);
         reject(r, 0, i);
@@ -420,7 +420,7 @@ static void what_waits_for_a_parked_place_does_not_keep_out_the_replay_that_free
     assert_true(engine_takes(r->e, 1));
     assert_int_equal(r->paused[1], r->resumed[1]);
     for (int i = 0; i < ENGINE_REPLAYS_BEYOND; i++) { /* all but one may fail for long */
-        char key[8];
+        char key[16];
         snprintf(key, sizeof(key), "k%d", i);
         assert_true(engine_takes(r->e, 1));
         replay(r, i, key, i == 0 ? "0-0" : "0-77");
