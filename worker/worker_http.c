@@ -8,6 +8,8 @@
 #include "worker/engine/backoff.h"
 #include "worker/worker_http_exchange.h"
 
+#define UNJUDGED_EACH                                                                                        \
+    1000 /* answers without the verdict that the target should have given, for a line in the log */
 #define TROUBLE_AGAIN_NS (60 * NS_PER_S) /* between two log lines of the same failure */
 #define TROUBLE_OTHER_NS NS_PER_S        /* of different ones */
 #define ANSWER_LOOK_BYTES_MAX                                                                                \
@@ -76,6 +78,22 @@ void worker_http_free(struct worker_http *h)
 
 /* ---- a request goes out -------------------------------------------------------------------------------------------------- */
 
+/*
+ * The engine let it go at another time: what the destination was told since is for what waited here, for a token or a connection, too. And a
+ * batch whose body has an event that is not ours any more must not go: its new owner may have sent it, and later ones of its key.
+ */
+static bool exchange_may_go(const struct exchange *x, int64_t now)
+{
+    bool whole = !x->batch.b || x->batch.left == x->batch.count;
+    return whole && engine_still_sends(x->h->w->engine, now, x->d);
+}
+
+static bool exchange_may_send(void *context)
+{
+    const struct exchange *x = context;
+    return exchange_may_go(x, x->h->now);
+}
+
 /* From the free list, or a new one: never more than in_flight_max exist. */
 static struct exchange *exchange_new(struct worker_http *h)
 {
@@ -83,6 +101,7 @@ static struct exchange *exchange_new(struct worker_http *h)
     ENSURE(x);
     x->h = h;
     transfer_init(&x->transfer, h->w, TO_API, h->sessions, x);
+    x->transfer.may_send = exchange_may_send;
     request_lines_init(&x->lines);
     buf_init(&x->url, REQUEST_PATH_BYTES_MAX + 8192);
     exchange_batch_init(x);
@@ -298,16 +317,32 @@ static bool is_doubtful(const struct outcome *out)
     return out->transport == TRANSPORT_OK ? out->status >= 500 : out->sent;
 }
 
-void exchange_judge(struct exchange *x, const struct delivery *d, struct slice body, struct outcome *out)
+/* The rules decide, or, after FATAL, nobody. What a program says may quote the answer, and that whatever was sent. */
+static void exchange_unjudged(struct worker_http *h, const struct err *err)
+{
+    struct buf clean;
+
+    buf_init(&clean, 4 * ERR_MESSAGE_BYTES);
+    bool readable =
+        auth_redact(h->w->auth, (struct slice){err->message, strlen(err->message)}, true, &clean) == 0;
+    if (err->kind == ERR_FATAL)
+        err_set(&h->w->failure, ERR_FATAL, "%s", readable ? buf_str(&clean) : "an answer cannot be judged");
+    else if (h->unjudged++ % UNJUDGED_EACH == 0)
+        LOG_WARNING("no verdict by the target: the rules decide",
+                    LOG_STR("error", readable ? buf_str(&clean) : "not shown"));
+    buf_done(&clean);
+}
+
+int exchange_judge(struct exchange *x, const struct delivery *d, struct slice body, struct outcome *out)
 {
     struct worker *w = x->h->w;
     struct record *rec = delivery_view(d).ref;
-    bool before = rec->doubtful;
+    bool before = rec->doubtful || out->resent;
     struct ruling ruling;
 
-    rec->doubtful |= is_doubtful(out);
+    rec->doubtful |= is_doubtful(out) || out->resent;
     if (targeting_is_plain(w->targeting, out->transport, out->status))
-        return;
+        return 0;
     record_event(rec, &w->scratch);
     const struct answer answer = {
         .transport = out->transport,
@@ -319,15 +354,23 @@ void exchange_judge(struct exchange *x, const struct delivery *d, struct slice b
         .ev = &w->scratch,
         .req = &rec->request,
     };
-    if (!targeting_judge(w->targeting, &answer, &ruling))
-        return;
-    out->verdict = ruling.verdict;
-    out->reason = ruling.reason;
+    struct err err = {0};
+    bool ruled = targeting_judge(w->targeting, &answer, &ruling, &err);
+    if (err.kind)
+        exchange_unjudged(x->h, &err);
+    if (ruled) {
+        out->verdict = ruling.verdict;
+        out->reason = ruling.reason;
+    }
+    return err.kind == ERR_FATAL ? -1 : 0;
 }
 
 struct outcome exchange_outcome(struct exchange *x, CURLcode code)
 {
-    struct outcome out = {.retry_after_ns = -1, .verdict = -1, .sent = transfer_sent(&x->transfer)};
+    struct outcome out = {.retry_after_ns = -1,
+                          .verdict = -1,
+                          .sent = transfer_sent(&x->transfer),
+                          .resent = transfer_resent(&x->transfer)};
     long status = 0;
     curl_off_t setup_us = 0;
 
@@ -365,20 +408,25 @@ static void exchange_end_unsent(struct exchange *x, int64_t now, const struct ou
         engine_response(engine, now, d, out);
 }
 
-/*
- * The engine let it go at another time: what the destination was told since is for what waited here, too. And a batch whose body has an event
- * that is not ours any more must not go: its new owner may have sent it, and later ones of its key.
- */
-static bool exchange_comes_too_late(struct exchange *x, int64_t now)
+static void exchange_end_later(struct exchange *x, int64_t now)
 {
     static const struct outcome not_now = {
         .transport = TRANSPORT_CANCELLED, .retry_after_ns = -1, .verdict = -1};
-
-    bool whole = !x->batch.b || x->batch.left == x->batch.count;
-    if (whole && engine_still_sends(x->h->w->engine, now, x->d))
-        return false;
     exchange_end_unsent(x, now, &not_now);
+}
+
+static bool exchange_comes_too_late(struct exchange *x, int64_t now)
+{
+    if (exchange_may_go(x, now))
+        return false;
+    exchange_end_later(x, now);
     return true;
+}
+
+/* When it had a connection it was not to go any more. */
+static bool exchange_was_held_back(const struct exchange *x, CURLcode code)
+{
+    return code == CURLE_ABORTED_BY_CALLBACK && !transfer_sent(&x->transfer);
 }
 
 /* The token may have been withdrawn: once, the same request with another one. */
@@ -402,7 +450,10 @@ static void exchange_end(struct exchange *x, int64_t now, CURLcode code)
     struct outcome out = exchange_outcome(x, code);
     struct slice body = {buf_str(&x->transfer.body), x->transfer.body.len};
 
-    exchange_judge(x, d, body, &out);
+    if (exchange_judge(x, d, body, &out) < 0) {
+        exchange_give_back(x);
+        return;
+    }
     bool success = exchange_is_success(&out);
     if (!success && exchange_renew(x, now, &out))
         return;
@@ -453,6 +504,7 @@ void worker_http_turn(struct worker_http *h, int64_t now)
     int running, left;
     CURLMsg *msg;
 
+    h->now = now;
     CURLMcode turned = curl_multi_perform(h->multi, &running);
     ENSURE(turned == CURLM_OK);
     while ((msg = curl_multi_info_read(h->multi, &left)) != NULL) {
@@ -465,7 +517,9 @@ void worker_http_turn(struct worker_http *h, int64_t now)
             continue;
         }
         curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &x);
-        if (x->batch.b)
+        if (exchange_was_held_back(x, code))
+            exchange_end_later(x, now);
+        else if (x->batch.b)
             exchange_batch_end(x, now, code);
         else
             exchange_end(x, now, code);

@@ -91,8 +91,8 @@ bool exchange_batch_leave(struct exchange *x, const struct record *rec)
 /* ---- it ends -------------------------------------------------------------------------------------------------------------------- */
 
 /* What became of each, by its own item. */
-static void take_items(struct exchange *x, const struct outcome *whole, const struct batch_item *items,
-                       struct outcome *outs)
+static int take_items(struct exchange *x, const struct outcome *whole, const struct batch_item *items,
+                      struct outcome *outs)
 {
     for (int i = 0; i < x->batch.count; i++) {
         struct record *rec = x->batch.members[i];
@@ -100,15 +100,18 @@ static void take_items(struct exchange *x, const struct outcome *whole, const st
                                    .status = items[i].status,
                                    .retry_after_ns = whole->retry_after_ns,
                                    .sent = true,
+                                   .resent = whole->resent,
                                    .verdict = -1};
         if (!rec)
             continue;
-        exchange_judge(x, x->batch.b->members[i], items[i].text, &outs[i]);
+        if (exchange_judge(x, x->batch.b->members[i], items[i].text, &outs[i]) < 0)
+            return -1;
         if (exchange_is_success(&outs[i]))
             worker_stats_delivered(x->h->w, rec);
         else
             exchange_keep_answer(x, rec, items[i].text, true);
     }
+    return 0;
 }
 
 /* All had the same end. Only an event that was alone can become a dead letter of it, and quotes it. */
@@ -147,35 +150,49 @@ static int read_answer(struct exchange *x, const struct outcome *whole, struct b
                         x->batch.count, items, err);
 }
 
-void exchange_batch_end(struct exchange *x, int64_t now, CURLcode code)
+/* The engine is told of the end, unless the request goes out again. -1: nobody knows what the answer means. */
+static int batch_end(struct exchange *x, int64_t now, CURLcode code, struct batch_item *items,
+                     struct outcome *outs)
 {
     struct worker *w = x->h->w;
     struct batch *b = x->batch.b;
-    size_t count = (size_t)x->batch.count;
-    struct batch_item *items = calloc(count, sizeof *items);
-    struct outcome *outs = calloc(count, sizeof *outs);
+    struct slice body = {buf_str(&x->transfer.body), x->transfer.body.len};
     struct err err = {0};
-    ENSURE(items && outs);
 
     struct outcome whole = exchange_outcome(x, code);
     int read = read_answer(x, &whole, items, &err);
     if (read < 0)
-        whole = (struct outcome){
-            .transport = TRANSPORT_GARBAGE, .retry_after_ns = -1, .sent = true, .verdict = -1};
-    if (read <= 0)
-        exchange_judge(x, x->d, (struct slice){buf_str(&x->transfer.body), x->transfer.body.len}, &whole);
+        whole = (struct outcome){.transport = TRANSPORT_GARBAGE,
+                                 .retry_after_ns = -1,
+                                 .sent = true,
+                                 .resent = whole.resent,
+                                 .verdict = -1};
+    if (read <= 0 && exchange_judge(x, x->d, body, &whole) < 0)
+        return -1;
     bool success = read == 1 || is_done_of_all(x, &whole);
-    if (success || !exchange_renew(x, now, &whole)) {
-        worker_stats_answered(w, now - x->started_ns);
-        if (!success)
-            exchange_trouble(x, now, &whole, code, err.kind ? err.message : NULL);
-        if (read == 1)
-            take_items(x, &whole, items, outs);
-        else
-            take_whole(x, &whole, success);
+    if (!success && exchange_renew(x, now, &whole))
+        return 0;
+    if (read == 1 && take_items(x, &whole, items, outs) < 0)
+        return -1;
+    worker_stats_answered(w, now - x->started_ns);
+    if (!success)
+        exchange_trouble(x, now, &whole, code, err.kind ? err.message : NULL);
+    if (read != 1)
+        take_whole(x, &whole, success);
+    exchange_give_back(x);
+    engine_batch_response(w->engine, now, b, &whole, read == 1 ? outs : NULL);
+    return 0;
+}
+
+void exchange_batch_end(struct exchange *x, int64_t now, CURLcode code)
+{
+    size_t count = (size_t)x->batch.count;
+    struct batch_item *items = calloc(count, sizeof *items);
+    struct outcome *outs = calloc(count, sizeof *outs);
+    ENSURE(items && outs);
+
+    if (batch_end(x, now, code, items, outs) < 0)
         exchange_give_back(x);
-        engine_batch_response(w->engine, now, b, &whole, read == 1 ? outs : NULL);
-    }
     free(items);
     free(outs);
 }

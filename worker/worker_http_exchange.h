@@ -46,6 +46,8 @@ struct worker_http {
     char agent[80];
     struct exchange *free_list, *waiting;
     int under_way; /* those that wait included */
+    int64_t now;   /* of this turn */
+    unsigned unjudged;
     char trouble[HTTP_TROUBLE_BYTES],
         told[HTTP_TROUBLE_BYTES]; /* the last failure; the last one in the log */
     int64_t told_at;
@@ -57,8 +59,8 @@ void exchange_start_or_wait(struct exchange *x, int64_t now);
 void exchange_give_back(struct exchange *x);
 /* How it ended, by the answer alone; rules and target have not looked yet. */
 struct outcome exchange_outcome(struct exchange *x, CURLcode code);
-/* What rules and target say of an answer to one event; without them the engine's table decides. */
-void exchange_judge(struct exchange *x, const struct delivery *d, struct slice body, struct outcome *out);
+/* What rules and target say of an answer to one event; without them the engine's table decides. -1: nobody knows any more, the worker ends. */
+int exchange_judge(struct exchange *x, const struct delivery *d, struct slice body, struct outcome *out);
 bool exchange_is_success(const struct outcome *out);
 /* It goes out again with another token, or is the engine's again, which will: no end that the caller has to tell of. */
 bool exchange_renew(struct exchange *x, int64_t now, const struct outcome *out);

@@ -62,6 +62,20 @@ static curl_socket_t on_socket(void *context, curlsocktype purpose, struct curl_
     return CURL_SOCKET_BAD;
 }
 
+/*
+ * Called when there is a connection, right before the request goes out. Libcurl sends it again by itself when a connection that was used before
+ * ends without a byte of an answer: mostly it had been idle for too long, but the API may have executed it and died.
+ */
+static int on_request(void *context, char *ip, char *local_ip, int port, int local_port)
+{
+    struct transfer *t = context;
+    (void)ip, (void)local_ip, (void)port, (void)local_port;
+    if (t->may_send && !t->may_send(t->context))
+        return CURL_PREREQFUNC_ABORT;
+    t->sends++;
+    return CURL_PREREQFUNC_OK;
+}
+
 /* ---- set up --------------------------------------------------------------------------------------------------------------- */
 
 static void setup_protocol(const struct transfer *t, const struct worker_options *o)
@@ -109,7 +123,7 @@ void transfer_init(struct transfer *t, const struct worker *w, enum transfer_to 
 {
     const struct worker_options *o = &w->opt;
 
-    *t = (struct transfer){.w = w, .to = to, .easy = curl_easy_init()};
+    *t = (struct transfer){.w = w, .to = to, .easy = curl_easy_init(), .context = context};
     ENSURE(t->easy);
     t->keep_headers = to == TO_API && targeting_wants_headers(w->targeting);
     buf_init(&t->headers, ANSWER_HEADER_BYTES_MAX);
@@ -124,6 +138,8 @@ void transfer_init(struct transfer *t, const struct worker *w, enum transfer_to 
     curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
     curl_easy_setopt(t->easy, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(t->easy, CURLOPT_HEADERDATA, t);
+    curl_easy_setopt(t->easy, CURLOPT_PREREQFUNCTION, on_request);
+    curl_easy_setopt(t->easy, CURLOPT_PREREQDATA, t);
     if (o->refuse_private) {
         curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETFUNCTION, on_socket);
         curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETDATA, t);
@@ -161,6 +177,7 @@ void transfer_begin(struct transfer *t)
     buf_reset(&t->body);
     buf_reset(&t->headers);
     t->header_bytes = 0;
+    t->sends = 0;
     t->retry_after[0] = '\0';
     t->quota = (struct quota){0};
     t->error[0] = '\0';
@@ -173,21 +190,15 @@ void transfer_begin(struct transfer *t)
 
 /* ---- how it ended ---------------------------------------------------------------------------------------------------------- */
 
-/* The proxy let nothing through: what was sent was our question to it. */
-static bool proxy_refused(const struct transfer *t)
-{
-    long status = 0;
-    if (*t->w->opt.proxy == '\0')
-        return false;
-    curl_easy_getinfo(t->easy, CURLINFO_HTTP_CONNECTCODE, &status);
-    return status != 0 && status / 100 != 2;
-}
-
+/* Not CURLINFO_REQUEST_SIZE, which counts our question to a proxy, too. */
 bool transfer_sent(const struct transfer *t)
 {
-    long bytes = 0;
-    curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &bytes);
-    return bytes > 0 && !proxy_refused(t);
+    return t->sends > 0;
+}
+
+bool transfer_resent(const struct transfer *t)
+{
+    return t->sends > 1;
 }
 
 enum transport transfer_transport(const struct transfer *t, CURLcode code)
@@ -202,6 +213,8 @@ void transfer_trouble(const struct transfer *t, CURLcode code, char out[HTTP_TRO
     if (code == CURLE_COULDNT_CONNECT && t->refused[0])
         snprintf(out, HTTP_TROUBLE_BYTES, "the address %s is not public, and refuse_private is set",
                  t->refused);
+    else if (code == CURLE_ABORTED_BY_CALLBACK)
+        snprintf(out, HTTP_TROUBLE_BYTES, "the connection ended without an answer");
     else if (code == CURLE_WRITE_ERROR)
         snprintf(out, HTTP_TROUBLE_BYTES, "the answer is larger than %s",
                  t->header_bytes > HTTP_HEADER_BYTES_MAX ? "64 KiB of headers" : "response_body_max");

@@ -64,6 +64,11 @@ rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topi
                                              int64_t where, int wait_ms, rd_kafka_resp_err_t *ret_code);
 /* worker_topics_left.c: a line of the log for each topic that the group has committed and that is not in the list. Waits up to 3 s, and up to 5 s for each such topic. */
 void topics_left_tell(const struct worker *w, rd_kafka_t *rk);
+/*
+ * worker_topics_policy.c: -1 PERMANENT: one of the worker's own topics would not keep what it is for. What Kafka does not tell (no right to
+ * DescribeConfigs, no answer within 3 s) is a line of the log.
+ */
+int topics_policy_check(const struct worker *w, rd_kafka_t *rk, struct err *err);
 /* worker_topics_others.c: a line of the log for each member of the group that reads none of our topics. Waits up to 3 s. */
 void topics_others_tell(const struct worker *w, rd_kafka_t *rk);
 /* Stop or resume fetching one partition; a local matter, done at once. */

@@ -30,10 +30,11 @@ static int topic_check(struct worker *w, rd_kafka_t *rk, const char *topic, bool
                        "smaller one more",
                        w->sources.topics[0], w->partitions, show_plural(w->partitions), topic, count);
     if (!w->opt.create_topics)
-        return err_set(
-            err, ERR_PERMANENT,
-            "topic \"%s\" does not exist: create it with %d partition%s, or allow it with create_topics",
-            topic, w->partitions, show_plural(w->partitions));
+        return err_set(err, ERR_PERMANENT,
+                       "topic \"%s\" does not exist: create it with %d partition%s and cleanup.policy=%s, or "
+                       "allow it with "
+                       "create_topics",
+                       topic, w->partitions, show_plural(w->partitions), compact ? "compact" : "delete");
     const struct kafka_setting *settings = compact ? compacted : kept_for_a_year;
     size_t settings_count = compact ? ARRAY_LEN(compacted) : ARRAY_LEN(kept_for_a_year);
     if (kafka_topic_create_with(rk, topic, w->partitions, settings, settings_count, TOPICS_CREATE_MS, err) <
@@ -78,6 +79,8 @@ static int topics_check(struct worker *w, rd_kafka_t *rk, bool *ret_missing, str
     if (topic_check(w, rk, w->dlq_topic, false, err) < 0 ||
         topic_check(w, rk, w->replay_topic, false, err) < 0 ||
         topic_check(w, rk, w->parked_topic, true, err) < 0)
+        return -1;
+    if (topics_policy_check(w, rk, err) < 0)
         return -1;
     topics_left_tell(w, rk);
     topics_others_tell(w, rk);

@@ -205,9 +205,13 @@ static int print_verdict(const struct worker *w, struct record *rec, const char 
     if (r == 0) {
         a.body = (struct slice){buf_str(&body), body.len};
         take_item(w, rec, &a);
-        struct judgement j = targeting_judge(w->targeting, &a, &ruling)
+        struct err why = {0};
+        struct judgement j = targeting_judge(w->targeting, &a, &ruling, &why)
                                  ? verdict_given(ruling.verdict, ruling.reason, a.transport, a.status)
                                  : verdict_of(NULL, 0, a.transport, a.status);
+        if (why.kind)
+            fprintf(stderr, "%s: no verdict by the target, the rules decide: %s\n", w->target->program,
+                    why.message);
         bool poison = j.verdict == VERDICT_POISON;
         printf("%s -> %s%s%s\n", status, verdict_name(j.verdict), poison ? ":" : "",
                poison ? reason_name(j.reason) : "");

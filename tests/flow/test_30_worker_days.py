@@ -4,6 +4,7 @@ import signal
 import subprocess
 
 import pytest
+from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 from processes import free_port
 import programs
 from programs import http
@@ -185,6 +186,32 @@ def test_unequal_partition_counts_are_named(worker, topics, inventory_api):
     topics.create(DLQ, 4)
     code, error = ended(worker("inventory", ready=False))
     assert code == 100 and '"tandem.orders" has 6' in error and f'"{DLQ}" has 4' in error
+
+
+@pytest.mark.parametrize("kind, policy, needed", [("parked", "delete", "compact"), ("parked", "compact,delete", "compact"),
+                                                   ("dlq", "compact", "delete"), ("replay", "compact,delete", "delete")])
+def test_a_topic_that_would_not_keep_what_it_is_for_is_refused(worker, topics, inventory_api, kind, policy, needed):
+    """Parked keys were forgotten when their states were as old as the topic's retention, and later events overtook the dead letters."""
+    topics.create(f"tandem.inventory.{kind}", 6, cleanup_policy=policy)
+    code, error = ended(worker("inventory", ready=False))
+    assert code == 100 and f'"tandem.inventory.{kind}" has cleanup.policy' in error and f"set it to {needed}" in error
+
+
+def test_a_worker_that_may_not_look_at_the_settings_of_its_topics_works_and_says_so(session_dir, worker, started, inventory_api, wait_until):
+    broker = Kafka(session_dir / "kafka-rights").start_new({"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+                                                            "allow.everyone.if.no.acl.found": "true"})
+    started.append(broker)
+    topics = Topics(broker.brokers)
+    topics.create("tandem.orders", 6)
+    topics.create("tandem.inventory.parked", 6, cleanup_policy="compact")
+    acls = [AclBinding(ResourceType.TOPIC, "tandem.inventory.parked", ResourcePatternType.LITERAL, "User:ANONYMOUS", "*", operation,
+                       AclPermissionType.ALLOW) for operation in (AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE)]
+    for future in topics.admin.create_acls(acls).values():
+        future.result(30)
+    program = worker("inventory", kafka_brokers=broker.brokers)
+    event_id = Orders(topics).place("o-1")
+    wait_until(lambda: inventory_api.ids() == [event_id], message="it is delivered")
+    assert "cleanup.policy could not be looked at" in program.log()
 
 
 def test_no_kafka_at_the_start_ends_with_111(worker, inventory_api):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from programs import http
-from secure_world import SecureApi
+from secure_world import Authority, SecureApi
 from topics import headers_of
 
 DLQ = "tandem.inventory.dlq"
@@ -259,6 +259,51 @@ def test_a_mad_retry_after_is_cut_or_ignored(orders, worker, opened, wait_until,
     orders.place("o-bad")
     wait_until(lambda: program.metric("tandem_worker_delivered_total") == 1, message="it is delivered soon")
     assert program.metric("tandem_worker_throttled_total") == 1
+
+
+class SlowHandshakes(SecureApi):
+    """Makes the first connection at once and the others when it is let; asks for a pause in its first answer."""
+
+    def __init__(self, context, pause_s):
+        self.handshakes, self.waiting, self.arrivals = threading.Event(), 0, []
+        self.pause_s = pause_s
+        super().__init__(context)
+
+    class Handler(SecureApi.Handler):
+        def setup(self):
+            server = self.server
+            server.waiting += 1
+            if server.waiting > 1:
+                server.handshakes.wait(30)
+            super().setup()
+
+        def answer(self):
+            server = self.server
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            server.arrivals.append(time.monotonic())
+            asks = len(server.arrivals) == 1
+            while asks and server.waiting < 8:
+                time.sleep(0.01)  # so that the others are on their way
+            self.send_response(429 if asks else 200)
+            self.send_header("Content-Length", "0")
+            if asks:
+                self.send_header("Retry-After", str(server.pause_s))
+                server.asked = time.monotonic()
+            self.end_headers()
+
+        do_POST = do_PUT = answer  # noqa: N815
+
+
+def test_what_was_still_connecting_when_the_api_asked_for_a_pause_is_not_sent_inside_it(orders, worker, opened, rig_dir, wait_until):
+    authority = Authority(rig_dir)
+    server = opened(SlowHandshakes(authority.server_context(), 3))
+    program = worker("inventory", url=server.url, tls_ca_file=authority.file, in_flight_max=8, adaptive="off", **{**FAST, "connect_timeout": "5s"})
+    orders.place_many(20, keys=20)
+    wait_until(lambda: program.metric("tandem_worker_throttled_total") == 1, message="the pause is known")
+    server.handshakes.set()
+    wait_until(lambda: program.metric("tandem_worker_delivered_total") == 20, message="all are delivered")
+    assert len(server.arrivals) == 21 and min(server.arrivals[1:]) > server.asked + 2.9
+    assert program.metric("tandem_worker_ambiguous_total") == program.metric("tandem_worker_retried_total") - 1 == 0
 
 
 def test_cookies_are_neither_kept_nor_sent(orders, worker, opened, wait_until):

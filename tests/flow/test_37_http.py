@@ -282,6 +282,20 @@ def test_without_the_process_of_its_jq_program_the_worker_ends_and_nothing_is_lo
     wait_until(lambda: delivered(again) == 1, message="the next worker has it")
 
 
+def test_without_the_process_that_judges_answers_the_worker_ends_and_takes_none_for_a_success(shipping, parcel_api, topics, wait_until):
+    """The rules decided in its place, so a 200 that the program would have refused was delivered, for good."""
+    api = parcel_api(lambda *_: (200, {}, b'{"accepted": false}'))
+    program = shipping(api, JQ + "commit_interval = 1ms\n")
+    os.kill(max(children_of(program.pid)), signal.SIGKILL)  # of jq_response, which is started last
+    event = send(topics, "p1", "parcel.packed")
+    wait_until(lambda: not program.alive(), message="the worker ends")
+    assert program.exit_code == 111 and "the process that runs jq_response is gone" in program.log()
+    assert topics.read(DLQ) == [], "nobody knows what the answer means"
+    again = shipping(api, JQ)
+    wait_until(lambda: again.metric("tandem_worker_dead_letters_total") == 1, message="the next worker has it")
+    assert dead_letters(topics)[event]["x-dlq-reason"] == "conflict" and delivered(again) == 0
+
+
 def attempt(rig_dir, event, *answer, config=CONFIG):
     (rig_dir / "try.ini").write_text(config, encoding="utf-8")
     (rig_dir / "event.json").write_text(json.dumps(event), encoding="utf-8")

@@ -42,12 +42,12 @@ def test_a_change_of_the_version_that_is_there_is_made_and_one_of_an_older_versi
 
 
 class ForgetfulApi(http.server.ThreadingHTTPServer):
-    """Executes by entity tags and knows no idempotency keys; loses the answer to the first request that executes."""
+    """Executes by entity tags and knows no idempotency keys; loses the answer to the lose-th request that executes, with its connection."""
 
     daemon_threads = True
 
-    def __init__(self):
-        self.tag, self.lost, self.executed = 1, False, []
+    def __init__(self, lose=1):
+        self.tag, self.lose, self.requests, self.executed = 1, lose, 0, []
         super().__init__(("127.0.0.1", 0), self.Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -57,6 +57,7 @@ class ForgetfulApi(http.server.ThreadingHTTPServer):
 
         def do_PUT(self):  # noqa: N802
             api = self.server
+            api.requests += 1
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if self.headers["If-Match"] != f'"{api.tag}"':
                 self.send_response(412)
@@ -65,8 +66,8 @@ class ForgetfulApi(http.server.ThreadingHTTPServer):
                 return
             api.tag += 1
             api.executed.append(self.headers["Idempotency-Key"])
-            if not api.lost:
-                api.lost = self.close_connection = True
+            if len(api.executed) == api.lose:
+                self.close_connection = True
                 return  # not a byte of an answer
             self.send_response(200)
             self.send_header("Content-Length", "0")
@@ -91,6 +92,19 @@ def test_a_412_after_a_lost_answer_is_our_own_trace(orders, worker, forgetful_ap
     wait_until(lambda: program.metric("tandem_worker_delivered_total") == 1, message="the second is delivered")
     assert program.metric("tandem_worker_duplicate_ok_total") == 1 and forgetful_api.executed == [first, second]
     assert topics.read(DLQ) == []
+
+
+def test_what_libcurl_sends_again_by_itself_is_a_repetition(orders, worker, forgetful_api, topics, wait_until):
+    """It does so when a connection that was used before ends without an answer: the 412 to that became a dead letter of what had been executed."""
+    forgetful_api.lose = 2
+    program = worker("crm", url=forgetful_api.url, **FAST)
+    first = changed(orders, '"1"')
+    second = changed(orders, '"2"', version=3)
+    wait_until(lambda: program.metric("tandem_worker_duplicate_ok_total") == 1, message="the second was executed before")
+    assert program.metric("tandem_worker_delivered_total") == 1 and forgetful_api.executed == [first, second]
+    assert topics.read(DLQ) == []
+    assert forgetful_api.requests == 3 and program.metric("tandem_worker_retried_total") == 0, "libcurl has sent it twice, unasked"
+    assert program.metric("tandem_worker_ambiguous_total") == 1
 
 
 def test_who_cannot_have_that_makes_it_a_conflict_by_a_rule(orders, worker, forgetful_api, topics, wait_until):

@@ -88,7 +88,7 @@ static struct ruling judge(const char *value, const char *type, int status, bool
     struct ruling ruling = {.verdict = VERDICT_COUNT};
     assert_int_equal(map(type, "o-17", value), TARGET_SEND);
     struct answer a = {.transport = TRANSPORT_OK, .status = status, .repeated = repeated, .req = &req};
-    (void)targeting_judge(t, &a, &ruling);
+    (void)targeting_judge(t, &a, &ruling, NULL);
     targeting_free(t);
     return ruling;
 }

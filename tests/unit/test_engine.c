@@ -420,6 +420,26 @@ static void an_attempt_cancelled_by_the_door_goes_again_and_costs_nothing(void *
     rig_free(r);
 }
 
+/* Whatever the answer says: it is the last one's, and an earlier one may have been executed. */
+static void an_attempt_that_went_out_more_than_once_is_marked(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+    struct outcome out = rig_status(503);
+
+    out.resent = true;
+    rig_give(r, 0, 0, "a");
+    rig_give(r, 0, 1, "b");
+    rig_answer_out(r, 0, 0, out);
+    rig_answer_out(r, 0, 1, rig_status(503));
+    rig_sleep(r, NS_PER_S);
+    assert_true(delivery_view(rig_waiting(r, 0, 0)).ambiguous);
+    assert_false(delivery_view(rig_waiting(r, 0, 1)).ambiguous);
+    assert_int_equal(rig_counts(r).ambiguous, 1);
+    rig_free(r);
+}
+
 static void an_attempt_that_may_have_been_executed_is_marked(void **state)
 {
     (void)state;
@@ -505,6 +525,7 @@ int main(void)
         cmocka_unit_test(a_record_of_an_unknown_stream_is_released_at_once),
         cmocka_unit_test(an_attempt_cancelled_by_the_door_goes_again_and_costs_nothing),
         cmocka_unit_test(an_attempt_that_may_have_been_executed_is_marked),
+        cmocka_unit_test(an_attempt_that_went_out_more_than_once_is_marked),
         cmocka_unit_test(a_bound_that_is_not_positive_is_refused_by_name),
         cmocka_unit_test(thousands_of_held_events_end_with_nothing_held),
     };

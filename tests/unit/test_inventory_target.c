@@ -92,10 +92,10 @@ static void only_a_cancellation_takes_404_as_done(void **state)
     struct request deletes = {.method = "DELETE"}, posts = {.method = "POST"};
     struct answer a = {.transport = TRANSPORT_OK, .status = 404, .req = &deletes};
     struct ruling ruling = {.verdict = VERDICT_RETRY};
-    assert_true(targeting_judge(t, &a, &ruling));
+    assert_true(targeting_judge(t, &a, &ruling, NULL));
     assert_int_equal(ruling.verdict, VERDICT_DUPLICATE_OK);
     a.req = &posts;
-    assert_false(targeting_judge(t, &a, &ruling));
+    assert_false(targeting_judge(t, &a, &ruling, NULL));
     targeting_free(t);
 }
 

@@ -215,7 +215,7 @@ static int ruled(const char *method, int status, bool if_match, bool if_none_mat
     struct ruling ruling = {.verdict = VERDICT_COUNT};
     req = (struct request){.method = method, .if_match = if_match, .if_none_match = if_none_match};
     a.repeated = repeated;
-    (void)targeting_judge(t, &a, &ruling);
+    (void)targeting_judge(t, &a, &ruling, NULL);
     assert_true(ruling.verdict == VERDICT_COUNT || !targeting_is_plain(t, TRANSPORT_OK, status));
     targeting_free(t);
     return (int)ruling.verdict;
@@ -256,7 +256,7 @@ static void a_rule_of_the_option_comes_before_all_others(void **state)
     struct answer a = answer_of(412, "", "");
     struct ruling ruling;
     req.if_match = a.repeated = true;
-    assert_true(targeting_judge(t, &a, &ruling));
+    assert_true(targeting_judge(t, &a, &ruling, NULL));
     assert_int_equal(ruling.verdict, VERDICT_POISON);
     targeting_free(t);
 
@@ -266,9 +266,9 @@ static void a_rule_of_the_option_comes_before_all_others(void **state)
     assert_non_null(strstr(err.message, "rule \"x12 and if-match -> poison\": "));
 }
 
-static bool judge_always(void *context, const struct answer *a, struct ruling *ret)
+static bool judge_always(void *context, const struct answer *a, struct ruling *ret, struct err *err)
 {
-    (void)context, (void)a;
+    (void)context, (void)a, (void)err;
     *ret = (struct ruling){VERDICT_THROTTLE, REASON_NONE};
     return true;
 }
@@ -287,13 +287,13 @@ static void a_judge_sees_answers_only_and_none_that_it_does_not_want(void **stat
     with.judge = judge_always;
     struct targeting *t = targeting_of(&with);
     assert_true(!targeting_is_plain(t, TRANSPORT_OK, 200) && targeting_wants_headers(t));
-    assert_true(targeting_judge(t, &ok, &ruling) && ruling.verdict == VERDICT_THROTTLE);
-    assert_true(targeting_is_plain(t, TRANSPORT_TIMEOUT, 0) && !targeting_judge(t, &none, &ruling));
+    assert_true(targeting_judge(t, &ok, &ruling, NULL) && ruling.verdict == VERDICT_THROTTLE);
+    assert_true(targeting_is_plain(t, TRANSPORT_TIMEOUT, 0) && !targeting_judge(t, &none, &ruling, NULL));
     targeting_free(t);
     with.judges = judge_never;
     t = targeting_of(&with);
     assert_true(targeting_is_plain(t, TRANSPORT_OK, 200) && !targeting_wants_headers(t));
-    assert_false(targeting_judge(t, &ok, &ruling));
+    assert_false(targeting_judge(t, &ok, &ruling, NULL));
     targeting_free(t);
 }
 

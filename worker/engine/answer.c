@@ -270,7 +270,7 @@ static enum step after_judgement(struct engine *e, struct delivery *d, const str
 /* What the event itself remembers of it. */
 static void note(struct engine *e, struct delivery *d, const struct outcome *out, struct judgement j)
 {
-    bool lost_track = out->sent && out->transport != TRANSPORT_OK;
+    bool lost_track = out->resent || (out->sent && out->transport != TRANSPORT_OK);
 
     d->probe = false;
     d->transport = out->transport;

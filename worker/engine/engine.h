@@ -182,6 +182,8 @@ struct outcome {
     int64_t quota_wait_ns;
     int64_t setup_ns; /* until the request could go out: what a new connection takes is no sign of load */
     bool sent;        /* the request may have reached the API (ambiguous when it then failed) */
+    bool
+        resent; /* it went out more than once, and this is the end of the last: ambiguous, whatever it says */
     /* -1: use the rules; otherwise the target has looked into the answer: enum verdict */
     int verdict;
     enum reason reason; /* of its VERDICT_POISON; REASON_NONE: rejected */

@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#include "common/log.h"
 #include "common/options_file.h"
 #include "worker/targets/http_jq.h"
 
@@ -18,13 +17,11 @@ _Static_assert(sizeof(struct http_options) <= TARGET_OPTIONS_BYTES_MAX, "the opt
 
 #define PROGRAM_BYTES_MAX 65536
 #define JQ_OUTPUT_SLACK 65536 /* beside the body: path, headers, and the escapes of JSON */
-#define COMPLAIN_EACH 1000    /* failures of jq_response for a line in the log */
 
 struct http_context {
     struct http_routes *routes;
     bool has_routes;
     struct jq_helper *request, *response; /* NULL: no such program */
-    unsigned failures;                    /* of response */
 };
 
 static const char *http_name(const void *options)
@@ -115,18 +112,13 @@ static enum target_answer http_map(void *context, const struct event *ev, struct
     return http_jq_map(c->request, ev, req, err);
 }
 
-/* A program that fails leaves the answer to the rules, and says so now and then. */
-static bool http_judge(void *context, const struct answer *a, struct ruling *ret)
+/* A program that fails leaves the answer to the rules. */
+static bool http_judge(void *context, const struct answer *a, struct ruling *ret, struct err *err)
 {
-    struct http_context *c = context;
-    struct err err = {0};
+    const struct http_context *c = context;
     bool decided = false;
 
-    if (http_jq_judge(c->response, a, &decided, ret, &err) == 0)
-        return decided;
-    if (c->failures++ % COMPLAIN_EACH == 0)
-        LOG_WARNING("jq_response gave no verdict: the rules decide", LOG_STR("error", err.message));
-    return false;
+    return http_jq_judge(c->response, a, &decided, ret, err) == 0 && decided;
 }
 
 static bool http_judges(const void *context)

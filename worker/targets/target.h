@@ -99,8 +99,11 @@ struct target {
     /* Map ev. Pure: no I/O, no clock; called once for each record, its request serves every attempt. req is initialised and empty. */
     enum target_answer (*map)(void *context, const struct event *ev, struct request *req,
                               enum reason *ret_reason, struct err *err);
-    /* Look into an answer (may be NULL; called only when one came): false lets the rules decide. */
-    bool (*judge)(void *context, const struct answer *a, struct ruling *ret);
+    /*
+     * Look into an answer (may be NULL; called only when one came): false lets the rules decide. err is set when it should have, and why it
+     * did not; may quote the answer. FATAL: nothing can be said of any answer any more: the worker ends, and this answer counts for nothing.
+     */
+    bool (*judge)(void *context, const struct answer *a, struct ruling *ret, struct err *err);
     /* Asked once: will it ever? NULL: yes. What is never looked into is not collected. */
     bool (*judges)(const void *context);
 };
@@ -117,8 +120,8 @@ enum target_answer targeting_map(struct targeting *t, const struct event *ev, st
 /* Can this status be left to the engine's table, without looking any further? */
 bool targeting_is_plain(const struct targeting *t, enum transport transport, int status);
 bool targeting_wants_headers(const struct targeting *t);
-/* false: the engine's table decides. */
-bool targeting_judge(struct targeting *t, const struct answer *a, struct ruling *ret);
+/* false: the engine's table decides. err: as target.judge sets it; after FATAL there is no ruling. */
+bool targeting_judge(struct targeting *t, const struct answer *a, struct ruling *ret, struct err *err);
 
 extern const struct target inventory_target;
 extern const struct target crm_target;

@@ -88,12 +88,14 @@ bool targeting_wants_headers(const struct targeting *t)
     return t->judges || rules_want_headers(t->extra) || rules_want_headers(t->own);
 }
 
-bool targeting_judge(struct targeting *t, const struct answer *a, struct ruling *ret)
+bool targeting_judge(struct targeting *t, const struct answer *a, struct ruling *ret, struct err *err)
 {
     if (rules_decide(t->extra, a, ret))
         return true;
-    if (a->transport == TRANSPORT_OK && t->judges && t->target->judge(t->context, a, ret))
+    if (a->transport == TRANSPORT_OK && t->judges && t->target->judge(t->context, a, ret, err))
         return true;
+    if (err && err->kind == ERR_FATAL)
+        return false;
     return rules_decide(t->own, a, ret);
 }
 

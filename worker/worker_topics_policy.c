@@ -1,0 +1,82 @@
+/* Refuses a topic whose cleanup.policy would lose what is kept there: parked keys by their age, dead letters and replays by their key. */
+#include <string.h>
+
+#include "common/log.h"
+#include "worker/worker_kafka.h"
+
+#define POLICY_ASK_MS 3000
+#define POLICY_NAME "cleanup.policy"
+
+/* NULL: Kafka does not say. */
+static const char *policy_in(const rd_kafka_ConfigResource_t *resource)
+{
+    size_t count = 0;
+    const rd_kafka_ConfigEntry_t **entries = rd_kafka_ConfigResource_configs(resource, &count);
+
+    for (size_t i = 0; !rd_kafka_ConfigResource_error(resource) && i < count; i++)
+        if (strcmp(rd_kafka_ConfigEntry_name(entries[i]), POLICY_NAME) == 0)
+            return rd_kafka_ConfigEntry_value(entries[i]);
+    return NULL;
+}
+
+static int policy_check(const rd_kafka_ConfigResource_t *resource, const char *parked_topic, struct err *err)
+{
+    const char *topic = rd_kafka_ConfigResource_name(resource);
+    const char *policy = policy_in(resource);
+    bool parked = strcmp(topic, parked_topic) == 0;
+
+    if (!policy) {
+        LOG("the topic's " POLICY_NAME " could not be looked at", LOG_STR("topic", topic),
+            LOG_STR("needed", parked ? "compact" : "delete"));
+        return 0;
+    }
+    if (parked && strcmp(policy, "compact") != 0)
+        return err_set(err, ERR_PERMANENT,
+                       "topic \"%s\" has " POLICY_NAME
+                       " \"%s\": it would forget parked keys after a time, and "
+                       "their later events would overtake; set it to compact",
+                       topic, policy);
+    if (!parked && strstr(policy, "compact"))
+        return err_set(err, ERR_PERMANENT,
+                       "topic \"%s\" has " POLICY_NAME " \"%s\": of each key only the last record would be "
+                       "kept; set it to delete",
+                       topic, policy);
+    return 0;
+}
+
+/* NULL: Kafka could not say. */
+static rd_kafka_event_t *policies_ask(const struct worker *w, rd_kafka_t *rk)
+{
+    char why[256];
+    const char *const topics[] = {w->dlq_topic, w->replay_topic, w->parked_topic};
+    rd_kafka_ConfigResource_t *resources[ARRAY_LEN(topics)];
+    rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
+
+    for (size_t i = 0; i < ARRAY_LEN(topics); i++)
+        resources[i] = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topics[i]);
+    rd_kafka_AdminOptions_set_request_timeout(options, POLICY_ASK_MS, why, sizeof why);
+    rd_kafka_DescribeConfigs(rk, resources, ARRAY_LEN(topics), options, queue);
+    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, POLICY_ASK_MS);
+    rd_kafka_ConfigResource_destroy_array(resources, ARRAY_LEN(topics));
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_AdminOptions_destroy(options);
+    return event;
+}
+
+int topics_policy_check(const struct worker *w, rd_kafka_t *rk, struct err *err)
+{
+    size_t count = 0;
+    int r = 0;
+    rd_kafka_event_t *event = policies_ask(w, rk);
+    const rd_kafka_DescribeConfigs_result_t *result =
+        event ? rd_kafka_event_DescribeConfigs_result(event) : NULL;
+    const rd_kafka_ConfigResource_t **resources =
+        result ? rd_kafka_DescribeConfigs_result_resources(result, &count) : NULL;
+
+    for (size_t i = 0; i < count && r == 0; i++)
+        r = policy_check(resources[i], w->parked_topic, err);
+    if (event)
+        rd_kafka_event_destroy(event);
+    return r;
+}
