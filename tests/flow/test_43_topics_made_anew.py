@@ -142,7 +142,7 @@ def test_a_parked_key_stays_parked_when_the_parked_topic_is_made_anew_under_a_ru
     refused = orders.place("o-1")
     wait_until(lambda: topics.count(PARKED) == 1, message="the key is parked")
     topics.delete(PARKED)
-    topics.create(PARKED)
+    topics.create(PARKED, cleanup_policy="compact")
     inventory_api.heal()
     behind = [orders.place("o-1", 2)]
     wait_until(lambda: topics.count(DLQ) == 2, message="what comes next stands behind")
