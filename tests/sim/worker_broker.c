@@ -333,7 +333,9 @@ void broker_commit_answered(struct world *w, struct happening h)
     st->commit_out = false;
     st->commit_failed = !l->ok;
     st->commit_answered_at = w->sim->now;
-    if (!l->ok)
+    if (l->ok)
+        oracle_commit_made(st);
+    else
         sim_trace(w->sim, "n%d: commit of %d failed", n->index, st->number);
     engine_committed(n->engine, w->sim->now, st->number, l->ok);
     node_turn(w, n);

@@ -29,6 +29,8 @@ void member_start(struct world *w, struct node *n)
     n->refusals = 0;
     n->sent_count = 0;
     outage_forget(n);
+    n->answer_count = 0;
+    n->unsure_until = 0;
     n->override = BREAKER_AUTO;
     n->on_hold = false;
     memset(n->part, 0, sizeof(n->part));

@@ -8,7 +8,7 @@ static void command(struct world *w, struct node *n, enum breaker_override overr
     sim_trace(w->sim, "n%d: the operator: breaker %d, hold %d", n->index, (int) override, (int)hold);
     n->override = override;
     n->on_hold = hold;
-    outage_forget(n);
+    outage_interfered(w, n);
     engine_breaker(n->engine, w->sim->now, override);
     engine_hold(n->engine, w->sim->now, hold);
     node_turn(w, n);

@@ -123,6 +123,19 @@ static void count_is_kept(struct world *w, const struct node *n, const struct st
     en->counted_by = st->serial;
 }
 
+/* While no commit gets through, each delivery is one that a crash repeats (the design's D11). Each consumer commits for itself. */
+static void deliveries_are_remembered(struct world *w, const struct node *n, const struct request *r)
+{
+    for (size_t i = 0; i < ARRAY_LEN(n->streams); i++) {
+        const struct stream *st = &n->streams[i];
+        if (st->assigned && st->kind == r->kind && st->unsafe_at != 0 &&
+            w->sim->now - st->unsafe_at >= 2 * w->plan.cfg.commit_interval_ns)
+            sim_broken(w->sim, "G5", "n%d sends %s, and a delivery of %s/%d waits for its commit for %lld ms",
+                       n->index, r->truth->id, feed_name(st->feed), st->partition,
+                       (long long)((w->sim->now - st->unsafe_at) / NS_PER_MS));
+    }
+}
+
 void oracle_sends(struct world *w, struct node *n, struct request *r)
 {
     struct delivery_view v = delivery_view(r->d);
@@ -144,6 +157,7 @@ void oracle_sends(struct world *w, struct node *n, struct request *r)
     earlier_are_done(w, n, r);
     other_topics_did_not_park_it(w, n, r);
     outage_is_respected(w, n, r);
+    deliveries_are_remembered(w, n, r);
     if (en->mark[n->index].life != n->life) {
         en->mark[n->index].life = n->life;
         en->mark[n->index].first = en->mark[n->index].successes = n->successes[r->truth->route];
@@ -328,6 +342,14 @@ void oracle_buries(struct world *w, struct node *n, const struct delivery_view *
 
 /* ---- G2: what is let go, what is committed ---------------------------------------------------------------------------- */
 
+static void waits_for_commit(const struct world *w, struct stream *st)
+{
+    if (st->unsafe_at == 0)
+        st->unsafe_at = w->sim->now;
+    if (st->unsafe_later_at == 0)
+        st->unsafe_later_at = w->sim->now;
+}
+
 void oracle_releases(struct world *w, struct node *n, struct held *held)
 {
     struct stream *st = held->stream;
@@ -339,8 +361,12 @@ void oracle_releases(struct world *w, struct node *n, struct held *held)
     if (!oracle_done(w, st->kind, held->entry))
         sim_broken(w->sim, "G2", "n%d lets go of %s, which is neither delivered nor safe as a dead letter",
                    n->index, held->id);
-    if (st->completed_at == 0 && held->worked && held->entry->generation == st->generation)
+    if (!held->worked || held->entry->generation != st->generation)
+        return;
+    if (st->completed_at == 0)
         st->completed_at = w->sim->now;
+    if (held->entry->delivered && held->entry->known_by == n->life)
+        waits_for_commit(w, st);
 }
 
 /* Its records up to the offset, of the log that the engine has seen. */
@@ -398,7 +424,12 @@ void oracle_commits(struct world *w, struct node *n, struct stream *st, const st
                    (long long)a->offset, a->leader_epoch);
     nothing_lost_below(w, st, log, a->offset);
     st->last_commit = a->offset;
-    st->completed_at = 0;
+    st->completed_at = st->unsafe_later_at = 0;
+}
+
+void oracle_commit_made(struct stream *st)
+{
+    st->unsafe_at = st->unsafe_later_at;
 }
 
 /* What is committed is of another log, and a restart must not go on from there. */

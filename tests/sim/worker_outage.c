@@ -29,6 +29,13 @@ void outage_forget(struct node *n)
     n->outage = (struct outage_seen){0};
 }
 
+void outage_interfered(const struct world *w, struct node *n)
+{
+    outage_forget(n);
+    n->answer_count = 0;
+    n->unsure_until = w->sim->now + 2 * w->plan.cfg.breaker_window_ns;
+}
+
 void outage_sends(struct world *w, const struct node *n, struct parcel *p)
 {
     const struct outage_seen *o = &n->outage;
@@ -73,10 +80,73 @@ static void ends(struct world *w, struct node *n, const struct parcel *p)
     outage_forget(n);
 }
 
-void outage_answered(struct world *w, struct node *n, const struct parcel *p)
+/* ---- a share of failures or of slow answers ---------------------------------------------------------------------------- */
+
+/* Whether an answer of 429 says anything depends on who gave the verdict; which item of several was slow, nobody says. */
+static struct answer_seen seen_in(const struct world *w, const struct parcel *p)
+{
+    const struct engine_config *cfg = &w->plan.cfg;
+    struct answer_seen a = {.at = w->sim->now, .failed = kind_of_parcel(p) == ANSWER_FAILURE, .counts = true};
+    for (int i = 0; i < p->count; i++)
+        a.counts = a.counts &&
+                   (p->members[i].answer.transport != TRANSPORT_OK || p->members[i].answer.status != 429);
+    a.slow = !a.failed && a.counts && !p->by_item && cfg->breaker_slow_ns > 0 &&
+             w->sim->now - p->sent_at > cfg->breaker_slow_ns;
+    return a;
+}
+
+static const struct answer_seen *answer_at(const struct node *n, int number)
+{
+    return &n->answers[number % ANSWERS_MAX];
+}
+
+/* The engine's window moves in steps: it ends somewhere between nine and ten tenths of breaker_window, and wherever that is, they are too many. */
+static bool too_many(const struct world *w, const struct node *n)
+{
+    const struct engine_config *cfg = &w->plan.cfg;
+    int64_t tenth = cfg->breaker_window_ns / 10 + 1;
+    int all = 0, counted = 0, failed = 0, slow = 0;
+    for (int i = n->answer_count; i > 0 && n->answer_count - i < ANSWERS_MAX; i--) {
+        const struct answer_seen *a = answer_at(n, i - 1);
+        if (w->sim->now - a->at > 10 * tenth)
+            return true;
+        all++;
+        counted += a->counts;
+        failed += a->failed;
+        slow += a->slow;
+        bool may_be_last = i == 1 || w->sim->now - answer_at(n, i - 2)->at > 9 * tenth;
+        bool trips = counted >= cfg->breaker_share_min &&
+                     (failed >= cfg->breaker_share * all ||
+                      (slow > 0 && slow + failed >= cfg->breaker_slow_share * all));
+        if (may_be_last && !trips)
+            return false;
+    }
+    return n->answer_count < ANSWERS_MAX;
+}
+
+/* What was counted before the breaker opened is forgotten when it closes. */
+static void share_is_kept(struct world *w, struct node *n, const struct parcel *p, bool was_closed)
+{
+    struct answer_seen a = seen_in(w, p);
+    if (!was_closed || engine_counts(n->engine).breaker != BREAKER_CLOSED) {
+        n->answer_count = 0;
+        return;
+    }
+    n->answers[n->answer_count++ % ANSWERS_MAX] = a;
+    if ((a.failed || a.slow) && n->override == BREAKER_AUTO && w->sim->now > n->unsure_until &&
+        too_many(w, n))
+        sim_broken(w->sim, "G7",
+                   "n%d goes on as before, and too many of the last %d answers were failures or slow",
+                   n->index, n->answer_count);
+}
+
+/* ---- an answer ----------------------------------------------------------------------------------------------------------- */
+
+void outage_answered(struct world *w, struct node *n, const struct parcel *p, bool was_closed)
 {
     struct outage_seen *o = &n->outage;
     enum answer kind = kind_of_parcel(p);
+    share_is_kept(w, n, p, was_closed);
     if (n->override != BREAKER_AUTO)
         return;
     if (kind == ANSWER_FINE) {

@@ -119,6 +119,7 @@ static void tell_engine(struct world *w, struct parcel *p)
 static void tell(struct world *w, struct parcel *p)
 {
     struct node *n = p->node;
+    bool was_closed = engine_counts(n->engine).breaker == BREAKER_CLOSED;
     bool *heard = calloc((size_t)p->count, sizeof(*heard));
     ENSURE(heard != NULL);
     for (int i = 0; i < p->count; i++) {
@@ -134,7 +135,7 @@ static void tell(struct world *w, struct parcel *p)
     }
     tell_engine(w, p);
     limits_answered(w, n, p);
-    outage_answered(w, n, p);
+    outage_answered(w, n, p, was_closed);
     bool closed = engine_counts(n->engine).breaker == BREAKER_CLOSED && !n->outage.known;
     oracle_asked(w, n, &p->answer);
     for (int i = 0; i < p->count; i++)

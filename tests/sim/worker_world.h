@@ -27,6 +27,7 @@
 #define OUTAGES_MAX 4
 #define ROUTES_MAX 3  /* endpoints of the API */
 #define SENT_MAX 4096 /* requests of one process that the oracle remembers */
+#define ANSWERS_MAX 1024
 #define TOPICS_MAX 3
 #define PARTS_MAX (TOPICS_MAX * PARTITIONS_MAX) /* a part: one topic's of a partition number */
 /* A feed is a topic that a worker reads events from: the source topics, then the replay topic. */
@@ -186,7 +187,9 @@ struct stream {
     size_t held_bytes;
     bool commit_out, commit_failed;
     int64_t last_commit, commit_answered_at, revoked_at;
-    int64_t completed_at; /* the oldest completion that no commit was asked for yet; 0: none */
+    int64_t completed_at;    /* the oldest completion that no commit was asked for yet; 0: none */
+    int64_t unsafe_at;       /* the oldest delivery that no commit is known to cover; 0: none */
+    int64_t unsafe_later_at; /* and that no commit was asked for since; 0: none */
 };
 
 /* A request that left, for what may leave within a time. */
@@ -202,6 +205,13 @@ struct outage_seen {
     bool known;   /* enough of them, or its credentials were refused: what is sent from here on is a probe */
     int failed_probes;
     int64_t not_before; /* the next one */
+};
+
+/* What one answer said of the API while the breaker was closed. */
+struct answer_seen {
+    int64_t at;
+    bool failed, slow;
+    bool counts; /* a 429 may say nothing */
 };
 
 /* A partition as a process of an incremental group sees it. */
@@ -233,6 +243,9 @@ struct node {
     struct sent sent[SENT_MAX]; /* a ring */
     uint64_t sent_count;
     struct outage_seen outage;
+    struct answer_seen answers[ANSWERS_MAX]; /* a ring: since the breaker is closed */
+    int answer_count;
+    int64_t unsure_until;           /* the operator has interfered: the engine may count others */
     int limit;                      /* on requests at once, as its engine told it after the last facts */
     enum breaker_override override; /* what the operator said last */
     bool on_hold;
@@ -538,10 +551,10 @@ void limits_pauses(struct world *w, struct node *n, const struct parcel *p, cons
 
 /* ---- worker_outage: the oracle of the breaker ---- */
 void outage_sends(struct world *w, const struct node *n, struct parcel *p);
-/* Its engine has heard the answer. */
-void outage_answered(struct world *w, struct node *n, const struct parcel *p);
-/* The operator has interfered. */
+/* Its engine has heard the answer; was_closed: the breaker, before that. */
+void outage_answered(struct world *w, struct node *n, const struct parcel *p, bool was_closed);
 void outage_forget(struct node *n);
+void outage_interfered(const struct world *w, struct node *n);
 /* By its answer: nothing in it shows an API that works. */
 bool outage_is_failure(const struct parcel *p);
 
@@ -556,6 +569,8 @@ void oracle_buries(struct world *w, struct node *n, const struct delivery_view *
 void oracle_holds(const struct world *w, struct stream *st);
 void oracle_releases(struct world *w, struct node *n, struct held *held);
 void oracle_commits(struct world *w, struct node *n, struct stream *st, const struct action *a);
+/* It is known to cover what was complete when it was asked for. */
+void oracle_commit_made(struct stream *st);
 void oracle_committed(struct world *w, struct log *log, uint64_t life, uint64_t ok_order);
 void oracle_unread(struct world *w, struct log *log, int64_t from);
 /* A process gives a partition up. clean: after DRAINED, and nothing that it committed last was refused. */
