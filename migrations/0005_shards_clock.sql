@@ -1,4 +1,4 @@
--- tandem.relay_shards refuses a relay that was killed also after the database's clock went back.
+-- tandem.relay_shards refuses a relay that was killed also after the database's clock went back. tandem.relay_maintain waits for no TOAST table.
 -- Safe to run again. One transaction; no psql commands inside. It takes no lock. Relays of schema 4 go on until they lose their connection.
 --
 -- A position of exactly-once delivery is stored here some time after its commit in Kafka, so a number of shards may be changed only after
@@ -7,7 +7,11 @@
 -- back: then it is ahead of the lease of a relay that works, and one that was killed looked as if it had stopped; what it had published
 -- since its last save would have been published again. Half a day is between the two.
 --
--- tandem.relay_shards: else as in 0003. Rights: none besides those of 0001 to 0004.
+-- NOWAIT is said of the child table, and TRUNCATE takes its TOAST table as well: behind autovacuum in that one it waited until this was
+-- cancelled, after deadlock_timeout (1 s), behind another VACUUM for the relay's lock_timeout (5 s). Meanwhile it kept the cursor's row and
+-- the child from everybody: no shard was read, and leases ran out. After 50 ms it is given up now, and tried again some seconds later.
+--
+-- tandem.relay_shards: else as in 0003. tandem.relay_maintain: else as in 0004. Rights: none besides those of 0001 to 0004.
 
 BEGIN;
 
@@ -64,6 +68,63 @@ BEGIN
                slowest.cur_ceiling, slowest.last_id, slowest.system_identifier, slowest.rotated_at
         FROM generate_series(was, n - 1) AS i;
     RETURN was;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION tandem.relay_maintain(
+    my_shard text, my_epoch bigint, lease interval, rotate_after interval, rotate_rows bigint, retention interval,
+    OUT held boolean, OUT row_address tid, OUT rotated boolean, OUT truncated integer)
+LANGUAGE plpgsql AS $$
+DECLARE
+    seq      bigint;
+    current  bigint;
+    since    timestamptz;
+    child    text;
+    newest   timestamptz;
+    filled   boolean;
+BEGIN
+    rotated := false;
+    truncated := 0;
+    UPDATE tandem.relay_cursor SET lease_until = greatest(lease_until, clock_timestamp() + lease)
+        WHERE shard = my_shard AND epoch = my_epoch
+        RETURNING ctid INTO row_address;
+    held := FOUND;
+    -- Two rotations must not meet, and one look is enough for all shards.
+    IF NOT held OR NOT pg_try_advisory_xact_lock(hashtext('tandem.relay_maintain')) THEN
+        RETURN;
+    END IF;
+    SELECT max(rotated_at) INTO since FROM tandem.relay_cursor;
+    SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END INTO seq FROM tandem.outbox_id_seq;
+    current := seq >> 32;
+
+    FOR n IN 1..2 LOOP
+        child := 'outbox_' || (current + n) % 3;
+        EXECUTE format('SELECT created_at FROM tandem.%I ORDER BY id DESC LIMIT 1', child) INTO newest;
+        CONTINUE WHEN newest IS NULL OR newest > clock_timestamp() - retention OR tandem.relay_unsettled(child);
+        BEGIN
+            PERFORM set_config('lock_timeout', '50ms', true);
+            EXECUTE format('LOCK TABLE ONLY tandem.%I IN ACCESS EXCLUSIVE MODE NOWAIT', child);
+            IF NOT tandem.relay_unsettled(child) THEN
+                EXECUTE format('TRUNCATE TABLE ONLY tandem.%I', child);
+                truncated := truncated + 1;
+            END IF;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;
+        END;
+    END LOOP;
+
+    IF seq & 4294967295 < rotate_rows AND since > clock_timestamp() - rotate_after THEN
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT EXISTS (SELECT FROM tandem.%I)', 'outbox_' || (current + 1) % 3) INTO filled;
+    IF filled OR seq & 4294967295 = 0 THEN
+        RETURN;
+    END IF;
+    PERFORM setval('tandem.outbox_id_seq', (current + 1) << 32);
+    UPDATE tandem.relay_cursor SET rotation = current + 1, rotated_at = clock_timestamp()
+        WHERE shard = my_shard
+        RETURNING ctid INTO row_address;
+    rotated := true;
 END
 $$;
 

@@ -217,6 +217,40 @@ def test_a_reader_of_the_outbox_holds_up_its_rotation_and_nothing_else(database,
     assert database.value("SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname LIKE 'outbox%'") == 0
 
 
+def test_a_vacuum_of_a_toast_table_holds_up_its_truncation_no_reader_and_costs_no_lease(database, topics, relay, settled, wait_until):
+    """TRUNCATE takes that table too, and for it there is no NOWAIT. A reader stands for the VACUUM, which takes a lock that is as good."""
+    database.query(f"ALTER DATABASE {database.value('SELECT current_database()')} SET track_functions = 'pl'")
+    working, waiting = (relay(rotate_rows=10, lease_ttl="2s") for _ in range(2))
+    connection = database.connect()
+    toast = database.value("SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'tandem.outbox_0'::regclass")
+    vacuum = database.connect(autocommit=False)
+    vacuum.execute(f"SELECT count(*) FROM {toast}")
+    sent = 0
+
+    def more():
+        nonlocal sent
+        connection.execute("SET lock_timeout = '1s'")
+        for _ in range(10):
+            connection.execute(INSERT, (TOPIC, b"k", b"%d" % sent, None))
+            sent += 1
+        connection.execute("SELECT count(*) FROM tandem.outbox")  # locks what a page of any shard does
+
+    def maintained():
+        return database.value("SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname = 'relay_maintain'")
+
+    more()
+    wait_until(lambda: more() or working.metric("tandem_relay_rotations_total") >= 1, message="the first table's turn has come")
+    settled()
+    before = maintained()
+    wait_until(lambda: more() or maintained() >= before + 2, message="it was tried again")
+    assert working.metric("tandem_relay_truncates_total") == 0
+    vacuum.rollback()
+    wait_until(lambda: more() or working.metric("tandem_relay_truncates_total") >= 1, message="truncated")
+    settled()
+    assert [int(m.value()) for m in topics.read(TOPIC)] == list(range(sent))
+    assert waiting.metric("tandem_relay_leases_taken_total") == 0
+
+
 @contextlib.contextmanager
 def open_transactions(postgres, database):
     """Each holds the xmin of every snapshot: idle writers of another database and of another table, and a prepared transaction."""
