@@ -85,25 +85,32 @@ const char relay_park_value_sql[] =
     " AND epoch = $1::bigint ON CONFLICT DO NOTHING";
 
 /*
- * One descent of the index for each topic and each key, however many rows they have. Rows without a key have no order, and nothing
- * follows them: that a topic has some is told by a row without key. Last comes a row without topic: how many rows wait to be published
- * again, counted up to a bound.
+ * In the order of the index, from the successor of the last known key on (its bytes and a zero). One descent of the index for each topic and for
+ * each step of rows, which costs as much for one key with a million rows as for a step of keys with one row each. Rows without a key have no
+ * order, and nothing follows them. Last comes a row without topic: how many rows wait to be published again, counted up to a bound, and whether
+ * any row is parked.
  */
+#define KEYS_STEP "32"
 const char relay_park_keys_sql[] =
-    "WITH RECURSIVE topics AS ((SELECT topic FROM tandem.parked ORDER BY topic LIMIT 1)"
+    "WITH RECURSIVE topics AS (SELECT coalesce($2::text, (SELECT topic FROM tandem.parked ORDER BY topic "
+    "LIMIT "
+    "1)) AS topic"
     " UNION ALL SELECT (SELECT p.topic FROM tandem.parked p WHERE p.topic > t.topic ORDER BY p.topic LIMIT 1)"
-    "  FROM topics t WHERE t.topic IS NOT NULL),"
-    " keys AS (SELECT t.topic, (SELECT p.key FROM tandem.parked p WHERE p.topic = t.topic AND p.key IS NOT "
-    "NULL"
-    "   ORDER BY p.key LIMIT 1) AS key FROM topics t WHERE t.topic IS NOT NULL"
-    " UNION ALL SELECT k.topic, (SELECT p.key FROM tandem.parked p WHERE p.topic = k.topic AND p.key > k.key"
-    "   ORDER BY p.key LIMIT 1) FROM keys k WHERE k.key IS NOT NULL)"
-    " (SELECT topic, NULL::bytea, 0::bigint FROM topics t WHERE t.topic IS NOT NULL"
-    "   AND EXISTS (SELECT FROM tandem.parked p WHERE p.topic = t.topic AND p.key IS NULL)"
-    "  UNION ALL SELECT topic, key, 0 FROM keys WHERE key IS NOT NULL LIMIT $1::int)"
-    " UNION ALL SELECT NULL, NULL, count(*) FROM"
-    "  (SELECT FROM tandem.parked WHERE retry_at IS NOT NULL AND " RELAY_SQL_OURS
-    " ORDER BY outbox_id LIMIT 1000) AS retries";
+    "  FROM topics t WHERE t.topic IS NOT NULL)"
+    " (SELECT t.topic, k.key, 0::bigint, false FROM topics t CROSS JOIN LATERAL ("
+    "   WITH RECURSIVE steps AS (SELECT ARRAY(SELECT p.key FROM tandem.parked p WHERE p.topic = t.topic AND "
+    "p.key >="
+    "     CASE WHEN t.topic = $2::text THEN $3::bytea || decode('00', 'hex') ELSE '' END"
+    "     ORDER BY p.key LIMIT " KEYS_STEP ") AS keys"
+    "    UNION ALL SELECT ARRAY(SELECT p.key FROM tandem.parked p WHERE p.topic = t.topic"
+    "     AND p.key > s.keys[" KEYS_STEP "] ORDER BY p.key LIMIT " KEYS_STEP ")"
+    "     FROM steps s WHERE cardinality(s.keys) = " KEYS_STEP ")"
+    "   SELECT d.key FROM steps s CROSS JOIN LATERAL"
+    "    (SELECT DISTINCT u.key FROM unnest(s.keys) AS u(key) ORDER BY u.key) AS d) AS k LIMIT $1::int)"
+    " UNION ALL SELECT NULL, NULL, CASE WHEN $2::text IS NULL THEN (SELECT count(*) FROM"
+    "   (SELECT FROM tandem.parked WHERE retry_at IS NOT NULL AND " RELAY_SQL_OURS
+    "    ORDER BY outbox_id LIMIT 1000) AS retries) ELSE 0 END,"
+    "  $2::text IS NULL AND EXISTS (SELECT FROM tandem.parked)";
 
 void relay_park_arrays_init(struct relay_park_arrays *a)
 {

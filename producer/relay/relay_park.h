@@ -25,7 +25,10 @@ enum relay_park_array {
 extern const char relay_park_save_sql[];
 /* A row with its content: $1 epoch, $2 outbox_id, $3 event_id, $4 topic … see relay_table_park.c. No answer. */
 extern const char relay_park_value_sql[];
-/* $1 limit: topic and key of every key that has a parked row, and how many rows are to be published again. */
+/*
+ * $1 limit, $2 topic and $3 key of the last one that is known, null: none is. Topic and key of the next ones that have a parked row; then a row
+ * without topic, which in the first answer says how many rows are to be published again, and whether any row is parked.
+ */
 extern const char relay_park_keys_sql[];
 
 struct relay_park_arrays {

@@ -66,12 +66,11 @@ static struct relay_source *table_open(const struct relay_options *opt, struct e
     t->small_bytes = least(t->page_bytes / opt->page_rows, opt->max_record_bytes);
 
     t->rows = calloc((size_t)opt->page_rows, sizeof(*t->rows));
-    t->hashes = calloc((size_t)opt->parked_keys_max + 1, sizeof(*t->hashes));
     buf_init(&t->prev, SNAPSHOT_TEXT_MAX);
     buf_init(&t->cur, SNAPSHOT_TEXT_MAX);
     buf_init(&t->stragglers, SNAPSHOT_TEXT_MAX);
     relay_park_arrays_init(&t->parks);
-    if (!t->rows || !t->hashes) {
+    if (!t->rows) {
         err_set(err, ERR_TEMPORARY, "no memory for a page of %" PRId64 " rows", opt->page_rows);
         table_close(s);
         return NULL;
@@ -84,6 +83,8 @@ static void table_disconnect(struct relay_source *s)
     struct table *t = table_of(s);
 
     relay_table_drop_result(t);
+    PQclear(t->keys);
+    t->keys = NULL;
     PQfinish(t->conn);
     t->conn = NULL;
     t->busy = t->wants_write = false;
@@ -101,7 +102,6 @@ static void table_close(struct relay_source *s)
     buf_done(&t->stragglers);
     relay_park_arrays_done(&t->parks);
     free(t->rows);
-    free(t->hashes);
     free(t);
 }
 

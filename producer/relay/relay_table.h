@@ -27,7 +27,8 @@ struct table {
     char address[32];                /* ctid of the cursor row, see save_sql */
     int64_t page_bytes, small_bytes; /* of a page; of a row, so that page_rows of them fill it at most */
     struct relay_row *rows;          /* page_rows of them, for one call */
-    uint64_t *hashes;                /* parked_keys_max + 1, for one call */
+    uint64_t hashes[RELAY_KEYS_AT_ONCE + 1]; /* for one call */
+    PGresult *keys; /* the answer whose last key the next one begins after; NULL: there is none */
     struct buf prev, cur, stragglers;
     struct relay_park_arrays parks;
     struct relay_record record; /* 8 KiB, for one row at a time */

@@ -263,11 +263,17 @@ static int answer_keys(struct table *t, struct relay_core *c, int64_t now)
 {
     const PGresult *res = t->result;
     int keys = PQntuples(res) - 1; /* the last row is the count of retries */
+    int count = keys;
 
-    ENSURE(keys >= 0 && keys <= t->opt->parked_keys_max + 1);
+    ENSURE(keys >= 0 && keys <= t->limit);
     for (int i = 0; i < keys; i++)
         t->hashes[i] = keyset_hash(column(res, i, 0), column(res, i, 1));
-    relay_core_keys(c, now, t->hashes, (size_t)keys, number(res, keys, 2));
+    if (truth(res, keys, 3))
+        t->hashes[count++] = 0;
+    relay_core_keys(c, now, t->hashes, (size_t)count, keys == t->limit, number(res, keys, 2));
+    PQclear(t->keys);
+    t->keys = t->result;
+    t->result = NULL;
     return 0;
 }
 

@@ -130,12 +130,24 @@ static int send_read_parked(struct table *t, const struct relay_action *a, struc
     return send_prepared(t, "parked", &p, err);
 }
 
+/* $1 limit, as text; $2 topic and $3 key of the last one that is known, as they came. */
 static int send_keys(struct table *t, const struct relay_action *a, struct err *err)
 {
-    struct params p = {.count = 0};
+    int last = a->rest ? PQntuples(t->keys) - 2 : 0;
+    char limit[24];
+    const char *values[] = {limit, NULL, NULL};
+    int lengths[] = {0, 0, 0};
+    const int formats[] = {0, 1, 1};
 
-    add_number(&p, a->limit);
-    return send_prepared(t, "keys", &p, err);
+    ENSURE(a->limit <= RELAY_KEYS_AT_ONCE && last >= 0);
+    snprintf(limit, sizeof(limit), "%d", a->limit);
+    for (int i = 1; a->rest && i < 3; i++) {
+        values[i] = PQgetvalue(t->keys, last, i - 1);
+        lengths[i] = PQgetlength(t->keys, last, i - 1);
+    }
+    if (PQsendQueryPrepared(t->conn, "keys", 3, values, lengths, formats, 1) != 1)
+        return pg_err(t->conn, NULL, err, "keys");
+    return 0;
 }
 
 /* ---- cursor and lease ----------------------------------------------------------------------------------------------- */

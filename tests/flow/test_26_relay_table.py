@@ -20,7 +20,7 @@ INSERT = "INSERT INTO tandem.outbox (topic, key, type, payload, headers) VALUES 
 def statement(file, name):
     """A statement of the relay's own, out of its source."""
     literals = re.search(name + r"\[\] =([^;]*);", (SOURCES / file).read_text(encoding="utf-8")).group(1)
-    for macro, text in (("RELAY_SQL_OURS", '"tandem.relay_shard(key, event_id, 1) = 0"'), ("RELAY_SQL_SHARD", "\"'0'\"")):
+    for macro, text in (("RELAY_SQL_OURS", '"tandem.relay_shard(key, event_id, 1) = 0"'), ("RELAY_SQL_SHARD", "\"'0'\""), ("KEYS_STEP", '"32"')):
         literals = literals.replace(macro, text)
     return "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', literals)).replace('\\"', '"')
 
@@ -112,13 +112,38 @@ def test_very_many_parked_rows_cost_the_relay_a_few_index_pages(database):
     connection = database.connect()
     connection.execute("VACUUM ANALYZE tandem.parked")
     connection.execute(statement("relay_table_sql.c", "session_sql"))
-    asked = statement("relay_park.c", "keys_sql").replace("$1", "100001")
+    asked = statement("relay_park.c", "keys_sql").replace("$1", "2000").replace("$2", "NULL").replace("$3", "NULL")
     rows = connection.execute(asked).fetchall()
     keys = [b"key-%d" % k for k in range(1, 5)]
-    assert set(rows[:-1]) == {(f"topic-{t}", key, 0) for t in range(3) for key in [None, *keys]} and len(rows) == 16
-    assert rows[-1] == (None, None, 0)
+    assert rows[:-1] == [(f"topic-{t}", key, 0, False) for t in range(3) for key in keys]
+    assert rows[-1] == (None, None, 0, True)
     plan = connection.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + asked).fetchone()[0][0]["Plan"]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 500
+
+
+def park_keys(database, count):
+    """So many parked rows, each of another key."""
+    database.query(f"""INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, created_at, reason, detail)
+        SELECT n, gen_random_uuid(), '{TOPIC}', convert_to('key-' || n, 'UTF8'), 't', 's', 'c', now(), 'refused', ''
+        FROM generate_series(1, {count}) AS n""")
+    database.connect().execute("VACUUM ANALYZE tandem.parked")
+
+
+def test_loading_very_many_parked_keys_costs_no_lease(database, topics, relay, settled, wait_until):
+    """One statement that walked through all of them took longer than the lease: a relay and its standby took it from each other for ever."""
+    park_keys(database, 200_000)
+    relays = [relay(parked_keys_max=1_000_000, lease_ttl="500ms") for _ in range(2)]
+    connection = database.connect()
+    connection.execute(INSERT, (TOPIC, b"free", b"first", None))
+    settled()
+    connection.execute(INSERT, (TOPIC, b"key-99999", b"behind", None))
+    settled()
+    assert [m.value() for m in topics.read(TOPIC)] == [b"first"]
+    connection.execute("DELETE FROM tandem.parked WHERE outbox_id = 123456")
+    connection.execute(INSERT, (TOPIC, b"key-123456", b"freed", None))
+    wait_until(lambda: {m.value() for m in topics.read(TOPIC)} == {b"first", b"freed"}, message="the keys are loaded once more")
+    assert database.value("SELECT count(*) FROM tandem.parked") == 200_000
+    assert sum(r.metric("tandem_relay_leases_lost_total") for r in relays) == 0
 
 
 def test_an_emitted_event_that_is_too_large_is_parked_whole_and_published_when_asked_for(database, topics, relay, slot,  # noqa: F811

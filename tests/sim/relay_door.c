@@ -202,7 +202,8 @@ void door_answered(struct scene *sc, struct door *d, struct statement *st)
         saved(sc, d, st);
         break;
     case RELAY_LOAD_KEYS:
-        relay_core_keys(d->core, sc->sim->now, st->hashes, st->hash_count, st->retries);
+        d->next_key = st->next_key;
+        relay_core_keys(d->core, sc->sim->now, st->hashes, st->hash_count, st->more, st->retries);
         break;
     case RELAY_MAINTAIN:
         relay_core_maintained(d->core, sc->sim->now);

@@ -86,6 +86,14 @@ static void plan_bursts(struct scene *sc)
         p->burst_at[i] = rng_between(&sc->rng, 0, p->calm_at - sc->sim->now);
 }
 
+/* In half of the worlds all keys come at once. A generator of its own: those worlds stay as they were. */
+static int keys_at_once(const struct scene *sc)
+{
+    struct rng rng;
+    rng_seed(&rng, sc->sim->seed, 3001);
+    return rng_chance(&rng, 0.5) ? KEYS_MAX + 1 : (int)rng_between(&rng, 1, 3);
+}
+
 static void plan_core(struct scene *sc, struct relay_core_config *cfg)
 {
     *cfg = relay_core_config_default();
@@ -98,6 +106,7 @@ static void plan_core(struct scene *sc, struct relay_core_config *cfg)
     cfg->poll_idle_ns = pick(sc, 5, 100) * MS;
     cfg->save_ns = pick(sc, 5, 80) * MS;
     cfg->parked_keys_max = 16;
+    cfg->keys_at_once = keys_at_once(sc);
     cfg->maintain_ns = pick(sc, 20, rng_chance(&sc->rng, 0.5) ? 60 : 500) * MS;
     cfg->park_key = rng_chance(&sc->rng, 0.7);
     cfg->refresh_ns = pick(sc, 20, 400) * MS;

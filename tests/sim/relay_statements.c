@@ -55,6 +55,7 @@ static void copy_action(struct scene *sc, struct door *d, struct statement *st, 
     st->kind = a->kind;
     st->epoch = a->epoch;
     st->limit = a->limit;
+    st->next_key = a->kind == RELAY_LOAD_KEYS && a->rest ? d->next_key : 0;
     if (a->kind == RELAY_READ) {
         copy_look(a->bounds.prev, &st->prev);
         copy_look(a->bounds.cur, &st->cur);
@@ -212,12 +213,17 @@ static void execute_read(struct scene *sc, struct statement *st)
 
 static void execute_keys(struct scene *sc, struct statement *st)
 {
-    for (int k = 0; k < sc->plan.keys; k++)
+    bool first = st->next_key == 0;
+    for (int k = st->next_key; k < sc->plan.keys && st->hash_count < (size_t)st->limit; k++)
         if (sc->db.keys_parked[k]) {
             char key[16];
             snprintf(key, sizeof(key), "k%d", k);
             st->hashes[st->hash_count++] = keyset_hash(SLICE_LIT(TOPIC), (struct slice){key, strlen(key)});
+            st->next_key = k + 1;
         }
+    st->more = st->hash_count == (size_t)st->limit;
+    if (!first)
+        return;
     if (parked_keyless(sc))
         st->hashes[st->hash_count++] = 0; /* so that the relay looks for retries of them */
     st->retries = parked_retries(sc);

@@ -203,6 +203,7 @@ struct statement {
     enum relay_action_kind kind;
     int64_t epoch;
     int limit;
+    int next_key;              /* behind the parked keys that are known */
     struct page_bounds bounds; /* deep copies: bounds_prev, bounds_cur */
     struct look prev, cur;
     struct position position;
@@ -285,6 +286,7 @@ struct door {
     int reports_due[PRODUCERS]; /* on their way to it */
     uint64_t era;
     int64_t epoch, acquired_at;
+    int next_key;                /* behind the parked keys that it was told of last */
     bool knows_parked[KEYS_MAX]; /* it was told that a row of this key is refused */
 };
 

@@ -71,7 +71,7 @@ RIG_UNUSED static void rig_answer(const struct relay_action *a)
     if (a->kind == RELAY_SAVE) {
         relay_core_saved(core, now, true, 1);
     } else if (a->kind == RELAY_LOAD_KEYS) {
-        relay_core_keys(core, now, NULL, 0, 0);
+        relay_core_keys(core, now, NULL, 0, false, 0);
     } else if (a->kind == RELAY_MAINTAIN) {
         relay_core_maintained(core, now);
     } else if (a->kind == RELAY_LOOK) {
@@ -138,7 +138,7 @@ RIG_UNUSED static void take_lease_at(struct position p, int64_t retries)
     expect(RELAY_ACQUIRE);
     relay_core_acquired(core, now, 7, &p, false);
     expect(RELAY_LOAD_KEYS);
-    relay_core_keys(core, now, NULL, 0, retries);
+    relay_core_keys(core, now, NULL, 0, false, retries);
 }
 
 RIG_UNUSED static void *rig_page(void)

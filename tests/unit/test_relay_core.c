@@ -90,7 +90,7 @@ static void take_lease(int64_t epoch)
     expect(RELAY_ACQUIRE);
     relay_core_acquired(core, now, epoch, &p, false);
     expect(RELAY_LOAD_KEYS);
-    relay_core_keys(core, now, NULL, 0, 0);
+    relay_core_keys(core, now, NULL, 0, false, 0);
 }
 
 static void saved(bool held)
@@ -271,7 +271,7 @@ static void a_lost_connection_forgets_what_was_not_stored(void **state)
     expect(RELAY_ACQUIRE);
     relay_core_acquired(core, now, 2, &p, false);
     expect(RELAY_LOAD_KEYS);
-    relay_core_keys(core, now, NULL, 0, 0);
+    relay_core_keys(core, now, NULL, 0, false, 0);
     expect(RELAY_LOOK);
     give_rows(1, 2, NULL);
     a = expect(RELAY_PUBLISH);
@@ -390,7 +390,7 @@ static void keys_of_stored_parked_rows_count_from_the_start(void **state)
     relay_core_acquired(core, now, 1, &p, false);
     expect(RELAY_LOAD_KEYS);
     expect_nothing(); /* nothing is read before they are known */
-    relay_core_keys(core, now, &hash, 1, 0);
+    relay_core_keys(core, now, &hash, 1, false, 0);
     expect(RELAY_LOOK);
     give_rows(1, 3, NULL);
     publish(0);

@@ -82,7 +82,7 @@ static void what_is_new_of_a_key_parks_behind_while_its_rows_are_published_again
     expect(RELAY_ACQUIRE);
     relay_core_acquired(core, now, 7, &p, false);
     expect(RELAY_LOAD_KEYS);
-    relay_core_keys(core, now, &hash, 1, 1);
+    relay_core_keys(core, now, &hash, 1, false, 1);
     expect(RELAY_READ_PARKED);
     relay_core_parked_page(core, now, rig_page(), &row, 1);
     wait_for(RELAY_LOOK);
@@ -96,7 +96,7 @@ static void what_is_new_of_a_key_parks_behind_while_its_rows_are_published_again
     expect(RELAY_LOAD_KEYS); /* is the key free now? Until that is known, no. */
     expect_nothing();
     assert_int_equal(relay_core_counts(core).parked_by[PARK_BEHIND], 1);
-    relay_core_keys(core, now, NULL, 0, 0); /* too old: a row of it was parked since */
+    relay_core_keys(core, now, NULL, 0, false, 0); /* asked before a row of it was parked: it stays */
     assert_int_equal(wait_for(RELAY_SAVE).park_count, 1);
     end();
 }
@@ -190,9 +190,149 @@ static void a_relay_that_was_stopped_while_it_loaded_the_keys_asks_for_them_agai
     relay_core_acquired(core, now, 7, &p, false);
     expect(RELAY_LOAD_KEYS);
     woken = now += 600 * NS_PER_S;
-    relay_core_keys(core, now, &hash, 1, 0);
+    relay_core_keys(core, now, &hash, 1, false, 0);
     wait_for(RELAY_LOAD_KEYS);
     assert_true(now - woken <= 30 * NS_PER_S);
+    end();
+}
+
+/* ---- very many keys, some at a time ------------------------------------------------------------------------------------ */
+
+static struct relay_core_config few_at_once(void)
+{
+    struct relay_core_config cfg = relay_core_config_default();
+
+    cfg.keys_at_once = 2;
+    return cfg;
+}
+
+static void ask_first_keys(void)
+{
+    struct position p = {.prev = snap("100:100:")};
+
+    relay_core_connected(core, now);
+    expect(RELAY_ACQUIRE);
+    relay_core_acquired(core, now, 7, &p, false);
+    assert_false(expect(RELAY_LOAD_KEYS).rest);
+}
+
+static uint64_t hash_of(const char *key)
+{
+    return keyset_hash(SLICE_LIT("t"), (struct slice){key, strlen(key)});
+}
+
+static void keys_came(const char *first, const char *second, bool more)
+{
+    const uint64_t hashes[] = {hash_of(first), hash_of(second)};
+
+    relay_core_keys(core, now, hashes, 2, more, 0);
+}
+
+static void a_row_comes(int64_t id, const char *key)
+{
+    const struct relay_row row = {.id = id, .topic = SLICE_LIT("t"), .key = {key, strlen(key)}, .bytes = 10};
+    char text[64];
+
+    snprintf(text, sizeof(text), "%d:%d:", (int)id + 100, (int)id + 100);
+    wait_for(RELAY_LOOK);
+    look_is(text, id, 0);
+    expect(RELAY_READ);
+    relay_core_page(core, now, rig_page(), &row, 1, false);
+}
+
+static void loading_very_many_parked_keys_does_not_cost_the_lease(void **state)
+{
+    (void)state;
+    begin_with(few_at_once());
+    ask_first_keys();
+    for (int i = 0; i < 50; i++) { /* five times the lease */
+        now += NS_PER_S / 10;
+        keys_came("a", "b", true);
+        struct relay_action a = expect(i % 4 == 3 ? RELAY_SAVE : RELAY_LOAD_KEYS);
+        if (a.kind == RELAY_SAVE) {
+            relay_core_saved(core, now, true, 1);
+            a = expect(RELAY_LOAD_KEYS);
+        }
+        assert_true(a.rest);
+        assert_int_equal(a.limit, 2);
+        assert_true(relay_core_leads(core, now));
+        expect_nothing(); /* nothing is read before all are known */
+    }
+    keys_came("y", "z", false);
+    a_row_comes(5, "a");
+    a_row_comes(6, "z");
+    expect_nothing();
+    assert_int_equal(relay_core_counts(core).parked_by[PARK_BEHIND], 2);
+    end();
+}
+
+static void the_key_of_a_row_that_is_parked_while_keys_are_loaded_stays_known(void **state)
+{
+    (void)state;
+    begin_with(few_at_once());
+    ask_first_keys();
+    keys_came("m", "n", false);
+    wait_for(RELAY_LOAD_KEYS);
+    now += NS_PER_S / 10; /* so long the others have their turn */
+    keys_came("m", "n", true);
+    a_row_comes(5, "b"); /* there are no more before "m" */
+    relay_core_report(core, now, wait_for(RELAY_PUBLISH).seq, RELAY_REFUSED, PARK_TOO_LARGE, "2 MB");
+    assert_true(wait_for(RELAY_LOAD_KEYS).rest);
+    relay_core_keys(core, now, NULL, 0, false, 0);
+    assert_int_equal(relay_core_counts(core).parked_keys, 3);
+    a_row_comes(6, "b");
+    expect_nothing();
+    assert_int_equal(relay_core_counts(core).parked_by[PARK_BEHIND], 1);
+    end();
+}
+
+static void a_row_that_is_not_parked_after_all_makes_the_keys_load_from_the_first_on(void **state)
+{
+    struct relay_action first, second;
+
+    (void)state;
+    begin_with(few_at_once());
+    ask_first_keys();
+    keys_came("m", "n", false);
+    a_row_comes(5, "a");
+    first = wait_for(RELAY_PUBLISH);
+    a_row_comes(6, "b");
+    second = wait_for(RELAY_PUBLISH);
+    wait_for(RELAY_LOAD_KEYS);
+    keys_came("m", "n", true);
+    assert_true(wait_for(RELAY_LOAD_KEYS).rest);
+    relay_core_report(core, now, second.seq, RELAY_REFUSED, PARK_TOO_LARGE, "2 MB");
+    relay_core_report(core, now, first.seq, RELAY_FAILED, PARK_REFUSED, NULL); /* both come again */
+    relay_core_keys(core, now, NULL, 0, false, 0);
+    assert_false(wait_for(RELAY_LOAD_KEYS).rest);
+    keys_came("m", "n", false);
+    assert_int_equal(relay_core_counts(core).parked_keys, 2);
+    end();
+}
+
+static void a_key_that_is_freed_while_keys_are_loaded_makes_them_load_once_more(void **state)
+{
+    uint64_t hash = hash_of("k");
+    int64_t complete;
+
+    (void)state;
+    begin_with(few_at_once());
+    ask_first_keys();
+    relay_core_keys(core, now, &hash, 1, false, 0);
+    wait_for(RELAY_LOAD_KEYS);
+    now += NS_PER_S / 10;
+    relay_core_keys(core, now, &hash, 1, true, 1);
+    acked(give_parked(5));
+    assert_int_equal(wait_for(RELAY_SAVE).unpark_count, 1);
+    relay_core_saved(core, now, true, 1);
+    assert_true(wait_for(RELAY_LOAD_KEYS).rest);
+    relay_core_keys(core, now, NULL, 0, false, 0);
+    assert_int_equal(relay_core_counts(core).parked_keys, 1);
+    complete = now;
+    assert_false(wait_for(RELAY_LOAD_KEYS).rest);
+    assert_int_equal(now, complete);
+    relay_core_keys(core, now, NULL, 0, false, 0);
+    assert_int_equal(relay_core_counts(core).parked_keys, 0);
     end();
 }
 
@@ -239,6 +379,10 @@ int main(void)
         cmocka_unit_test(one_row_of_each_key_goes_at_a_time_and_they_are_stored_together),
         cmocka_unit_test(the_stream_leaves_room_for_the_parked_row_that_is_being_read),
         cmocka_unit_test(a_parked_row_that_is_published_again_is_no_lag),
+        cmocka_unit_test(loading_very_many_parked_keys_does_not_cost_the_lease),
+        cmocka_unit_test(the_key_of_a_row_that_is_parked_while_keys_are_loaded_stays_known),
+        cmocka_unit_test(a_row_that_is_not_parked_after_all_makes_the_keys_load_from_the_first_on),
+        cmocka_unit_test(a_key_that_is_freed_while_keys_are_loaded_makes_them_load_once_more),
         cmocka_unit_test(a_relay_that_was_stopped_while_it_loaded_the_keys_asks_for_them_again_soon),
     };
 

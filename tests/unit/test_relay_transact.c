@@ -72,7 +72,7 @@ static struct relay_action wait_for(enum relay_action_kind kind)
         else if (a.kind == RELAY_MAINTAIN)
             relay_core_maintained(core, now);
         else if (a.kind == RELAY_LOAD_KEYS)
-            relay_core_keys(core, now, NULL, 0, retries);
+            relay_core_keys(core, now, NULL, 0, false, retries);
         else
             assert_true(a.kind == RELAY_FREE_PAGE || a.kind == RELAY_PURGE);
     }
@@ -98,7 +98,7 @@ static void acquire(bool kafka_rules)
     relay_core_acquired(core, now, 1, &p, kafka_rules);
     assert_int_equal(expect(RELAY_OPEN).authority_kafka, kafka_rules);
     expect(RELAY_LOAD_KEYS);
-    relay_core_keys(core, now, NULL, 0, 0);
+    relay_core_keys(core, now, NULL, 0, false, 0);
     expect_nothing();
 }
 
@@ -315,7 +315,7 @@ static void nothing_goes_to_kafka(void)
         else if (a.kind == RELAY_SAVE)
             relay_core_saved(core, now, true, ++saves);
         else if (a.kind == RELAY_LOAD_KEYS)
-            relay_core_keys(core, now, NULL, 0, 0);
+            relay_core_keys(core, now, NULL, 0, false, 0);
         else
             assert_true(a.kind == RELAY_FREE_PAGE || a.kind == RELAY_PURGE);
     }
@@ -410,7 +410,7 @@ static void ask_for_parked_rows(int64_t count)
     look_again();
     now += 11 * NS_PER_S;
     wait_for(RELAY_LOAD_KEYS);
-    relay_core_keys(core, now, NULL, 0, retries);
+    relay_core_keys(core, now, NULL, 0, false, retries);
 }
 
 static void parked_rows_of_several_keys_are_published_again_in_one_transaction_that_names_them(void **state)
@@ -586,7 +586,7 @@ static bool refuse_all(uint64_t *late)
     } else if (a.kind == RELAY_SAVE) {
         relay_core_saved(core, now, true, ++saves);
     } else if (a.kind == RELAY_LOAD_KEYS) {
-        relay_core_keys(core, now, NULL, 0, 0);
+        relay_core_keys(core, now, NULL, 0, false, 0);
     } else if (a.kind == RELAY_ABORT) {
         relay_core_committed(core, now, RELAY_ABORTED);
     } else if (a.kind == RELAY_COMMIT) {

@@ -34,12 +34,14 @@ struct relay_core_config relay_core_config_default(void)
         .transaction_idle_ns = 15 * NS_PER_MS,
         .park_key = true,
         .parked_keys_max = 100000,
+        .keys_at_once = RELAY_KEYS_AT_ONCE,
     };
 }
 
 static int check_config(const struct relay_core_config *cfg, struct err *err)
 {
-    if (cfg->window_messages < 1 || cfg->window_bytes < 1 || cfg->page_rows < 1 || cfg->parked_keys_max < 1)
+    if (cfg->window_messages < 1 || cfg->window_bytes < 1 || cfg->page_rows < 1 || cfg->parked_keys_max < 1 ||
+        cfg->keys_at_once < 1)
         return err_set(err, ERR_PERMANENT, "a limit of the relay is below 1");
     if (cfg->lease_ttl_ns < 1 || cfg->standby_poll_ns < 1 || cfg->poll_busy_ns < 1 || cfg->save_ns < 1 ||
         cfg->maintain_ns < 1)
@@ -65,6 +67,7 @@ struct relay_core *relay_core_new(const struct relay_core_config *cfg, struct er
     c->look_delay_ns = cfg->poll_busy_ns;
     lease_init(&c->lease, cfg->lease_ttl_ns);
     if (keyset_init(&c->keys, (size_t)cfg->parked_keys_max, err) < 0 ||
+        keyset_init(&c->keys_coming, (size_t)cfg->parked_keys_max, err) < 0 ||
         ledger_init(&c->ledger, (size_t)cfg->window_messages + PAGES_AHEAD * (size_t)cfg->page_rows, err) <
             0 ||
         (cfg->kind != RELAY_KIND_TABLE &&
@@ -84,6 +87,7 @@ void relay_core_free(struct relay_core *c)
     cursor_done(&c->cursor);
     ledger_done(&c->ledger);
     keyset_done(&c->keys);
+    keyset_done(&c->keys_coming);
     free(c->refused.detail);
     core_retry_done(c);
     stream_done(&c->stream);
@@ -121,7 +125,7 @@ void core_drop_rows(struct relay_core *c)
     recount_holds(c);
     /* The keys of parked rows that were not stored must not count: the rows themselves will be read again. */
     if (c->parks_in_ledger > 0)
-        c->keys_loaded = false;
+        core_keys_anew(c);
     c->parks_in_ledger = 0;
     core_retry_dropped(c);
     if (c->db == RELAY_READ || c->db == RELAY_LOOK || c->db == RELAY_READ_PARKED)
@@ -148,7 +152,7 @@ void core_stop_working(struct relay_core *c)
     cursor_done(&c->cursor);
     lease_lost(&c->lease);
     c->careful_left = 0;
-    c->keys_loaded = false;
+    core_keys_anew(c);
     c->parks_saving = 0;
     core_transact_close(c);
 }
@@ -343,27 +347,57 @@ void relay_core_page(struct relay_core *c, int64_t now, void *page, const struct
 }
 
 /* Until the keys are asked for again; a process that was stopped meanwhile must not take that for a slow answer. */
-static int64_t keys_pause(const struct relay_core *c, int64_t took)
+static int64_t keys_pause(const struct relay_core *c)
 {
     int64_t pause = c->parked_known ? KEYS_RELOAD_NS : KEYS_NONE_NS;
+    int64_t took = c->keys_took_ns < KEYS_TOOK_MAX_NS ? c->keys_took_ns : KEYS_TOOK_MAX_NS;
 
-    took = took < KEYS_TOOK_MAX_NS ? took : KEYS_TOOK_MAX_NS;
     return pause > KEYS_SHARE * took ? pause : KEYS_SHARE * took;
 }
 
-void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, size_t count, int64_t retries)
+/* false: there is no room for all of them. */
+static bool take_keys(struct relay_core *c, const uint64_t *hashes, size_t count)
 {
-    db_ended(c, RELAY_LOAD_KEYS);
-    c->retry.left = retries;
-    c->parked_known = count > 0;
-    c->keys_at = now + keys_pause(c, now - c->keys_asked_ns);
-    if (c->park_events != c->park_events_at_load)
-        return; /* a row was parked meanwhile: this list is too old to replace ours */
-    keyset_clear(&c->keys);
     for (size_t i = 0; i < count; i++)
-        if (hashes[i] != 0 && !keyset_add(&c->keys, hashes[i]))
+        if (hashes[i] != 0 && !keyset_add(&c->keys_coming, hashes[i])) {
             c->counts.keys_overflow++;
+            return false;
+        }
+    return true;
+}
+
+static void keys_complete(struct relay_core *c, int64_t now)
+{
+    const struct keyset before = c->keys;
+
+    c->keys_at = c->keys_again ? now : now + keys_pause(c);
+    c->keys = c->keys_coming;
+    c->keys_coming = before;
     c->keys_loaded = true;
+    c->keys_loading = c->keys_begun = c->keys_again = false;
+}
+
+void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, size_t count, bool more,
+                     int64_t retries)
+{
+    int64_t took = now - c->keys_asked_ns;
+
+    db_ended(c, RELAY_LOAD_KEYS);
+    if (!c->keys_loading)
+        return; /* the key of a row that was parked meanwhile does not count any more: all over again */
+    if (!c->keys_begun) {
+        c->retry.left = retries;
+        c->parked_known = count > 0;
+    }
+    c->keys_begun = true;
+    c->keys_took_ns += took;
+    /* Whatever else the database has to be asked has its turn, too. */
+    c->keys_at = c->keys_loaded ? now + (took < KEYS_TOOK_MAX_NS ? took : KEYS_TOOK_MAX_NS) : now;
+    if (!take_keys(c, hashes, count) || !more)
+        keys_complete(c, now);
+#ifdef SIM_BUG_SOME_KEYS_ARE_ALL
+    c->keys_loaded = true;
+#endif
 }
 
 void relay_core_maintained(struct relay_core *c, int64_t now)

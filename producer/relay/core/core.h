@@ -8,7 +8,7 @@
  *   looked                    LOOK                        │    │   READ         read one page of rows
  *   page                      READ                        │    │   SAVE         store position and parked rows, renew the lease
  *   saved                     SAVE, RELEASE               │    │   RELEASE      a last SAVE that gives the lease back
- *   keys                      LOAD_KEYS                   │core│   LOAD_KEYS    read which keys have parked rows
+ *   keys                      LOAD_KEYS                   │core│   LOAD_KEYS    read which keys have parked rows, some of them
  *   parked_page               READ_PARKED            ───▶ │    │──▶ READ_PARKED  read a parked row that is to be published again
  *   maintained                MAINTAIN                    │    │   MAINTAIN     rotate and truncate what is due
  *   stream_up, stream_down    STREAM, or by itself        │    │   STREAM, UNSTREAM, STATUS     the feed of the write-ahead log
@@ -42,6 +42,8 @@
 
 struct relay_core;
 
+#define RELAY_KEYS_AT_ONCE 2000 /* keys of parked rows in one answer, at most: some milliseconds */
+
 /* Where rows come from. */
 enum relay_kind {
     RELAY_KIND_TABLE, /* the outbox, by looks and pages */
@@ -71,6 +73,7 @@ struct relay_core_config {
     int64_t transaction_idle_ns;  /* from its last row, when nothing is left to publish */
     bool park_key;                /* later rows of a parked row's key follow it; false: they are published */
     int parked_keys_max;          /* beyond it later rows of a parked key are published */
+    int keys_at_once;             /* keys asked for by one LOAD_KEYS, RELAY_KEYS_AT_ONCE at most */
 };
 struct relay_core_config relay_core_config_default(void);
 
@@ -124,8 +127,11 @@ void relay_core_producer_lost(struct relay_core *c, int64_t now);
 
 /* SAVE or RELEASE ended; held false: the epoch is not ours any more, nothing was stored. save: the number that the row has now. */
 void relay_core_saved(struct relay_core *c, int64_t now, bool held, int64_t save);
-/* All keys that have parked rows, as keyset_hash values, and one 0 when there are parked rows without a key; retries: how many parked rows are to be published again. */
-void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, size_t count,
+/*
+ * Answer to LOAD_KEYS: the next keys that have parked rows, as keyset_hash values; more: there may be further ones after these. With the
+ * first of them one 0 when any row is parked, be it without a key, and retries: how many parked rows are to be published again.
+ */
+void relay_core_keys(struct relay_core *c, int64_t now, const uint64_t *hashes, size_t count, bool more,
                      int64_t retries);
 /* Answer to READ_PARKED: the oldest row that is to be published again, or none. row.id is its outbox_id. page as in relay_core_page. */
 void relay_core_parked_page(struct relay_core *c, int64_t now, void *page, const struct relay_row *rows,
@@ -230,6 +236,7 @@ struct relay_action {
     int64_t epoch;             /* SAVE, RELEASE, MAINTAIN, COMMIT: store only under this epoch */
     struct page_bounds bounds; /* READ; borrowed until the next fact */
     int limit;                 /* READ, READ_PARKED: rows at most; LOAD_KEYS: keys at most */
+    bool rest; /* LOAD_KEYS: those after the last one of the answer before; false: from the first on */
     const struct position *
         position; /* SAVE, RELEASE, COMMIT; borrowed until their answer, or relay_core_disconnected, or _producer_lost */
     const struct relay_park *parks; /* SAVE, RELEASE; the same */

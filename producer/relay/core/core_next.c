@@ -54,7 +54,11 @@ static bool log_moved(const struct relay_core *c)
 
 static int64_t keys_due(const struct relay_core *c)
 {
-    if (!working(c) || c->park_count > 0 || c->parks_in_ledger > 0)
+    if (!working(c))
+        return CLOCK_NEVER;
+    if (c->keys_begun)
+        return c->keys_at;
+    if (c->park_count > 0 || c->parks_in_ledger > 0)
         return CLOCK_NEVER;
     if (!c->keys_loaded)
         return 0;
@@ -190,6 +194,20 @@ static bool fill_save(struct relay_core *c, int64_t now, struct relay_action *a)
     return true;
 }
 
+static void ask_for_keys(struct relay_core *c, int64_t now, struct relay_action *a)
+{
+    if (!c->keys_begun) {
+        keyset_clear(&c->keys_coming);
+        c->keys_loading = true;
+        c->keys_again = false;
+        c->keys_took_ns = 0;
+        c->park_events_at_load = c->park_events;
+    }
+    c->keys_asked_ns = now;
+    a->rest = c->keys_begun;
+    a->limit = c->cfg.keys_at_once;
+}
+
 static bool next_statement(struct relay_core *c, int64_t now, struct relay_action *a)
 {
     enum relay_action_kind kind = RELAY_LOOK;
@@ -215,9 +233,7 @@ static bool next_statement(struct relay_core *c, int64_t now, struct relay_actio
         c->stream.look_counts = c->stream.state == STREAM_OVERLAP;
         c->stream.grown = false;
     } else if (kind == RELAY_LOAD_KEYS) {
-        c->park_events_at_load = c->park_events;
-        c->keys_asked_ns = now;
-        a->limit = c->cfg.parked_keys_max + 1;
+        ask_for_keys(c, now, a);
     }
     c->db = (int)kind;
     return true;

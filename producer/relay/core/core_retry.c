@@ -187,8 +187,10 @@ void core_retry_saved(struct relay_core *c, int64_t now)
         return;
     c->counts.unparked += (int64_t)r->unpark_count;
     clear(r);
-    if (r->left == 0)
-        c->keys_at = now; /* are its key's rows all gone? */
+    if (r->left == 0) { /* are its key's rows all gone? */
+        c->keys_at = now;
+        c->keys_again = c->keys_begun;
+    }
 }
 
 void core_retry_dropped(struct relay_core *c)

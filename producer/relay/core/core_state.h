@@ -102,7 +102,8 @@ struct relay_core {
     struct lease lease;
     struct cursor cursor;
     struct ledger ledger;
-    struct keyset keys;
+    struct keyset keys,
+        keys_coming; /* keys_coming: those loaded so far, and those of rows parked meanwhile */
     struct stream stream;
     struct transact transact;
     struct retry retry;
@@ -113,9 +114,12 @@ struct relay_core {
     bool db_stale; /* its answer belongs to a state that was dropped */
     bool purge;
     bool keys_loaded, parked_known; /* parked_known: some row is parked, with a key or without */
+    bool keys_loading;              /* the first keys are asked for, the last ones are not there */
+    bool keys_begun;                /* and the first ones are */
+    bool keys_again;                /* some of them may have been freed since */
     uint64_t careful_left;          /* reports still expected one at a time; 0: not careful */
 
-    int64_t acquire_at, look_at, keys_at, keys_asked_ns, maintain_at, saved_at, publish_at;
+    int64_t acquire_at, look_at, keys_at, keys_asked_ns, keys_took_ns, maintain_at, saved_at, publish_at;
     int64_t row_seen_ns, look_delay_ns, put_back_at;
 
     struct held_page pages[PAGES_MAX];
@@ -149,6 +153,8 @@ void core_drop_rows(struct relay_core *c);
 void core_stop_working(struct relay_core *c); /* the lease is not ours any more */
 
 /* ---- core_settle.c ---- */
+/* They will be loaded from the first on. */
+void core_keys_anew(struct relay_core *c);
 /* Park a row that was sent: it is settled, and stored with the position past it. */
 void core_park(struct relay_core *c, struct ledger_entry *e, enum park_reason reason, const char *detail);
 /*

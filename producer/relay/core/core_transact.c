@@ -108,7 +108,7 @@ static bool reload(struct relay_core *c)
     c->stream.caught_up = false;
     if (c->db != RELAY_SAVE && c->db != RELAY_RELEASE && c->park_count > 0) { /* they will be parked again */
         core_drop_parks(c, c->park_count);
-        c->keys_loaded = false;
+        core_keys_anew(c);
     }
     if (position_copy(&c->transact.committed, &p, NULL) < 0)
         return false;
