@@ -13,7 +13,8 @@ static int64_t read_clock(clockid_t id)
 
 int64_t clock_monotonic_ns(void)
 {
-    return read_clock(CLOCK_MONOTONIC);
+    return read_clock(
+        CLOCK_BOOTTIME); /* CLOCK_MONOTONIC stands still while the machine sleeps: leases do not */
 }
 
 int64_t clock_wall_ns(void)

@@ -97,7 +97,7 @@ static uint64_t load_random(struct load_client *client)
 static void load_sleep_until(int64_t ns)
 {
     struct timespec at = {.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
-    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL) != 0 && stop_state() == STOP_NO)
+    while (clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, &at, NULL) != 0 && stop_state() == STOP_NO)
         ;
 }
 

@@ -13,7 +13,7 @@ struct hold;
 
 struct hold *hold_new(size_t max, struct err *err);
 void hold_free(struct hold *h); /* NULL-safe; after the server has stopped */
-/* Called by the request's handler: suspend it until then (CLOCK_MONOTONIC). -1 when max are held: answer at once. */
+/* Called by the request's handler: suspend it until then (clock_monotonic_ns). -1 when max are held: answer at once. */
 int hold_until(struct hold *h, struct MHD_Connection *c, int64_t due_ns);
 void hold_release_all(struct hold *h);
 /* Serves, in this thread, until stop_fd is readable; then lets all go and returns. The daemon has no thread and uses epoll. */
