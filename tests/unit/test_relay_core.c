@@ -399,6 +399,35 @@ static void keys_of_stored_parked_rows_count_from_the_start(void **state)
     end();
 }
 
+/* A relay of messages was killed between two events of one transaction: the next one, of rows, said for ever that a transaction is half done. */
+static void a_transaction_of_messages_that_is_half_done_is_forgotten_by_a_relay_of_rows(void **state)
+{
+    const enum relay_kind kinds[] = {RELAY_KIND_TABLE, RELAY_KIND_WAL, RELAY_KIND_MESSAGE};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        struct position p = {.prev = snap("100:100:"), .lsn = 1000, .txn_lsn = 1100, .txn_index = 1};
+        struct relay_core_config cfg = relay_core_config_default();
+        struct relay_action a;
+
+        cfg.kind = kinds[i];
+        begin_with(cfg);
+        relay_core_connected(core, now);
+        expect(RELAY_ACQUIRE);
+        relay_core_acquired(core, now, 1, &p, false);
+        expect(RELAY_LOAD_KEYS);
+        now += NS_PER_S / 2;
+        relay_core_keys(core, now, NULL, 0, false, 0);
+        while (relay_core_next(core, now, &a) && a.kind != RELAY_SAVE)
+            assert_true(a.kind == RELAY_STREAM);
+        assert_int_equal(a.kind, RELAY_SAVE);
+        assert_int_equal(a.position->txn_lsn, cfg.kind == RELAY_KIND_MESSAGE ? 1100 : 0);
+        assert_int_equal(a.position->txn_index, cfg.kind == RELAY_KIND_MESSAGE);
+        assert_int_equal(a.position->lsn, 1000);
+        end();
+    }
+}
+
 static void a_refused_request_is_published_again_one_row_at_a_time(void **state)
 {
     uint64_t seq;
@@ -620,6 +649,7 @@ int main(void)
         cmocka_unit_test(later_rows_of_a_parked_key_follow_it),
         cmocka_unit_test(other_keys_and_the_policy_continue_go_on),
         cmocka_unit_test(keys_of_stored_parked_rows_count_from_the_start),
+        cmocka_unit_test(a_transaction_of_messages_that_is_half_done_is_forgotten_by_a_relay_of_rows),
         cmocka_unit_test(a_refused_request_is_published_again_one_row_at_a_time),
         cmocka_unit_test(a_failed_row_is_published_again_and_what_followed_it_too),
         cmocka_unit_test(a_row_put_back_is_published_first_and_later),

@@ -24,6 +24,14 @@ int position_copy(const struct position *p, struct position *ret_p, struct err *
     return 0;
 }
 
+void position_drop_messages(struct position *p)
+{
+    if (p->partial)
+        return;
+    p->txn_lsn = 0;
+    p->txn_index = 0;
+}
+
 static unsigned slot(const struct cursor *c, unsigned i)
 {
     return (c->first + i) % CURSOR_BATCHES_MAX;

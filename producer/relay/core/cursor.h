@@ -67,6 +67,11 @@ struct position {
     int64_t save;
 };
 void position_done(struct position *p);
+/*
+ * For a relay that reads rows: of a transaction whose messages were settled in part no row is. It would never settle the rest, and store for
+ * ever that one is half done.
+ */
+void position_drop_messages(struct position *p);
 NODISCARD int position_copy(const struct position *p, struct position *ret_p,
                             struct err *err); /* TEMPORARY: no memory */
 
