@@ -112,12 +112,17 @@ def test_nothing_is_sent_inside_a_window_that_one_answer_asked_for(orders, worke
     assert dead(program) == 0
 
 
+def most_in_a_second(arrivals):
+    return max(sum(start <= at < start + 1 for at in arrivals) for start in arrivals)
+
+
 def test_requests_a_second_stay_under_their_ceiling(orders, worker, api_that, wait_until):
     api = api_that(lambda _: (200, {}, 0))
     program = worker("inventory", url=api.url, rate_requests=40)
     orders.place_many(140, keys=70)
     wait_until(lambda: delivered(program) == 140, message="all delivered")
     assert max(api.arrivals) - min(api.arrivals) > 2.6  # 3.4 s without the jitter of either side
+    assert most_in_a_second(api.arrivals) <= 40 + 4 + 1 + 6  # a tenth of a second's worth, one, and what the machine held up for 150 ms
 
 
 def test_bytes_a_second_stay_under_their_ceiling(orders, worker, inventory_api, wait_until):
@@ -157,12 +162,23 @@ def test_an_api_that_slows_down_under_load_is_not_drowned(orders, worker, api_th
 
 
 def test_in_shadow_mode_the_limit_is_only_told(orders, worker, api_that, wait_until):
-    api = api_that(lambda _: (429 if api.under_way > 30 else 200, {}, 0.05))
-    program = worker("inventory", url=api.url, in_flight_max=40, adaptive="shadow", **FAST)
-    orders.place_many(300, keys=300)
-    wait_until(lambda: delivered(program) == 300, message="all delivered")
+    """It rises while the API takes everything, and falls when more than 30 at once are too many: 40 are under way all the same."""
+    most, grown, events = 40, 20, 6000
+    api = api_that(lambda _: (200, {}, 0.05))
+    program = worker("inventory", url=api.url, in_flight_max=most, adaptive="shadow", **FAST)
+
+    def limit():
+        return program.metric("tandem_worker_in_flight_limit")
+
+    assert limit() < grown
+    orders.place_many(events, keys=events)
+    wait_until(lambda: limit() >= grown, message=lambda: f"the limit rises under load; it is {limit()}")
+    api.most, rose_to = 0, limit()
+    api.answer = lambda _: (429 if api.under_way > 30 else 200, {}, 0.05)
+    wait_until(lambda: limit() < min(rose_to, most - 1), message=lambda: f"the limit falls from {rose_to}; it is {limit()}")
     assert api.most > 30
-    assert program.metric("tandem_worker_in_flight_limit") < 40
+    api.answer = lambda _: (200, {}, 0)
+    wait_until(lambda: delivered(program) == events, message="all delivered")
 
 
 def test_after_an_outage_the_api_is_met_with_few_requests_at_first(orders, worker, api_that, wait_until, topics):
