@@ -1,6 +1,6 @@
 """How long a group of workers takes to settle, and that one which has lost its partitions writes nothing for them.
 
-Each try has room for a machine that does other things, and the best of five has to be within what is promised; the figures are printed
+Each try has room for a machine that does other things, and the median of five has to be within what is promised; the figures are printed
 and recorded. With group_protocol = consumer they are those of brokers that ask for a report every 0.5 s and wait 8 s for one, as the rig's do; by default they
 take 5 s and 45 s.
 """
@@ -11,7 +11,7 @@ import pytest
 import newer_librdkafka
 from load import executed_more
 from processes import wait_until
-from worker_load import PARTITIONS, STREAMS, TOPIC, Group, Publisher, best_of_five, seconds_until
+from worker_load import PARTITIONS, STREAMS, TOPIC, Group, Publisher, median_of_five, seconds_until
 
 SESSION_S = 8  # what the worker asks for, and the rig's brokers with the other protocol
 TOGETHER_S, LEAVE_S, KILL_S = 4, 1.5, SESSION_S + 1
@@ -44,7 +44,7 @@ def seconds_to_take_over(group, number, bound):
         assert group.workers[0].wait_gone() == 0 or number == signal.SIGKILL
         group.workers[0].start_again()
         return seconds
-    return best_of_five(attempt, bound)
+    return median_of_five(attempt, bound)
 
 
 def test_three_workers_started_at_once_settle(topics, inventory_api, member, record_property):
@@ -59,7 +59,7 @@ def test_three_workers_started_at_once_settle(topics, inventory_api, member, rec
             assert worker.stop() == 0
         return seconds
 
-    seconds = best_of_five(attempt, TOGETHER_S)
+    seconds = median_of_five(attempt, TOGETHER_S)
     print(f"{member.protocol}: three workers started at once settled after {seconds:.2f} s ({TOGETHER_S} s)")
     record_property("settled_s", seconds)
 
@@ -123,3 +123,6 @@ def test_one_that_lost_its_partitions_with_a_request_under_way_commits_nothing_f
         assert back()
         publisher.check(inventory_api, topics)
     assert any("gave our partitions to others" in line["msg"] for line in first.log_lines())
+    # The broker refuses the commits of a generation that is over: these would be seen here, and not in what is committed.
+    assert first.metric("tandem_worker_commits_failed_total") == 0
+    assert not [line for line in first.log_lines() if line["msg"] == "a commit failed"]

@@ -24,7 +24,7 @@ class Publisher:
                                   "message.timeout.ms": 300_000, "linger.ms": 2, "log_level": 0})
         self.rate = rate
         self.keys = keys
-        self.published = set()
+        self.published = {}  # event id -> partition
         self.refused = []
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._publish, daemon=True)
@@ -58,11 +58,11 @@ class Publisher:
         headers = {"ce_specversion": "1.0", "ce_id": event_id, "ce_source": "orders", "ce_type": "order.changed",
                    "content-type": "application/json"}
 
-        def settled(error, _):
+        def settled(error, message):
             if error:
                 self.refused.append(str(error))
             else:
-                self.published.add(event_id)
+                self.published[event_id] = message.partition()
 
         self.producer.produce(TOPIC, json.dumps(body), key, headers=headers, on_delivery=settled)
 
@@ -76,7 +76,7 @@ class Publisher:
         self.stop()
         self.arrived(api)
         audit = api.audit()
-        assert set(api.ids()) == self.published, "lost or invented"
+        assert set(api.ids()) == set(self.published), "lost or invented"
         assert audit["violations"] == 0, audit["first_violations"][:3]
         assert topics.count("tandem.inventory.dlq") == 0, "dead letters"
         return audit["duplicates"]
@@ -95,6 +95,12 @@ class Group:
             return int(worker.metric("tandem_worker_streams"))
         except OSError:
             return 0
+
+    @staticmethod
+    def partitions(worker):
+        """What a worker of a settled group was given last; by the classic protocol that is all that it has."""
+        given = [line["numbers"] for line in worker.log_lines() if line["msg"] == "partitions assigned"]
+        return {int(number) for number in given[-1].split(",")}
 
     def running(self):
         return [w for w in self.workers if w.alive()]
@@ -115,6 +121,16 @@ class Group:
         return [sum(line["msg"] == "partitions assigned" for line in w.log_lines()) for w in self.workers]
 
 
+def most_within(times, seconds):
+    """How many of these moments lie in the span of so long that has the most of them."""
+    times, first, most = sorted(times), 0, 0
+    for last, time_of_last in enumerate(times):
+        while times[first] < time_of_last - seconds:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
 def seconds_until(condition, timeout, message):
     """How long that took."""
     start = time.monotonic()
@@ -122,11 +138,18 @@ def seconds_until(condition, timeout, message):
     return time.monotonic() - start
 
 
-def best_of_five(attempt, bound):
-    """The seconds of the first of five attempts within the bound: what the programs take, on a machine that does other things too."""
+def median_of_five(attempt, bound):
+    """The median of five attempts is within the bound, on a machine that does other things too; three of them are enough to know.
+
+    Returns the seconds of the slowest one within it.
+    """
     tries = []
-    while not tries or (min(tries) > bound and len(tries) < 5):
+
+    def within():
+        return [t for t in tries if t <= bound]
+
+    while len(within()) < 3 and len(tries) - len(within()) < 3:
         tries.append(attempt())
         print(f"{tries[-1]:.2f} s of {bound} s")
-    assert min(tries) <= bound, f"not within {bound} s: {', '.join(f'{t:.2f}' for t in tries)}"
-    return min(tries)
+    assert len(within()) == 3, f"not within {bound} s: {', '.join(f'{t:.2f}' for t in tries)}"
+    return max(within())
