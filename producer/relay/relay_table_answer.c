@@ -217,22 +217,32 @@ static bool all_small(const struct table *t, int count)
     return true;
 }
 
+/* Of several shards: the id of the first row that the page did not look at; 0: it looked at all. */
+static int64_t not_looked_at(const PGresult *res)
+{
+    int last = PQntuples(res) - 1;
+
+    return last >= 0 && PQgetisnull(res, last, PAGE_EVENT_ID) ? number(res, last, PAGE_ID) : 0;
+}
+
 /* Cut by rows, or perhaps by bytes: then the next page may be empty, which costs one short statement. */
 static int answer_page(struct table *t, struct relay_core *c, int64_t now, struct err *err)
 {
     struct table_page *page = take_page(t, err);
+    int64_t beyond;
     int count, rows;
-    bool more;
+    bool cut;
 
     if (!page)
         return -1;
-    rows = PQntuples(page->res);
+    beyond = not_looked_at(page->res);
+    rows = PQntuples(page->res) - (beyond != 0);
     count = t->sized ? rows : small_rows(page->res);
-    more = rows == t->limit || count < rows || (t->sized && cut_by_bytes(t, page->res, count));
+    cut = rows == t->limit || count < rows || (t->sized && cut_by_bytes(t, page->res, count));
     read_rows(t, page->res, count);
-    t->full = more;
+    t->full = cut || beyond != 0;
     t->sized = t->sized ? !all_small(t, count) : count < rows;
-    relay_core_page(c, now, page, t->rows, count, more);
+    relay_core_page(c, now, page, t->rows, count, t->full, cut || beyond == 0 ? 0 : beyond - 1);
     return 0;
 }
 

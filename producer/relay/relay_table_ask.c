@@ -5,6 +5,7 @@
 #include "producer/relay/relay_table.h"
 
 #define PARAMETERS_MAX 24
+#define LOOKED_AT_MAX 32000 /* rows of all shards for one page, unless page_rows is more */
 
 /* Parameters as text; numbers keep their digits here. */
 struct params {
@@ -92,6 +93,15 @@ static int stragglers_text(struct table *t, const struct page_bounds *bounds, st
     return t->stragglers.failed ? err_set(err, ERR_TEMPORARY, "no memory for %zu transactions", count) : 0;
 }
 
+/* Rows of all shards that one page looks at: where keys are spread evenly, ours among them fill it. */
+static int64_t rows_looked_at(const struct table *t, int limit)
+{
+    int64_t of_all = (int64_t)limit * t->identity.shard.count;
+    int64_t most = limit > LOOKED_AT_MAX ? limit : LOOKED_AT_MAX;
+
+    return of_all < most ? of_all : most;
+}
+
 static int send_page(struct table *t, const struct relay_action *a, struct err *err)
 {
     const struct page_bounds *b = &a->bounds;
@@ -111,10 +121,14 @@ static int send_page(struct table *t, const struct relay_action *a, struct err *
     add_number(&p, a->limit);
     if (!t->sized) {
         add_number(&p, t->small_bytes);
+        if (several)
+            add_number(&p, rows_looked_at(t, a->limit));
         return send_prepared(t, several ? "page_shard" : "page", &p, err);
     }
     add_number(&p, t->page_bytes);
     add_number(&p, t->opt->max_record_bytes);
+    if (several)
+        add_number(&p, rows_looked_at(t, a->limit));
     return send_prepared(t, several ? "page_sized_shard" : "page_sized", &p, err);
 }
 

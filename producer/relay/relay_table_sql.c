@@ -50,7 +50,26 @@ const char relay_table_look_stream_sql[] = LOOK ", " RELAY_SQL_PUBLICATION("$1::
     "     ORDER BY o.id LIMIT $7::int) AS late ORDER BY late.id LIMIT $7::int)"                              \
     " ORDER BY id LIMIT $7::int"
 #define ONE_SHARD ""
-#define OF_SEVERAL "AND " RELAY_SQL_OURS
+
+/*
+ * Of several shards ours may be few among very many rows of others: a page that looked for its number of them would take longer than the
+ * lease, for every relay that tries. So it ends in front of the row before which lie so many, whosever they are.
+ */
+/* clang-format off */
+#define PAGE_END(so_many_) \
+    "WITH page_end AS MATERIALIZED (SELECT id FROM (" \
+    "(SELECT id FROM tandem.outbox WHERE id > $1::bigint AND id <= $2::bigint ORDER BY id LIMIT " so_many_ "::bigint + 1)" \
+    " UNION ALL" \
+    " (SELECT late.id FROM unnest($6::xid8[]) AS straggler(txid) CROSS JOIN LATERAL" \
+    "   (SELECT o.id FROM tandem.outbox o WHERE o.txid = straggler.txid AND o.id > $5::bigint" \
+    "     ORDER BY o.txid, o.id LIMIT " so_many_ "::bigint + 1) AS late ORDER BY late.id LIMIT " so_many_ "::bigint + 1)" \
+    ") AS looked_at ORDER BY id OFFSET " so_many_ "::bigint LIMIT 1) "
+/* clang-format on */
+#define OF_SEVERAL "AND id < coalesce((SELECT id FROM page_end), 9223372036854775807) AND " RELAY_SQL_OURS
+/* A row that tells its id, behind the rows of the page, when it ends in front of one. */
+#define WITH_END(page_, nulls_) "(" page_ ") UNION ALL (SELECT id" nulls_ " FROM page_end) ORDER BY id"
+#define NULLS_13 ", NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
+#define NULLS_17 NULLS_13 ", NULL, NULL, NULL, NULL"
 
 /* Above 64 KiB in their stored form they are not even turned into text. The text is what bounds what the relay is sent. */
 #define HEADER_BYTES                                                                                         \
@@ -79,7 +98,7 @@ const char relay_table_look_stream_sql[] = LOOK ", " RELAY_SQL_PUBLICATION("$1::
 /* clang-format on */
 
 const char relay_table_page_sql[] = QUICK(ARMS(ONE_SHARD));
-const char relay_table_page_shard_sql[] = QUICK(ARMS(OF_SEVERAL));
+const char relay_table_page_shard_sql[] = PAGE_END("$9") WITH_END(QUICK(ARMS(OF_SEVERAL)), NULLS_13);
 
 /*
  * The sum bounds what one page can hold in memory; a row that is too large is not fetched at all. The sum comes back with each row, so
@@ -105,7 +124,8 @@ const char relay_table_page_shard_sql[] = QUICK(ARMS(OF_SEVERAL));
 /* clang-format on */
 
 const char relay_table_page_sized_sql[] = SIZED(ARMS(ONE_SHARD), "$8", "$9");
-const char relay_table_page_sized_shard_sql[] = SIZED(ARMS(OF_SEVERAL), "$8", "$9");
+const char relay_table_page_sized_shard_sql[] =
+    PAGE_END("$10") WITH_END(SIZED(ARMS(OF_SEVERAL), "$8", "$9"), NULLS_17);
 
 /*
  * $4: only rows that the stored position has passed. A row that was parked for a Kafka transaction which then failed is read from the

@@ -11,7 +11,11 @@ extern const char relay_table_look_sql[];        /* columns of enum look_column,
 extern const char relay_table_look_stream_sql[]; /* $1 the publication of the stream; all of them */
 /* $1 … $7 as for relay_table_page_sized_sql, $8 what a small row holds at most. Columns up to PAGE_TIMESTAMP. */
 extern const char relay_table_page_sql[];
-extern const char relay_table_page_shard_sql[]; /* the same of several shards: our own rows */
+/*
+ * The same of several shards: our own rows, $9 (of the sized page $10) how many of all are looked at. Are there more of them in the batch,
+ * the first that was not looked at comes behind ours: its id, and nothing else (event_id is null).
+ */
+extern const char relay_table_page_shard_sql[];
 /*
  * $1 after_id and floor, $2 ceiling, $3 prev's xmax, $4 cur, $5 after_id, $6 stragglers, $7 rows, $8 bytes of the page, $9 largest record.
  * All columns of enum page_column.

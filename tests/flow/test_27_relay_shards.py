@@ -125,6 +125,46 @@ def test_a_shard_without_relay_holds_up_no_other_and_goes_on_where_it_was(databa
     assert in_order(topics, 10)
 
 
+def test_a_shard_does_not_stop_behind_very_many_rows_of_other_shards(database, topics, relay, shards, wait_until):
+    """To pass them takes longer than the lease: in one statement each relay lost it, and the next one began where that had begun."""
+    assert shards(2, "--yes")[0] == 0
+    theirs, ours = (next(key for key in KEYS if shard_of(key, 2) == n) for n in range(2))
+    for _ in range(2):
+        relay(shard=1, lease_ttl="200ms")
+    with database.connect(autocommit=False) as connection:
+        connection.execute("INSERT INTO tandem.outbox (topic, key, type) SELECT %s, %s, 't' FROM generate_series(1, 600000)",
+                           (TOPIC, theirs.encode()))
+        put(connection, "behind", key=ours)
+    wait_until(lambda: values(topics) == ["behind"], 60, "it is published")
+
+
+def test_each_row_is_read_by_its_shard_wherever_pages_end(database, topics, relay, three, settled):
+    """Pages of few rows, cut by rows, by bytes and behind rows of other shards; rows of transactions that end late among them."""
+    chance = random.Random(27)
+    late = [database.connect(autocommit=False) for _ in range(4)]
+    connection = database.connect(autocommit=False)
+    versions = dict.fromkeys(KEYS, 0)
+
+    def put_one(connection, key):
+        put(connection, f"{versions[key]}{'.' * chance.choice((0, 0, 0, 0, 3000, 100_000))}", key=key)
+        versions[key] += 1
+
+    relays = [relay(shard=n, page_rows=4, window_bytes="1MiB") for n in range(SHARDS)]
+    for _ in range(12):
+        own = dict(zip(late, chance.sample(KEYS, len(late))))
+        for _ in range(60):
+            writer = chance.choice([*late, connection])
+            put_one(writer, own.get(writer) or chance.choice([key for key in KEYS if key not in own.values()]))
+            if writer is connection and chance.random() < 0.1:
+                connection.commit()
+        for writer in chance.sample([*late, connection], 5):
+            writer.commit()
+    settled()
+    found = {key: [value.rstrip(".") for value in values] for key, values in by_key(topics).items()}
+    assert found == {key.encode(): [str(n) for n in range(count)] for key, count in versions.items()}
+    assert all(r.metric("tandem_relay_rewinds_total") == 0 for r in relays)
+
+
 def test_parked_rows_of_one_shard_are_published_again_by_its_relay(database, topics, relay, three, settled, wait_until):
     """They are counted and retried by their shard alone: another one's relay would publish them out of order."""
     relays = [relay(shard=n, max_record_bytes=1024) for n in range(SHARDS)]

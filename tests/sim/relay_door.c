@@ -165,7 +165,7 @@ static void page_came(struct scene *sc, struct door *d, struct statement *st)
     if (st->kind == RELAY_READ_PARKED)
         relay_core_parked_page(d->core, sc->sim->now, page, rows, page->count);
     else
-        relay_core_page(d->core, sc->sim->now, page, rows, page->count, st->more);
+        relay_core_page(d->core, sc->sim->now, page, rows, page->count, st->more, st->passed);
 }
 
 static void saved(struct scene *sc, struct door *d, struct statement *st)

@@ -176,14 +176,10 @@ static void execute_save(struct scene *sc, struct statement *st)
 }
 
 /* The page query: ids above the floor of transactions past prev, merged with the rows of the stragglers. */
-static bool row_in_page(const struct scene *sc, const struct statement *st, const struct row *r)
+static bool row_in_batch(const struct scene *sc, const struct statement *st, const struct row *r)
 {
     const struct page_bounds *b = &st->bounds;
     const struct txn *t = &sc->db.txns[r->txn];
-#ifndef SIM_BUG_SHARD_OVERLAP
-    if (r->foreign)
-        return false;
-#endif
     if (!r->committed || r->id <= b->after_id || r->id > b->cur->ceiling ||
         !db_txn_visible(&b->cur->snapshot, t))
         return false;
@@ -192,23 +188,40 @@ static bool row_in_page(const struct scene *sc, const struct statement *st, cons
     return !db_txn_visible(&b->prev->snapshot, t);
 }
 
+static bool row_is_ours(const struct row *r)
+{
+#ifdef SIM_BUG_SHARD_OVERLAP
+    return true;
+#endif
+    return !r->foreign;
+}
+
+/* The row with the lowest id past this one; -1: none. */
+static int next_in_batch(const struct scene *sc, const struct statement *st, int64_t after)
+{
+    int best = -1;
+    for (int i = 0; i < sc->db.row_count; i++)
+        if (sc->db.rows[i].id > after && row_in_batch(sc, st, &sc->db.rows[i]) &&
+            (best < 0 || sc->db.rows[i].id < sc->db.rows[best].id))
+            best = i;
+    return best;
+}
+
+/* Of several shards a page looks at some rows, whosever they are, and there may be none of ours among them. */
 static void execute_read(struct scene *sc, struct statement *st)
 {
-    struct page *page = page_new(st->limit);
-    int64_t after = INT64_MIN;
-    while (page->count < st->limit) {
-        int best = -1;
-        for (int i = 0; i < sc->db.row_count; i++)
-            if (sc->db.rows[i].id > after && row_in_page(sc, st, &sc->db.rows[i]) &&
-                (best < 0 || sc->db.rows[i].id < sc->db.rows[best].id))
-                best = i;
-        if (best < 0)
-            break;
-        after = sc->db.rows[best].id;
-        page->rows[page->count++] = best;
+    bool several = scene_has(sc, RFAULT_SHARDS);
+    int64_t look_at = several ? rng_between(&sc->fault_rng[RFAULT_SHARDS], 1, 2 * st->limit) : INT64_MAX;
+    int row = next_in_batch(sc, st, INT64_MIN);
+    st->page = page_new(st->limit);
+    for (; row >= 0 && look_at > 0 && st->page->count < st->limit; look_at--) {
+        if (row_is_ours(&sc->db.rows[row]))
+            st->page->rows[st->page->count++] = row;
+        row = next_in_batch(sc, st, sc->db.rows[row].id);
     }
-    st->page = page;
-    st->more = page->count == st->limit;
+    st->more = st->page->count == st->limit || row >= 0;
+    if (st->page->count < st->limit && row >= 0)
+        st->passed = sc->db.rows[row].id - 1;
 }
 
 static void execute_keys(struct scene *sc, struct statement *st)

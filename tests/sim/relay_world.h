@@ -221,6 +221,7 @@ struct statement {
     struct position loaded;
     struct page *page;
     bool more;
+    int64_t passed;
     uint64_t hashes[KEYS_MAX + 1];
     size_t hash_count;
 };

@@ -176,7 +176,7 @@ RIG_UNUSED static void table_page(int64_t first_id, int count, bool more)
     assert_true(count <= 20);
     for (int i = 0; i < count; i++)
         rows[i] = (struct relay_row){.id = first_id + i, .topic = SLICE_LIT("t"), .bytes = 100};
-    relay_core_page(core, now, rig_page(), rows, count, more);
+    relay_core_page(core, now, rig_page(), rows, count, more, 0);
 }
 
 RIG_UNUSED static void look_is(const char *text, int64_t ceiling, uint64_t lsn)

@@ -118,7 +118,7 @@ static void give_rows(int64_t first_id, int count, const char *key)
             .id = first_id + i, .topic = SLICE_LIT("t"), .key = {k, strlen(k)}, .bytes = 100};
     }
     pages[page_count] = 1;
-    relay_core_page(core, now, &pages[page_count++], rows, count, false);
+    relay_core_page(core, now, &pages[page_count++], rows, count, false, 0);
 }
 
 static uint64_t publish(int expected_row)

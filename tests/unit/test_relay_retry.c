@@ -89,7 +89,7 @@ static void what_is_new_of_a_key_parks_behind_while_its_rows_are_published_again
     look_is("101:101:", 9, 0);
     expect(RELAY_READ);
     later.id = 9;
-    relay_core_page(core, now, rig_page(), &later, 1, false);
+    relay_core_page(core, now, rig_page(), &later, 1, false, 0);
     acked(wait_for(RELAY_PUBLISH).seq);
     assert_int_equal(wait_for(RELAY_SAVE).unpark_count, 1);
     relay_core_saved(core, now, true, 1);
@@ -358,7 +358,7 @@ static void a_parked_row_that_is_published_again_is_no_lag(void **state)
     wait_for(RELAY_LOOK);
     look_is("101:101:", 9, 0);
     expect(RELAY_READ);
-    relay_core_page(core, now, rig_page(), &row, 1, false);
+    relay_core_page(core, now, rig_page(), &row, 1, false, 0);
     assert_int_equal(relay_core_counts(core).waiting, 1);
     assert_int_equal(relay_core_counts(core).oldest_created_ns, 2); /* the one behind it */
     acked(a.seq);

@@ -124,7 +124,7 @@ static void give_rows(int count)
     for (int i = 0; i < count; i++)
         rows[i] =
             (struct relay_row){.id = i + 1, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 100};
-    relay_core_page(core, now, &page, rows, count, false);
+    relay_core_page(core, now, &page, rows, count, false, 0);
 }
 
 static uint64_t publish(int row)
@@ -227,7 +227,7 @@ static void one_more(int64_t id, bool more)
 {
     struct relay_row row = {.id = id, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 100};
 
-    relay_core_page(core, now, &page, &row, 1, more);
+    relay_core_page(core, now, &page, &row, 1, more, 0);
 }
 
 /* How long a transaction lasts while a row comes every 5 ms, each by a look of its own or as pages of one batch. */
@@ -561,7 +561,7 @@ static void give_poison(int64_t after_id)
 
     for (int64_t id = after_id + 1; id <= POISON_ROWS; id++)
         rows[count++] = (struct relay_row){.id = id, .topic = SLICE_LIT("t"), .bytes = 100};
-    relay_core_page(core, now, &page, rows, count, false);
+    relay_core_page(core, now, &page, rows, count, false, 0);
 }
 
 /* A broker that refuses every row, some time after it was handed over. true: all of them are settled for good. */

@@ -322,7 +322,7 @@ static bool add_rows(struct relay_core *c, void *page, const struct relay_row *r
 }
 
 void relay_core_page(struct relay_core *c, int64_t now, void *page, const struct relay_row *rows, int count,
-                     bool more)
+                     bool more, int64_t passed)
 {
     uint64_t start = c->ledger.end;
     bool whole;
@@ -336,6 +336,8 @@ void relay_core_page(struct relay_core *c, int64_t now, void *page, const struct
     }
     whole = add_rows(c, page, rows, count) && (more || cursor_skim(&c->cursor, 0) != SKIM_WRONG);
     core_add_page(c, page, start);
+    if (whole && more)
+        cursor_read_to(&c->cursor, passed);
     if (whole)
         cursor_page_end(&c->cursor, more);
     c->stream.caught_up = c->stream.caught_up || (!more && c->first_page);

@@ -102,9 +102,10 @@ struct relay_row {
     int64_t created_ns;      /* only handed through, for relay_counts.oldest_created_ns */
 };
 /* Rows of the asked-for page, ids rising. page: the door's own, handed back in PUBLISH and then in FREE_PAGE
- * (also when count is 0). more: there may be further rows in the batch after these. */
+ * (also when count is 0). more: there may be further rows in the batch after these; passed: their ids are above
+ * this one, however few these are (the rows of other shards lie between); 0: above the last of these. */
 void relay_core_page(struct relay_core *c, int64_t now, void *page, const struct relay_row *rows, int count,
-                     bool more);
+                     bool more, int64_t passed);
 
 enum relay_result {
     RELAY_ACKED,   /* Kafka has it on all replicas that count */

@@ -193,6 +193,22 @@ void cursor_row_read(struct cursor *c, int64_t id)
     c->batches[newest(c)].left++;
 }
 
+/* A position that has passed them spares whoever goes on from it to do so again. That alone is not worth a save. */
+void cursor_read_to(struct cursor *c, int64_t id)
+{
+    bool settled = c->count == 1 && c->batches[c->first].left == 0 && c->skim_rows == 0;
+
+    ENSURE(cursor_reading(c));
+    if (id <= c->read_id)
+        return;
+    c->read_id = id;
+#ifdef SIM_BUG_PASSED_IS_SETTLED
+    settled = c->count == 1;
+#endif
+    if (settled)
+        c->settled_id = id;
+}
+
 /* Batches from the front that have no row left are settled: prev moves on to their snapshot. */
 static void settle_batches(struct cursor *c)
 {

@@ -128,6 +128,8 @@ const struct snapshot *cursor_known(const struct cursor *c);
 bool cursor_reading(const struct cursor *c); /* the newest batch has unread pages */
 struct page_bounds cursor_page_bounds(const struct cursor *c);
 void cursor_row_read(struct cursor *c, int64_t id);
+/* Up to this id the newest batch has no rows for us but those that were read: others work them. */
+void cursor_read_to(struct cursor *c, int64_t id);
 void cursor_page_end(struct cursor *c, bool more);
 void cursor_row_settled(struct cursor *c, int64_t id); /* in reading order */
 void cursor_rewind(struct cursor *c);                  /* read again from what is settled */
