@@ -237,7 +237,7 @@ static void a_row_comes(int64_t id, const char *key)
     wait_for(RELAY_LOOK);
     look_is(text, id, 0);
     expect(RELAY_READ);
-    relay_core_page(core, now, rig_page(), &row, 1, false);
+    relay_core_page(core, now, rig_page(), &row, 1, false, 0);
 }
 
 static void loading_very_many_parked_keys_does_not_cost_the_lease(void **state)
