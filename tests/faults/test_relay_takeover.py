@@ -1,5 +1,6 @@
 """How long nothing comes after kill -9 of the working relay: from the kill to the first record that only the newcomer can have published."""
 import datetime
+import statistics
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from relay_writers import TOPIC, Writers
 from topics import headers_of
 
 TAKEOVERS = 5
-# What operations.md promises holds where the relay has a core. The test's machine may have none for a while, but not all five times.
+# What operations.md promises holds where the relay has a core. The test's machine may have none for a while, but not most of the five times.
 PROMISE_S = {("table", "at-least-once"): 1}
 WITH_A_SLOT_OR_TRANSACTIONS_S = 3
 WORST_S = {"table": 5, "wal": 8, "message": 8}
@@ -46,5 +47,5 @@ def test_a_standby_takes_over_soon_after_kill_9(case, database, topics, relay, r
     took = [first_after(topics, moment) - moment for moment in killed]
     record_property("takeover", took)
     print("takeover after " + ", ".join(f"{seconds:.2f} s" for seconds in took))
-    assert min(took) < PROMISE_S.get(tuple(case), WITH_A_SLOT_OR_TRANSACTIONS_S)
+    assert statistics.median(took) < PROMISE_S.get(tuple(case), WITH_A_SLOT_OR_TRANSACTIONS_S)
     assert max(took) < WORST_S[case.source]
