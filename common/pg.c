@@ -1,14 +1,17 @@
 /* Connects to Postgres with limits, and says of each failure whether trying again can help. */
 #include "common/pg.h"
 
+#include <poll.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/redact.h"
 #include "common/version.h"
 
 #define PARAMETERS_MAX (OPTION_PAIRS_MAX + 8)
 #define CONNECT_TIMEOUT_S "5"
 #define USER_TIMEOUT_MS "10000" /* a cut network is noticed after this, not after TCP's quarter of an hour */
+#define DIAL_LIMIT_NS (15 * NS_PER_S) /* longer than that: of two hosts the dead one is passed over */
 
 /* ---- kinds of failure ----------------------------------------------------------------------------------------- */
 
@@ -252,6 +255,14 @@ int pg_check(const char *url, const struct option_pairs *pairs, struct err *err)
     return check_url(url, err) < 0 ? -1 : check_pairs(pairs, err);
 }
 
+static int refused(const PGconn *conn, const char *url, struct err *err)
+{
+    const char *message = conn ? PQerrorMessage(conn) : "no memory";
+
+    set_refusal(err, url, kind_of_refusal(message), "cannot connect to postgres", message);
+    return -1;
+}
+
 PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char *program, struct err *err)
 {
     struct parameters parameters = {.count = 0};
@@ -264,10 +275,53 @@ PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char
         PQsetNoticeReceiver(conn, drop_notice, NULL);
         return conn;
     }
-    const char *message = conn ? PQerrorMessage(conn) : "no memory";
-    set_refusal(err, url, kind_of_refusal(message), "cannot connect to postgres", message);
+    refused(conn, url, err);
     PQfinish(conn);
     return NULL;
+}
+
+PGconn *pg_dial(struct pg_dial *d, const char *url, const struct option_pairs *pairs, const char *program,
+                struct err *err)
+{
+    struct parameters parameters = {.count = 0};
+
+    if (pg_check(url, pairs, err) < 0)
+        return NULL;
+    fill(&parameters, url, pairs, program);
+    *d = (struct pg_dial){.url = url, .events = POLLOUT, .by = clock_monotonic_ns() + DIAL_LIMIT_NS};
+    PGconn *conn = PQconnectStartParams(parameters.names, parameters.values, 1);
+    if (conn && PQstatus(conn) != CONNECTION_BAD)
+        return conn;
+    refused(conn, url, err);
+    PQfinish(conn);
+    return NULL;
+}
+
+static int dialled(PGconn *conn, struct err *err)
+{
+    PQsetNoticeReceiver(conn, drop_notice, NULL);
+    return PQsetnonblocking(conn, 1) == 0
+               ? 1
+               : err_set(err, ERR_TEMPORARY, "cannot use the connection without waiting");
+}
+
+int pg_dial_turn(struct pg_dial *d, PGconn *conn, struct err *err)
+{
+    struct pollfd fd = {PQsocket(conn), d->events, 0};
+
+    /* Asked before the socket is ready, libpq takes a connection that is being made for one that is there. */
+    if (poll(&fd, 1, 0) > 0) {
+        PostgresPollingStatusType status = PQconnectPoll(conn);
+
+        if (status == PGRES_POLLING_OK)
+            return dialled(conn, err);
+        if (status == PGRES_POLLING_FAILED)
+            return refused(conn, d->url, err);
+        d->events = status == PGRES_POLLING_WRITING ? POLLOUT : POLLIN;
+    }
+    if (clock_monotonic_ns() > d->by)
+        return err_set(err, ERR_TEMPORARY, "cannot connect to postgres: it has not answered within 15 s");
+    return 0;
 }
 
 /* ---- small statements ----------------------------------------------------------------------------------------- */

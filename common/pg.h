@@ -18,6 +18,19 @@
 /* What pg_connect refuses without asking the server: a url that libpq cannot read, a setting that it does not have. */
 NODISCARD int pg_check(const char *url, const struct option_pairs *pairs, struct err *err);
 PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char *program, struct err *err);
+/*
+ * The same without waiting, but for the name of a host. The connection is of use when pg_dial_turn has said 1, and does not wait then; 0:
+ * not yet, call it again when there is one of d->events on PQsocket(conn); -1: it failed. url is borrowed meanwhile. libpq heeds no
+ * connect_timeout here: what takes 15 s has failed.
+ */
+struct pg_dial {
+    const char *url;
+    short events;
+    int64_t by;
+};
+PGconn *pg_dial(struct pg_dial *d, const char *url, const struct option_pairs *pairs, const char *program,
+                struct err *err);
+NODISCARD int pg_dial_turn(struct pg_dial *d, PGconn *conn, struct err *err);
 /* Fill err from a failed result or connection: kind by SQLSTATE (40001, 40P01, 55P03, 57P0x, 53xxx, 08xxx: TEMPORARY). Returns -1. */
 int pg_err(PGconn *conn, const PGresult *res, struct err *err, const char *doing);
 /* Compare the database's schema version (tandem.schema_version) with TANDEM_SCHEMA_VERSION: -1 PERMANENT names both. */

@@ -421,6 +421,7 @@ static int64_t sleep_ns(struct relay *r, int64_t stop_by)
 
     ns = least(ns, relay_publish_tick(r->publish, now));
     ns = least(ns, relay_feed_tick(r->feed, r->core, now));
+    ns = least(ns, relay_lag_tick(r->lag));
     if (r->ops->rest(r->source, now) > 0)
         ns = least(ns, r->ops->rest(r->source, now));
     if (!r->connected && !r->stopping)

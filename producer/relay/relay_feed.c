@@ -157,7 +157,14 @@ struct pollfd relay_feed_poll(const struct relay_feed *f, const struct relay_cor
 
 int64_t relay_feed_tick(const struct relay_feed *f, const struct relay_core *c, int64_t now)
 {
-    return f->wal ? relay_wal_tick(f->wal, c, now) : CLOCK_NEVER;
+    int64_t stream, guard = CLOCK_NEVER;
+
+    if (!f->wal)
+        return CLOCK_NEVER;
+    stream = relay_wal_tick(f->wal, c, now);
+    if (relay_core_counts(c).role == RELAY_ACTIVE)
+        guard = relay_guard_tick(f->guard);
+    return guard < stream ? guard : stream;
 }
 
 void relay_feed_stats(struct relay_feed *f, struct stats *s, const struct relay_counts *n)

@@ -103,11 +103,14 @@ static int write_question(struct relay_guard *g, struct buf *sql)
 static int ask(struct relay_guard *g, int64_t now, struct err *err)
 {
     struct buf sql;
-    int rc = -1;
+    int rc = relay_side_connect(&g->side, err);
 
+    if (rc == 0)
+        return 0;
     g->asked_at = now;
-    if (relay_side_connect(&g->side, err) < 0)
+    if (rc < 0)
         return -1;
+    rc = -1;
     buf_init(&sql, 4096);
     if (write_question(g, &sql) >= 0)
         rc = relay_side_ask(&g->side, buf_str(&sql), err);
@@ -165,6 +168,11 @@ static int64_t due(const struct relay_guard *g, bool idle)
     return g->asked_at + (g->dropping ? ASK_DROPPING_NS : idle ? ASK_IDLE_NS : ASK_NS);
 }
 
+int64_t relay_guard_tick(const struct relay_guard *g)
+{
+    return relay_side_tick(&g->side);
+}
+
 enum guard_verdict relay_guard_turn(struct relay_guard *g, int64_t now, bool idle, bool leads)
 {
     struct err err = {0};
@@ -173,7 +181,7 @@ enum guard_verdict relay_guard_turn(struct relay_guard *g, int64_t now, bool idl
     g->leads = leads;
     if (g->side.busy)
         rc = relay_side_hear(&g->side, take_result, g, &err);
-    else if (now >= due(g, idle))
+    else if (relay_side_connecting(&g->side) || now >= due(g, idle))
         rc = ask(g, now, &err);
     if (rc < 0) {
         LOG_WARNING("the guard of the log cannot look", LOG_STR("why", err.message));

@@ -2,7 +2,7 @@
  * Watches how much of the write-ahead log the replication slot keeps from being removed, and takes the slot away before a disk is full.
  *
  * It asks over a connection of its own, because the stream's can do nothing else, and so it works while Kafka is away. Nothing waits for an
- * answer but connecting.
+ * answer, nor for the connection.
  */
 #pragma once
 
@@ -24,6 +24,8 @@ enum guard_verdict {
 };
 /* Ask when it is due, hear the answer. idle: rarely, nothing is going on. leads: nothing is dropped without. A failed question is logged and asked again later. */
 enum guard_verdict relay_guard_turn(struct relay_guard *g, int64_t now, bool idle, bool leads);
+/* Until its next turn is due; CLOCK_NEVER: the loop's own turns are enough. */
+int64_t relay_guard_tick(const struct relay_guard *g);
 /* Whose publication is asked about. */
 void relay_guard_shard(struct relay_guard *g, const struct relay_shard *shard);
 int64_t relay_guard_asked_at(const struct relay_guard *g);

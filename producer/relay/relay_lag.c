@@ -85,10 +85,14 @@ static int ask_of_shard(struct relay_lag *l, struct err *err)
 
 static int ask(struct relay_lag *l, int64_t now, struct err *err)
 {
+    int rc = relay_side_connect(&l->side, err);
+
+    if (rc == 0)
+        return 0;
     l->asked_at = now;
     l->asked_happened = l->happened;
     l->results = 0;
-    if (relay_side_connect(&l->side, err) < 0)
+    if (rc < 0)
         return -1;
     l->wall_asked_ns = clock_wall_ns();
     return ask_of_shard(l, err);
@@ -138,6 +142,11 @@ static void see(struct relay_lag *l, int64_t now, const struct relay_counts *n)
     l->settled = settled;
 }
 
+static bool may_ask(const struct relay_counts *n, bool database_up)
+{
+    return database_up && (n->role == RELAY_ACTIVE || n->role == RELAY_STANDBY);
+}
+
 static int64_t due(const struct relay_lag *l)
 {
     int64_t pause = l->rows > MANY_ROWS ? ASK_MANY_NS : ASK_NS;
@@ -166,10 +175,15 @@ void relay_lag_turn(struct relay_lag *l, int64_t now, const struct relay_counts 
     see(l, now, n);
     if (l->side.busy)
         rc = relay_side_hear(&l->side, take_answer, l, &err);
-    else if (database_up && (n->role == RELAY_ACTIVE || n->role == RELAY_STANDBY) && now >= due(l))
+    else if (relay_side_connecting(&l->side) || (may_ask(n, database_up) && now >= due(l)))
         rc = ask(l, now, &err);
     if (rc < 0)
         complain(l, now, &err);
+}
+
+int64_t relay_lag_tick(const struct relay_lag *l)
+{
+    return relay_side_tick(&l->side);
 }
 
 /* ---- telling --------------------------------------------------------------------------------------------------- */

@@ -48,4 +48,6 @@ struct relay_lag *relay_lag_new(const struct relay_options *opt, struct err *err
 void relay_lag_free(struct relay_lag *l); /* NULL-safe */
 /* Ask when it is due, hear the answer. database_up: Postgres may be asked. A failed question is logged and asked again later. */
 void relay_lag_turn(struct relay_lag *l, int64_t now, const struct relay_counts *n, bool database_up);
+/* Until its next turn is due; CLOCK_NEVER: the loop's own turns are enough. */
+int64_t relay_lag_tick(const struct relay_lag *l);
 void relay_lag_stats(const struct relay_lag *l, int64_t now, const struct relay_counts *n, struct stats *s);

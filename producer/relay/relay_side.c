@@ -5,23 +5,13 @@
 #include "producer/relay/relay.h"
 
 #define ANSWER_LIMIT_NS (15 * NS_PER_S)
+#define CONNECTING_NS (10 * NS_PER_MS) /* between two looks at it */
 
 /* As for the outbox's own connection: the statistics of a table that is emptied by TRUNCATE are always wrong. */
 static const char session_sql[] =
     "SET search_path = pg_catalog; SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off;"
     "SET default_transaction_isolation = 'read committed'; SET lock_timeout = '1s'; SET statement_timeout = "
     "'10s'";
-
-int relay_side_connect(struct relay_side *s, struct err *err)
-{
-    if (s->conn)
-        return 0;
-    s->conn = pg_connect(s->opt->database_url, &s->opt->postgres, s->name, err);
-    if (!s->conn || pg_exec(s->conn, session_sql, err) < 0)
-        return -1;
-    return PQsetnonblocking(s->conn, 1) == 0 ? 0
-                                             : err_set(err, ERR_TEMPORARY, "cannot use it without waiting");
-}
 
 int relay_side_ask(struct relay_side *s, const char *sql, struct err *err)
 {
@@ -58,6 +48,50 @@ int relay_side_hear(struct relay_side *s, int (*take)(void *, const PGresult *, 
         return err_set(err, ERR_TEMPORARY, "no answer for 15 s");
     s->busy = rc == 0;
     return rc;
+}
+
+static int take_nothing(void *context, const PGresult *res, struct err *err)
+{
+    const struct relay_side *s = context;
+
+    return PQresultStatus(res) == PGRES_COMMAND_OK ? 0 : pg_err(s->conn, res, err, "setting up the session");
+}
+
+static int begin(struct relay_side *s, struct err *err)
+{
+    s->conn = pg_dial(&s->dial, s->opt->database_url, &s->opt->postgres, s->name, err);
+    s->step = SIDE_DIALLING;
+    return s->conn ? 0 : -1;
+}
+
+int relay_side_connect(struct relay_side *s, struct err *err)
+{
+    int rc = 1;
+
+    if (!s->conn)
+        return begin(s, err);
+    if (s->step == SIDE_DIALLING) {
+        rc = pg_dial_turn(&s->dial, s->conn, err);
+        if (rc <= 0 || relay_side_ask(s, session_sql, err) < 0)
+            return rc <= 0 ? rc : -1;
+        s->step = SIDE_SETTING_UP;
+    }
+    if (s->step == SIDE_SETTING_UP)
+        rc = relay_side_hear(s, take_nothing, s, err);
+    s->busy = false; /* no question of the caller's */
+    if (rc > 0)
+        s->step = SIDE_THERE;
+    return rc;
+}
+
+bool relay_side_connecting(const struct relay_side *s)
+{
+    return s->conn && s->step != SIDE_THERE;
+}
+
+int64_t relay_side_tick(const struct relay_side *s)
+{
+    return relay_side_connecting(s) ? CONNECTING_NS : CLOCK_NEVER;
 }
 
 void relay_side_hang_up(struct relay_side *s)

@@ -53,11 +53,10 @@ int relay_slot_check(const struct relay_options *opt, struct err *err)
     return 0;
 }
 
-PGconn *relay_slot_connect(const struct relay_options *opt, struct err *err)
+PGconn *relay_slot_dial(const struct relay_options *opt, struct pg_dial *dial, struct err *err)
 {
     struct option_pairs pairs = opt->postgres;
     char name[sizeof(replication)], value[sizeof(database)], origin[sizeof(ours_origin)];
-    PGconn *conn;
 
     if (pairs.count == OPTION_PAIRS_MAX) {
         err_set(err, ERR_PERMANENT, "no room for a further setting of libpq beside %d", OPTION_PAIRS_MAX);
@@ -67,16 +66,17 @@ PGconn *relay_slot_connect(const struct relay_options *opt, struct err *err)
     memcpy(value, database, sizeof(value));
     memcpy(origin, ours_origin, sizeof(origin));
     pairs.items[pairs.count++] = (struct option_pair){name, value, origin};
-    conn = pg_connect(opt->database_url, &pairs, "tandem-relay-stream", err);
-    /* Making a slot waits for other people's transactions, however long; a walsender that hears nothing for 2 s has lost its relay. */
-    if (conn && pg_exec(conn, "SET statement_timeout = 0", err) == 0 &&
-        pg_exec(conn, "SET lock_timeout = 0", err) == 0 &&
-        pg_exec(conn, "SET wal_sender_timeout = '2s'", err) == 0 &&
-        pg_exec(conn, "SET search_path = pg_catalog", err) == 0)
-        return conn;
-    PQfinish(conn);
-    return NULL;
+    return pg_dial(dial, opt->database_url, &pairs, "tandem-relay-stream", err);
 }
+
+/*
+ * Making a slot waits for other people's transactions, however long; a walsender that hears nothing for 2 s has lost its relay. One
+ * statement: a walsender of Postgres 14 takes no more in a message.
+ */
+const char relay_slot_session_sql[] = "SELECT pg_catalog.set_config('statement_timeout', '0', false),"
+                                      " pg_catalog.set_config('lock_timeout', '0', false),"
+                                      " pg_catalog.set_config('wal_sender_timeout', '2s', false),"
+                                      " pg_catalog.set_config('search_path', 'pg_catalog', false)";
 
 /* Without those of the table's partitions: as setup makes it, they go by the table's. */
 static int write_filter(struct buf *sql, const struct relay_shard *shard)

@@ -2,6 +2,7 @@
 #include "producer/relay/relay_wal.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <string.h>
 
 #include "common/clock.h"
@@ -25,11 +26,23 @@
 #define BACKLOG_ROWS 8 /* in a pause: 8,000 a second */
 #define BACKLOG_PAUSE_NS NS_PER_MS
 
-enum wal_step { WAL_OFF, WAL_ASK, WAL_END_STALE, WAL_PAUSE, WAL_DROP, WAL_CREATE, WAL_BEGIN, WAL_STREAMING };
+enum wal_step {
+    WAL_OFF,
+    WAL_DIAL,
+    WAL_SET_UP,
+    WAL_ASK,
+    WAL_END_STALE,
+    WAL_PAUSE,
+    WAL_DROP,
+    WAL_CREATE,
+    WAL_BEGIN,
+    WAL_STREAMING
+};
 
 struct relay_wal {
     const struct relay_options *opt;
     PGconn *conn;
+    struct pg_dial dial;
     enum wal_step step;
     int64_t step_by, stale_by, ask_at, read_at;
     int64_t began_at;
@@ -206,22 +219,29 @@ static int write_begin(struct buf *sql, PGconn *conn, const struct relay_wal *w)
 int relay_wal_start(struct relay_wal *w, uint64_t lsn, struct err *err)
 {
     ENSURE(!w->conn);
-    w->conn = relay_slot_connect(w->opt, err);
+    w->conn = relay_slot_dial(w->opt, &w->dial, err);
     if (!w->conn)
         return -1;
-    if (PQserverVersion(w->conn) < PROTOCOL_VERSION_MIN) {
-        err_set(err, ERR_PERMANENT, "source = wal and source = message need Postgres 14 or later, this is %d",
-                PQserverVersion(w->conn) / 10000);
-    } else if (PQsetnonblocking(w->conn, 1) == 0) {
-        w->decoder = (struct pgoutput){.emitted = w->opt->source == RELAY_KIND_MESSAGE};
-        w->start_lsn = lsn;
-        w->stale_by = 0;
-        if (send_sql(w, WAL_ASK, write_ask, err) == 0)
-            return 0;
-    }
-    err_set(err, ERR_TEMPORARY, "cannot use the replication connection without waiting");
-    relay_wal_stop(w);
-    return -1;
+    w->decoder = (struct pgoutput){.emitted = w->opt->source == RELAY_KIND_MESSAGE};
+    w->start_lsn = lsn;
+    w->stale_by = 0;
+    w->step = WAL_DIAL;
+    w->wants_write = true;
+    return 0;
+}
+
+static int dial(struct relay_wal *w, struct err *err)
+{
+    int rc = pg_dial_turn(&w->dial, w->conn, err);
+
+    w->wants_write = rc == 0 && w->dial.events == POLLOUT;
+    if (rc <= 0)
+        return rc;
+    if (PQserverVersion(w->conn) < PROTOCOL_VERSION_MIN)
+        return err_set(err, ERR_PERMANENT,
+                       "source = wal and source = message need Postgres 14 or later, this is %d",
+                       PQserverVersion(w->conn) / 10000);
+    return send(w, WAL_SET_UP, relay_slot_session_sql, err);
 }
 
 /* What an emitted event has no other copy of is lost with the slot; rows of the table are read from there. */
@@ -330,6 +350,8 @@ static int go_on(struct relay_wal *w, const struct relay_core *c, struct err *er
 static int step_done(struct relay_wal *w, const struct relay_core *c, struct err *err)
 {
     switch (w->step) {
+    case WAL_SET_UP:
+        return send_sql(w, WAL_ASK, write_ask, err);
     case WAL_ASK:
         return go_on(w, c, err);
     case WAL_END_STALE:
@@ -343,6 +365,7 @@ static int step_done(struct relay_wal *w, const struct relay_core *c, struct err
         LOG("replication slot made", LOG_STR("slot", w->opt->slot));
         return send_sql(w, WAL_BEGIN, write_begin, err);
     case WAL_OFF:
+    case WAL_DIAL:
     case WAL_PAUSE:
     case WAL_BEGIN:
     case WAL_STREAMING:
@@ -548,6 +571,8 @@ int relay_wal_hear(struct relay_wal *w, struct relay_core *c, int64_t now, struc
 {
     if (w->step == WAL_OFF)
         return 0;
+    if (w->step == WAL_DIAL)
+        return dial(w, err);
     if (w->wants_write && flush(w, err) < 0)
         return -1;
     if (w->step != WAL_STREAMING && hear_steps(w, c, now, err) < 0)

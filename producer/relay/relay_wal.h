@@ -1,11 +1,11 @@
 /*
  * The feed of the write-ahead log: a replication connection that streams committed rows of the outbox, or emitted events, to the core.
  *
- *     OFF ─start─▶ ASK ─▶ (END_STALE ─▶ ASK)* ─▶ (DROP ─▶) (CREATE ─▶) BEGIN ─▶ STREAMING
+ *     OFF ─start─▶ DIAL ─▶ SET_UP ─▶ ASK ─▶ (END_STALE ─▶ ASK)* ─▶ (DROP ─▶) (CREATE ─▶) BEGIN ─▶ STREAMING
  *
  * ASK looks at the slot; END_STALE ends a walsender that a dead relay left behind (our lease, while it lasts, says that it is dead); DROP takes away a
  * slot that the server has invalidated; CREATE makes a missing one, loudly, and waits until every transaction that is writing then has
- * ended: that may be long, so nothing here waits for an answer but connecting. Any failure ends the attempt: the loop tells the core, which
+ * ended: that may be long, so nothing here waits, not even for the connection. Any failure ends the attempt: the loop tells the core, which
  * goes on through the table and asks again.
  */
 #pragma once
@@ -27,7 +27,7 @@ void relay_wal_free(struct relay_wal *w); /* NULL-safe */
 
 /* Whose rows are wanted; the others are as rows of another table. Copied. */
 void relay_wal_shard(struct relay_wal *w, const struct relay_shard *shard);
-/* Begin to stream from lsn (0: where the slot is). Waits for the connection, within connect_timeout; the core hears of the rest. */
+/* Begin to stream from lsn (0: where the slot is); the core hears of the rest. */
 NODISCARD int relay_wal_start(struct relay_wal *w, uint64_t lsn, struct err *err);
 int64_t relay_wal_began_at(const struct relay_wal *w); /* to stream; CLOCK_NEVER: it does not */
 /* What the guard was told since it began to stream: -1 when its publication was altered, PERMANENT when rows would be left out. */

@@ -12,7 +12,8 @@ class Cutter:
 
     cut()    reset every connection and every new one at once: a host that is gone
     stall()  keep connections open and move no byte: a switch that swallows packets; new ones are accepted and starve
-    heal()   forward again; what was stalled goes on where it stopped
+    hold(name) from now on new connections whose first message has these bytes are accepted and starve; the others go on
+    heal()   forward again; what was stalled or held goes on where it stopped
     """
 
     def __init__(self, host, port):
@@ -24,8 +25,10 @@ class Cutter:
         self.pairs = set()
         self.flowing = threading.Event()
         self.flowing.set()
+        self.healed = threading.Event()
         self.is_cut = self.closed = False
-        self.connections = 0  # accepted in all
+        self.holding = None
+        self.connections = self.held = 0  # accepted in all, and those of them that were held
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self):
@@ -38,15 +41,22 @@ class Cutter:
     def stall(self):
         self.flowing.clear()
 
+    def hold(self, name):
+        self.healed.clear()
+        self.holding = name
+
     def heal(self):
         with self.lock:
             self.is_cut = False
+        self.holding = None
         self.flowing.set()
+        self.healed.set()
 
     def close(self):
         self.closed = True
         self.cut()
         self.flowing.set()
+        self.healed.set()
         self.server.close()
 
     def __enter__(self):
@@ -77,8 +87,18 @@ class Cutter:
         if pair in self.pairs:
             for one in pair:
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.holding:
+                self._hold(client)
             self._pump(client, upstream)
         self._drop(pair)
+
+    def _hold(self, client):
+        try:
+            if self.holding in client.recv(CHUNK, socket.MSG_PEEK):
+                self.held += 1
+                self.healed.wait()
+        except (OSError, TypeError):  # it is gone, or nothing is held any more
+            pass
 
     def _pump(self, client, upstream):
         other = {client: upstream, upstream: client}

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <arpa/inet.h>
+#include <poll.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -128,14 +129,35 @@ static int end(void **state)
 }
 
 /* What the server says must be there before. */
-static PGconn *connect_to_it(void)
+static const char *its_url(void)
 {
-    char url[200];
+    static char url[200];
     if (!server.thread)
         assert_int_equal(pthread_create(&server.thread, NULL, serve, &server), 0);
     snprintf(url, sizeof(url), "postgres://u:hushhush@127.0.0.1:%d/db?sslmode=disable&gssencmode=disable",
              server.port);
-    return pg_connect(url, NULL, "tandem-test", &err);
+    return url;
+}
+
+static PGconn *connect_to_it(void)
+{
+    return pg_connect(its_url(), NULL, "tandem-test", &err);
+}
+
+/* -1: it failed; 1: *ret_conn is of use. */
+static int dial_it(PGconn **ret_conn)
+{
+    struct pg_dial dial;
+    int rc = 0;
+
+    *ret_conn = pg_dial(&dial, its_url(), NULL, "tandem-test", &err);
+    assert_non_null(*ret_conn);
+    while (rc == 0) {
+        struct pollfd fd = {PQsocket(*ret_conn), dial.events, 0};
+        assert_int_equal(poll(&fd, 1, 10000), 1);
+        rc = pg_dial_turn(&dial, *ret_conn, &err);
+    }
+    return rc;
 }
 
 static void assert_says(enum err_kind kind, const char *part)
@@ -152,10 +174,15 @@ static void assert_says(enum err_kind kind, const char *part)
 
 static void assert_refusal(const char *state, const char *text, enum err_kind kind)
 {
+    PGconn *conn;
     begin(NULL);
     put_error(&server.greeting, "FATAL", state, text);
     assert_null(connect_to_it());
     assert_says(kind, text);
+    err_clear(&err);
+    assert_int_equal(dial_it(&conn), -1);
+    assert_says(kind, text);
+    PQfinish(conn);
     end(NULL);
 }
 
@@ -170,6 +197,27 @@ static void a_refusal_says_whether_to_try_again(void **state)
     assert_refusal("28000", "role \"u\" does not exist", ERR_PERMANENT);
     assert_refusal("3D000", "database \"db\" does not exist", ERR_PERMANENT);
     assert_refusal("28000", "no pg_hba.conf entry for host \"127.0.0.1\", user \"u\"", ERR_PERMANENT);
+}
+
+static void a_dial_waits_for_nothing_and_is_of_use_when_it_is_answered(void **state)
+{
+    (void)state;
+    struct pg_dial dial;
+    PGconn *conn;
+
+    put_welcome(&server.greeting);
+    conn = pg_dial(&dial, its_url(), NULL, "tandem-test", &err);
+    assert_int_equal(pg_dial_turn(&dial, conn, &err), 0);
+    dial.events = 0; /* as if the server said nothing */
+    assert_int_equal(pg_dial_turn(&dial, conn, &err), 0);
+    dial.by = 0;
+    assert_int_equal(pg_dial_turn(&dial, conn, &err), -1);
+    assert_says(ERR_TEMPORARY, "has not answered");
+    PQfinish(conn);
+    assert_int_equal(dial_it(&conn), 1);
+    assert_int_equal(PQstatus(conn), CONNECTION_OK);
+    assert_true(PQisnonblocking(conn));
+    PQfinish(conn);
 }
 
 static void nobody_listening_is_temporary(void **state)
@@ -306,6 +354,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_refusal_says_whether_to_try_again),
+        TEST(a_dial_waits_for_nothing_and_is_of_use_when_it_is_answered),
         TEST(nobody_listening_is_temporary),
         TEST(a_malformed_url_is_permanent_and_does_not_tell_the_password),
         TEST(words_of_libpq_are_shown_and_no_other_ones),
