@@ -122,9 +122,9 @@ def test_very_many_parked_rows_cost_the_relay_a_few_index_pages(database):
 
 
 def park_keys(database, count):
-    """So many parked rows, each of another key."""
+    """So many parked rows, each of another key, with ids that no row of the outbox has."""
     database.query(f"""INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, created_at, reason, detail)
-        SELECT n, gen_random_uuid(), '{TOPIC}', convert_to('key-' || n, 'UTF8'), 't', 's', 'c', now(), 'refused', ''
+        SELECT -n, gen_random_uuid(), '{TOPIC}', convert_to('key-' || n, 'UTF8'), 't', 's', 'c', now(), 'refused', ''
         FROM generate_series(1, {count}) AS n""")
     database.connect().execute("VACUUM ANALYZE tandem.parked")
 
@@ -139,7 +139,7 @@ def test_loading_very_many_parked_keys_costs_no_lease(database, topics, relay, s
     connection.execute(INSERT, (TOPIC, b"key-99999", b"behind", None))
     settled()
     assert [m.value() for m in topics.read(TOPIC)] == [b"first"]
-    connection.execute("DELETE FROM tandem.parked WHERE outbox_id = 123456")
+    connection.execute("DELETE FROM tandem.parked WHERE outbox_id = -123456")
     connection.execute(INSERT, (TOPIC, b"key-123456", b"freed", None))
     wait_until(lambda: {m.value() for m in topics.read(TOPIC)} == {b"first", b"freed"}, message="the keys are loaded once more")
     assert database.value("SELECT count(*) FROM tandem.parked") == 200_000

@@ -51,6 +51,26 @@ static uint64_t theme(const struct scene *sc)
     return rng_chance(&rng, 0.6) ? THEMES[rng_between(&rng, 0, (int)ARRAY_LEN(THEMES) - 1)] : 0;
 }
 
+/*
+ * Parked keys are loaded some at a time, and rows of others are parked meanwhile: where most keys are parked one after the other, and the database
+ * answers late. By a generator of its own: the other worlds stay as they were.
+ */
+static void plan_parked_keys(struct scene *sc)
+{
+    struct scene_plan *p = &sc->plan;
+    struct rng rng;
+    rng_seed(&rng, sc->sim->seed, 3001);
+    p->keys_at_once = KEYS_MAX + 1;
+    if (!rng_chance(&rng, 0.3))
+        return;
+    p->keys_at_once = 1;
+    p->keys = at_most(KEYS_MAX, sc->sim->limits.keys);
+    p->writers = at_most(WRITERS_MAX, sc->sim->limits.records);
+    p->calm_at = sc->sim->now + rng_between(&rng, 4000, 7000) * MS;
+    p->faults |= (F(POISON) | F(DB_SLOW) | F(RETRIED)) & sc->sim->limits.faults;
+    p->intensity = 1.0;
+}
+
 #undef F
 
 static void plan_sizes(struct scene *sc)
@@ -76,6 +96,7 @@ static void plan_sizes(struct scene *sc)
     if (p->exactly_once)
         p->faults |= theme(sc);
     p->faults &= limits->faults;
+    plan_parked_keys(sc);
 }
 
 static void plan_bursts(struct scene *sc)
@@ -84,14 +105,6 @@ static void plan_bursts(struct scene *sc)
     p->bursts = rng_chance(&sc->rng, 0.4) ? pick(sc, 1, (int)ARRAY_LEN(p->burst_at)) : 0;
     for (int i = 0; i < p->bursts; i++)
         p->burst_at[i] = rng_between(&sc->rng, 0, p->calm_at - sc->sim->now);
-}
-
-/* In half of the worlds all keys come at once. A generator of its own: those worlds stay as they were. */
-static int keys_at_once(const struct scene *sc)
-{
-    struct rng rng;
-    rng_seed(&rng, sc->sim->seed, 3001);
-    return rng_chance(&rng, 0.5) ? KEYS_MAX + 1 : (int)rng_between(&rng, 1, 3);
 }
 
 static void plan_core(struct scene *sc, struct relay_core_config *cfg)
@@ -106,9 +119,9 @@ static void plan_core(struct scene *sc, struct relay_core_config *cfg)
     cfg->poll_idle_ns = pick(sc, 5, 100) * MS;
     cfg->save_ns = pick(sc, 5, 80) * MS;
     cfg->parked_keys_max = 16;
-    cfg->keys_at_once = keys_at_once(sc);
+    cfg->keys_at_once = sc->plan.keys_at_once;
     cfg->maintain_ns = pick(sc, 20, rng_chance(&sc->rng, 0.5) ? 60 : 500) * MS;
-    cfg->park_key = rng_chance(&sc->rng, 0.7);
+    cfg->park_key = rng_chance(&sc->rng, 0.7) || sc->plan.keys_at_once == 1;
     cfg->refresh_ns = pick(sc, 20, 400) * MS;
     cfg->stream_retry_ns = pick(sc, 50, 600) * MS;
     cfg->status_ns = pick(sc, 10, 250) * MS;

@@ -350,6 +350,7 @@ struct scene_plan {
     bool exactly_once;
     uint64_t faults;
     int relays, writers, keys, partitions;
+    int keys_at_once; /* parked ones, in one answer */
     enum poison_known poison_known;
     int64_t calm_at;
     int bursts; /* 0: writers come all the time */
