@@ -11,7 +11,7 @@
 #define PARAMETERS_MAX (OPTION_PAIRS_MAX + 8)
 #define CONNECT_TIMEOUT_S "5"
 #define USER_TIMEOUT_MS "10000" /* a cut network is noticed after this, not after TCP's quarter of an hour */
-#define DIAL_LIMIT_NS (15 * NS_PER_S) /* longer than that: of two hosts the dead one is passed over */
+#define DIAL_LIMIT_NS (15 * NS_PER_S)
 
 /* ---- kinds of failure ----------------------------------------------------------------------------------------- */
 
@@ -280,6 +280,18 @@ PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char
     return NULL;
 }
 
+static bool has_several_hosts(PGconn *conn)
+{
+    PQconninfoOption *options = PQconninfo(conn);
+    bool several = false;
+
+    for (const PQconninfoOption *o = options; o && o->keyword; o++)
+        several |= (strcmp(o->keyword, "host") == 0 || strcmp(o->keyword, "hostaddr") == 0) && o->val &&
+                   strchr(o->val, ',');
+    PQconninfoFree(options);
+    return several;
+}
+
 PGconn *pg_dial(struct pg_dial *d, const char *url, const struct option_pairs *pairs, const char *program,
                 struct err *err)
 {
@@ -290,11 +302,13 @@ PGconn *pg_dial(struct pg_dial *d, const char *url, const struct option_pairs *p
     fill(&parameters, url, pairs, program);
     *d = (struct pg_dial){.url = url, .events = POLLOUT, .by = clock_monotonic_ns() + DIAL_LIMIT_NS};
     PGconn *conn = PQconnectStartParams(parameters.names, parameters.values, 1);
-    if (conn && PQstatus(conn) != CONNECTION_BAD)
+    if (conn && PQstatus(conn) != CONNECTION_BAD && !has_several_hosts(conn))
         return conn;
-    refused(conn, url, err);
+    bool waits = conn && PQstatus(conn) != CONNECTION_BAD;
+    if (!waits)
+        refused(conn, url, err);
     PQfinish(conn);
-    return NULL;
+    return waits ? pg_connect(url, pairs, program, err) : NULL;
 }
 
 static int dialled(PGconn *conn, struct err *err)

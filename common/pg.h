@@ -19,7 +19,8 @@
 NODISCARD int pg_check(const char *url, const struct option_pairs *pairs, struct err *err);
 PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char *program, struct err *err);
 /*
- * The same without waiting, but for the name of a host. The connection is of use when pg_dial_turn has said 1, and does not wait then; 0:
+ * The same without waiting, but for the name of a host or for Kerberos. With several hosts it waits as pg_connect does: libpq passes over one
+ * that says nothing, after connect_timeout, only where it waits itself. The connection is of use when pg_dial_turn has said 1, and does not wait then; 0:
  * not yet, call it again when there is one of d->events on PQsocket(conn); -1: it failed. url is borrowed meanwhile. libpq heeds no
  * connect_timeout here: what takes 15 s has failed.
  */

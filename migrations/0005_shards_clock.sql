@@ -82,6 +82,7 @@ DECLARE
     child    text;
     newest   timestamptz;
     filled   boolean;
+    patience text := current_setting('lock_timeout');
 BEGIN
     rotated := false;
     truncated := 0;
@@ -111,6 +112,7 @@ BEGIN
         EXCEPTION WHEN lock_not_available THEN
             NULL;
         END;
+        PERFORM set_config('lock_timeout', patience, true);
     END LOOP;
 
     IF seq & 4294967295 < rotate_rows AND since > clock_timestamp() - rotate_after THEN

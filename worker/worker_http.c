@@ -116,7 +116,7 @@ struct exchange *exchange_take(struct worker_http *h, int64_t now)
     else
         x = exchange_new(h);
     x->started_ns = now;
-    x->renewed = false;
+    x->renewed = x->resent = false;
     h->under_way++;
     return x;
 }
@@ -370,7 +370,7 @@ struct outcome exchange_outcome(struct exchange *x, CURLcode code)
     struct outcome out = {.retry_after_ns = -1,
                           .verdict = -1,
                           .sent = transfer_sent(&x->transfer),
-                          .resent = transfer_resent(&x->transfer)};
+                          .resent = x->resent || transfer_resent(&x->transfer)};
     long status = 0;
     curl_off_t setup_us = 0;
 
@@ -410,8 +410,8 @@ static void exchange_end_unsent(struct exchange *x, int64_t now, const struct ou
 
 static void exchange_end_later(struct exchange *x, int64_t now)
 {
-    static const struct outcome not_now = {
-        .transport = TRANSPORT_CANCELLED, .retry_after_ns = -1, .verdict = -1};
+    const struct outcome not_now = {
+        .transport = TRANSPORT_CANCELLED, .retry_after_ns = -1, .verdict = -1, .resent = x->resent};
     exchange_end_unsent(x, now, &not_now);
 }
 
@@ -435,6 +435,7 @@ bool exchange_renew(struct exchange *x, int64_t now, const struct outcome *out)
     if (!x->h->token || x->renewed || out->transport != TRANSPORT_OK || out->status != 401)
         return false;
     x->renewed = true;
+    x->resent = out->resent;
     auth_token_refused(&x->h->w->auth->token, x->token);
     if (exchange_comes_too_late(x, now))
         return true;

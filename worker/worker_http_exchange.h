@@ -34,6 +34,7 @@ struct exchange {
     uint64_t token;        /* generation of the one it went out with */
     bool waiting;          /* for a token */
     bool renewed;          /* was refused with one token already */
+    bool resent;           /* with either */
     struct exchange *next; /* of the free or the waiting ones */
 };
 

@@ -8,21 +8,28 @@
 #define POLICY_NAME "cleanup.policy"
 
 /* NULL: Kafka does not say. */
-static const char *policy_in(const rd_kafka_ConfigResource_t *resource)
+static const char *setting_in(const rd_kafka_ConfigResource_t *resource, const char *name)
 {
     size_t count = 0;
     const rd_kafka_ConfigEntry_t **entries = rd_kafka_ConfigResource_configs(resource, &count);
 
     for (size_t i = 0; !rd_kafka_ConfigResource_error(resource) && i < count; i++)
-        if (strcmp(rd_kafka_ConfigEntry_name(entries[i]), POLICY_NAME) == 0)
+        if (strcmp(rd_kafka_ConfigEntry_name(entries[i]), name) == 0)
             return rd_kafka_ConfigEntry_value(entries[i]);
     return NULL;
+}
+
+static bool is_endless(const rd_kafka_ConfigResource_t *resource)
+{
+    const char *age = setting_in(resource, "retention.ms"), *bytes = setting_in(resource, "retention.bytes");
+
+    return age && bytes && strcmp(age, "-1") == 0 && strcmp(bytes, "-1") == 0;
 }
 
 static int policy_check(const rd_kafka_ConfigResource_t *resource, const char *parked_topic, struct err *err)
 {
     const char *topic = rd_kafka_ConfigResource_name(resource);
-    const char *policy = policy_in(resource);
+    const char *policy = setting_in(resource, POLICY_NAME);
     bool parked = strcmp(topic, parked_topic) == 0;
 
     if (!policy) {
@@ -30,7 +37,7 @@ static int policy_check(const rd_kafka_ConfigResource_t *resource, const char *p
             LOG_STR("needed", parked ? "compact" : "delete"));
         return 0;
     }
-    if (parked && strcmp(policy, "compact") != 0)
+    if (parked && strcmp(policy, "compact") != 0 && !is_endless(resource))
         return err_set(err, ERR_PERMANENT,
                        "topic \"%s\" has " POLICY_NAME
                        " \"%s\": it would forget parked keys after a time, and "
@@ -74,6 +81,9 @@ int topics_policy_check(const struct worker *w, rd_kafka_t *rk, struct err *err)
     const rd_kafka_ConfigResource_t **resources =
         result ? rd_kafka_DescribeConfigs_result_resources(result, &count) : NULL;
 
+    if (count == 0)
+        LOG("the topics' " POLICY_NAME " could not be looked at",
+            LOG_STR("error", event ? rd_kafka_event_error_string(event) : "no answer within 3 s"));
     for (size_t i = 0; i < count && r == 0; i++)
         r = policy_check(resources[i], w->parked_topic, err);
     if (event)

@@ -209,12 +209,15 @@ static int print_verdict(const struct worker *w, struct record *rec, const char 
         struct judgement j = targeting_judge(w->targeting, &a, &ruling, &why)
                                  ? verdict_given(ruling.verdict, ruling.reason, a.transport, a.status)
                                  : verdict_of(NULL, 0, a.transport, a.status);
-        if (why.kind)
+        if (why.kind == ERR_FATAL)
+            r = err_set(err, ERR_FATAL, "%s", why.message);
+        else if (why.kind)
             fprintf(stderr, "%s: no verdict by the target, the rules decide: %s\n", w->target->program,
                     why.message);
         bool poison = j.verdict == VERDICT_POISON;
-        printf("%s -> %s%s%s\n", status, verdict_name(j.verdict), poison ? ":" : "",
-               poison ? reason_name(j.reason) : "");
+        if (r == 0)
+            printf("%s -> %s%s%s\n", status, verdict_name(j.verdict), poison ? ":" : "",
+                   poison ? reason_name(j.reason) : "");
     }
     buf_done(&body);
     free(ev);

@@ -464,6 +464,22 @@ static void a_request_that_has_waited_since_its_send_asks_again_whether_it_may_g
     rig_free(r);
 }
 
+/* Its partition went between its SEND and the moment at which it could go: the new owner may have sent it, and what follows. */
+static void a_request_of_a_lost_partition_does_not_go(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+
+    rig_give(r, 0, 0, "a");
+    const struct delivery *d = rig_waiting(r, 0, 0);
+    assert_true(engine_still_sends(r->e, r->now, d));
+    engine_lost(r->e, r->now, 0);
+    assert_false(engine_still_sends(r->e, r->now, d));
+    rig_turn(r);
+    rig_free(r);
+}
+
 static void what_nobody_was_asked_for_is_no_repetition(void **state)
 {
     (void)state;
@@ -882,6 +898,7 @@ int main(void)
         cmocka_unit_test(a_throttle_pauses_the_whole_destination_for_retry_after),
         cmocka_unit_test(a_rule_about_a_429_does_not_hide_that_the_destination_asked_for_a_pause),
         cmocka_unit_test(a_request_that_has_waited_since_its_send_asks_again_whether_it_may_go),
+        cmocka_unit_test(a_request_of_a_lost_partition_does_not_go),
         cmocka_unit_test(what_nobody_was_asked_for_is_no_repetition),
         cmocka_unit_test(a_retry_after_over_the_cap_is_cut),
         cmocka_unit_test(one_event_that_is_always_refused_holds_nobody_up),

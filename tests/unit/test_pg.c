@@ -220,6 +220,32 @@ static void a_dial_waits_for_nothing_and_is_of_use_when_it_is_answered(void **st
     PQfinish(conn);
 }
 
+/* It stayed with the first one, for good, while the outbox's own connection was on the second. */
+static void a_dial_passes_over_a_host_that_says_nothing(void **state)
+{
+    (void)state;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(address);
+    int silent = socket(AF_INET, SOCK_STREAM, 0);
+    char url[300];
+    struct pg_dial dial;
+
+    assert_true(bind(silent, (const struct sockaddr *)&address, len) == 0 && listen(silent, 5) == 0 &&
+                getsockname(silent, (struct sockaddr *)&address, &len) == 0);
+    put_welcome(&server.greeting);
+    (void)its_url();
+    snprintf(url, sizeof(url),
+             "postgres://u:hushhush@127.0.0.1:%d,127.0.0.1:%d/"
+             "db?sslmode=disable&gssencmode=disable&connect_timeout=2",
+             ntohs(address.sin_port), server.port);
+    PGconn *conn = pg_dial(&dial, url, NULL, "tandem-test", &err);
+    assert_non_null(conn);
+    assert_int_equal(pg_dial_turn(&dial, conn, &err), 1);
+    assert_int_equal(PQstatus(conn), CONNECTION_OK);
+    PQfinish(conn);
+    close(silent);
+}
+
 static void nobody_listening_is_temporary(void **state)
 {
     (void)state;
@@ -355,6 +381,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_refusal_says_whether_to_try_again),
         TEST(a_dial_waits_for_nothing_and_is_of_use_when_it_is_answered),
+        TEST(a_dial_passes_over_a_host_that_says_nothing),
         TEST(nobody_listening_is_temporary),
         TEST(a_malformed_url_is_permanent_and_does_not_tell_the_password),
         TEST(words_of_libpq_are_shown_and_no_other_ones),

@@ -257,6 +257,27 @@ static void a_rewind_reads_again_what_is_not_settled(void **state)
     cursor_done(&c);
 }
 
+/* The middle of a batch was the last that Kafka knew of an exactly-once relay, when all that came behind were rows of other shards. */
+static void a_batch_whose_middle_may_be_stored_is_worth_a_save_when_it_is_done(void **state)
+{
+    struct cursor c;
+    struct snapshot s = snap("12:12:");
+    struct look l = {s, s.xmax, 9, 9, 0, 0};
+
+    (void)state;
+    start(&c, "10:10:", 2);
+    assert_int_equal(cursor_look(&c, &l), CURSOR_BATCH);
+    cursor_row_read(&c, 3);
+    cursor_row_settled(&c, 3);
+    cursor_read_to(&c, 7);
+    c.changed = false; /* as by a save */
+    cursor_page_end(&c, true);
+    assert_false(c.changed);
+    cursor_page_end(&c, false);
+    assert_true(c.changed && !cursor_reading(&c));
+    cursor_done(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -268,6 +289,7 @@ int main(void)
         cmocka_unit_test(too_many_young_transactions_to_list_lower_the_floor),
         cmocka_unit_test(a_look_in_which_no_row_can_be_reads_nothing),
         cmocka_unit_test(a_position_inside_a_batch_goes_on_in_that_batch),
+        cmocka_unit_test(a_batch_whose_middle_may_be_stored_is_worth_a_save_when_it_is_done),
         cmocka_unit_test(a_rewind_reads_again_what_is_not_settled),
     };
 

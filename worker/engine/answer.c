@@ -267,6 +267,12 @@ static enum step after_judgement(struct engine *e, struct delivery *d, const str
     return STEP_DROPPED;
 }
 
+static void note_doubt(struct engine *e, struct delivery *d)
+{
+    offsets_mark_ambiguous(&d->stream->offsets, &d->entry);
+    e->counts.ambiguous++;
+}
+
 /* What the event itself remembers of it. */
 static void note(struct engine *e, struct delivery *d, const struct outcome *out, struct judgement j)
 {
@@ -277,10 +283,8 @@ static void note(struct engine *e, struct delivery *d, const struct outcome *out
     d->status = out->transport == TRANSPORT_OK ? out->status : 0;
     if (is_refusal(out, j))
         note_refusal(e, d);
-    if (j.verdict == VERDICT_AMBIGUOUS || lost_track) {
-        offsets_mark_ambiguous(&d->stream->offsets, &d->entry);
-        e->counts.ambiguous++;
-    }
+    if (j.verdict == VERDICT_AMBIGUOUS || lost_track)
+        note_doubt(e, d);
 }
 
 /* What it says about the API, whoever was in the request. */
@@ -293,7 +297,7 @@ static void tell(struct engine *e, const struct delivery *d, const struct outcom
 }
 
 /* Nobody asked the API, or all it said was that the token is no good: its next request is what this one would have been. */
-static enum step after_no_request(struct engine *e, struct delivery *d)
+static enum step after_no_request(struct engine *e, struct delivery *d, const struct outcome *out)
 {
     bool probe = d->probe;
 
@@ -302,6 +306,8 @@ static enum step after_no_request(struct engine *e, struct delivery *d)
     d->probe = false;
     d->transport = TRANSPORT_CANCELLED;
     d->status = 0;
+    if (out->resent)
+        note_doubt(e, d);
     breaker_report(&e->breaker, e->now, BREAKER_NO_ANSWER, probe);
     return STEP_READY;
 }
@@ -311,7 +317,7 @@ enum step answer_step(struct engine *e, struct delivery *d, const struct outcome
     bool probe = d->probe;
 
     if (out->transport == TRANSPORT_CANCELLED)
-        return after_no_request(e, d);
+        return after_no_request(e, d, out);
     struct judgement j = judge(e, out);
     note(e, d, out, j);
     tell(e, d, out, j, probe);
@@ -437,7 +443,7 @@ static enum step member_step(struct engine *e, const struct batch *b, struct del
     int place = d->batch_place;
 
     if (whole->transport == TRANSPORT_CANCELLED)
-        return after_no_request(e, d);
+        return after_no_request(e, d, whole);
 #ifdef SIM_BUG_ITEM_RESULTS_SHIFTED
     place = (place + 1) % b->count;
 #endif

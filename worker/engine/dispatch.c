@@ -124,11 +124,12 @@ static int64_t closed_until(const struct engine *e)
     return pace_due(&e->pace) > due ? pace_due(&e->pace) : due;
 }
 
-/* What the dispatch took of limit, pace and budget is not given back. While the breaker is half open only its probe may go. */
+/* Not what a stream has let go, though its CANCEL may not be handed out yet. What the dispatch took of limit, pace and budget is not given back. While the breaker is half open only its probe may go. */
 bool dispatch_still_sends(const struct engine *e, const struct delivery *d)
 {
+    bool ours = d->step == STEP_IN_FLIGHT && (d->batch == NULL || d->batch->live == d->batch->count);
     bool wanted = e->breaker.state == BREAKER_CLOSED || (e->breaker.state == BREAKER_HALF_OPEN && d->probe);
-    return wanted && !e->on_hold && e->now >= e->paused_until_ns;
+    return ours && wanted && !e->on_hold && e->now >= e->paused_until_ns;
 }
 
 /* On its own, or with all that goes with it; returns the bytes of the request. */

@@ -209,7 +209,10 @@ void cursor_read_to(struct cursor *c, int64_t id)
         c->settled_id = id;
 }
 
-/* Batches from the front that have no row left are settled: prev moves on to their snapshot. */
+/*
+ * Batches from the front that have no row left are settled: prev moves on to their snapshot. A position in the middle of one may be stored, and must
+ * not be the last one: who has it believes that a batch is half done.
+ */
 static void settle_batches(struct cursor *c)
 {
     while (c->count > 0 && c->batches[c->first].read_all && c->batches[c->first].left == 0) {
@@ -218,6 +221,7 @@ static void settle_batches(struct cursor *c)
         c->batches[c->first].look.snapshot = (struct snapshot){0};
         c->first = slot(c, 1);
         c->count--;
+        c->changed = c->changed || c->settled_id != 0;
         c->settled_id = 0;
     }
 }
