@@ -37,7 +37,10 @@ $(B)/sim/mutant_$(1): $(patsubst %.c,$(B)/sim/$(1)/%.o,$(SIM_ALL))
 	$$(CC) $$(LDFLAGS) -o $$@ $$^ -lm
 -include $(patsubst %.c,$(B)/sim/$(1)/%.d,$(SIM_ALL))
 endef
+# Thousands of rules: make takes seconds to read them, so only who asks for mutants does.
+ifneq ($(filter sim-mutants $(B)/sim/mutant_%,$(MAKECMDGOALS)),)
 $(foreach m,$(MUTANTS),$(eval $(call mutant,$(m))))
+endif
 
 sim-mutants: $(B)/bin/sim $(addprefix $(B)/sim/mutant_,$(MUTANTS)) ## the simulator finds each deliberate bug
 	$(B)/bin/sim --seeds 1000
