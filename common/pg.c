@@ -302,13 +302,15 @@ PGconn *pg_dial(struct pg_dial *d, const char *url, const struct option_pairs *p
     fill(&parameters, url, pairs, program);
     *d = (struct pg_dial){.url = url, .events = POLLOUT, .by = clock_monotonic_ns() + DIAL_LIMIT_NS};
     PGconn *conn = PQconnectStartParams(parameters.names, parameters.values, 1);
-    if (conn && PQstatus(conn) != CONNECTION_BAD && !has_several_hosts(conn))
-        return conn;
-    bool waits = conn && PQstatus(conn) != CONNECTION_BAD;
-    if (!waits)
+    if (!conn || PQstatus(conn) == CONNECTION_BAD) {
         refused(conn, url, err);
+        PQfinish(conn);
+        return NULL;
+    }
+    if (!has_several_hosts(conn))
+        return conn;
     PQfinish(conn);
-    return waits ? pg_connect(url, pairs, program, err) : NULL;
+    return pg_connect(url, pairs, program, err);
 }
 
 static int dialled(PGconn *conn, struct err *err)

@@ -219,29 +219,35 @@ def test_a_lease_without_end_is_taken_over_only_when_its_slot_is_not_in_use(data
 
 # ---- rotation ----------------------------------------------------------------------------------------------------------
 
+class Tens:
+    """Ten rows more of one key, each time; no insert waits longer than patience for a lock."""
+
+    def __init__(self, database, patience):
+        self.connection, self.sent = database.connect(), 0
+        self.connection.execute(f"SET lock_timeout = '{patience}'")
+
+    def more(self):
+        for _ in range(10):
+            self.connection.execute(INSERT, (TOPIC, b"k", b"%d" % self.sent, None))
+            self.sent += 1
+
+    def check(self, topics):
+        assert [int(m.value()) for m in topics.read(TOPIC)] == list(range(self.sent))
+
+
 def test_a_reader_of_the_outbox_holds_up_its_rotation_and_nothing_else(database, topics, relay, settled, wait_until):
     """Its ACCESS SHARE lock keeps the table from being truncated; no insert waits behind a lock that is asked for."""
-    running = relay(rotate_rows=10)
-    connection = database.connect()
+    running, tens = relay(rotate_rows=10), Tens(database, "2s")
     reader = database.connect(autocommit=False)
     reader.execute("SELECT count(*) FROM tandem.outbox")
-    sent = 0
-
-    def more():
-        nonlocal sent
-        connection.execute("SET lock_timeout = '2s'")
-        for _ in range(10):
-            connection.execute(INSERT, (TOPIC, b"k", b"%d" % sent, None))
-            sent += 1
-
-    more()
-    wait_until(lambda: more() or running.metric("tandem_relay_rotations_total") >= 1, message="rotated")
+    tens.more()
+    wait_until(lambda: tens.more() or running.metric("tandem_relay_rotations_total") >= 1, message="rotated")
     settled()
     assert running.metric("tandem_relay_truncates_total") == 0
     reader.rollback()
-    wait_until(lambda: more() or running.metric("tandem_relay_truncates_total") >= 1, message="truncated")
+    wait_until(lambda: tens.more() or running.metric("tandem_relay_truncates_total") >= 1, message="truncated")
     settled()
-    assert [int(m.value()) for m in topics.read(TOPIC)] == list(range(sent))
+    tens.check(topics)
     assert database.value("SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname LIKE 'outbox%'") == 0
 
 
@@ -249,19 +255,14 @@ def test_a_vacuum_of_a_toast_table_holds_up_its_truncation_no_reader_and_costs_n
     """TRUNCATE takes that table too, and for it there is no NOWAIT. A reader stands for the VACUUM, which takes a lock that is as good."""
     database.query(f"ALTER DATABASE {database.value('SELECT current_database()')} SET track_functions = 'pl'")
     working, waiting = (relay(rotate_rows=10, lease_ttl="2s") for _ in range(2))
-    connection = database.connect()
+    tens = Tens(database, "1s")
     toast = database.value("SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'tandem.outbox_0'::regclass")
     vacuum = database.connect(autocommit=False)
     vacuum.execute(f"SELECT count(*) FROM {toast}")
-    sent = 0
 
     def more():
-        nonlocal sent
-        connection.execute("SET lock_timeout = '1s'")
-        for _ in range(10):
-            connection.execute(INSERT, (TOPIC, b"k", b"%d" % sent, None))
-            sent += 1
-        connection.execute("SELECT count(*) FROM tandem.outbox")  # locks what a page of any shard does
+        tens.more()
+        tens.connection.execute("SELECT count(*) FROM tandem.outbox")  # locks what a page of any shard does
 
     def maintained():
         return database.value("SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname = 'relay_maintain'")
@@ -275,7 +276,7 @@ def test_a_vacuum_of_a_toast_table_holds_up_its_truncation_no_reader_and_costs_n
     vacuum.rollback()
     wait_until(lambda: more() or working.metric("tandem_relay_truncates_total") >= 1, message="truncated")
     settled()
-    assert [int(m.value()) for m in topics.read(TOPIC)] == list(range(sent))
+    tens.check(topics)
     assert waiting.metric("tandem_relay_leases_taken_total") == 0
 
 

@@ -192,9 +192,16 @@ def test_unequal_partition_counts_are_named(worker, topics, inventory_api):
                                                    ("dlq", "compact", "delete"), ("replay", "compact,delete", "delete")])
 def test_a_topic_that_would_not_keep_what_it_is_for_is_refused(worker, topics, inventory_api, kind, policy, needed):
     """Parked keys were forgotten when their states were as old as the topic's retention, and later events overtook the dead letters."""
-    topics.create(f"tandem.inventory.{kind}", 6, cleanup_policy=policy)
+    topics.create(f"tandem.inventory.{kind}", 6, cleanup_policy=policy, retention_ms=604800000)
     code, error = ended(worker("inventory", ready=False))
     assert code == 100 and f'"tandem.inventory.{kind}" has cleanup.policy' in error and f"set it to {needed}" in error
+
+
+def test_a_parked_topic_that_keeps_everything_needs_no_compaction(orders, worker, topics, inventory_api, wait_until):
+    topics.create("tandem.inventory.parked", 6, cleanup_policy="delete", retention_ms=-1, retention_bytes=-1)
+    worker("inventory")
+    event_id = orders.place("o-1")
+    wait_until(lambda: inventory_api.ids() == [event_id], message="it is delivered")
 
 
 def test_a_worker_that_may_not_look_at_the_settings_of_its_topics_works_and_says_so(session_dir, worker, started, inventory_api, wait_until):

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from processes import wait_until
 from programs import http
 from secure_world import Authority, SecureApi
 from topics import headers_of
@@ -282,8 +283,8 @@ class SlowHandshakes(SecureApi):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             server.arrivals.append(time.monotonic())
             asks = len(server.arrivals) == 1
-            while asks and server.waiting < 8:
-                time.sleep(0.01)  # so that the others are on their way
+            if asks:
+                wait_until(lambda: server.waiting == 8, message="the others are on their way")
             self.send_response(429 if asks else 200)
             self.send_header("Content-Length", "0")
             if asks:

@@ -124,7 +124,10 @@ static int64_t closed_until(const struct engine *e)
     return pace_due(&e->pace) > due ? pace_due(&e->pace) : due;
 }
 
-/* Not what a stream has let go, though its CANCEL may not be handed out yet. What the dispatch took of limit, pace and budget is not given back. While the breaker is half open only its probe may go. */
+/*
+ * Not what a stream has let go, though its CANCEL may not be handed out yet. What the dispatch took of limit, pace and budget is not given
+ * back. While the breaker is half open only its probe may go.
+ */
 bool dispatch_still_sends(const struct engine *e, const struct delivery *d)
 {
     bool ours = d->step == STEP_IN_FLIGHT && (d->batch == NULL || d->batch->live == d->batch->count);
