@@ -170,12 +170,18 @@ static int read_identity(struct table *t, struct err *err)
     return 0;
 }
 
+/* Not on a standby, which takes no LISTEN and gives no lease. One that was promoted since is looked at by the clock until it is connected to anew. */
+static int listen_to_doorbell(struct table *t, struct err *err)
+{
+    return t->opt->doorbell && t->identity.timeline != 0 ? pg_exec(t->conn, "LISTEN tandem_outbox", err) : 0;
+}
+
 static int set_up(struct table *t, struct err *err)
 {
     if (pg_check_schema(t->conn, err) < 0 || choose_shard(t, err) < 0 || check_cursor_row(t, err) < 0 ||
         pg_exec(t->conn, relay_table_session_sql, err) < 0 || read_identity(t, err) < 0)
         return -1;
-    if (prepare_all(t, err) < 0)
+    if (prepare_all(t, err) < 0 || listen_to_doorbell(t, err) < 0)
         return -1;
     if (PQsetnonblocking(t->conn, 1) != 0 || PQenterPipelineMode(t->conn) != 1)
         return err_set(err, ERR_TEMPORARY, "cannot use the connection without waiting: %s",
@@ -258,6 +264,15 @@ static bool more_to_hear(const struct table *t)
     return ioctl(PQsocket(t->conn), FIONREAD, &bytes) == 0 && bytes > 0;
 }
 
+static bool rings(struct table *t)
+{
+    bool rung = false;
+
+    for (PGnotify *n; (n = PQnotifies(t->conn)) != NULL; PQfreemem(n))
+        rung = true;
+    return rung;
+}
+
 static int hear(struct table *t, struct relay_core *c, int64_t now, struct err *err)
 {
     int rc;
@@ -280,6 +295,8 @@ static int table_answer(struct relay_source *s, struct relay_core *c, int64_t no
     if (t->wants_write && flush(t, err) < 0)
         return -1;
     rc = hear(t, c, now, err);
+    if (rc >= 0 && rings(t))
+        relay_core_rung(c);
     if (rc == 0 && t->busy && clock_monotonic_ns() - t->sent_ns > ANSWER_LIMIT_NS)
         return err_set(err, ERR_TEMPORARY, "no answer from Postgres for 15 s");
     t->rest_until = rc == 0 && t->busy && t->kind == RELAY_READ && t->full ? now + REST_NS : 0;

@@ -8,12 +8,23 @@ from processes import wait_until
 from relay_writers import TOPIC
 from topics import headers_of
 
+# A relay stores its position every 50 ms, in a store that waits for no disk (200 ms, three times); on a machine that is busy with servers
+# that start it takes longer. And who has lost the lease without a kill had published until then.
+STORED_S = 1
+LEASE_S = 2
+
 Record = namedtuple("Record", "key version event partition offset at")  # at: the record's timestamp in ms
 
 
 def record_of(message):
     return Record(message.key().decode(), int(message.value()), headers_of(message)["ce_id"], message.partition(),
                   message.offset(), message.timestamp()[1])
+
+
+def stamped_by_the_broker(topics):
+    """The topic anew; its records carry the moment at which they came to Kafka, where a relay writes that of the event."""
+    topics.delete(TOPIC)
+    topics.create(TOPIC, 6, message_timestamp_type="LogAppendTime")
 
 
 class Follower:
@@ -119,6 +130,27 @@ def verdict(topics, truth, exactly_once=False, zombies=False):
         assert len({(r.version, r.event) for r in records}) == len(committed), f"{key}: one event under two ids"
         repeated += len(versions) - len(committed)
     return repeated
+
+
+def came_again(topics):
+    """When each record came to Kafka that came once more later, in seconds since 1970: what the relay had published and not remembered."""
+    found = []
+    for records in by_key(topics).values():
+        after = set()
+        for record in reversed(records):
+            found += [record.at / 1000] if record.version in after else []
+            after.add(record.version)
+    return sorted(found)
+
+
+def unexplained(moments, killed, beginnings):
+    """
+    Those of came_again that had come to Kafka long before a relay began anew: G5 bounds the time, however many rows came in a burst.
+    killed: from when until when something was dying and away. beginnings: of the relays, see World.
+    """
+    spans = [(start - STORED_S, end + STORED_S) for start, end in killed] + [(at - LEASE_S, at + STORED_S) for at in beginnings]
+    late = [moment for moment in moments if not any(start <= moment <= end for start, end in spans)]
+    return late and f"{len(late)} of {len(moments)}: {late[:5]} are in none of {sorted(spans)}"
 
 
 def odd(versions):

@@ -1,4 +1,6 @@
 """A relay with its standby, as a kind of source and delivery, the parts of its world, and how each of them dies."""
+import datetime
+import json
 import os
 import subprocess
 from collections import namedtuple
@@ -103,6 +105,12 @@ class World:
     def repeats(self):
         """At most so many events come twice, by at-least-once delivery with the options SMALL, unless the lease went to another relay."""
         return self.may_repeat + HELD * sum(one.metric("tandem_relay_rewinds_total") for one in self.relays)
+
+    def beginnings(self):
+        """When a relay began from the stored position, in seconds since 1970: with the lease, or because it had to publish again."""
+        lines = [json.loads(line) for one in self.relays for line in one.log().splitlines() if line.startswith("{")]
+        return [datetime.datetime.fromisoformat(line["ts"]).timestamp() for line in lines
+                if line.get("role") == "active" or line["msg"] == "rows on their way are published again"]
 
     def stop_all(self):
         """As at a deployment: each ends by itself, with what it had on its way acknowledged."""

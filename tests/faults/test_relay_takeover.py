@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from relay_records import Follower, verdict
+from relay_records import Follower, stamped_by_the_broker, verdict
 from relay_world import World, case_id, cases
 from relay_writers import TOPIC, Writers
 from topics import headers_of
@@ -26,8 +26,7 @@ def first_after(topics, moment):
 
 @pytest.mark.parametrize("case", cases(), ids=case_id)
 def test_a_standby_takes_over_soon_after_kill_9(case, database, topics, relay, record_property):
-    topics.delete(TOPIC)
-    topics.create(TOPIC, 6, message_timestamp_type="LogAppendTime")  # the broker's clock instead of the event's
+    stamped_by_the_broker(topics)
     world, killed = World(case, database, relay), []
     world.pair()
     with Follower(topics) as follower, Writers(database.url, rate=100, emit=world.emit) as writers:

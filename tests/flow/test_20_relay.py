@@ -428,6 +428,25 @@ def test_published_rows_are_truncated_and_unpublished_ones_never(database, topic
     assert rotations >= 1
 
 
+def test_the_doorbell_is_answered_before_the_next_look_is_due(database, topics, relay, settled, wait_until):
+    """Also over a new connection, when the one that listened was ended."""
+    put(database.connect(), "0")
+    running = relay(doorbell="true", poll_busy="10s", poll_idle="60s")
+    settled()
+
+    def ring(*numbers):
+        for n in numbers:
+            put(database.connect(), str(n))
+            database.query("NOTIFY tandem_outbox")
+            wait_until(lambda n=n: values(topics)[-1] == str(n), 8, f"event {n}, whose look is due in ten seconds")
+    ring(1, 2, 3)
+    database.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                   " WHERE datname = current_database() AND application_name = 'tandem-relay'")
+    wait_until(lambda: running.metric("tandem_relay_reconnects_total") >= 2, message="it is connected again")
+    settled()
+    ring(4, 5, 6)
+
+
 # ---- starting, stopping, refusing --------------------------------------------------------------------------------------
 
 def test_without_postgres_or_kafka_it_ends_with_111_after_the_start_up_limit(postgres, database, kafka, relay, rig_dir):

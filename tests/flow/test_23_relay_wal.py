@@ -11,7 +11,7 @@ import pytest
 
 from cutter import Cutter
 from processes import wait_until
-from stream_world import (TOPIC, Writer, assert_all_in_order, by_key, drop_slot, end_walsender, first_seen, put, setup, slots,
+from stream_world import (PUT, TOPIC, Writer, assert_all_in_order, by_key, drop_slot, end_walsender, first_seen, put, setup, slots,
                           streams, values)
 
 EMIT = "SELECT tandem.outbox_emit(topic => %s, key => %s::text, type => 'order.changed', payload => %s::text)"
@@ -586,3 +586,19 @@ def test_a_row_that_kafka_cannot_take_is_parked_whole_by_the_server(database, to
     assert database.query("SELECT reason, payload FROM tandem.parked ORDER BY outbox_id") == [
         ("too-large", b"x" * 5000), ("behind", b"behind")]
     assert values(topics) == ["on"]
+
+
+@pytest.mark.parametrize("source", ["table", "wal", "message"])
+def test_the_largest_payload_that_the_call_takes_is_parked_costs_no_lease_and_stops_no_other(database, topics, relay, streaming, source):
+    """64 MiB in one row: longer than a lease is on its way, and more than Kafka takes."""
+    running = relay() if source == "table" else streaming(source=source)
+    call = EMIT if source == "message" else PUT
+    database.query(call, (TOPIC, "other", "before"))
+    database.query(call.replace("%s::text)", "repeat('x', 67108864))"), (TOPIC, "k"))
+    database.query(call, (TOPIC, "k", "behind"))
+    database.query(call, (TOPIC, "other", "after"))
+    wait_until(lambda: database.value("SELECT count(*) FROM tandem.parked") == 2, 60, "both rows of the key are parked")
+    assert database.query("SELECT reason, octet_length(payload), outbox_id IS NOT NULL FROM tandem.parked ORDER BY outbox_id") == [
+        ("too-large", 67108864, True), ("behind", 6, True)]
+    wait_until(lambda: values(topics) == ["before", "after"], message="other keys go on")
+    assert running.metric("tandem_relay_leases_lost_total") == 0 and running.metric("tandem_relay_leases_taken_total") == 1

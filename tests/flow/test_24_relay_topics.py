@@ -158,3 +158,25 @@ def test_rows_of_a_forbidden_topic_are_parked_as_such_stop_no_others_and_come_ba
                            capture_output=True, text=True, check=False)
     assert retry.returncode == 0, retry.stdout + retry.stderr
     wait_until(lambda: sorted(map(int, values(topics, "forbidden"))) == list(range(41)), message="every row has come after all")
+
+
+def test_exactly_once_a_topic_that_is_seen_but_not_written_holds_all_rows_is_named_and_loses_none(guarded, forbidden, database, relay, settled, wait_until):
+    """Kafka's client does not say whose row failed the transaction (D54): nothing is parked for it, and nothing passes it."""
+    topics = Topics(guarded.brokers)
+    topics.clear()
+    topics.create("forbidden", 1)
+    topics.create("free", 1)
+    running = relay(kafka_brokers=guarded.brokers, delivery="exactly-once")
+    connection = database.connect()
+    put(connection, "0", topic="free")
+    settled()
+    forbidden.only(*VISIBLE)
+    put(connection, "1", topic="forbidden")
+    put(connection, "1", topic="free")
+    wait_until(lambda: running.metric("tandem_relay_transactions_aborted_total") >= 3, message="it tries again and again")
+    assert any("forbidden" in line and "authorization failed" in line for line in running.log().splitlines())
+    assert database.value("SELECT count(*) FROM tandem.parked") == 0 and values(topics, "free") == ["0"]
+    assert works(running), "the lease is kept meanwhile"
+    forbidden.all()
+    settled()
+    assert values(topics, "forbidden") == ["1"] and values(topics, "free") == ["0", "1"]

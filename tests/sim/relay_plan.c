@@ -73,6 +73,15 @@ static void plan_parked_keys(struct scene *sc)
 
 #undef F
 
+/* By a generator of its own, as above. */
+static void plan_doorbell(struct scene *sc)
+{
+    struct rng rng;
+    rng_seed(&rng, sc->sim->seed, 3002);
+    if (sc->plan.kind != RELAY_KIND_MESSAGE && rng_chance(&rng, 0.2))
+        sc->plan.faults |= (UINT64_C(1) << RFAULT_DOORBELL) & sc->sim->limits.faults;
+}
+
 static void plan_sizes(struct scene *sc)
 {
     struct scene_plan *p = &sc->plan;
@@ -87,7 +96,7 @@ static void plan_sizes(struct scene *sc)
     p->poison_known = (enum poison_known)pick(sc, POISON_AT_BROKER, POISON_AT_ONCE);
     int share = pick(sc, 5, 60);
     for (int f = 0; f < RFAULT_COUNT; f++)
-        if (rng_chance(&sc->rng, share / 100.0))
+        if (f != RFAULT_DOORBELL && rng_chance(&sc->rng, share / 100.0))
             p->faults |= UINT64_C(1) << f;
     p->kind = rng_chance(&sc->rng, 0.2)   ? RELAY_KIND_MESSAGE
               : rng_chance(&sc->rng, 0.5) ? RELAY_KIND_WAL
@@ -97,6 +106,7 @@ static void plan_sizes(struct scene *sc)
         p->faults |= theme(sc);
     p->faults &= limits->faults;
     plan_parked_keys(sc);
+    plan_doorbell(sc);
 }
 
 static void plan_bursts(struct scene *sc)

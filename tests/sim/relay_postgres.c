@@ -92,6 +92,21 @@ void db_begin(struct scene *sc)
         plan_writer(sc, i);
 }
 
+/* Some services say that they have committed; some relays hear it, at some time. */
+static void ring(struct scene *sc)
+{
+    struct rng *rng = &sc->fault_rng[RFAULT_DOORBELL];
+
+    for (int i = 0; i < sc->plan.relays; i++) {
+        const struct door *d = &sc->doors[i];
+
+        if (scene_strikes(sc, RFAULT_DOORBELL, 0.7) && d->connected)
+            sim_at(sc->sim, rng_between(rng, 0, 30 * MS),
+                   (struct happening){
+                       .kind = SCENE_RUNG, .node = i, .serial = d->life, .number = (int64_t)d->connection});
+    }
+}
+
 /* It is no longer running, and gives its locks back. */
 static void txn_end(struct scene *sc, struct txn *t, bool commits)
 {
@@ -102,6 +117,8 @@ static void txn_end(struct scene *sc, struct txn *t, bool commits)
     for (int k = 0; k < KEYS_MAX; k++)
         if (db->lock_holder[k] == t - db->txns)
             db->lock_holder[k] = -1;
+    if (commits)
+        ring(sc);
 }
 
 /* From the moment its commit record is on disk it is committed, whatever happens. Others see it only afterwards: much later

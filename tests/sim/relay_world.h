@@ -68,7 +68,8 @@
     X(COMMIT_LATE, "commit-late")                                                                            \
     X(SOURCE_SWITCHED, "source-switched")                                                                    \
     X(DELIVERY_SWITCHED, "delivery-switched")                                                                \
-    X(SHARDS, "rows-of-other-shards")
+    X(SHARDS, "rows-of-other-shards")                                                                        \
+    X(DOORBELL, "services-ring")
 enum relay_fault {
 #define X(id, name) RFAULT_##id,
     RELAY_FAULTS(X)
@@ -394,6 +395,7 @@ enum scene_happening {
     SCENE_REPORTED,
     SCENE_CLIENT_FAILS,
     SCENE_VISIBLE,
+    SCENE_RUNG,
     SCENE_SENDER,
     SCENE_SENDER_CUT,
     SCENE_FEED_ASKS,

@@ -194,6 +194,59 @@ static void settled_rows_are_stored_within_the_save_interval(void **state)
     end();
 }
 
+static void nothing_new(void)
+{
+    struct look same = {snap("101:101:"), 101, 1, 1, 0, 0};
+
+    relay_core_looked(core, now, &same);
+}
+
+/* Lets the relay rest, until its looks are so far apart; the last one is answered. */
+static void rest_until_looks_are_apart(int64_t ns)
+{
+    struct relay_action a;
+
+    do {
+        expect_nothing();
+        now += relay_core_tick(core, now);
+        assert_true(next(&a));
+        if (a.kind == RELAY_LOOK)
+            nothing_new();
+        else
+            saved(true);
+    } while (a.kind != RELAY_LOOK || relay_core_tick(core, now) < ns);
+}
+
+static void the_doorbell_makes_a_look_due_at_once_and_not_more_often_than_while_busy(void **state)
+{
+    struct relay_core_config cfg = relay_core_config_default();
+
+    (void)state;
+    cfg.lease_ttl_ns = 60 * NS_PER_S; /* renewing it is not what this is about */
+    begin_with(cfg);
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 1, NULL);
+    acked(publish(0));
+    rest_until_looks_are_apart(90 * NS_PER_MS);
+    now += 50 * NS_PER_MS;
+    expect_nothing();
+    relay_core_rung(core);
+    assert_int_equal(relay_core_tick(core, now), 0);
+    expect(RELAY_LOOK);
+    relay_core_rung(core); /* what it tells of may be younger than this look's snapshot */
+    relay_core_rung(core);
+    nothing_new();
+    expect_nothing();
+    assert_int_equal(relay_core_tick(core, now), cfg.poll_busy_ns);
+    now += cfg.poll_busy_ns;
+    expect(RELAY_LOOK);
+    nothing_new();
+    expect_nothing();
+    assert_true(relay_core_tick(core, now) > cfg.poll_busy_ns); /* one more look answered both */
+    end();
+}
+
 static void a_fenced_relay_drops_all_and_waits_as_standby(void **state)
 {
     (void)state;
@@ -361,6 +414,34 @@ static void later_rows_of_a_parked_key_follow_it(void **state)
     assert_int_equal(a.parks[0].reason, PARK_BEHIND);
     assert_int_equal(a.parks[0].id, 2);
     saved(true);
+    end();
+}
+
+static void beyond_parked_keys_max_a_further_key_goes_on_and_is_counted(void **state)
+{
+    struct relay_core_config cfg = relay_core_config_default();
+    uint64_t seq[2];
+
+    (void)state;
+    cfg.parked_keys_max = 1;
+    begin_with(cfg);
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 2, NULL);
+    for (int i = 0; i < 2; i++)
+        seq[i] = publish(i);
+    for (int i = 0; i < 2; i++)
+        relay_core_report(core, now, seq[i], RELAY_REFUSED, PARK_TOO_LARGE, NULL);
+    assert_int_equal(relay_core_counts(core).keys_overflow, 1);
+    assert_int_equal(wait_for(RELAY_SAVE).park_count, 2);
+    saved(true);
+    expect(RELAY_LOOK);
+    give_rows(3, 1, "k1");
+    assert_int_equal(wait_for(RELAY_SAVE).parks[0].reason, PARK_BEHIND);
+    saved(true);
+    expect(RELAY_LOOK);
+    give_rows(4, 1, "k2");
+    publish(0);
     end();
 }
 
@@ -640,6 +721,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_position_never_passes_an_unacknowledged_row),
         cmocka_unit_test(settled_rows_are_stored_within_the_save_interval),
+        cmocka_unit_test(the_doorbell_makes_a_look_due_at_once_and_not_more_often_than_while_busy),
         cmocka_unit_test(a_fenced_relay_drops_all_and_waits_as_standby),
         cmocka_unit_test(without_a_valid_lease_nothing_is_published),
         cmocka_unit_test(a_lease_counts_from_the_sending_of_the_statement),
@@ -647,6 +729,7 @@ int main(void)
         cmocka_unit_test(a_refused_row_is_stored_as_parked_with_the_position_past_it),
         cmocka_unit_test(no_save_copies_more_parked_rows_than_fit_in_its_time),
         cmocka_unit_test(later_rows_of_a_parked_key_follow_it),
+        cmocka_unit_test(beyond_parked_keys_max_a_further_key_goes_on_and_is_counted),
         cmocka_unit_test(other_keys_and_the_policy_continue_go_on),
         cmocka_unit_test(keys_of_stored_parked_rows_count_from_the_start),
         cmocka_unit_test(a_transaction_of_messages_that_is_half_done_is_forgotten_by_a_relay_of_rows),

@@ -264,9 +264,15 @@ void relay_core_looked(struct relay_core *c, int64_t now, struct look *look)
         return;
     }
     take_look(c, now, look);
+    c->looked_ns = now;
     c->look_delay_ns = next_look_delay(c, now - c->row_seen_ns);
     c->look_at = now + c->look_delay_ns;
     core_stream_ground(c, now);
+}
+
+void relay_core_rung(struct relay_core *c)
+{
+    c->rung = true;
 }
 
 void core_add_page(struct relay_core *c, void *page, uint64_t start)

@@ -5,7 +5,7 @@
  *
  *   connected, disconnected   the database                ┌────┐   ACQUIRE      take the lease, load the position
  *   acquired    answer to     ACQUIRE                     │    │   LOOK         read sequence, snapshot, sequence
- *   looked                    LOOK                        │    │   READ         read one page of rows
+ *   looked, rung              LOOK, or by itself          │    │   READ         read one page of rows
  *   page                      READ                        │    │   SAVE         store position and parked rows, renew the lease
  *   saved                     SAVE, RELEASE               │    │   RELEASE      a last SAVE that gives the lease back
  *   keys                      LOAD_KEYS                   │core│   LOAD_KEYS    read which keys have parked rows, some of them
@@ -94,6 +94,8 @@ void relay_core_disconnected(struct relay_core *c, int64_t now);
 void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struct position *p,
                          bool kafka_rules);
 void relay_core_looked(struct relay_core *c, int64_t now, struct look *look); /* takes the snapshot */
+/* A service says that it has committed (doorbell): the next look is due at once, poll_busy_ns behind the last one at the earliest. */
+void relay_core_rung(struct relay_core *c);
 
 struct relay_row {
     int64_t id;

@@ -100,7 +100,9 @@ static int64_t look_due(const struct relay_core *c)
     if (!working(c) || !c->keys_loaded || !core_transact_may_look(c) || !cursor_can_look(&c->cursor) ||
         c->cfg.kind == RELAY_KIND_MESSAGE)
         return CLOCK_NEVER;
-    return c->stream.state == STREAM_LIVE ? refresh_due(c) : c->look_at;
+    if (c->stream.state == STREAM_LIVE)
+        return refresh_due(c);
+    return c->rung ? least(c->look_at, c->looked_ns + c->cfg.poll_busy_ns) : c->look_at;
 }
 
 /* With the next look, when that is soon enough: an idle relay wakes once less. */
@@ -230,6 +232,7 @@ static bool next_statement(struct relay_core *c, int64_t now, struct relay_actio
         a->limit = core_retry_ask(c);
     } else if (kind == RELAY_LOOK) {
         c->counts.looks++;
+        c->rung = false;
         c->stream.look_counts = c->stream.state == STREAM_OVERLAP;
         c->stream.grown = false;
     } else if (kind == RELAY_LOAD_KEYS) {

@@ -120,7 +120,7 @@ struct relay_core {
     uint64_t careful_left;          /* reports still expected one at a time; 0: not careful */
 
     int64_t acquire_at, look_at, keys_at, keys_asked_ns, keys_took_ns, maintain_at, saved_at, publish_at;
-    int64_t row_seen_ns, look_delay_ns, put_back_at;
+    int64_t row_seen_ns, look_delay_ns, looked_ns, put_back_at;
 
     struct held_page pages[PAGES_MAX];
     int page_count;
@@ -136,6 +136,7 @@ struct relay_core {
         handed_seq; /* of the PUBLISH that was the last action: a refusal of it comes from the door itself */
     bool handed;
     bool looked;     /* since the last rewind: what there was is known */
+    bool rung;       /* since the last look was asked for */
     bool first_page; /* the page that is read begins a batch */
 };
 
