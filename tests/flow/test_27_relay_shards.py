@@ -220,13 +220,13 @@ def test_what_a_dead_shard_left_open_hides_others_rows_from_readers_until_its_re
     assert by_key(topics, "narrow") == {key.encode(): [str(n) for n in range(5)] for key in KEYS}
 
 
-@pytest.mark.parametrize("source", ["table", "wal"])
+@pytest.mark.parametrize("source, delivery", [("table", "at-least-once"), ("wal", "at-least-once"), ("table", "exactly-once")])
 def test_a_child_table_is_kept_until_the_slowest_shard_has_passed_it_and_no_longer(database, topics, relay, three, settled, slot, source,
-                                                                                  wait_until):
+                                                                                  delivery, wait_until):
     """Also when a shard has no rows at all: its position goes on with the others'."""
     if source == "wal":
         assert setup(database.url, slot).returncode == 0
-    options = {"rotate_interval": "1s", "source": source, "slot": slot}
+    options = {"rotate_interval": "1s", "source": source, "slot": slot, "delivery": delivery}
     relays = [relay(shard=n, **options) for n in (0, 1)]
     connection = database.connect()
 
@@ -241,6 +241,17 @@ def test_a_child_table_is_kept_until_the_slowest_shard_has_passed_it_and_no_long
     relays.append(relay(shard=2, **options))
     wait_until(lambda: rotations() and sum(r.metric("tandem_relay_truncates_total") for r in relays) >= 2, 60, "space comes back")
     wait_until(lambda: all(by_key(topics).get(k.encode()) == ["0", "1", "2"] for k in KEYS_OF[2]), 60, "no row was truncated unpublished")
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+def test_after_a_graceful_stop_the_number_of_shards_can_be_changed_whose_rows_ever_came_last(database, topics, relay, shards, three, settled, delivery):
+    """A shard whose relay had no row of its own since used to store that it had passed the others' rows never, and every change was refused."""
+    relays = [relay(shard=n, delivery=delivery) for n in range(SHARDS)]
+    for shard in range(SHARDS):
+        write(database, range(1), KEYS_OF[shard][:1])
+        settled()
+    assert [one.stop() for one in relays] == [0] * SHARDS
+    assert shards(2, "--yes")[:2] == (0, "3 shards became 2\n")
 
 
 def test_the_server_sends_a_shard_its_own_rows_only(database, topics, relay, three, settled, slot, wait_until):

@@ -120,8 +120,10 @@ static void refuse_at_once(struct scene *sc, struct door *d, struct message m)
     audit_incident(sc);
     sim_trace(sc->sim, "n%d: row %lld is refused at once", d->index, (long long)r->id);
     r->refused = true;
+    int64_t parked = relay_core_counts(d->core).parked;
     relay_core_report(d->core, sc->sim->now, m.seq, RELAY_REFUSED, PARK_TOO_LARGE, "too large");
-    if (r->key >= 0 && !d->exactly_once)
+    if (r->key >= 0 && !d->exactly_once &&
+        relay_core_counts(d->core).parked > parked) /* not by an earlier life */
         d->knows_parked[r->key] = true;
 }
 

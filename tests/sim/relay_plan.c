@@ -71,16 +71,23 @@ static void plan_parked_keys(struct scene *sc)
     p->intensity = 1.0;
 }
 
-#undef F
-
-/* By a generator of its own, as above. */
-static void plan_doorbell(struct scene *sc)
+/* What came later, by a generator of its own as well. */
+static void plan_further(struct scene *sc)
 {
+    struct scene_plan *p = &sc->plan;
+    uint64_t faults = 0;
     struct rng rng;
     rng_seed(&rng, sc->sim->seed, 3002);
-    if (sc->plan.kind != RELAY_KIND_MESSAGE && rng_chance(&rng, 0.2))
-        sc->plan.faults |= (UINT64_C(1) << RFAULT_DOORBELL) & sc->sim->limits.faults;
+    if (p->kind != RELAY_KIND_MESSAGE && rng_chance(&rng, 0.2))
+        faults |= F(DOORBELL);
+    p->open_max = (int)(rng_chance(&rng, 0.2) ? rng_between(&rng, 1, 12) : SNAPSHOT_XIP_MAX / 2);
+    if (p->kind == RELAY_KIND_WAL &&
+        rng_chance(&rng, 0.3)) /* half of a transaction is sent, and none of it to be seen */
+        faults |= F(VISIBLE_LATE) | F(BIG_TXN) | F(STREAM_ENDS) | F(STREAM_AWAY) | F(KAFKA_SLOW);
+    p->faults |= faults & sc->sim->limits.faults;
 }
+
+#undef F
 
 static void plan_sizes(struct scene *sc)
 {
@@ -106,7 +113,7 @@ static void plan_sizes(struct scene *sc)
         p->faults |= theme(sc);
     p->faults &= limits->faults;
     plan_parked_keys(sc);
-    plan_doorbell(sc);
+    plan_further(sc);
 }
 
 static void plan_bursts(struct scene *sc)
@@ -130,6 +137,7 @@ static void plan_core(struct scene *sc, struct relay_core_config *cfg)
     cfg->save_ns = pick(sc, 5, 80) * MS;
     cfg->parked_keys_max = 16;
     cfg->keys_at_once = sc->plan.keys_at_once;
+    cfg->open_max = sc->plan.open_max;
     cfg->maintain_ns = pick(sc, 20, rng_chance(&sc->rng, 0.5) ? 60 : 500) * MS;
     cfg->park_key = rng_chance(&sc->rng, 0.7) || sc->plan.keys_at_once == 1;
     cfg->refresh_ns = pick(sc, 20, 400) * MS;

@@ -100,7 +100,7 @@ static void ring(struct scene *sc)
     for (int i = 0; i < sc->plan.relays; i++) {
         const struct door *d = &sc->doors[i];
 
-        if (scene_strikes(sc, RFAULT_DOORBELL, 0.7) && d->connected)
+        if (scene_strikes(sc, RFAULT_DOORBELL, 0.7) && d->state == DOOR_UP && d->connected)
             sim_at(sc->sim, rng_between(rng, 0, 30 * MS),
                    (struct happening){
                        .kind = SCENE_RUNG, .node = i, .serial = d->life, .number = (int64_t)d->connection});

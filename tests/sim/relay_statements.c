@@ -180,7 +180,7 @@ static bool row_in_batch(const struct scene *sc, const struct statement *st, con
 {
     const struct page_bounds *b = &st->bounds;
     const struct txn *t = &sc->db.txns[r->txn];
-    if (!r->committed || r->id <= b->after_id || r->id > b->cur->ceiling ||
+    if (!r->committed || t->state != TXN_COMMITTED || r->id <= b->after_id || r->id > b->cur->ceiling ||
         !db_txn_visible(&b->cur->snapshot, t))
         return false;
     if (t->xid >= b->prev->snapshot.xmax)

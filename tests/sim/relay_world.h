@@ -352,6 +352,7 @@ struct scene_plan {
     uint64_t faults;
     int relays, writers, keys, partitions;
     int keys_at_once; /* parked ones, in one answer */
+    int open_max;     /* in a position */
     enum poison_known poison_known;
     int64_t calm_at;
     int bursts; /* 0: writers come all the time */

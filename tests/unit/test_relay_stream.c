@@ -169,6 +169,86 @@ static void a_half_settled_transaction_with_ids_in_another_order_is_repeated_who
     end();
 }
 
+static void the_rest_of_a_half_settled_transaction_waits_until_it_is_visible(void **state)
+{
+    struct position p = {.prev = snap("100:100:"), .lsn = 1000, .partial = true, .last_id = 2};
+
+    (void)state;
+    p.cur.snapshot = snap("101:101:");
+    p.cur.ceiling = INT64_MAX;
+    p.txn_lsn = 1100;
+    p.txn_index = 2;
+    begin_with(wal_config());
+    take_lease_at(p, 0);
+    expect(RELAY_READ);
+    table_page(1, 0, false); /* its commit waits for a synchronous standby: none of it is there yet */
+    wait_for(RELAY_LOOK);
+    look_is("100:102:100", 9, 1200); /* another one is */
+    expect(RELAY_READ);
+    table_page(9, 1, false);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    wait_for(RELAY_LOOK);
+    look_is("102:102:", 9, 1300); /* and now it is */
+    expect(RELAY_READ);
+    table_page(1, 4, false);
+    assert_int_equal(wait_for(RELAY_PUBLISH).row, 2); /* 1 and 2 are counted only */
+    assert_int_equal(wait_for(RELAY_PUBLISH).row, 3);
+    end();
+}
+
+static void a_half_settled_transaction_whose_rows_are_gone_is_passed(void **state)
+{
+    struct position p = {.prev = snap("100:100:"), .lsn = 1000, .partial = true, .last_id = 2};
+
+    (void)state;
+    p.cur.snapshot = snap("101:101:");
+    p.cur.ceiling = INT64_MAX;
+    p.txn_lsn = 1100;
+    p.txn_index = 2;
+    begin_with(wal_config());
+    take_lease_at(p, 0);
+    expect(RELAY_READ);
+    table_page(1, 0, false);
+    wait_for(RELAY_LOOK);
+    look_is("101:101:", 4, 1200);
+    expect(RELAY_READ);
+    table_page(1, 0, false); /* somebody has deleted them */
+    wait_for(RELAY_LOOK);
+    look_is("101:101:", 4, 1200);
+    expect(RELAY_READ); /* of all that the look shows */
+    table_page(3, 1, false);
+    assert_int_equal(wait_for(RELAY_PUBLISH).row, 0);
+    end();
+}
+
+static void what_no_position_could_tell_is_not_sent_by_the_stream(void **state)
+{
+    struct relay_core_config cfg = wal_config();
+    uint64_t seq;
+
+    (void)state;
+    cfg.open_max = 1000;
+    go_live(cfg);
+    stream_rows(100, 1100, 0, 1, 1, 1150);
+    seq = expect(RELAY_PUBLISH).seq;
+    stream_rows(1200, 1200, 0, 2, 1,
+                1250); /* 1099 others began before it, and no look that counts knows how they ended */
+    expect_nothing();
+    assert_true(relay_core_counts(core).streaming);
+    acked(seq); /* nothing is on its way any more: the table tells them apart */
+    wait_for(RELAY_UNSTREAM);
+    wait_for(RELAY_LOOK);
+    look_is("1201:1201:", 2, 1300);
+    expect(RELAY_READ);
+    table_page(2, 1, false);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    struct relay_action a = wait_for(RELAY_SAVE);
+    assert_true(snapshot_visible(&a.position->prev, 100) && snapshot_visible(&a.position->prev, 1200));
+    assert_int_equal(a.position->prev.xip_count, 0);
+    assert_int_equal(relay_core_counts(core).rewinds, 0);
+    end();
+}
+
 static void a_transaction_larger_than_the_window_passes_in_pieces(void **state)
 {
     struct relay_core_config cfg = wal_config();
@@ -480,6 +560,9 @@ int main(void)
         cmocka_unit_test(rows_of_one_lsn_are_settled_one_by_one),
         cmocka_unit_test(the_rest_of_a_half_settled_transaction_is_read_through_the_table),
         cmocka_unit_test(a_half_settled_transaction_with_ids_in_another_order_is_repeated_whole),
+        cmocka_unit_test(the_rest_of_a_half_settled_transaction_waits_until_it_is_visible),
+        cmocka_unit_test(a_half_settled_transaction_whose_rows_are_gone_is_passed),
+        cmocka_unit_test(what_no_position_could_tell_is_not_sent_by_the_stream),
         cmocka_unit_test(a_transaction_larger_than_the_window_passes_in_pieces),
         cmocka_unit_test(a_transaction_whose_end_comes_apart_is_settled_by_it),
         cmocka_unit_test(a_transaction_that_waits_for_a_standby_is_not_read_again_when_it_shows),

@@ -774,6 +774,34 @@ static void a_position_stands_on_the_save_that_waited_for_the_disk(void **state)
     relay_core_free(core);
 }
 
+/* Else the outbox is not truncated, and the number of shards cannot be changed. */
+static void that_only_rows_of_other_shards_came_is_committed_after_a_while_and_at_the_stop(void **state)
+{
+    (void)state;
+    begin();
+    xmax = 201;
+    rows_there = 3;
+    look_again();
+    expect(RELAY_READ);
+    relay_core_page(core, now, &page, NULL, 0, false, 0);
+    struct relay_action a = wait_for(RELAY_COMMIT);
+    assert_int_equal(a.position->prev.xmax, 201);
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    wait_for(RELAY_LOOK);
+    xmax = 202;
+    rows_there = 4;
+    look_again();
+    expect(RELAY_READ);
+    relay_core_page(core, now, &page, NULL, 0, false, 0);
+    relay_core_stop(core, now, false);
+    int64_t asked = now;
+    assert_int_equal(wait_for(RELAY_COMMIT).position->prev.xmax, 202);
+    assert_int_equal(now, asked);
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    wait_for(RELAY_RELEASE);
+    relay_core_free(core);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -802,6 +830,7 @@ int main(void)
         cmocka_unit_test(a_position_stands_on_the_save_that_waited_for_the_disk),
         cmocka_unit_test(no_producers_are_made_under_a_lease_that_has_run_out),
         cmocka_unit_test(a_fenced_relay_gives_the_lease_up),
+        cmocka_unit_test(that_only_rows_of_other_shards_came_is_committed_after_a_while_and_at_the_stop),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

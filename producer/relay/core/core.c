@@ -35,13 +35,14 @@ struct relay_core_config relay_core_config_default(void)
         .park_key = true,
         .parked_keys_max = 100000,
         .keys_at_once = RELAY_KEYS_AT_ONCE,
+        .open_max = SNAPSHOT_XIP_MAX / 2,
     };
 }
 
 static int check_config(const struct relay_core_config *cfg, struct err *err)
 {
     if (cfg->window_messages < 1 || cfg->window_bytes < 1 || cfg->page_rows < 1 || cfg->parked_keys_max < 1 ||
-        cfg->keys_at_once < 1)
+        cfg->keys_at_once < 1 || cfg->open_max < 1)
         return err_set(err, ERR_PERMANENT, "a limit of the relay is below 1");
     if (cfg->lease_ttl_ns < 1 || cfg->standby_poll_ns < 1 || cfg->poll_busy_ns < 1 || cfg->save_ns < 1 ||
         cfg->maintain_ns < 1)
@@ -211,13 +212,14 @@ static void take_look(struct relay_core *c, int64_t now, struct look *look)
     uint64_t lsn = look->lsn, next_xid = look->next_xid;
     enum cursor_news news = cursor_look(&c->cursor, look);
 
-    if (news == CURSOR_BATCH)
+    if (news == CURSOR_BATCH || news == CURSOR_HALF)
         c->counts.batches++;
+    c->looked = news == CURSOR_NOTHING || news == CURSOR_BATCH;
+    if (!c->looked)
+        return;
     if (news == CURSOR_NOTHING)
         c->stream.caught_up = true;
-    c->looked = c->looked || news != CURSOR_FAILED;
-    if (news != CURSOR_FAILED)
-        core_stream_looked(c, now, lsn, next_xid);
+    core_stream_looked(c, now, lsn, next_xid);
 }
 
 /* The longer nothing came, the less it matters how late the next row is seen. */

@@ -74,6 +74,7 @@ struct relay_core_config {
     bool park_key;                /* later rows of a parked row's key follow it; false: they are published */
     int parked_keys_max;          /* beyond it later rows of a parked key are published */
     int keys_at_once;             /* keys asked for by one LOAD_KEYS, RELAY_KEYS_AT_ONCE at most */
+    int open_max; /* transactions listed as open in the position, by what comes by the stream; SNAPSHOT_XIP_MAX / 2 at most */
 };
 struct relay_core_config relay_core_config_default(void);
 

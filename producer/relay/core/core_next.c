@@ -402,6 +402,7 @@ bool relay_core_next(struct relay_core *c, int64_t now, struct relay_action *ret
 {
     c->handed = false;
     core_transact_give_up(c, now);
+    core_stream_unblock(c, now);
     if (next_free_page(c, ret_action))
         return true;
     if (c->purge) {

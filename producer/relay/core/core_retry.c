@@ -36,15 +36,16 @@ int core_retry_ask(struct relay_core *c)
     return r->asked;
 }
 
-/* Those of a round are stored together. */
+/* Those of a round are stored together; when the relay stops, without those that it sends no more. */
 bool core_retry_to_save(const struct relay_core *c)
 {
     const struct retry *r = &c->retry;
+    bool no_more = c->draining && !c->cfg.exactly_once && c->ledger.outstanding == 0;
 
 #ifdef SIM_BUG_STORE_HALF_A_ROUND
     return r->on_its_way == 0 && ((r->unpark_count > 0 && r->certain) || r->repark_count > 0);
 #endif
-    return r->on_its_way == 0 && (r->unpark_count > 0 ? r->certain : r->repark_count > 0);
+    return (r->on_its_way == 0 || no_more) && (r->unpark_count > 0 ? r->certain : r->repark_count > 0);
 }
 
 bool core_retry_uncommitted(const struct relay_core *c)

@@ -152,6 +152,16 @@ static void end_txn(struct relay_core *c, uint64_t lsn)
     skip_to(c, lsn);
 }
 
+/*
+ * A position lists each transaction below its newest one that is open, or has nothing to do with the outbox, as far as no look tells them
+ * apart. A look that counts may be far ahead of a stream that lags. What no position could say must not be published: it would be
+ * published again by whoever goes on from it.
+ */
+static bool position_can_tell(const struct relay_core *c, uint64_t xid)
+{
+    return cursor_would_list(&c->cursor, xid) <= (uint64_t)c->cfg.open_max;
+}
+
 static enum fate fate_of(struct relay_core *c, int64_t now, const struct stream_origin *o)
 {
     struct stream *s = &c->stream;
@@ -162,6 +172,8 @@ static enum fate fate_of(struct relay_core *c, int64_t now, const struct stream_
         return o->commit_lsn < c->cursor.lsn ? ROW_SKIPPED : ROW_TAKEN;
     if (snapshot_visible(cursor_known(&c->cursor), o->xid))
         return ROW_SKIPPED;
+    if (!position_can_tell(c, o->xid))
+        return ROW_WAITS;
     if (s->state == STREAM_LIVE)
         return ROW_TAKEN;
     if (!ground_is_firm(c) || c->db == RELAY_LOOK || c->db == RELAY_READ)
@@ -231,6 +243,24 @@ static void place_waiting(struct relay_core *c, int64_t now)
     memmove(s->waiting, s->waiting + placed, (size_t)s->waiting_count * sizeof(s->waiting[0]));
     if (placed > 0 && s->waiting_count == 0)
         core_release_waiting(c);
+}
+
+/* What waits though rows come by the stream alone: for a look to count, or, when all before it is settled, it comes by the table. */
+void core_stream_unblock(struct relay_core *c, int64_t now)
+{
+    struct stream *s = &c->stream;
+
+    if (s->state != STREAM_LIVE || s->waiting_count == 0 || c->draining)
+        return;
+    place_waiting(c, now);
+#ifndef SIM_BUG_LEAVES_WITH_ROWS_OUT
+    if (s->waiting_count == 0 || ledger_held(&c->ledger) > 0)
+        return;
+#endif
+    c->counts.streams_lost++;
+    core_stream_off(c);
+    c->looked = false;
+    c->look_at = now;
 }
 
 int relay_core_stream_room(const struct relay_core *c)

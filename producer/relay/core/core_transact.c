@@ -339,9 +339,10 @@ bool core_transact_takes_rows(const struct relay_core *c, int64_t now)
     return t->state == TRANSACT_READY || (t->state == TRANSACT_COMMITTING && may_overlap(c, now));
 }
 
+/* That the position passed rows of others is nothing to lose; but it is the last word when the lease is given back. */
 static bool anything_to_commit(const struct relay_core *c)
 {
-    return c->transact.rows > 0 || c->cursor.changed;
+    return c->transact.rows > 0 || c->cursor.changed || (c->draining && c->cursor.passed);
 }
 
 /* When the transaction is to end. The first one has no rows: it says that from now on the position in Kafka counts. */
@@ -359,8 +360,14 @@ static int64_t end_due(const struct relay_core *c)
         return 0;
     if (c->draining && anything_to_commit(c))
         return 0;
-    if (t->rows == 0 && !c->cursor.changed) /* the slot should follow */
-        return log_moved ? t->committed_at + c->cfg.refresh_ns : CLOCK_NEVER;
+    if (t->rows == 0 && !c->cursor.changed && log_moved) /* the slot should follow */
+        return t->committed_at + c->cfg.refresh_ns;
+#ifdef SIM_BUG_PASSED_IS_NOTHING
+    if (t->rows == 0 && !c->cursor.changed)
+        return CLOCK_NEVER;
+#endif
+    if (t->rows == 0 && !c->cursor.changed) /* the truncation of the outbox should */
+        return c->cursor.passed ? t->committed_at + c->cfg.maintain_ns : CLOCK_NEVER;
     if (t->rows == 0) /* rows that were parked */
         return t->committed_at + c->cfg.transaction_ns;
     at = t->began_ns +
@@ -421,7 +428,7 @@ bool core_transact_at_rest(const struct relay_core *c)
     bool followed = c->cursor.lsn <= t->committed.lsn || t->taken_at >= c->stream.refresh_at;
 
     return !c->cfg.exactly_once || (t->state == TRANSACT_READY && core_transact_quiet(c) && followed &&
-                                    t->row_says_so && !t->unsaved && !t->ending);
+                                    !c->cursor.passed && t->row_says_so && !t->unsaved && !t->ending);
 }
 
 /* Not with a lease that has run out: new producers would fence those of the relay that has taken it. */
@@ -455,7 +462,7 @@ static bool next_commit(struct relay_core *c, int64_t now, struct relay_action *
         return false;
     t->committing.save = t->sure_save;
     t->flushed = t->flushed && !stream_up(&c->stream); /* rows come without a look */
-    c->cursor.changed = false;
+    c->cursor.changed = c->cursor.passed = false;
     t->taken_at = now;
     begin_anew(t);
     take(t, TRANSACT_COMMITTING, a, RELAY_COMMIT);

@@ -147,16 +147,67 @@ const struct snapshot *cursor_known(const struct cursor *c)
     return &last_look(c)->snapshot;
 }
 
+/* The batch of the one transaction that is half done. -1: it cannot be named, it will be repeated. */
+static int half_look(const struct cursor *c, struct look *ret_look)
+{
+    struct look look = {.floor = c->prev.floor, .ceiling = INT64_MAX};
+
+    if (snapshot_copy(&c->prev.snapshot, &look.snapshot, NULL) < 0)
+        return -1;
+    if (snapshot_add(&look.snapshot, c->half.xid, NULL) < 0) {
+        snapshot_done(&look.snapshot);
+        return -1;
+    }
+    *ret_look = look;
+    return 0;
+}
+
+/* false: it cannot be named, it will be repeated. */
+static bool read_half_again(struct cursor *c)
+{
+    struct look look;
+
+    if (half_look(c, &look) < 0)
+        return false;
+    push_batch(c, &look);
+    c->settled_id = c->half.max_id;
+    c->skim_rows = c->half.index;
+    c->skim_seen = c->read_id = 0;
+    return true;
+}
+
+/*
+ * It is visible now. Its other rows come first, by themselves; what else the look shows is for the next one. When they were asked for
+ * before, and it was visible already, the table does not have what was settled: it is read like any other.
+ */
+static enum cursor_news look_at_half(struct cursor *c)
+{
+    if (c->count > 0)
+        return CURSOR_FAILED;
+    c->half_visible = true;
+    return read_half_again(c) ? CURSOR_HALF : CURSOR_FAILED;
+}
+
 enum cursor_news cursor_look(struct cursor *c, struct look *look)
 {
     ENSURE(cursor_can_look(c));
+#ifdef SIM_BUG_HALF_ANEW
+    if (c->half.xid != 0 && snapshot_visible(&look->snapshot, c->half.xid))
+        c->half = (struct half_txn){0};
+#endif
+    if (c->half.xid != 0 && snapshot_visible(&look->snapshot, c->half.xid)) {
+        enum cursor_news news = look_at_half(c);
+
+        if (news == CURSOR_FAILED && c->count == 0)
+            c->half = (struct half_txn){0};
+        snapshot_done(&look->snapshot);
+        return news;
+    }
     fit_floor(last_look(c), look);
     if (snapshot_merge(&look->snapshot, &last_look(c)->snapshot, NULL) < 0) {
         snapshot_done(&look->snapshot);
         return CURSOR_FAILED;
     }
-    if (c->half.xid != 0 && snapshot_visible(&look->snapshot, c->half.xid))
-        c->half = (struct half_txn){0}; /* it is read anew, all of it */
     if (snapshot_equal(&last_look(c)->snapshot, &look->snapshot)) {
         snapshot_done(&look->snapshot);
         return CURSOR_NOTHING;
@@ -222,6 +273,7 @@ static void settle_batches(struct cursor *c)
         c->first = slot(c, 1);
         c->count--;
         c->changed = c->changed || c->settled_id != 0;
+        c->passed = true;
         c->settled_id = 0;
     }
 }
@@ -243,32 +295,6 @@ void cursor_row_settled(struct cursor *c, int64_t id)
     settle_batches(c);
 }
 
-/* The batch of the one transaction that is half done. -1: it cannot be named, it will be repeated. */
-static int half_look(const struct cursor *c, struct look *ret_look)
-{
-    struct look look = {.floor = c->prev.floor, .ceiling = INT64_MAX};
-
-    if (snapshot_copy(&c->prev.snapshot, &look.snapshot, NULL) < 0)
-        return -1;
-    if (snapshot_add(&look.snapshot, c->half.xid, NULL) < 0) {
-        snapshot_done(&look.snapshot);
-        return -1;
-    }
-    *ret_look = look;
-    return 0;
-}
-
-static void read_half_again(struct cursor *c)
-{
-    struct look look;
-
-    if (half_look(c, &look) < 0)
-        return;
-    push_batch(c, &look);
-    c->settled_id = c->half.max_id;
-    c->skim_rows = c->half.index;
-}
-
 void cursor_rewind(struct cursor *c)
 {
     unsigned keep = c->settled_id > 0 ? 1 : 0;
@@ -279,8 +305,9 @@ void cursor_rewind(struct cursor *c)
         c->batches[c->first].left = 0;
         c->batches[c->first].read_all = false;
     } else if (c->half.xid != 0) {
-        read_half_again(c);
+        (void)read_half_again(c);
     }
+    c->half_visible = false;
     c->skim_seen = 0;
     c->read_id = c->skim_rows > 0 ? 0 : c->settled_id;
 }
@@ -307,18 +334,32 @@ void cursor_stream_row_settled(struct cursor *c, const struct half_txn *row)
     c->changed = true;
 }
 
+/* One whose rows are in no table is remembered as half done, all of it, until the position has passed it. */
 void cursor_txn_settled(struct cursor *c)
 {
     ENSURE(c->half.lsn != 0);
-    /* With no room left in the list it is not remembered, and a crash repeats it. */
-    c->changed = c->half.xid == 0 || snapshot_add(&c->prev.snapshot, c->half.xid, NULL) == 0 || c->changed;
+    if (c->half.xid == 0) {
+        c->changed = true;
+        return;
+    }
+    /* Without memory for the list it is not remembered, and a crash repeats it. */
+    c->changed = snapshot_add(&c->prev.snapshot, c->half.xid, NULL) == 0 || c->changed;
     c->half = (struct half_txn){0};
+}
+
+uint64_t cursor_would_list(const struct cursor *c, uint64_t xid)
+{
+    const struct snapshot *known = cursor_known(c);
+
+    return known->xip_count + (xid >= known->xmax ? xid - known->xmax : 0);
 }
 
 void cursor_passed(struct cursor *c, uint64_t lsn)
 {
     if (lsn > c->lsn)
         c->lsn = lsn;
+    if (c->half.xid == 0 && lsn > c->half.lsn)
+        c->half = (struct half_txn){0};
 }
 
 void cursor_refresh(struct cursor *c, struct look *look)
@@ -342,6 +383,8 @@ enum cursor_skim cursor_skim(struct cursor *c, int64_t id)
         return SKIM_ROW;
     }
     if (c->skim_seen != c->skim_rows) {
+        if (c->skim_seen > 0 || c->half_visible)
+            c->half = (struct half_txn){0}; /* it is read anew, all of it */
         drop_batches(c);
         return SKIM_WRONG;
     }

@@ -94,9 +94,12 @@ struct cursor {
     int64_t settled_id; /* in batch 0; 0: none */
     int64_t read_id;    /* in the newest batch; 0: none */
     bool changed;       /* since it was saved */
+    bool
+        passed; /* so did prev, perhaps over rows of others only: rows wait for it to be truncated, others for nothing */
 
     uint64_t lsn; /* as in struct position */
     struct half_txn half;
+    bool half_visible; /* its batch was read with a look that shows it */
     int64_t skim_rows; /* of batch 0, before settled_id can be believed: see cursor_skim; 0: it can */
     int64_t skim_seen;
     struct unparked unparked; /* as in struct position */
@@ -120,7 +123,8 @@ bool cursor_can_look(const struct cursor *c); /* nothing is left to read, and th
 enum cursor_news {
     CURSOR_NOTHING, /* no row can be in it: no transaction ended since the last look that could have written one */
     CURSOR_BATCH, /* it begins a batch: rows may be in it */
-    CURSOR_FAILED /* no memory: as if it had not been looked */
+    CURSOR_HALF, /* it begins a batch of the rest of one transaction, and of nothing else: look again behind it */
+    CURSOR_FAILED /* no memory, or not now: as if it had not been looked */
 };
 enum cursor_news cursor_look(struct cursor *c, struct look *look);
 /* The transactions whose rows are read, or are in the batch that is being read. */
@@ -140,11 +144,14 @@ void cursor_rewind(struct cursor *c);                  /* read again from what i
  * A transaction that is settled in part is stored as a partial batch of this one transaction, with the highest settled id. Reading it on
  * through the table is right only if no unsettled row of it has a lower id (a trigger can draw ids in one order and insert in another).
  * So a batch like that is read from its beginning once more, and the rows up to that id are only counted (*skimmed*): as many as were
- * settled, then these are the ones, and the rest follows. Else the whole transaction is forgotten, and repeated.
+ * settled, then these are the ones, and the rest follows. Else the whole transaction is forgotten, and repeated. It may not be visible yet
+ * (it waits for a synchronous standby): then nothing of it is there, and it is asked for again when a look shows it.
  */
 void cursor_stream_row_settled(struct cursor *c, const struct half_txn *row); /* index: of this row */
 /* The transaction whose row was settled last has no further row. */
 void cursor_txn_settled(struct cursor *c);
+/* How many transactions the position lists as open, at most, when this one and all that came by the stream before it are settled. */
+uint64_t cursor_would_list(const struct cursor *c, uint64_t xid);
 /* Every transaction that committed before lsn is settled. */
 void cursor_passed(struct cursor *c, uint64_t lsn);
 /* No batch is left, and everything visible in look is settled: takes the snapshot. */
