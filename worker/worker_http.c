@@ -471,12 +471,15 @@ static void exchange_end(struct exchange *x, int64_t now, CURLcode code)
 
 /*
  * Without a token there is no attempt: the verdict is the one for refused credentials, which opens the breaker and spends nothing. Its
- * probes then ask the token server again.
+ * probes then ask the token server again. With the token before, it may have gone out twice.
  */
 static void exchange_end_without_token(struct exchange *x, int64_t now)
 {
-    const struct outcome out = {
-        .transport = TRANSPORT_CONNECT, .retry_after_ns = -1, .sent = false, .verdict = VERDICT_AUTH};
+    const struct outcome out = {.transport = TRANSPORT_CONNECT,
+                                .retry_after_ns = -1,
+                                .sent = false,
+                                .resent = x->resent,
+                                .verdict = VERDICT_AUTH};
     exchange_end_unsent(x, now, &out);
 }
 

@@ -304,6 +304,28 @@ def test_what_waits_for_another_token_stays_back_when_the_destination_is_paused(
     assert program.metric("tandem_worker_auth_failures_total") == 0
 
 
+def test_what_went_out_twice_is_in_doubt_also_when_no_other_token_comes(orders, worker, opened, authority, secret, wait_until):
+    """The first sending may have been executed, whatever became of the token with which the second was refused."""
+    world = Bearer(opened, authority, secret)
+    program = worker("inventory", **world.options)
+    orders.place("o-1")
+    wait_until(lambda: delivered(program) == 1, message="the first token works")
+    world.revoked.add(headers_seen(world.api, "Authorization")[0])
+    world.tokens.before = lambda _: ("", 503)
+
+    def executes_and_dies(headers, body):
+        world.api.answer = world.answer
+        raise ConnectionAbortedError("not a byte of an answer")
+
+    world.api.answer = executes_and_dies
+    orders.place("o-2")
+    wait_until(lambda: program.metric("tandem_worker_tokens_failed_total") > 0, message="no other token comes")
+    assert len(world.api.requests) == 3, "libcurl has sent it twice, unasked"
+    wait_until(lambda: program.metric("tandem_worker_ambiguous_total") == 1, message="it is in doubt")
+    world.tokens.before = None
+    wait_until(lambda: delivered(program) == 2, message="it is delivered")
+
+
 def test_a_worker_that_waits_for_a_token_stops_when_asked(orders, worker, opened, authority, secret, wait_until):
     world = Bearer(opened, authority, secret)
     release = threading.Event()
