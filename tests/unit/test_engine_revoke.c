@@ -125,10 +125,41 @@ static void after_the_drain_time_what_is_in_flight_is_cancelled(void **state)
     rig_sleep(r, 1);
     assert_int_equal(r->cancelled, 1);
     assert_int_equal(r->released, 2);
-    if (r->commits_out[0] > 0)
+    while (r->commits_out[0] > 0)
         rig_commit_answered(r, 0, true);
     assert_int_equal(r->committed[0], 0);
     assert_int_equal(r->drained[0], 1);
+    rig_free(r);
+}
+
+/* A drain gave up what the API had executed, and did not tell the heir: a 412 to its repetition was a conflict. */
+static void what_a_drain_cuts_off_is_in_doubt_for_the_heir(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.in_flight_max = 1;
+    struct rig *r = rig_new(&cfg);
+
+    rig_give(r, 0, 0, NULL);
+    rig_give(r, 0, 1, NULL);
+    engine_revoke(r->e, r->now, 0);
+    rig_sleep(r, cfg.drain_ns);
+    assert_int_equal(r->cancelled, 1);
+    assert_int_equal(r->commits_out[0], 1);
+    assert_int_equal(r->drained[0], 0);
+    rig_commit_answered(r, 0, true);
+    assert_int_equal(r->drained[0], 1);
+    assert_int_equal(rig_counts(r).ambiguous, 1);
+
+    cfg.in_flight_max = 2;
+    struct rig *heir = rig_new_bare(&cfg);
+    assert_true(engine_assign(heir->e, heir->now, 0, STREAM_SOURCE, 0, 0, r->metadata[0]));
+    engine_open(heir->e, heir->now, 0, 1);
+    rig_give(heir, 0, 0, NULL);
+    rig_give(heir, 0, 1, NULL);
+    assert_true(delivery_view(rig_waiting(heir, 0, 0)).ambiguous);
+    assert_false(delivery_view(rig_waiting(heir, 0, 1)).ambiguous); /* it was not sent */
+    rig_free(heir);
     rig_free(r);
 }
 
@@ -350,6 +381,7 @@ int main(void)
         cmocka_unit_test(a_retry_of_a_revoked_stream_is_given_back_with_its_counted_attempt),
         cmocka_unit_test(a_failed_last_commit_is_tried_for_a_second_and_then_let_be),
         cmocka_unit_test(after_the_drain_time_what_is_in_flight_is_cancelled),
+        cmocka_unit_test(what_a_drain_cuts_off_is_in_doubt_for_the_heir),
         cmocka_unit_test(a_dead_letter_under_way_may_end_within_the_drain),
         cmocka_unit_test(an_event_rejected_while_draining_is_buried_before_the_stream_goes),
         cmocka_unit_test(a_record_for_a_stream_being_revoked_is_released_at_once),

@@ -267,7 +267,7 @@ static enum step after_judgement(struct engine *e, struct delivery *d, const str
     return STEP_DROPPED;
 }
 
-static void note_doubt(struct engine *e, struct delivery *d)
+void answer_doubt(struct engine *e, struct delivery *d)
 {
     offsets_mark_ambiguous(&d->stream->offsets, &d->entry);
     e->counts.ambiguous++;
@@ -284,7 +284,7 @@ static void note(struct engine *e, struct delivery *d, const struct outcome *out
     if (is_refusal(out, j))
         note_refusal(e, d);
     if (j.verdict == VERDICT_AMBIGUOUS || lost_track)
-        note_doubt(e, d);
+        answer_doubt(e, d);
 }
 
 /* What it says about the API, whoever was in the request. */
@@ -307,7 +307,7 @@ static enum step after_no_request(struct engine *e, struct delivery *d, const st
     d->transport = TRANSPORT_CANCELLED;
     d->status = 0;
     if (out->resent)
-        note_doubt(e, d);
+        answer_doubt(e, d);
     breaker_report(&e->breaker, e->now, BREAKER_NO_ANSWER, probe);
     return STEP_READY;
 }

@@ -184,6 +184,8 @@ void batch_cancelled(struct delivery *d);                    /* its CANCEL is ha
 
 /* ---- answer.c: what the end of an attempt means for its event ---- */
 enum step answer_step(struct engine *e, struct delivery *d, const struct outcome *out);
+/* An attempt of it may have been executed without our knowing. */
+void answer_doubt(struct engine *e, struct delivery *d);
 /* The members that are still wanted go on to their next steps. */
 void answer_batch(struct engine *e, struct batch *b, const struct outcome *whole,
                   const struct outcome *items);

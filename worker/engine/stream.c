@@ -209,11 +209,14 @@ void stream_revoke(struct engine *e, struct stream *s)
     stream_progress(e, s);
 }
 
+/* What is in flight may have been executed, and nobody will hear of it: the last commit tells the heir. */
 void stream_drain_over(struct engine *e, struct stream *s)
 {
     for (struct link *link = list_first(&s->deliveries); link != NULL;
          link = list_after(&s->deliveries, link)) {
         struct delivery *d = OWNER_OF(link, struct delivery, in_stream);
+        if (d->step == STEP_IN_FLIGHT)
+            answer_doubt(e, d);
         if (d->step != STEP_DROPPED)
             delivery_go(e, d, STEP_DROPPED);
     }
