@@ -42,9 +42,8 @@ static void answer_later(struct world *w, struct parcel *p, struct outcome answe
 
 void api_leaves(struct world *w, struct parcel *p)
 {
-    parcel_mail(w, p, HAPPEN_TIMED_OUT, w->plan.request_timeout_ns);
     if (mood_now(w) == MOOD_REFUSES || world_strikes(w, FAULT_API_LOST, 0.05))
-        answer_later(w, p, (struct outcome){.transport = TRANSPORT_CONNECT});
+        answer_later(w, p, (struct outcome){.transport = TRANSPORT_CONNECT, .sent = --p->sendings > 0});
     else
         parcel_mail(w, p, HAPPEN_ARRIVED, world_delay(w, MS / 10, w->plan.latency_ns));
 }
@@ -123,6 +122,24 @@ static bool answers_that_one_is_there(struct world *w, struct parcel *p)
     return true;
 }
 
+/* What an event was made for is not there any more: a sending of its own has changed it, whose answer was lost. 0: it is there. */
+static int failed_precondition(struct world *w, struct request *r)
+{
+    struct rng *rng = &w->fault_rng[FAULT_RESENT];
+    if (!r->truth->trace || r->truth->delivered || !world_strikes(w, FAULT_RESENT, 0.8))
+        return 0;
+    r->met_trace = true;
+    return rng_chance(rng, 0.7) ? 412 : 409;
+}
+
+static bool answers_precondition(struct world *w, struct parcel *p)
+{
+    int status = p->count == 1 ? failed_precondition(w, &p->members[0]) : 0;
+    if (status != 0)
+        answer_status(w, p, status);
+    return status != 0;
+}
+
 static bool has_failing_key(const struct world *w, const struct parcel *p)
 {
     for (int i = 0; i < p->count; i++)
@@ -134,7 +151,7 @@ static bool has_failing_key(const struct world *w, const struct parcel *p)
 static bool answers_refusal(struct world *w, struct parcel *p)
 {
     static const int FAILURES[] = {500, 502, 503, 423, 425, 408};
-    if (answers_rejection(w, p))
+    if (answers_rejection(w, p) || answers_precondition(w, p))
         return true;
     if (!w->calm && world_has(w, FAULT_API_KEY) && has_failing_key(w, p)) {
         answer_status(w, p, 500);
@@ -226,10 +243,13 @@ static void answers_well(struct world *w, struct parcel *p)
 static void item_decides(struct world *w, struct request *r)
 {
     static const int FAILURES[] = {500, 503, 429, 423};
+    int failed = is_rejected(w, r) ? 0 : failed_precondition(w, r);
     r->answer = (struct outcome){
         .transport = TRANSPORT_OK, .status = 500, .retry_after_ns = -1, .sent = true, .verdict = -1};
     if (is_rejected(w, r))
         r->answer = rejection_of(r->truth);
+    else if (failed != 0)
+        r->answer.status = failed;
     else if (world_strikes(w, FAULT_API_SHARE, 0.3))
         r->answer.status = FAILURES[rng_between(&w->fault_rng[FAULT_API_SHARE], 0, ARRAY_LEN(FAILURES) - 1)];
     else {
@@ -273,10 +293,28 @@ static void decides_by_item(struct world *w, struct parcel *p)
     answer_status(w, p, 207);
 }
 
+/* The connection ends without a byte of an answer: mostly it was idle for too long, or the API has executed the request and died. */
+static bool ends_without_an_answer(struct world *w, struct parcel *p)
+{
+    struct rng *rng = &w->fault_rng[FAULT_RESENT];
+    if (p->live == 0 || p->sendings > 1 || !world_strikes(w, FAULT_RESENT, 0.25))
+        return false;
+    bool executes = mood_now(w) == MOOD_FINE && rng_chance(rng, 0.7);
+    for (int i = 0; executes && i < p->count; i++)
+        if (!is_rejected(w, &p->members[i])) {
+            execute(w, &p->members[i]);
+            p->members[i].truth->trace = true;
+        }
+    depart_again(w, p, rng_between(rng, MS / 10, 50 * MS));
+    return true;
+}
+
 void api_arrived(struct world *w, struct parcel *p)
 {
     if (p->live == 0 && rng_chance(&w->rng, 0.5))
         return; /* the connection was cut before */
+    if (ends_without_an_answer(w, p))
+        return;
     if (answers_by_mood(w, p) || answers_refusal(w, p))
         return;
     if (world_strikes(w, FAULT_API_LOST, 0.1)) {

@@ -33,6 +33,7 @@ void member_start(struct world *w, struct node *n)
     n->unsure_until = 0;
     n->override = BREAKER_AUTO;
     n->on_hold = false;
+    n->token_at = 0;
     memset(n->part, 0, sizeof(n->part));
     sim_trace(w->sim, "n%d: starts, life %llu", n->index, (unsigned long long)n->life);
     group_join(w, n);
@@ -266,8 +267,10 @@ void member_lose(struct world *w, struct node *n, int partition, bool clean)
 /* Tell the engine that all its streams are gone; it must let go of every record. */
 static void lose_all(struct world *w, struct node *n, bool clean)
 {
-    for (size_t i = 0; i < ARRAY_LEN(n->streams); i++)
+    for (size_t i = 0; i < ARRAY_LEN(n->streams); i++) {
         lose(w, n, &n->streams[i], clean);
+        depart_between(w, n);
+    }
     memset(n->part, 0, sizeof(n->part));
     enum node_state state = n->state;
     n->state = NODE_JOINING;

@@ -148,6 +148,7 @@ static void act_bury(struct world *w, struct node *n, struct delivery *d)
     struct held *held = node_held_of(w, n, &v);
     sim_trace(w->sim, "n%d: BURY %s@%lld %s", n->index, held->id, (long long)v.offset, reason_name(v.reason));
     oracle_buries(w, n, &v, held);
+    truth_of(w, held->entry)->doubted |= v.ambiguous;
     broker_bury(w, n, d, held);
 }
 

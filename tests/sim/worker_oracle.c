@@ -94,7 +94,7 @@ static void outage_is_respected(struct world *w, const struct node *n, const str
     if (counts.breaker == BREAKER_OPEN)
         sim_broken(w->sim, "G7", "n%d sends %s with the breaker open", n->index, r->truth->id);
     for (const struct request *o = n->requests; counts.breaker == BREAKER_HALF_OPEN && o != NULL; o = o->next)
-        if (!o->dispatched_closed)
+        if (o->parcel != r->parcel && !o->dispatched_closed)
             sim_broken(w->sim, "G7", "n%d sends a second probe, %s", n->index, r->truth->id);
     if (n->on_hold || n->override == BREAKER_KEPT_OPEN)
         sim_broken(w->sim, "contract", "n%d sends %s though the operator said no", n->index, r->truth->id);
@@ -136,6 +136,13 @@ static void deliveries_are_remembered(struct world *w, const struct node *n, con
     }
 }
 
+/* Whoever has it knows that an attempt may have been executed: the owner in which it was, or its heir after a handover in peace. */
+static bool is_in_doubt(const struct entry *en, const struct stream *st)
+{
+    bool heir = st->kind == STREAM_SOURCE && en->doubt_kept_at > 0 && st->assigned_at > en->doubt_kept_at;
+    return en->ambiguous_by == st->serial || heir;
+}
+
 void oracle_sends(struct world *w, struct node *n, struct request *r)
 {
     struct delivery_view v = delivery_view(r->d);
@@ -146,7 +153,7 @@ void oracle_sends(struct world *w, struct node *n, struct request *r)
                    r->truth->id);
     if (r->truth->skip || r->truth->bad)
         sim_broken(w->sim, "contract", "n%d sends %s, which is no request", n->index, r->truth->id);
-    if (en->ambiguous_by == st->serial && !v.ambiguous)
+    if (is_in_doubt(en, st) && !v.ambiguous)
         sim_broken(w->sim, "G5", "n%d repeats %s without marking it ambiguous", n->index, r->truth->id);
     if (en->delivered && en->known_by == n->life && !en->excused)
         sim_broken(w->sim, "G5", "n%d sends %s again, which it knows to be delivered", n->index,
@@ -166,6 +173,24 @@ void oracle_sends(struct world *w, struct node *n, struct request *r)
         en->first_sent = w->sim->now;
 }
 
+/* It was handed out at another time: what the destination was told since, and what became of its partition, counts now. */
+void oracle_departs(struct world *w, struct node *n, const struct request *r)
+{
+    const struct stream *st = r->held == NULL ? NULL : r->held->stream;
+    if (st == NULL || !st->assigned || st->serial != r->assignment)
+        sim_broken(w->sim, "G3", "n%d sends %s of a partition that it knows to have lost", n->index,
+                   r->truth->id);
+    if (r->dispatched_closed && engine_counts(n->engine).breaker == BREAKER_HALF_OPEN)
+        sim_broken(w->sim, "G7", "n%d sends %s, which is no probe, with the breaker half open", n->index,
+                   r->truth->id);
+    outage_is_respected(w, n, r);
+}
+
+void oracle_doubts(struct request *r)
+{
+    r->entry->ambiguous_by = r->assignment;
+}
+
 void oracle_executes(struct world *w, struct request *r)
 {
     struct entry *en = r->entry;
@@ -181,9 +206,9 @@ void oracle_executes(struct world *w, struct request *r)
     r->truth->executed = true;
 }
 
-static bool is_ambiguous(enum transport t)
+static bool is_ambiguous(const struct outcome *answer)
 {
-    return t == TRANSPORT_TIMEOUT || t == TRANSPORT_RESET || t == TRANSPORT_GARBAGE;
+    return answer->resent || (answer->sent && answer->transport != TRANSPORT_OK);
 }
 
 static void succeeded(struct world *w, struct node *n, struct request *r)
@@ -207,12 +232,13 @@ static void failed(struct node *n, struct request *r, bool breaker_closed)
     bool as_batch = r->parcel->count > 1 && !r->parcel->by_item; /* nobody knows whose fault it was */
     int status = r->answer.transport == TRANSPORT_OK ? r->answer.status : 0;
     bool by_rule = r->answer.verdict == VERDICT_RETRY;
-    bool own = status == 423 || status == 425 || status == 408 || (status == 429 && by_rule);
+    bool own =
+        status == 423 || status == 425 || status == 408 || ((status == 429 || status == 409) && by_rule);
     bool wait = status == 429 || (status == 503 && r->answer.retry_after_ns >= 0);
     bool never = status == 401 || status == 403 || (wait && !by_rule);
     bool healthy = n->successes[r->truth->route] > en->mark[n->index].successes && breaker_closed;
-    if (is_ambiguous(r->answer.transport))
-        en->ambiguous_by = r->assignment;
+    if (is_ambiguous(&r->answer))
+        oracle_doubts(r);
     bool refused = status >= 400 && status < 500 && !own && !never;
     bool alone = refused && !as_batch;
     en->refused = (en->refused & ~(1U << n->index)) | (unsigned)alone << n->index;
@@ -306,7 +332,7 @@ void oracle_buries(struct world *w, struct node *n, const struct delivery_view *
         right = (en->refused >> n->index & 1) != 0 && v->status != 409;
         break;
     case REASON_CONFLICT: /* what the target made of it */
-        right = (en->refused >> n->index & 1) != 0 && v->status == 409;
+        right = (en->refused >> n->index & 1) != 0 && (v->status == 409 || (t->trace && v->status == 412));
         break;
     case REASON_ATTEMPTS:
         counts_are_paid(w, n, en, w->plan.cfg.attempts_max);
@@ -334,6 +360,11 @@ void oracle_buries(struct world *w, struct node *n, const struct delivery_view *
     case REASON_COUNT:
         right = false;
     }
+    bool in_doubt = is_in_doubt(en, held->stream);
+    if (in_doubt && (!v->ambiguous || (t->trace && v->reason == REASON_CONFLICT)))
+        sim_broken(w->sim, "G5",
+                   "n%d dead-letters %s as %s, and an attempt of its own may have been executed", n->index,
+                   t->id, reason_name(v->reason));
     if (!right || t->skip)
         sim_broken(w->sim, "G7", "n%d dead-letters %s as %s, which is not so", n->index, t->id,
                    reason_name(v->reason));
@@ -458,6 +489,7 @@ void oracle_unread(struct world *w, struct log *log, int64_t from)
         if (log->entries[i].offset >= from) {
             log->entries[i].excused = true;
             log->entries[i].counted_kept = log->entries[i].counted = 0;
+            log->entries[i].doubt_kept_at = 0;
         }
 }
 
@@ -465,12 +497,16 @@ void oracle_leaves(struct world *w, struct node *n, struct stream *st, bool clea
 {
     struct log *log = &w->logs[st->feed][st->partition];
     bool cut_off = w->sim->now - st->revoked_at >= w->plan.cfg.drain_ns;
+    bool owner =
+        !group_fences(w, n->index, n->generation, st->partition); /* else others have committed since */
     for (int i = 0; i < log->visible; i++) {
         struct entry *en = &log->entries[i];
         if (clean && en->counted > en->counted_kept && en->counted_by == st->serial) {
             en->counted_kept = en->counted;
             en->kept_at = w->sim->now;
         }
+        if (clean && owner && en->ambiguous_by == st->serial)
+            en->doubt_kept_at = w->sim->now;
         bool parking =
             st->kind == STREAM_REPLAY && cut_off; /* executed, but its key was not yet free: not complete */
         if (en->known_by == n->life && !en->covered && (!clean || parking))

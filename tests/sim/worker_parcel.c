@@ -74,8 +74,7 @@ void parcel_send(struct world *w, struct node *n, const struct action *a)
         batch_is_right(w, p);
     }
     limits_sends(w, n, p);
-    outage_sends(w, n, p);
-    api_leaves(w, p);
+    depart_begins(w, p);
 }
 
 /* ---- over ---------------------------------------------------------------------------------------------------------------- */
@@ -116,9 +115,38 @@ static void tell_engine(struct world *w, struct parcel *p)
     free(items);
 }
 
+/*
+ * What the target makes of a failed precondition: a trace of its own, or a conflict (decision D31). What a process itself remembers of 5xx is left out: it
+ * is the mark of the engine that must not be lost.
+ */
+static void judge_precondition(struct request *r, struct outcome *answer)
+{
+    bool repeated =
+        answer->resent || delivery_view(r->d).ambiguous || (r->kind == STREAM_REPLAY && r->truth->doubted);
+    if (answer->transport != TRANSPORT_OK || (answer->status != 409 && answer->status != 412))
+        return;
+    answer->verdict = VERDICT_POISON;
+    answer->reason = REASON_CONFLICT;
+    if (repeated)
+        answer->verdict = answer->status == 412 ? VERDICT_DUPLICATE_OK : VERDICT_RETRY;
+    r->success = answer->verdict == VERDICT_DUPLICATE_OK;
+}
+
+static void judge(struct parcel *p)
+{
+    p->answer.resent = p->resent || p->sendings > 1;
+    for (int i = 0; i < p->count; i++) {
+        struct request *r = &p->members[i];
+        r->answer.resent = p->answer.resent;
+        if (r->met_trace && !r->over)
+            judge_precondition(r, p->by_item ? &r->answer : &p->answer);
+    }
+}
+
 static void tell(struct world *w, struct parcel *p)
 {
     struct node *n = p->node;
+    judge(p);
     bool was_closed = engine_counts(n->engine).breaker == BREAKER_CLOSED;
     bool *heard = calloc((size_t)p->count, sizeof(*heard));
     ENSURE(heard != NULL);
@@ -149,7 +177,8 @@ static void tell(struct world *w, struct parcel *p)
 void parcel_answered(struct world *w, struct parcel *p)
 {
     if (p->live > 0) {
-        tell(w, p);
+        if (!depart_renews(w, p))
+            tell(w, p);
         return;
     }
     for (int i = 0; i < p->count; i++)
@@ -157,16 +186,36 @@ void parcel_answered(struct world *w, struct parcel *p)
             p->members[i].entry->excused = true;
 }
 
-void parcel_timed_out(struct world *w, struct parcel *p)
+void parcel_broke_off(struct world *w, struct parcel *p, enum transport transport)
 {
-    if (p->live == 0)
-        return;
     for (int i = 0; i < p->count; i++)
         p->members[i].success = false;
     p->by_item = false;
-    p->answer =
-        (struct outcome){.transport = TRANSPORT_TIMEOUT, .retry_after_ns = -1, .sent = true, .verdict = -1};
+    p->answer = (struct outcome){.transport = transport, .retry_after_ns = -1, .sent = true, .verdict = -1};
     tell(w, p);
+}
+
+void parcel_timed_out(struct world *w, struct parcel *p)
+{
+    if (p->live > 0 && w->sim->now >= p->times_out_at)
+        parcel_broke_off(w, p, TRANSPORT_TIMEOUT);
+}
+
+void parcel_held_back(struct world *w, struct parcel *p)
+{
+    p->by_item = false;
+    p->answer = (struct outcome){
+        .transport = TRANSPORT_CANCELLED, .retry_after_ns = -1, .verdict = -1, .resent = p->resent};
+    for (int i = 0; i < p->count; i++) {
+        struct request *r = &p->members[i];
+        if (r->over)
+            continue;
+        trace_end(w, r, &p->answer);
+        if (p->resent)
+            oracle_doubts(r);
+        leave(r);
+    }
+    tell_engine(w, p);
 }
 
 void parcel_cancel(struct world *w, struct node *n, struct delivery *d)
@@ -184,6 +233,8 @@ void parcel_cancel(struct world *w, struct node *n, struct delivery *d)
     }
     sim_trace(w->sim, "n%d: CANCEL %s", n->index, r->truth->id);
     r->success = false;
+    if (r->parcel->sendings > 0)
+        oracle_doubts(r);
     leave(r);
 }
 

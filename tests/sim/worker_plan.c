@@ -142,6 +142,18 @@ static void plan_topics(struct world *w)
     w->plan.common_topic = two_of_three ? -1 : (int)rng_between(rng, 0, w->plan.topics - 1);
 }
 
+/* Requests that wait, and that go out twice: by a generator of its own, which leaves the worlds of the kept seeds as they were. */
+static void plan_departures(struct world *w)
+{
+    const uint64_t waits = UINT64_C(1) << FAULT_WAITS, resent = UINT64_C(1) << FAULT_RESENT;
+    const uint64_t which[] = {waits, resent, waits | resent};
+    struct rng rng;
+    rng_seed(&rng, w->sim->seed, 1002);
+    w->plan.faults &= ~(waits | resent);
+    if (rng_chance(&rng, 0.5))
+        w->plan.faults |= which[rng_between(&rng, 0, (int64_t)ARRAY_LEN(which) - 1)];
+}
+
 static void plan_sizes(struct world *w)
 {
     struct plan *p = &w->plan;
@@ -168,6 +180,7 @@ static void plan_sizes(struct world *w)
     for (int f = FAULT_BATCHES; f < FAULT_COUNT; f++) /* later ones leave older seeds as they were */
         if (rng_chance(&w->fault_rng[f], 0.4))
             p->faults |= UINT64_C(1) << f;
+    plan_departures(w);
     if (world_has(w, FAULT_ZOMBIE)) /* there must be something to park and to free */
         p->faults |= UINT64_C(1) << FAULT_API_REJECTS | UINT64_C(1) << FAULT_REPLAY;
     p->sleepers = world_has(w, FAULT_ZOMBIE) && rng_chance(&w->fault_rng[FAULT_ZOMBIE], 0.3);

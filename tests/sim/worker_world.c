@@ -133,6 +133,9 @@ static void happens_to_node(struct world *w, struct node *n, struct happening h)
             node_turn(w, n);
         }
         break;
+    case HAPPEN_DEPARTS:
+        depart_comes(w, h.what);
+        break;
     case HAPPEN_ANSWERED:
         parcel_answered(w, h.what);
         break;

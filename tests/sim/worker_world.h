@@ -9,6 +9,7 @@
  *   worker_parcel  requests of one event or of several          worker_incremental  the group as with KIP-848, and a process in it
  *   worker_job     a process in one-shot mode                   worker_lists    members that read different topics
  *   worker_outage  when the API counts as down, and is only probed
+ *   worker_depart  a request between its SEND and the wire: waits, asks again, goes out twice
  */
 #pragma once
 
@@ -83,7 +84,9 @@ static inline const char *feed_name(int feed)
     X(ONESHOT, "one-shot")                                                                                   \
     X(LISTS, "lists-of-topics-differ")                                                                       \
     X(API_KEY_QUOTA, "api-refuses-a-key")                                                                    \
-    X(ZOMBIE, "sleeps-on-a-parked-state")
+    X(ZOMBIE, "sleeps-on-a-parked-state")                                                                    \
+    X(WAITS, "requests-wait")                                                                                \
+    X(RESENT, "requests-sent-again")
 enum fault {
 #define X(id, name) FAULT_##id,
     WORKER_FAULTS(X)
@@ -104,6 +107,9 @@ struct truth {
     bool executed, delivered, buried, parked;
     bool told; /* parked by one that had the partition: whoever takes it from then on reads that */
     bool open; /* a dead letter that no replay has delivered yet */
+    bool
+        trace; /* executed by a sending that had no answer: the API's state is not the one that it was made for */
+    bool doubted; /* its dead letter says that an attempt may have been executed */
     int replays;
 };
 
@@ -134,6 +140,7 @@ struct entry {
             halved; /* the life in which a batch with it was refused as a whole, last; 0: it ended otherwise */
     } mark[NODES_MAX];     /* by process: its successes at this record's dispatch, then at its last failure */
     uint64_t ambiguous_by; /* the assignment in which it ended without a known result */
+    int64_t doubt_kept_at; /* a process gave it up in peace, and had committed that; 0: none */
     int64_t first_sent;    /* 0: never, in any life */
 };
 
@@ -249,6 +256,7 @@ struct node {
     int limit;                      /* on requests at once, as its engine told it after the last facts */
     enum breaker_override override; /* what the operator said last */
     bool on_hold;
+    int64_t token_at; /* until then all requests wait for a token */
     int64_t produced_until
         [2][PARTITIONS_MAX]; /* by kind of letter: its producer's last record there is stored then */
     bool static_member;
@@ -299,6 +307,7 @@ struct request {
     bool dispatched_closed; /* sent with the breaker closed: its failure may be counted */
     bool success;           /* the answer under way is one */
     bool executed;
+    bool met_trace;        /* its precondition failed, by an earlier sending of its own */
     struct outcome answer; /* to it; to the whole parcel unless it speaks of items */
 };
 
@@ -312,6 +321,10 @@ struct parcel {
     bool by_item;
     bool probe; /* it left when the API was known to be down */
     int64_t sent_at;
+    bool waits;           /* for a token or a connection */
+    bool renewed, resent; /* with another token; it was sent twice with the token before */
+    int sendings;         /* with this token */
+    int64_t times_out_at; /* CLOCK_NEVER: it is not sent */
     struct outcome answer;
     struct request *members; /* count of them, in order */
 };
@@ -397,6 +410,7 @@ enum happening_kind {
     HAPPEN_FETCHED,
     HAPPEN_TIMER,
     HAPPEN_LOST,
+    HAPPEN_DEPARTS,
     HAPPEN_ARRIVED,
     HAPPEN_ANSWERED,
     HAPPEN_TIMED_OUT,
@@ -503,8 +517,22 @@ void parcel_cancel(struct world *w, struct node *n, struct delivery *d);
 void parcel_mail(struct world *w, struct parcel *p, enum happening_kind kind, int64_t delay);
 void parcel_answered(struct world *w, struct parcel *p);
 void parcel_timed_out(struct world *w, struct parcel *p);
+/* It ended without an answer, after it was sent. */
+void parcel_broke_off(struct world *w, struct parcel *p, enum transport transport);
+/* It must not be sent any more, and was not. The node's turn is the caller's. */
+void parcel_held_back(struct world *w, struct parcel *p);
 void parcel_node_died(struct world *w, struct node *n);
 void parcel_forget(struct world *w);
+
+/* ---- worker_depart ---- */
+void depart_begins(struct world *w, struct parcel *p);
+void depart_comes(struct world *w, struct parcel *p); /* it has its token and its connection */
+/* The door's loop looks at its connections between two facts, before it carries out what follows from them. */
+void depart_between(struct world *w, struct node *n);
+/* The connection has ended without an answer: it goes out once more. */
+void depart_again(struct world *w, struct parcel *p, int64_t delay);
+/* Its token was refused, and it waits for another one. */
+bool depart_renews(struct world *w, struct parcel *p);
 
 /* ---- worker_api ---- */
 void api_leaves(struct world *w, struct parcel *p); /* it is on its way */
@@ -560,6 +588,10 @@ bool outage_is_failure(const struct parcel *p);
 
 /* ---- worker_oracle ---- */
 void oracle_sends(struct world *w, struct node *n, struct request *r);
+/* It really leaves. */
+void oracle_departs(struct world *w, struct node *n, const struct request *r);
+/* Its engine was told that an attempt may have been executed. */
+void oracle_doubts(struct request *r);
 void oracle_executes(struct world *w, struct request *r);
 void oracle_answered(struct world *w, struct node *n, struct request *r, bool breaker_closed);
 /* An answer, or one to an item, may ask for a pause. */

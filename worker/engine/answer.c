@@ -267,6 +267,14 @@ static enum step after_judgement(struct engine *e, struct delivery *d, const str
     return STEP_DROPPED;
 }
 
+static bool went_out_twice(const struct outcome *out)
+{
+#ifdef SIM_BUG_RESENT_UNSEEN
+    return false;
+#endif
+    return out->resent;
+}
+
 void answer_doubt(struct engine *e, struct delivery *d)
 {
     offsets_mark_ambiguous(&d->stream->offsets, &d->entry);
@@ -276,7 +284,7 @@ void answer_doubt(struct engine *e, struct delivery *d)
 /* What the event itself remembers of it. */
 static void note(struct engine *e, struct delivery *d, const struct outcome *out, struct judgement j)
 {
-    bool lost_track = out->resent || (out->sent && out->transport != TRANSPORT_OK);
+    bool lost_track = went_out_twice(out) || (out->sent && out->transport != TRANSPORT_OK);
 
     d->probe = false;
     d->transport = out->transport;
@@ -306,7 +314,7 @@ static enum step after_no_request(struct engine *e, struct delivery *d, const st
     d->probe = false;
     d->transport = TRANSPORT_CANCELLED;
     d->status = 0;
-    if (out->resent)
+    if (went_out_twice(out))
         answer_doubt(e, d);
     breaker_report(&e->breaker, e->now, BREAKER_NO_ANSWER, probe);
     return STEP_READY;
