@@ -1,9 +1,11 @@
 """The dead-letter tool against a real Kafka: what it tells of dead letters in the documented format, and what its replays are."""
 import json
 import os
+import re
 import signal
 import subprocess
 import uuid
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -13,6 +15,8 @@ from topics import headers_of
 
 DLQ, REPLAY, GROUP = "tandem.inventory.dlq", "tandem.inventory.replay", "tandem-inventory.replay"
 PARTITIONS = 3
+VERDICTS = (Path(__file__).resolve().parents[2] / "worker" / "engine" / "verdict.def").read_text(encoding="utf-8")
+REASONS = [name for name in re.findall(r'^REASON\(\w+, "([^"]+)"', VERDICTS, re.MULTILINE) if name != "none"]
 
 
 class Tool:
@@ -83,6 +87,7 @@ class Letters:
 
     def complete(self, partition=0):
         """As the worker: everything in the replay partition is done."""
+        self.topics.wait_settled(REPLAY)
         consumer = Consumer({"bootstrap.servers": self.topics.brokers, "group.id": GROUP})
         try:
             high = consumer.get_watermark_offsets(TopicPartition(REPLAY, partition), timeout=30)[1]
@@ -136,6 +141,15 @@ def test_show_tells_everything_and_what_to_do_next(letters, tool):
     shown, = tool.lines("show", "inventory/tandem.orders/0/0/0")
     assert shown["event_id"] == "e-1" and shown["payload"] == '{"order":"o-17","total":0.10}' and shown["next"]
     assert {"name": "shop", "value": None, "value_base64": "/wA="} in shown["headers"]
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_show_has_advice_for_every_reason(letters, tool, reason):
+    """blocks-the-window had none: show crashed, and its JSON had no "next"."""
+    letters.bury("e-1", reason=reason)
+    assert "what to do" in tool.run("show", "e-1").stdout
+    shown, = tool.lines("show", "e-1")
+    assert shown["reason"] == reason and len(shown["next"]) > 10 and len(shown["meaning"]) > 10
 
 
 def test_a_payload_that_is_not_json_is_shown_in_hex(letters, tool):
@@ -348,6 +362,25 @@ def test_what_the_worker_buries_is_understood_replayed_in_order_and_resolved(too
     assert inventory_api.ids() == events and inventory_api.audit()["violations"] == 0
     after = place(topics, "o-1", 4)
     wait_until(lambda: inventory_api.ids() == [*events, after], message="the key is free again")
+
+
+def test_a_key_whose_dead_letter_can_never_be_delivered_is_freed_as_the_manual_says(tool, topics, inventory_api, worker, wait_until):
+    """It was said that nothing is to be done, while the key stayed parked; and the way to free it began with what could not be."""
+    program = worker("inventory")
+    null = str(uuid.uuid4())
+    topics.produce("tandem.orders", None, key="o-1", headers={"ce_specversion": "1.0", "ce_id": null, "ce_source": "test", "ce_type": "order.placed"})
+    behind = place(topics, "o-1", 2)
+    wait_until(lambda: tool.states() == {null: "open", behind: "open"}, message="both are dead-lettered")
+    shown, = tool.lines("show", null)
+    assert shown["reason"] == "tombstone" and "its key stays parked" in shown["next"] and "man tandem-dlq" in shown["next"]
+    tool.run("replay", "--key", "o-1", "--execute")
+    wait_until(lambda: tool.states() == {null: "failed-again", behind: "resolved"}, message="a replay delivers all but this one")
+    assert program.stop() == 0
+    topics.produce("tandem.inventory.parked", None, key="o-1", partition=shown["dlq_partition"])
+    program.start_again()
+    after = place(topics, "o-1", 3)
+    wait_until(lambda: inventory_api.ids() == [behind, after], message="the key is free")
+
 
 
 # ---- wrong use, bad days ----
