@@ -13,11 +13,29 @@
         "max.message.bytes", "134217728", NULL                                                               \
     }
 
+/* One of the worker's own topics: what it is made with. */
+struct own_topic {
+    const char *policy;
+    const struct kafka_setting *settings;
+    size_t settings_count;
+};
+
 static const struct kafka_setting kept_for_a_year[] = {
     TOPIC_SETTING_LARGE, {"cleanup.policy", "delete", NULL}, {"retention.ms", "31536000000", NULL}};
+/*
+ * A dead letter goes with its segment, up to segment.ms (a week, where nobody changed it) after its year. A replay that is gone by then would
+ * make a resolved event open: a month more. Not for ever: events hold people's data.
+ */
+static const struct kafka_setting kept_for_longer[] = {
+    TOPIC_SETTING_LARGE, {"cleanup.policy", "delete", NULL}, {"retention.ms", "34128000000", NULL}};
 static const struct kafka_setting compacted[] = {TOPIC_SETTING_LARGE, {"cleanup.policy", "compact", NULL}};
 
-static int topic_check(struct worker *w, rd_kafka_t *rk, const char *topic, bool compact, struct err *err)
+static const struct own_topic dead_letters = {"delete", kept_for_a_year, ARRAY_LEN(kept_for_a_year)},
+                              replays = {"delete", kept_for_longer, ARRAY_LEN(kept_for_longer)},
+                              parked_keys = {"compact", compacted, ARRAY_LEN(compacted)};
+
+static int topic_check(struct worker *w, rd_kafka_t *rk, const char *topic, const struct own_topic *own,
+                       struct err *err)
 {
     int count = kafka_partition_count(rk, topic, TOPICS_ASK_MS, err);
     if (count < 0)
@@ -34,11 +52,9 @@ static int topic_check(struct worker *w, rd_kafka_t *rk, const char *topic, bool
                        "topic \"%s\" does not exist: create it with %d partition%s and cleanup.policy=%s, or "
                        "allow it with "
                        "create_topics",
-                       topic, w->partitions, show_plural(w->partitions), compact ? "compact" : "delete");
-    const struct kafka_setting *settings = compact ? compacted : kept_for_a_year;
-    size_t settings_count = compact ? ARRAY_LEN(compacted) : ARRAY_LEN(kept_for_a_year);
-    if (kafka_topic_create_with(rk, topic, w->partitions, settings, settings_count, TOPICS_CREATE_MS, err) <
-        0)
+                       topic, w->partitions, show_plural(w->partitions), own->policy);
+    if (kafka_topic_create_with(rk, topic, w->partitions, own->settings, own->settings_count,
+                                TOPICS_CREATE_MS, err) < 0)
         return -1;
     LOG("topic created", LOG_STR("topic", topic), LOG_INT("partitions", w->partitions));
     return 0;
@@ -76,9 +92,9 @@ static int topics_check(struct worker *w, rd_kafka_t *rk, bool *ret_missing, str
     for (int i = 0; i < w->sources.count; i++)
         if (source_check(w, rk, w->sources.topics[i], ret_missing, err) < 0)
             return -1;
-    if (topic_check(w, rk, w->dlq_topic, false, err) < 0 ||
-        topic_check(w, rk, w->replay_topic, false, err) < 0 ||
-        topic_check(w, rk, w->parked_topic, true, err) < 0)
+    if (topic_check(w, rk, w->dlq_topic, &dead_letters, err) < 0 ||
+        topic_check(w, rk, w->replay_topic, &replays, err) < 0 ||
+        topic_check(w, rk, w->parked_topic, &parked_keys, err) < 0)
         return -1;
     if (topics_policy_check(w, rk, err) < 0)
         return -1;

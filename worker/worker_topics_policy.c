@@ -1,4 +1,5 @@
-/* Refuses a topic whose cleanup.policy would lose what is kept there: parked keys by their age, dead letters and replays by their key. */
+/* Refuses a topic whose cleanup.policy would lose what is kept there: parked keys by their age, dead letters and replays by their key. Warns of replays that go before their dead letters. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -6,6 +7,8 @@
 
 #define POLICY_ASK_MS 3000
 #define POLICY_NAME "cleanup.policy"
+#define RETENTION_NAME "retention.ms"
+#define SEGMENT_NAME "segment.ms"
 
 /* NULL: Kafka does not say. */
 static const char *setting_in(const rd_kafka_ConfigResource_t *resource, const char *name)
@@ -21,7 +24,7 @@ static const char *setting_in(const rd_kafka_ConfigResource_t *resource, const c
 
 static bool is_endless(const rd_kafka_ConfigResource_t *resource)
 {
-    const char *age = setting_in(resource, "retention.ms"), *bytes = setting_in(resource, "retention.bytes");
+    const char *age = setting_in(resource, RETENTION_NAME), *bytes = setting_in(resource, "retention.bytes");
 
     return age && bytes && strcmp(age, "-1") == 0 && strcmp(bytes, "-1") == 0;
 }
@@ -51,6 +54,36 @@ static int policy_check(const rd_kafka_ConfigResource_t *resource, const char *p
     return 0;
 }
 
+/* -1: endless, or Kafka does not say. */
+static int64_t ms_in(const rd_kafka_ConfigResource_t *resource, const char *name)
+{
+    const char *text = setting_in(resource, name);
+    int64_t ms = text ? strtoll(text, NULL, 10) : -1;
+
+    return ms < 0 || ms > INT64_MAX / 2 ? -1 : ms;
+}
+
+/*
+ * What was replayed is known by the replay record, so that one must outlive its dead letter, which goes with the last record of its segment.
+ * Else the event turns from resolved to open, and a replay of all sends it once more.
+ */
+static void retention_check(const rd_kafka_ConfigResource_t *letters,
+                            const rd_kafka_ConfigResource_t *replays)
+{
+    if (!letters || !replays || !setting_in(letters, RETENTION_NAME))
+        return;
+    int64_t kept = ms_in(replays, RETENTION_NAME), letters_kept = ms_in(letters, RETENTION_NAME),
+            segment = ms_in(letters, SEGMENT_NAME);
+    int64_t needed = letters_kept < 0 || segment < 0 ? -1 : letters_kept + segment;
+    if (kept < 0 || (needed >= 0 && kept >= needed))
+        return;
+    LOG_WARNING(
+        "replays may be deleted before their dead letters, which then count as never replayed: set the "
+        "topic's " RETENTION_NAME " to what is needed, or more (-1: endless)",
+        LOG_STR("topic", rd_kafka_ConfigResource_name(replays)), LOG_INT(RETENTION_NAME, kept),
+        LOG_INT("needed", needed));
+}
+
 /* NULL: Kafka could not say. */
 static rd_kafka_event_t *policies_ask(const struct worker *w, rd_kafka_t *rk)
 {
@@ -71,6 +104,16 @@ static rd_kafka_event_t *policies_ask(const struct worker *w, rd_kafka_t *rk)
     return event;
 }
 
+/* NULL: it is not among them. */
+static const rd_kafka_ConfigResource_t *resource_of(const rd_kafka_ConfigResource_t **resources, size_t count,
+                                                    const char *topic)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(rd_kafka_ConfigResource_name(resources[i]), topic) == 0)
+            return resources[i];
+    return NULL;
+}
+
 int topics_policy_check(const struct worker *w, rd_kafka_t *rk, struct err *err)
 {
     size_t count = 0;
@@ -86,6 +129,9 @@ int topics_policy_check(const struct worker *w, rd_kafka_t *rk, struct err *err)
             LOG_STR("error", event ? rd_kafka_event_error_string(event) : "no answer within 3 s"));
     for (size_t i = 0; i < count && r == 0; i++)
         r = policy_check(resources[i], w->parked_topic, err);
+    if (r == 0 && count > 0)
+        retention_check(resource_of(resources, count, w->dlq_topic),
+                        resource_of(resources, count, w->replay_topic));
     if (event)
         rd_kafka_event_destroy(event);
     return r;

@@ -4,7 +4,7 @@ import signal
 import subprocess
 
 import pytest
-from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
+from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ConfigResource, ResourcePatternType, ResourceType
 from processes import free_port
 import programs
 from programs import http
@@ -202,6 +202,28 @@ def test_a_parked_topic_that_keeps_everything_needs_no_compaction(orders, worker
     worker("inventory")
     event_id = orders.place("o-1")
     wait_until(lambda: inventory_api.ids() == [event_id], message="it is delivered")
+
+
+def ms(topics, kind, name):
+    resource = ConfigResource(ConfigResource.Type.TOPIC, f"tandem.inventory.{kind}")
+    return int(topics.admin.describe_configs([resource])[resource].result(30)[name].value)
+
+
+def test_a_replay_is_kept_until_its_dead_letter_is_gone(worker, topics, inventory_api):
+    """Both went after a year, a dead letter with its segment: a resolved event could turn open again, and be replayed once more."""
+    program = worker("inventory")
+    assert ms(topics, "replay", "retention.ms") >= ms(topics, "dlq", "retention.ms") + ms(topics, "dlq", "segment.ms")
+    assert "before their dead letters" not in program.log()
+
+
+@pytest.mark.parametrize("dlq, replay, needed", [(31536000000, 31536000000, 32140800000), (31536000000, 32140799999, 32140800000), (-1, 34128000000, -1),
+                                                  (31536000000, 32140800000, None), (31536000000, -1, None), (-1, -1, None)])
+def test_replays_that_would_go_before_their_dead_letters_are_warned_of_at_the_start(worker, topics, inventory_api, dlq, replay, needed):
+    topics.create(DLQ, 6, retention_ms=dlq, segment_ms=604800000)
+    topics.create("tandem.inventory.replay", 6, retention_ms=replay)
+    program = worker("inventory")
+    told = [line for line in program.log_lines() if "before their dead letters" in line["msg"]]
+    assert [(line["level"], line["topic"], line["needed"]) for line in told] == ([] if needed is None else [("warn", "tandem.inventory.replay", needed)])
 
 
 def test_a_worker_that_may_not_look_at_the_settings_of_its_topics_works_and_says_so(session_dir, worker, started, inventory_api, wait_until):
