@@ -152,6 +152,22 @@ def test_show_has_advice_for_every_reason(letters, tool, reason):
     assert shown["reason"] == reason and len(shown["next"]) > 10 and len(shown["meaning"]) > 10
 
 
+def test_a_dead_letter_of_a_topic_made_anew_is_another_than_the_old_one_of_its_numbers(letters, tool):
+    """It was discarded as a second copy of the old one, and counted as resolved by the old one's replay."""
+    letters.bury("old", offset=3)
+    tool.run("replay", "old", "--execute")
+    letters.complete()
+    letters.bury("new", offset=3)
+    assert tool.states() == {"old": "resolved", "new": "open"}
+    tool.run("replay", "--all", "--execute")
+    assert letters.replayed_events() == ["old", "new"]
+    letters.complete()
+    letters.bury("new", offset=3, count=1)
+    assert tool.states() == {"old": "resolved", "new": "failed-again"}
+    shown, = tool.lines("show", "inventory/tandem.orders/0/3/0")
+    assert shown["event_id"] == "new", "of two with one id the one that waits"
+
+
 def test_a_payload_that_is_not_json_is_shown_in_hex(letters, tool):
     letters.bury("e-1", payload=b"\x00\x01PNG")
     assert "00 01 50 4e 47" in tool.run("show", "e-1").stdout

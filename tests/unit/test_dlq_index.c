@@ -20,6 +20,7 @@ struct letter {
     const char *key;
     const char *reason;
     const char *topic; /* NULL: tandem.orders */
+    const char *event; /* NULL: made of partition and offset */
 };
 
 static struct slice text(const char *s)
@@ -33,23 +34,42 @@ static struct dlq_id id_of(const struct letter *l)
                            l->round, l->offset};
 }
 
+struct event_name {
+    char text[64];
+};
+
+static struct event_name event_of(const struct letter *l)
+{
+    struct event_name name;
+    if (l->event)
+        snprintf(name.text, sizeof(name.text), "%s", l->event);
+    else
+        snprintf(name.text, sizeof(name.text), "e-%d-%lld", l->partition, l->offset);
+    return name;
+}
+
 static void tell(struct dlq_index *ix, struct letter l)
 {
-    char event_id[64];
-    snprintf(event_id, sizeof(event_id), "e-%d-%lld", l.partition, l.offset);
+    struct event_name event = event_of(&l);
     struct dlq_record rec;
     dlq_record_begin(&rec);
     rec.id = id_of(&l);
-    rec.event_id = text(event_id);
+    rec.event_id = text(event.text);
     rec.reason = text(l.reason ? l.reason : "rejected");
     rec.type = SLICE_LIT("order.placed");
     assert_true(dlq_index_dead_letter(ix, &rec, text(l.key), l.partition, l.dlq_offset, 1000 + l.dlq_offset));
 }
 
+static void tell_replay_of(struct dlq_index *ix, struct letter l, bool complete)
+{
+    struct dlq_id id = id_of(&l);
+    struct event_name event = event_of(&l);
+    assert_true(dlq_index_replay(ix, &id, text(event.text), complete));
+}
+
 static void tell_replay(struct dlq_index *ix, int partition, long long offset, int round, bool complete)
 {
-    struct dlq_id id = id_of(&(struct letter){.partition = partition, .offset = offset, .round = round});
-    assert_true(dlq_index_replay(ix, &id, complete));
+    tell_replay_of(ix, (struct letter){.partition = partition, .offset = offset, .round = round}, complete);
 }
 
 static void begin(struct dlq_index *ix)
@@ -113,6 +133,66 @@ static void a_dead_letter_written_twice_by_a_crash_is_one(void **state)
     dlq_index_close(&ix);
     assert_int_equal(ix.count, 1);
     assert_int_equal(ix.entries[0].dlq_offset, 1);
+    dlq_index_done(&ix);
+}
+
+/* The replay of the old event counted for the new one, or the new one was taken for a second copy of the old one. */
+static void an_event_of_a_topic_made_anew_is_another_than_the_old_one_of_its_numbers(void **state)
+{
+    (void)state;
+    struct dlq_index ix;
+    begin(&ix);
+    tell_replay_of(&ix, (struct letter){.offset = 4, .event = "old"}, true);
+    tell(&ix, (struct letter){.offset = 4, .dlq_offset = 1, .event = "old", .key = "a"});
+    tell(&ix, (struct letter){.offset = 4, .dlq_offset = 2, .event = "new", .key = "a"});
+    dlq_index_close(&ix);
+    assert_int_equal(ix.count, 2);
+    assert_int_equal(state_of(&ix, "old"), DLQ_RESOLVED);
+    assert_int_equal(state_of(&ix, "new"), DLQ_OPEN);
+    assert_int_equal(dlq_index_find(&ix, "new")->dlq_offset, 2);
+    assert_int_equal(dlq_index_find(&ix, "inventory/tandem.orders/0/4/0")->dlq_offset, 2);
+    dlq_index_done(&ix);
+}
+
+static void rounds_of_an_old_and_a_new_event_of_the_same_numbers_stay_apart(void **state)
+{
+    (void)state;
+    struct dlq_index ix;
+    begin(&ix);
+    tell_replay_of(&ix, (struct letter){.offset = 4, .event = "a"}, true);
+    tell_replay_of(&ix, (struct letter){.offset = 4, .event = "b"}, true);
+    tell_replay_of(&ix, (struct letter){.offset = 4, .round = 1, .event = "a"}, false);
+    tell(&ix, (struct letter){.offset = 4, .dlq_offset = 1, .event = "a"});
+    tell(&ix, (struct letter){.offset = 4, .round = 1, .dlq_offset = 2, .event = "a"});
+    tell(&ix, (struct letter){.offset = 4, .dlq_offset = 3, .event = "b"});
+    tell(&ix, (struct letter){.offset = 4, .round = 1, .dlq_offset = 4, .event = "b"});
+    dlq_index_close(&ix);
+    assert_int_equal(ix.count, 4);
+    assert_int_equal(state_of(&ix, "a"), DLQ_REPLAYING);
+    assert_int_equal(state_of(&ix, "b"), DLQ_FAILED_AGAIN);
+    assert_true(dlq_same_event(&ix.entries[0], &ix.entries[1]));
+    assert_false(dlq_same_event(&ix.entries[1], &ix.entries[2]));
+    dlq_index_done(&ix);
+}
+
+/* Written by something else than tandem-dlq: all that is known of it are the numbers. */
+static void a_replay_without_an_event_id_counts_for_all_of_its_numbers(void **state)
+{
+    (void)state;
+    struct dlq_index ix;
+    begin(&ix);
+    struct dlq_id id = id_of(&(struct letter){.offset = 4});
+    assert_true(dlq_index_replay(&ix, &id, (struct slice){NULL, 0}, false));
+    tell_replay_of(&ix, (struct letter){.offset = 5, .event = "other"}, true);
+    for (int i = 0; i < 1000; i++) /* the tables grow meanwhile */
+        tell(&ix, (struct letter){.partition = 1, .offset = i, .dlq_offset = i});
+    tell(&ix, (struct letter){.offset = 4, .dlq_offset = 1, .event = "old"});
+    tell(&ix, (struct letter){.offset = 4, .dlq_offset = 2, .event = "new"});
+    tell(&ix, (struct letter){.offset = 5, .dlq_offset = 3, .event = "open"});
+    dlq_index_close(&ix);
+    assert_int_equal(state_of(&ix, "old"), DLQ_REPLAYING);
+    assert_int_equal(state_of(&ix, "new"), DLQ_REPLAYING);
+    assert_int_equal(state_of(&ix, "open"), DLQ_OPEN);
     dlq_index_done(&ix);
 }
 
@@ -365,6 +445,9 @@ int main(void)
         cmocka_unit_test(a_state_follows_from_the_topics_alone),
         cmocka_unit_test(a_second_round_that_is_replayed_again_is_no_longer_failed),
         cmocka_unit_test(a_dead_letter_written_twice_by_a_crash_is_one),
+        cmocka_unit_test(an_event_of_a_topic_made_anew_is_another_than_the_old_one_of_its_numbers),
+        cmocka_unit_test(rounds_of_an_old_and_a_new_event_of_the_same_numbers_stay_apart),
+        cmocka_unit_test(a_replay_without_an_event_id_counts_for_all_of_its_numbers),
         cmocka_unit_test(it_is_found_by_event_id_by_dlq_id_and_by_position),
         cmocka_unit_test(a_full_index_says_that_it_is_partial),
         cmocka_unit_test(its_memory_is_bounded_in_bytes_too),

@@ -121,12 +121,12 @@ static bool keep(struct dlq_index *ix, struct slice s, const struct dlq_text **r
     return true;
 }
 
-/* ---- entries, found by identity: topic, partition, offset, round ---- */
+/* ---- entries, found by identity: topic, partition, offset, event id, round ---- */
 
 static uint64_t entry_hash(const struct dlq_entry *e)
 {
-    uintptr_t topic = (uintptr_t)e->topic; /* equal topics are one text */
-    uint64_t h = hash_bytes(HASH_SEED, &topic, sizeof(topic));
+    uintptr_t texts[] = {(uintptr_t)e->topic, (uintptr_t)e->event_id}; /* equal ones are one text */
+    uint64_t h = hash_bytes(HASH_SEED, texts, sizeof(texts));
     h = hash_bytes(h, &e->partition, sizeof(e->partition));
     h = hash_bytes(h, &e->offset, sizeof(e->offset));
     return hash_bytes(h, &e->replay_count, sizeof(e->replay_count));
@@ -134,7 +134,8 @@ static uint64_t entry_hash(const struct dlq_entry *e)
 
 bool dlq_same_event(const struct dlq_entry *a, const struct dlq_entry *b)
 {
-    return a->topic == b->topic && a->partition == b->partition && a->offset == b->offset;
+    return a->topic == b->topic && a->partition == b->partition && a->offset == b->offset &&
+           a->event_id == b->event_id;
 }
 
 static uint32_t *entry_slot(const struct dlq_index *ix, uint32_t *slots, size_t slot_count,
@@ -175,11 +176,11 @@ static bool entries_grow(struct dlq_index *ix)
 }
 
 /* The entry of that identity, made when it is new; NULL over a limit. */
-static struct dlq_entry *entry_of(struct dlq_index *ix, const struct dlq_id *id)
+static struct dlq_entry *entry_of(struct dlq_index *ix, const struct dlq_id *id, struct slice event_id)
 {
     struct dlq_entry wanted = {
         .partition = id->partition, .offset = id->offset, .replay_count = id->replay_count};
-    if (!keep(ix, id->topic, &wanted.topic))
+    if (!keep(ix, id->topic, &wanted.topic) || !keep(ix, event_id, &wanted.event_id))
         return NULL;
     uint32_t *slot = entry_slot(ix, ix->slots, ix->slot_count, &wanted);
     if (*slot)
@@ -200,26 +201,31 @@ static struct dlq_entry *entry_of(struct dlq_index *ix, const struct dlq_id *id)
 
 /* ---- facts ---- */
 
-bool dlq_index_replay(struct dlq_index *ix, const struct dlq_id *id, bool complete)
+static void add_replay(struct dlq_entry *e, bool pending)
 {
-    struct dlq_entry *e = entry_of(ix, id);
+    e->replayed = true;
+    e->pending = e->pending || pending;
+}
+
+bool dlq_index_replay(struct dlq_index *ix, const struct dlq_id *id, struct slice event_id, bool complete)
+{
+    struct dlq_entry *e = entry_of(ix, id, event_id);
     if (!e)
         return false;
-    e->replayed = true;
-    e->pending = e->pending || !complete;
+    add_replay(e, !complete);
+    ix->nameless = ix->nameless || !e->event_id;
     return true;
 }
 
 bool dlq_index_dead_letter(struct dlq_index *ix, const struct dlq_record *rec, struct slice key,
                            int32_t dlq_partition, int64_t dlq_offset, int64_t time_ns)
 {
-    struct dlq_entry *e = entry_of(ix, &rec->id);
+    struct dlq_entry *e = entry_of(ix, &rec->id, rec->event_id);
     if (!e)
         return false;
     if (e->seen) /* a crash wrote it twice: once is enough */
         return true;
-    if (!keep(ix, key, &e->key) || !keep(ix, rec->event_id, &e->event_id) ||
-        !keep(ix, rec->reason, &e->reason) || !keep(ix, rec->type, &e->type) ||
+    if (!keep(ix, key, &e->key) || !keep(ix, rec->reason, &e->reason) || !keep(ix, rec->type, &e->type) ||
         !keep(ix, rec->parked_behind, &e->behind))
         return false;
     e->dlq_partition = dlq_partition;
@@ -238,17 +244,25 @@ void dlq_index_unreadable(struct dlq_index *ix, int32_t dlq_partition, int64_t d
                  (long long)dlq_offset, why);
 }
 
+static int compare_texts(const struct dlq_text *a, const struct dlq_text *b)
+{
+    int c = memcmp(a->data, b->data, a->len < b->len ? a->len : b->len);
+    return c ? c : a->len < b->len ? -1 : a->len > b->len;
+}
+
 static int by_event(const void *left, const void *right)
 {
     const struct dlq_entry *a = left, *b = right;
     if (a->dlq_partition != b->dlq_partition)
         return a->dlq_partition < b->dlq_partition ? -1 : 1;
     if (a->topic != b->topic)
-        return strcmp(a->topic->data, b->topic->data);
+        return compare_texts(a->topic, b->topic);
     if (a->partition != b->partition)
         return a->partition < b->partition ? -1 : 1;
     if (a->offset != b->offset)
         return a->offset < b->offset ? -1 : 1;
+    if (a->event_id != b->event_id) /* of a topic and of the one made anew; the relay's ids rise with time */
+        return compare_texts(a->event_id, b->event_id);
     return a->replay_count < b->replay_count ? -1 : a->replay_count > b->replay_count;
 }
 
@@ -259,9 +273,22 @@ static enum dlq_state state_of_newest(const struct dlq_entry *e)
     return e->replay_count > 0 ? DLQ_FAILED_AGAIN : DLQ_OPEN;
 }
 
+/* A replay record without an event id, not of ours: it counts for every event that has its numbers. */
+static void join_nameless_replays(struct dlq_index *ix)
+{
+    for (size_t i = 0; ix->nameless && i < ix->count; i++) {
+        struct dlq_entry nameless = ix->entries[i];
+        nameless.event_id = NULL;
+        uint32_t found = *entry_slot(ix, ix->slots, ix->slot_count, &nameless);
+        if (found && ix->entries[found - 1].replayed)
+            add_replay(&ix->entries[i], ix->entries[found - 1].pending);
+    }
+}
+
 void dlq_index_close(struct dlq_index *ix)
 {
     size_t kept = 0;
+    join_nameless_replays(ix);
     for (size_t i = 0; i < ix->count; i++)
         if (ix->entries[i].seen)
             ix->entries[kept++] = ix->entries[i];

@@ -31,7 +31,10 @@ struct dlq_text {
     char data[]; /* NUL-terminated, which len does not count */
 };
 
-/* One round of one event: a dead letter, and whether it was replayed. */
+/*
+ * One round of one event: a dead letter, and whether it was replayed. The event is topic, partition, offset and event id: a topic that was
+ * made anew gives its numbers to other events.
+ */
 struct dlq_entry {
     const struct dlq_text *topic, *key, *event_id, *type, *reason, *behind;
     int64_t offset;     /* in the source topic */
@@ -50,13 +53,14 @@ struct dlq_entry {
 };
 
 struct dlq_index {
-    struct dlq_entry
-        *entries; /* after dlq_index_close: by partition, topic, source offset, round; only seen ones */
+    struct dlq_entry *
+        entries; /* after dlq_index_close: by partition, topic, source offset, event id, round; only seen ones */
     size_t count;
     int64_t unreadable; /* records in the topic that are not dead letters of ours */
     char unreadable_example[160];
     bool partial; /* a limit was reached: newer dead letters are not in here */
     /* private */
+    bool nameless; /* there is a replay without an event id */
     size_t cap, entries_max, bytes, bytes_max;
     uint32_t *slots; /* entry number + 1 by identity */
     size_t slot_count;
@@ -72,7 +76,7 @@ void dlq_index_done(struct dlq_index *ix);
  * Facts. They must be told in this order, or a replay that fails between two looks would count as resolved: first the replay group's
  * committed offsets are read, then the replay topic, then the dead-letter topic. Return false when a limit was reached (`partial`).
  */
-bool dlq_index_replay(struct dlq_index *ix, const struct dlq_id *id, bool complete);
+bool dlq_index_replay(struct dlq_index *ix, const struct dlq_id *id, struct slice event_id, bool complete);
 bool dlq_index_dead_letter(struct dlq_index *ix, const struct dlq_record *rec, struct slice key,
                            int32_t dlq_partition, int64_t dlq_offset, int64_t time_ns);
 void dlq_index_unreadable(struct dlq_index *ix, int32_t dlq_partition, int64_t dlq_offset, const char *why);

@@ -264,7 +264,8 @@ static bool take_replay(void *context, const rd_kafka_message_t *msg)
     read_headers(msg, &rec, NULL);
     if (dlq_id_parse(rec.id_text, &id) < 0 || !slice_is(id.destination, scan->s->cfg.destination))
         return true; /* not ours: the worker dead-letters or skips it, nothing follows for us */
-    return dlq_index_replay(scan->ix, &id, dlq_replayed_is_done(&scan->done[msg->partition], msg->offset));
+    return dlq_index_replay(scan->ix, &id, rec.event_id,
+                            dlq_replayed_is_done(&scan->done[msg->partition], msg->offset));
 }
 
 static bool take_dead_letter(void *context, const rd_kafka_message_t *msg)
