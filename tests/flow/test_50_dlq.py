@@ -152,6 +152,24 @@ def test_show_has_advice_for_every_reason(letters, tool, reason):
     assert shown["reason"] == reason and len(shown["next"]) > 10 and len(shown["meaning"]) > 10
 
 
+def test_show_takes_the_event_that_waits_and_names_the_others(letters, tool):
+    """An event that was published again has its id twice: the oldest was shown, mostly a resolved one."""
+    letters.bury("e-1", key="a", offset=1)
+    tool.run("replay", "e-1", "--execute")
+    letters.complete()
+    letters.bury("e-1", key="a", offset=7)
+    text = tool.run("show", "e-1").stdout
+    assert "open" in text and "partition 0 offset 7" in text and "others          0/0, resolved" in text and "show 0/0" in text
+    shown, = tool.lines("show", "e-1")
+    assert (shown["state"], shown["dlq_offset"]) == ("open", 1)
+    assert shown["others"] == [{"state": "resolved", "dlq_partition": 0, "dlq_offset": 0}]
+    other, = tool.lines("show", "0/0")
+    assert (other["state"], other["offset"]) == ("resolved", 1)
+    letters.bury("e-1", key="a", offset=9)
+    assert "replayed 2 events" in tool.run("replay", "e-1", "--execute").stdout
+    assert [headers_of(m)["__dlq.errors.offset"] for m in letters.replays()] == ["1", "7", "9"]
+
+
 def test_a_dead_letter_of_a_topic_made_anew_is_another_than_the_old_one_of_its_numbers(letters, tool):
     """It was discarded as a second copy of the old one, and counted as resolved by the old one's replay."""
     letters.bury("old", offset=3)
@@ -166,6 +184,26 @@ def test_a_dead_letter_of_a_topic_made_anew_is_another_than_the_old_one_of_its_n
     assert tool.states() == {"old": "resolved", "new": "failed-again"}
     shown, = tool.lines("show", "inventory/tandem.orders/0/3/0")
     assert shown["event_id"] == "new", "of two with one id the one that waits"
+
+
+def test_the_second_copy_of_a_dead_letter_is_shown_as_what_it_is(letters, tool):
+    for _ in range(2):
+        letters.bury("e-1", offset=3)
+    assert len(tool.lines("ls")) == 1
+    text = tool.run("show", "0/1").stdout
+    assert "what to do" in text and "0/1 is the same dead letter written again after a crash; it counts as 0/0" in text
+    shown, = tool.lines("show", "0/1")
+    assert (shown["state"], shown["dlq_offset"], shown["copy_at_dlq_offset"]) == ("open", 0, 1)
+    assert tool.lines("show", "0/0")[0]["copy_at_dlq_offset"] is None
+
+
+def test_a_dead_letter_beyond_the_limit_is_not_called_unreadable(letters, tool):
+    for i in range(3):
+        letters.bury(f"e-{i}")
+    text = tool.run("show", "0/2", "--scan-max", "2", code=1).stdout
+    assert text.startswith("0/2 is a dead letter: it lies behind what was read") and "--scan-max" in text and "x-dlq-event-id: e-2" in text
+    shown, = tool.lines("show", "0/2", "--scan-max", "2", code=1)
+    assert "--scan-max" in shown["unread"] and "unreadable" not in shown
 
 
 def test_a_payload_that_is_not_json_is_shown_in_hex(letters, tool):

@@ -196,6 +196,61 @@ static void a_replay_without_an_event_id_counts_for_all_of_its_numbers(void **st
     dlq_index_done(&ix);
 }
 
+static void an_event_id_of_several_means_the_one_that_waits_and_of_such_the_newest(void **state)
+{
+    (void)state;
+    struct dlq_index ix;
+    begin(&ix);
+    tell_replay_of(&ix, (struct letter){.offset = 1, .event = "e"}, true);
+    tell_replay_of(&ix, (struct letter){.offset = 8, .event = "e"}, true);
+    tell(&ix, (struct letter){.offset = 1, .dlq_offset = 1, .event = "e"});
+    tell(&ix, (struct letter){.offset = 3, .dlq_offset = 2, .event = "e"});
+    tell(&ix, (struct letter){.offset = 2, .dlq_offset = 3, .event = "e"});
+    tell(&ix, (struct letter){.offset = 8, .dlq_offset = 4, .event = "e"});
+    tell(&ix, (struct letter){.offset = 9, .dlq_offset = 5, .event = "f"});
+    dlq_index_close(&ix);
+    const struct dlq_entry *e = dlq_index_find(&ix, "e"), *resolved = dlq_index_find(&ix, "0/4");
+    assert_int_equal(e->dlq_offset, 3);
+    assert_int_equal(resolved->state, DLQ_RESOLVED);
+    assert_true(dlq_entry_shares_a_name(e, resolved));
+    assert_false(dlq_entry_shares_a_name(e, e));
+    assert_false(dlq_entry_shares_a_name(e, dlq_index_find(&ix, "f")));
+    dlq_index_done(&ix);
+}
+
+static void a_position_is_one_record_whatever_an_event_is_called(void **state)
+{
+    (void)state;
+    struct dlq_index ix;
+    begin(&ix);
+    tell(&ix, (struct letter){.offset = 1, .dlq_offset = 1, .event = "0/2"});
+    tell(&ix, (struct letter){.offset = 2, .dlq_offset = 2, .event = "e"});
+    tell(&ix, (struct letter){.offset = 3, .dlq_offset = 3, .event = "0/9"});
+    dlq_index_close(&ix);
+    assert_int_equal(dlq_index_find(&ix, "0/2")->dlq_offset, 2);
+    assert_int_equal(dlq_index_find(&ix, "0/9")->dlq_offset, 3);
+    dlq_index_done(&ix);
+}
+
+static void the_second_copy_of_a_dead_letter_is_known_by_its_ids(void **state)
+{
+    (void)state;
+    struct dlq_index ix;
+    begin(&ix);
+    tell(&ix, (struct letter){.offset = 4, .dlq_offset = 1});
+    tell(&ix, (struct letter){.offset = 4, .dlq_offset = 2});
+    dlq_index_close(&ix);
+    struct dlq_record rec;
+    dlq_record_begin(&rec);
+    rec.id = id_of(&(struct letter){.offset = 4});
+    rec.event_id = SLICE_LIT("e-0-4");
+    assert_non_null(dlq_index_of_record(&ix, &rec));
+    assert_int_equal(dlq_index_of_record(&ix, &rec)->dlq_offset, 1);
+    rec.event_id = SLICE_LIT("another");
+    assert_null(dlq_index_of_record(&ix, &rec));
+    dlq_index_done(&ix);
+}
+
 static void it_is_found_by_event_id_by_dlq_id_and_by_position(void **state)
 {
     (void)state;
@@ -401,6 +456,35 @@ static void an_earlier_rounds_id_stands_for_its_event(void **state)
     dlq_index_done(&ix);
 }
 
+static void an_event_id_of_several_replays_all_that_wait(void **state)
+{
+    (void)state;
+    struct dlq_index ix;
+    struct dlq_plan plan = {0};
+    begin(&ix);
+    tell_replay_of(&ix, (struct letter){.offset = 1, .event = "e"}, true);
+    tell(&ix, (struct letter){.offset = 1, .dlq_offset = 1, .event = "e"});
+    tell(&ix, (struct letter){.offset = 2, .dlq_offset = 2, .event = "e"});
+    tell(&ix, (struct letter){.partition = 1, .offset = 3, .dlq_offset = 1, .event = "e"});
+    tell(&ix, (struct letter){.offset = 4, .dlq_offset = 4, .event = "f"});
+    dlq_index_close(&ix);
+    assert_int_equal(dlq_plan_ask(&plan, &ix, "e", NULL), 0);
+    assert_int_equal(dlq_plan_finish(&plan, &ix, NULL), 0);
+    expect(&plan, "e e");
+    assert_int_equal(plan.entries[0]->offset, 2);
+    assert_int_equal(plan.entries[1]->offset, 3);
+    assert_int_equal(plan.skipped[DLQ_RESOLVED], 1);
+    dlq_plan_done(&plan);
+    struct dlq_plan one = {0};
+    for (size_t i = 0; i < ix.count; i++)
+        ix.entries[i].selected = ix.entries[i].included = false;
+    assert_int_equal(dlq_plan_ask(&one, &ix, "1/1", NULL), 0);
+    assert_int_equal(dlq_plan_finish(&one, &ix, NULL), 0);
+    expect(&one, "e");
+    dlq_plan_done(&one);
+    dlq_index_done(&ix);
+}
+
 static void a_filter_must_hold_in_all_its_parts(void **state)
 {
     (void)state;
@@ -448,6 +532,9 @@ int main(void)
         cmocka_unit_test(an_event_of_a_topic_made_anew_is_another_than_the_old_one_of_its_numbers),
         cmocka_unit_test(rounds_of_an_old_and_a_new_event_of_the_same_numbers_stay_apart),
         cmocka_unit_test(a_replay_without_an_event_id_counts_for_all_of_its_numbers),
+        cmocka_unit_test(an_event_id_of_several_means_the_one_that_waits_and_of_such_the_newest),
+        cmocka_unit_test(a_position_is_one_record_whatever_an_event_is_called),
+        cmocka_unit_test(the_second_copy_of_a_dead_letter_is_known_by_its_ids),
         cmocka_unit_test(it_is_found_by_event_id_by_dlq_id_and_by_position),
         cmocka_unit_test(a_full_index_says_that_it_is_partial),
         cmocka_unit_test(its_memory_is_bounded_in_bytes_too),
@@ -458,6 +545,7 @@ int main(void)
         cmocka_unit_test(keyless_events_take_nobody_along),
         cmocka_unit_test(what_is_replaying_or_resolved_is_skipped_and_counted),
         cmocka_unit_test(an_earlier_rounds_id_stands_for_its_event),
+        cmocka_unit_test(an_event_id_of_several_replays_all_that_wait),
         cmocka_unit_test(a_filter_must_hold_in_all_its_parts),
         cmocka_unit_test(a_limit_counts_what_is_replayed_not_what_is_skipped),
     };

@@ -40,7 +40,8 @@ static const struct verb_help HELP[DLQ_VERB_COUNT] = {
         {"show ID [--json]",
          "All about one dead letter: what its reason means and what to do next, the API's last\n"
          "answer, its rounds, headers and payload (JSON indented, other bytes in hex). ID is an event\n"
-         "id, an x-dlq-id, or partition/offset in the dead-letter topic.",
+         "id, an x-dlq-id, or partition/offset in the dead-letter topic. Of several dead letters with one\n"
+         "id it is the one that waits, and the others are named.",
          "  tandem-dlq --destination inventory show 019abc00-0000-7000-8000-000000000001\n"
          "  tandem-dlq --destination inventory show 3/1204\n"},
     [DLQ_REPLAY] =

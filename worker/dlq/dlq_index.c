@@ -318,26 +318,91 @@ int dlq_position_parse(const char *text, int32_t *ret_partition, int64_t *ret_of
     return 0;
 }
 
+bool dlq_entry_waits(const struct dlq_entry *e)
+{
+    return e->newest && (e->state == DLQ_OPEN || e->state == DLQ_FAILED_AGAIN);
+}
+
+struct dlq_entry *dlq_entry_newest_round(struct dlq_entry *e)
+{
+    while (!e->newest) /* rounds are neighbours */
+        e++;
+    return e;
+}
+
+static bool text_is(const struct dlq_text *t, struct slice s)
+{
+    return t->len == s.len && memcmp(t->data, s.data, s.len) == 0;
+}
+
 static bool is_round(const struct dlq_entry *e, const struct dlq_id *id)
 {
     return e->partition == id->partition && e->offset == id->offset && e->replay_count == id->replay_count &&
-           e->topic->len == id->topic.len && memcmp(e->topic->data, id->topic.data, id->topic.len) == 0;
+           text_is(e->topic, id->topic);
+}
+
+static struct dlq_entry *entry_at(const struct dlq_index *ix, int32_t dlq_partition, int64_t dlq_offset)
+{
+    for (size_t i = 0; i < ix->count; i++)
+        if (ix->entries[i].dlq_partition == dlq_partition && ix->entries[i].dlq_offset == dlq_offset)
+            return &ix->entries[i];
+    return NULL;
+}
+
+struct dlq_entry *dlq_index_of_record(const struct dlq_index *ix, const struct dlq_record *rec)
+{
+    for (size_t i = 0; i < ix->count; i++)
+        if (is_round(&ix->entries[i], &rec->id) && text_is(ix->entries[i].event_id, rec->event_id))
+            return &ix->entries[i];
+    return NULL;
+}
+
+/* A position names one record, so what lies there comes before an event that is called so. */
+static bool find_position(const struct dlq_index *ix, const char *text, struct dlq_entry **ret_entry)
+{
+    int32_t partition = -1;
+    int64_t offset = -1;
+    *ret_entry = NULL;
+    if (dlq_position_parse(text, &partition, &offset) == 0)
+        *ret_entry = entry_at(ix, partition, offset);
+    return *ret_entry;
+}
+
+struct dlq_entry *dlq_index_next(const struct dlq_index *ix, const char *text, const struct dlq_entry *after)
+{
+    struct slice s = {text, strlen(text)};
+    struct dlq_id id;
+    struct dlq_entry *at;
+    if (find_position(ix, text, &at))
+        return after ? NULL : at;
+    bool is_id = dlq_id_parse(s, &id) == 0;
+    for (size_t i = after ? (size_t)(after - ix->entries) + 1 : 0; i < ix->count; i++) {
+        struct dlq_entry *e = &ix->entries[i];
+        if ((e->newest && text_is(e->event_id, s)) || (is_id && is_round(e, &id)))
+            return e;
+    }
+    return NULL;
+}
+
+/* Is b, which comes later in the index, rather what a person means? */
+static bool is_rather(struct dlq_entry *a, struct dlq_entry *b)
+{
+    bool a_waits = dlq_entry_waits(dlq_entry_newest_round(a)),
+         b_waits = dlq_entry_waits(dlq_entry_newest_round(b));
+    return a_waits == b_waits ? b->time_ns >= a->time_ns : b_waits;
 }
 
 struct dlq_entry *dlq_index_find(const struct dlq_index *ix, const char *text)
 {
-    struct slice s = {text, strlen(text)};
-    struct dlq_id id;
-    int32_t partition = -1;
-    int64_t offset = -1;
-    bool is_id = dlq_id_parse(s, &id) == 0;
-    bool is_position = dlq_position_parse(text, &partition, &offset) == 0;
-    for (size_t i = 0; i < ix->count; i++) {
-        struct dlq_entry *e = &ix->entries[i];
-        bool event = e->newest && e->event_id->len == s.len && memcmp(e->event_id->data, text, s.len) == 0;
-        bool here = is_position && e->dlq_partition == partition && e->dlq_offset == offset;
-        if (event || here || (is_id && is_round(e, &id)))
-            return e;
-    }
-    return NULL;
+    struct dlq_entry *best = dlq_index_next(ix, text, NULL);
+    for (struct dlq_entry *e = best; e; e = dlq_index_next(ix, text, e))
+        if (is_rather(best, e))
+            best = e;
+    return best;
+}
+
+bool dlq_entry_shares_a_name(const struct dlq_entry *a, const struct dlq_entry *b)
+{
+    bool same_numbers = a->topic == b->topic && a->partition == b->partition && a->offset == b->offset;
+    return (a->event_id == b->event_id) != same_numbers;
 }

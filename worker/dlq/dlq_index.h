@@ -83,11 +83,22 @@ void dlq_index_unreadable(struct dlq_index *ix, int32_t dlq_partition, int64_t d
 /* No more facts: sort, find each event's newest round and its state. */
 void dlq_index_close(struct dlq_index *ix);
 
+/* Does the event wait for a person: is this its newest round, open or failed again? */
+bool dlq_entry_waits(const struct dlq_entry *e);
+struct dlq_entry *dlq_entry_newest_round(struct dlq_entry *e);
+
 /*
- * The entry that a person means: an x-dlq-id, an event id (its newest round), or "partition/offset" in the dead-letter topic.
- * NULL: there is none.
+ * What a person names by an x-dlq-id, an event id (each event's newest round), or "partition/offset" in the dead-letter topic, which is one
+ * alone. An event id is of several when the event was published again or stood in two topics; an x-dlq-id when its topic was made anew.
+ * `after`: the one before, NULL to begin. NULL: there is none, or no other.
  */
+struct dlq_entry *dlq_index_next(const struct dlq_index *ix, const char *text, const struct dlq_entry *after);
+/* Of these the one that is mostly meant: whose event waits, and of such the one that was dead-lettered last. */
 struct dlq_entry *dlq_index_find(const struct dlq_index *ix, const char *text);
+/* The entry that this record, read later, is one of: a crash may have written it twice. */
+struct dlq_entry *dlq_index_of_record(const struct dlq_index *ix, const struct dlq_record *rec);
+/* Two events that an event id or an x-dlq-id does not tell apart. */
+bool dlq_entry_shares_a_name(const struct dlq_entry *a, const struct dlq_entry *b);
 /* "partition/offset" of the dead-letter topic; 0 or -1. */
 NODISCARD int dlq_position_parse(const char *text, int32_t *ret_partition, int64_t *ret_offset);
 bool dlq_same_event(const struct dlq_entry *a, const struct dlq_entry *b);

@@ -16,14 +16,9 @@ bool dlq_filter_matches(const struct dlq_filter *filter, const struct dlq_entry 
            (!filter->state || strcmp(filter->state, dlq_state_name(e->state)) == 0);
 }
 
-static bool replayable(const struct dlq_entry *e)
-{
-    return e->newest && (e->state == DLQ_OPEN || e->state == DLQ_FAILED_AGAIN);
-}
-
 static void ask(struct dlq_plan *plan, struct dlq_entry *e)
 {
-    if (!replayable(e))
+    if (!dlq_entry_waits(e))
         plan->skipped[e->state]++;
     else
         e->selected = true;
@@ -31,12 +26,11 @@ static void ask(struct dlq_plan *plan, struct dlq_entry *e)
 
 int dlq_plan_ask(struct dlq_plan *plan, const struct dlq_index *ix, const char *text, struct err *err)
 {
-    struct dlq_entry *e = dlq_index_find(ix, text);
+    struct dlq_entry *e = dlq_index_next(ix, text, NULL);
     if (!e)
         return err_set(err, ERR_PERMANENT, "no dead letter \"%s\": tandem-dlq ls shows them", text);
-    while (!e->newest) /* an earlier round stands for its event; rounds are neighbours */
-        e++;
-    ask(plan, e);
+    for (; e; e = dlq_index_next(ix, text, e))
+        ask(plan, dlq_entry_newest_round(e)); /* an earlier round stands for its event */
     return 0;
 }
 
@@ -48,7 +42,7 @@ void dlq_plan_ask_matching(struct dlq_plan *plan, const struct dlq_index *ix, co
         struct dlq_entry *e = &ix->entries[i];
         if (!dlq_filter_matches(filter, e))
             continue;
-        taken += replayable(e);
+        taken += dlq_entry_waits(e);
         ask(plan, e);
     }
 }
@@ -113,7 +107,7 @@ int dlq_plan_finish(struct dlq_plan *plan, const struct dlq_index *ix, struct er
         return err_set(err, ERR_TEMPORARY, "no memory for a plan of %zu events", ix->count);
     size_t n = 0;
     for (size_t i = 0; i < ix->count; i++)
-        if (replayable(&ix->entries[i]))
+        if (dlq_entry_waits(&ix->entries[i]))
             all[n++] = &ix->entries[i];
     if (n)
         qsort(all, n, sizeof(struct dlq_entry *), by_key);

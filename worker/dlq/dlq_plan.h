@@ -32,7 +32,7 @@ struct dlq_plan {
     size_t skipped[DLQ_STATE_COUNT]; /* asked for, but replaying or resolved */
 };
 
-/* Ask for one event by what a person calls it. PERMANENT: there is no such dead letter. */
+/* Ask for what a person calls so, all events of that name. PERMANENT: there is no such dead letter. */
 NODISCARD int dlq_plan_ask(struct dlq_plan *plan, const struct dlq_index *ix, const char *text,
                            struct err *err);
 /* Ask for all that match, the first `limit` of them in order of partition and offset. */

@@ -8,6 +8,21 @@
 #include "worker/dlq/dlq_print.h"
 
 #define HEX_BYTES_MAX 4096
+#define OTHERS_MAX 10 /* of the same name, that are listed */
+
+/* What is shown: a record, and what the scan knows of it. */
+struct shown {
+    const struct dlq_entry *e; /* NULL: the scan has nothing of it */
+    int32_t partition;
+    int64_t offset;
+    const struct dlq_message *msg;
+};
+
+/* A crash may write a dead letter twice; the scan keeps the first. */
+static bool is_copy(const struct shown *s)
+{
+    return s->e && (s->e->dlq_partition != s->partition || s->e->dlq_offset != s->offset);
+}
 
 static void line(FILE *out, const char *name, struct slice value)
 {
@@ -57,9 +72,36 @@ static void print_rounds(FILE *out, const struct dlq_index *ix, const struct dlq
     }
 }
 
-static void print_about(const struct dlq *dlq, const struct dlq_entry *e, const struct dlq_message *msg)
+/* Other events that the ids of this one name as well: each has a position of its own. */
+static void print_others(FILE *out, const struct dlq_index *ix, const struct dlq_entry *e)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < ix->count; i++) {
+        const struct dlq_entry *o = &ix->entries[i];
+        if (!o->newest || !dlq_entry_shares_a_name(o, e))
+            continue;
+        if (count++ < OTHERS_MAX)
+            fprintf(out, "%-16s%d/%lld, %s: the same id, another dead letter; show %d/%lld tells of it\n",
+                    count == 1 ? "others" : "", o->dlq_partition, (long long)o->dlq_offset,
+                    dlq_state_name(o->state), o->dlq_partition, (long long)o->dlq_offset);
+    }
+    if (count > OTHERS_MAX)
+        fprintf(out, "%-16s%zu more; ls --json has their positions\n", "", count - OTHERS_MAX);
+}
+
+static void print_copy(FILE *out, const struct shown *s)
+{
+    if (is_copy(s))
+        fprintf(out,
+                "%-16s%d/%lld is the same dead letter written again after a crash; it counts as %d/%lld\n",
+                "copy", s->partition, (long long)s->offset, s->e->dlq_partition, (long long)s->e->dlq_offset);
+}
+
+static void print_about(const struct dlq *dlq, const struct shown *s)
 {
     FILE *out = dlq->out;
+    const struct dlq_entry *e = s->e;
+    const struct dlq_message *msg = s->msg;
     const struct dlq_record *rec = &msg->rec;
     line(out, "event", rec->event_id);
     fprintf(out, "%-16s%s: %s\n", "state", dlq_state_name(e->state), dlq_state_prose(e->state));
@@ -83,6 +125,8 @@ static void print_about(const struct dlq *dlq, const struct dlq_entry *e, const 
     fprintf(out, "%-16s%s partition %d offset %lld\n", "first stood at", e->topic->data, e->partition,
             (long long)e->offset);
     print_rounds(out, &dlq->index, e);
+    print_copy(out, s);
+    print_others(out, &dlq->index, e);
 }
 
 static void print_headers(FILE *out, const struct dlq_message *msg)
@@ -126,21 +170,53 @@ static json_t *headers_json(const struct dlq_message *msg)
     return list;
 }
 
-static int show_json(const struct dlq *dlq, const struct dlq_entry *e, const struct dlq_message *msg,
-                     struct err *err)
+static json_t *others_json(const struct dlq_index *ix, const struct dlq_entry *e)
 {
-    json_t *o = e ? dlq_json_entry(dlq->opts->destination, e) : json_object();
-    if (e) {
-        json_object_set_new(o, "meaning", json_string(dlq_advice_meaning(e->reason)));
-        json_object_set_new(o, "next", json_string(dlq_advice_next(e)));
-        json_object_set_new(o, "ambiguous", json_boolean(msg->rec.ambiguous));
-        dlq_json_int(o, "attempts_in_all", msg->rec.attempts_in_all);
-        dlq_json_set(o, "message", msg->rec.message);
-        dlq_json_set(o, "transport", msg->rec.curl_code);
-        dlq_json_set(o, "answer", msg->rec.response_body);
-    } else {
+    json_t *list = json_array();
+    for (size_t i = 0; i < ix->count; i++) {
+        const struct dlq_entry *o = &ix->entries[i];
+        if (!o->newest || !dlq_entry_shares_a_name(o, e))
+            continue;
+        json_array_append_new(list,
+                              json_pack("{s:s, s:i, s:I}", "state", dlq_state_name(o->state), "dlq_partition",
+                                        o->dlq_partition, "dlq_offset", (json_int_t)o->dlq_offset));
+    }
+    return list;
+}
+
+static void set_about(json_t *o, const struct dlq_index *ix, const struct shown *s)
+{
+    const struct dlq_record *rec = &s->msg->rec;
+    json_object_set_new(o, "meaning", json_string(dlq_advice_meaning(s->e->reason)));
+    json_object_set_new(o, "next", json_string(dlq_advice_next(s->e)));
+    json_object_set_new(o, "ambiguous", json_boolean(rec->ambiguous));
+    dlq_json_int(o, "attempts_in_all", rec->attempts_in_all);
+    dlq_json_set(o, "message", rec->message);
+    dlq_json_set(o, "transport", rec->curl_code);
+    dlq_json_set(o, "answer", rec->response_body);
+    dlq_json_int(o, "copy_at_dlq_offset", is_copy(s) ? s->offset : -1);
+    json_object_set_new(o, "others", others_json(ix, s->e));
+}
+
+/* In one sentence, why nothing is said of what became of it. */
+static const char *why_unknown(const struct dlq *dlq, const struct shown *s)
+{
+    if (!s->msg->readable)
+        return s->msg->why.message;
+    return dlq->index.partial
+               ? "it lies behind what was read, so what became of it is not known (--scan-max, --scan-bytes)"
+               : "it was written after the topic was read, so what became of it is not known: ask again";
+}
+
+static int show_json(const struct dlq *dlq, const struct shown *s, struct err *err)
+{
+    const struct dlq_message *msg = s->msg;
+    json_t *o = s->e ? dlq_json_entry(dlq->opts->destination, s->e) : json_object();
+    if (s->e)
+        set_about(o, &dlq->index, s);
+    else {
         dlq_json_set(o, "key", msg->key);
-        json_object_set_new(o, "unreadable", json_string(msg->why.message));
+        json_object_set_new(o, msg->readable ? "unread" : "unreadable", json_string(why_unknown(dlq, s)));
     }
     json_object_set_new(o, "headers", headers_json(msg));
     json_object_set_new(o, "header_count", json_integer((json_int_t)msg->header_count));
@@ -148,18 +224,23 @@ static int show_json(const struct dlq *dlq, const struct dlq_entry *e, const str
     return dlq_json_line(dlq->out, o, err);
 }
 
-/* Where the record lies: from the index, or as written by somebody who looks at a record that is no dead letter. */
-static int find(const struct dlq *dlq, const char *text, const struct dlq_entry **ret_entry,
-                int32_t *ret_partition, int64_t *ret_offset, struct err *err)
+static void print_unknown(const struct dlq *dlq, const struct shown *s)
 {
-    const struct dlq_entry *e = dlq_index_find(&dlq->index, text);
-    *ret_entry = e;
-    if (e) {
-        *ret_partition = e->dlq_partition;
-        *ret_offset = e->dlq_offset;
+    fprintf(dlq->out, "%d/%lld is %s: %s\n", s->partition, (long long)s->offset,
+            s->msg->readable ? "a dead letter" : "not a dead letter that this version can read",
+            why_unknown(dlq, s));
+}
+
+/* Where the record lies: from the index, or as written by somebody who looks at a record that is not in it. */
+static int find(const struct dlq *dlq, const char *text, struct shown *s, struct err *err)
+{
+    s->e = dlq_index_find(&dlq->index, text);
+    if (s->e) {
+        s->partition = s->e->dlq_partition;
+        s->offset = s->e->dlq_offset;
         return 0;
     }
-    if (dlq_position_parse(text, ret_partition, ret_offset) < 0)
+    if (dlq_position_parse(text, &s->partition, &s->offset) < 0)
         return err_set(err, ERR_PERMANENT, "no dead letter \"%s\" in %s: tandem-dlq ls shows them", text,
                        dlq_store_topic(dlq->store));
     return 0;
@@ -167,21 +248,19 @@ static int find(const struct dlq *dlq, const char *text, const struct dlq_entry 
 
 int dlq_show(struct dlq *dlq, struct err *err)
 {
-    const struct dlq_entry *e;
-    const struct dlq_message *msg;
-    int32_t partition;
-    int64_t offset;
-    if (dlq_load(dlq, err) < 0 || find(dlq, dlq->args->ids[0], &e, &partition, &offset, err) < 0 ||
-        dlq_store_fetch(dlq->store, partition, offset, &msg, err) < 0)
+    struct shown s;
+    if (dlq_load(dlq, err) < 0 || find(dlq, dlq->args->ids[0], &s, err) < 0 ||
+        dlq_store_fetch(dlq->store, s.partition, s.offset, &s.msg, err) < 0)
         return -1;
+    if (!s.e && s.msg->readable)
+        s.e = dlq_index_of_record(&dlq->index, &s.msg->rec);
     if (dlq->args->json)
-        return show_json(dlq, e, msg, err);
-    if (e)
-        print_about(dlq, e, msg);
+        return show_json(dlq, &s, err);
+    if (s.e)
+        print_about(dlq, &s);
     else
-        fprintf(dlq->out, "%d/%lld is not a dead letter that this version can read: %s\n", partition,
-                (long long)offset, msg->why.message);
-    print_headers(dlq->out, msg);
-    print_payload(dlq->out, msg->value);
+        print_unknown(dlq, &s);
+    print_headers(dlq->out, s.msg);
+    print_payload(dlq->out, s.msg->value);
     return 0;
 }
