@@ -448,6 +448,9 @@ def test_a_key_whose_dead_letter_can_never_be_delivered_is_freed_as_the_manual_s
     (["frobnicate"], "frobnicate"),
     (["ls", "--rate", "5/s"], "--rate"),
     (["ls", "--reason", "bogus"], "bogus"),
+    (["ls", "--since", "2026-02-31"], "2026-02-31"),
+    (["ls", "--since", "9999-12-31"], "9999-12-31"),
+    (["replay", "e-1", "--limit", "1"], "--limit"),
     ([], "verb"),
 ])
 def test_wrong_use_is_one_line_and_exit_100(letters, tool, words, said):

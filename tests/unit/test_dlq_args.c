@@ -89,8 +89,19 @@ static void wrong_flags_and_values_are_named(void **state)
         {DLQ_LS, "x --limit", "--limit"},
         {DLQ_LS, "x --json=yes", "--json"},
         {DLQ_LS, "x --since yesterday", "\"yesterday\""},
+        {DLQ_LS, "x --since 9999-12-31", "\"9999-12-31\" is out of range"}, /* of int64 nanoseconds */
+        {DLQ_LS, "x --until 2262-01-01", "1678 to 2261"},
+        {DLQ_LS, "x --since 0001-01-01", "\"0001-01-01\" is out of range"},
+        {DLQ_LS, "x --until 1677-12-31T23:59:59Z", "1678 to 2261"},
+        {DLQ_LS, "x --since 0000-01-01", "out of range"},
+        {DLQ_LS, "x --since 2026-02-31", "\"2026-02-31\": the calendar has no such day"},
+        {DLQ_REPLAY, "x --until 2025-02-29T00:00:00Z", "the calendar has no such day"},
+        {DLQ_LS, "x --since 2026-04-31", "--since: \"2026-04-31\""},
+        {DLQ_REPLAY, "x --since 2026-01-02T03:04:60Z", "no such day or time"},
+        {DLQ_LS, "x --since 9223372036854775807d", "is not a time"},
         {DLQ_REPLAY, "x --all --rate 0/s", "\"0/s\""},
         {DLQ_REPLAY, "x --all --rate 5/m", "\"5/m\""},
+        {DLQ_REPLAY, "x e-1 e-2 --limit 1", "--limit"},
     };
     for (size_t i = 0; i < ARRAY_LEN(WRONG); i++) {
         if (parse(WRONG[i].verb, WRONG[i].line) == 0)
@@ -111,6 +122,12 @@ static void times_are_utc_dates_or_ages(void **state)
     assert_int_equal(ns, NOW + 678 * NS_PER_MS);
     assert_int_equal(dlq_time_parse("2026-01-02", NOW, &ns, NULL), 0);
     assert_int_equal(ns, NOW - (3 * 3600 + 4 * 60 + 5) * NS_PER_S);
+    assert_int_equal(dlq_time_parse("2024-02-29T23:59:59Z", NOW, &ns, NULL), 0);
+    assert_int_equal(ns, INT64_C(1709251199) * NS_PER_S);
+    assert_int_equal(dlq_time_parse("2261-12-31T23:59:59.999999999Z", NOW, &ns, NULL), 0);
+    assert_int_equal(ns, INT64_C(9214646399) * NS_PER_S + 999999999);
+    assert_int_equal(dlq_time_parse("1678-01-01", NOW, &ns, NULL), 0);
+    assert_true(ns < INT64_MIN / 100 * 99);
     assert_int_equal(dlq_time_parse("10m", NOW, &ns, NULL), 0);
     assert_int_equal(ns, NOW - 600 * NS_PER_S);
     static const char *const WRONG[] = {

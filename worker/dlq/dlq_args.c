@@ -11,6 +11,8 @@
 #define ON(verb) (1u << DLQ_##verb)
 #define FILTERS (ON(LS) | ON(REPLAY))
 #define ALL_VERBS (ON(STATS) | ON(LS) | ON(SHOW) | ON(REPLAY))
+#define YEAR_MIN 1678 /* whole years that int64 nanoseconds since 1970 hold */
+#define YEAR_MAX 2261
 #define FLAG(name_, kind_, verbs_, member_, value_, prose_)                                                  \
     {                                                                                                        \
         "--" name_, FLAG_##kind_, verbs_, offsetof(struct dlq_args, member_), value_, prose_                 \
@@ -26,7 +28,7 @@ static const struct flag FLAGS[] = {
          "dead-lettered at or after: 2026-01-02, 2026-01-02T03:04:05Z, or 2h (ago)"),
     FLAG("until", WORD, FILTERS, until_text, "TIME", "dead-lettered at or before"),
     FLAG("limit", WORD, FILTERS, limit_text, "N",
-         "no more than so many (ls: 100 when not given; replay: all)"),
+         "no more than so many (ls: 100 when not given; replay: all, and not with ids)"),
     FLAG("all", BOOL, ON(REPLAY), all, NULL, "every open and failed-again event"),
     FLAG("execute", BOOL, ON(REPLAY), execute, NULL, "do it; without this nothing is changed"),
     FLAG("yes", BOOL, ON(REPLAY), execute, NULL, "the same as --execute"),
@@ -117,8 +119,31 @@ static int64_t parse_fraction(const char **text)
     return digits ? ns : -1;
 }
 
+/* timegm makes March 3 of a February 31: what comes back is another day or time. */
+static bool is_in_calendar(const struct tm *asked, const struct tm *found)
+{
+    return asked->tm_year == found->tm_year && asked->tm_mon == found->tm_mon &&
+           asked->tm_mday == found->tm_mday && asked->tm_hour == found->tm_hour &&
+           asked->tm_min == found->tm_min && asked->tm_sec == found->tm_sec;
+}
+
+static int date_ns(const char *text, const struct tm *asked, int64_t fraction_ns, int64_t *ret_ns,
+                   struct err *err)
+{
+    struct tm found = *asked;
+    int64_t s = timegm(&found);
+    if (!is_in_calendar(asked, &found))
+        return err_set(err, ERR_PERMANENT, "\"%s\": the calendar has no such day or time", text);
+    int year = asked->tm_year + 1900;
+    if (year < YEAR_MIN || year > YEAR_MAX)
+        return err_set(err, ERR_PERMANENT, "\"%s\" is out of range, which is the years %d to %d", text,
+                       YEAR_MIN, YEAR_MAX);
+    *ret_ns = s * NS_PER_S + fraction_ns;
+    return 0;
+}
+
 /* year-month-day[Thour:minute:second[.fraction]Z]; UTC only: whoever replays should not have to guess a time zone. */
-static bool parse_date(const char *text, int64_t *ret_ns)
+static bool parse_date(const char *text, struct tm *ret_tm, int64_t *ret_fraction_ns)
 {
     struct tm tm = {0};
     int64_t fraction_ns = 0;
@@ -132,15 +157,17 @@ static bool parse_date(const char *text, int64_t *ret_ns)
     }
     if (!end || *end != '\0' || fraction_ns < 0)
         return false;
-    *ret_ns = (int64_t)timegm(&tm) * NS_PER_S + fraction_ns;
+    *ret_tm = tm;
+    *ret_fraction_ns = fraction_ns;
     return true;
 }
 
 int dlq_time_parse(const char *text, int64_t now_ns, int64_t *ret_ns, struct err *err)
 {
-    if (parse_date(text, ret_ns))
-        return 0;
-    int64_t ago_ns;
+    struct tm tm;
+    int64_t ago_ns, fraction_ns;
+    if (parse_date(text, &tm, &fraction_ns))
+        return date_ns(text, &tm, fraction_ns, ret_ns, err);
     if (options_parse_duration(text, &ago_ns, NULL) < 0 || ago_ns < 0 || ago_ns > now_ns)
         return err_set(
             err, ERR_PERMANENT,
@@ -166,6 +193,8 @@ static int check_replay(const struct dlq_args *args, struct err *err)
                        "replay: say which: ids, a filter such as --reason rejected, or --all");
     if (args->id_count > 0 && ways > 1)
         return err_set(err, ERR_PERMANENT, "replay: ids go with no filter and no --all");
+    if (args->id_count > 0 && args->limit_text)
+        return err_set(err, ERR_PERMANENT, "replay: ids go without --limit: all that are named are taken");
     if (args->all && args->filtered)
         return err_set(err, ERR_PERMANENT, "replay: --all and a filter contradict each other");
     return 0;
