@@ -460,10 +460,14 @@ def test_wrong_use_is_one_line_and_exit_100(letters, tool, words, said):
 
 def test_a_destination_without_a_topic_is_named(topics, tool):
     assert "tandem.nobody.dlq" in tool.run("stats", destination="nobody", code=100).stderr
+
+
+@pytest.mark.parametrize("how", [[], ["--execute"]], ids=["dry-run", "execute"])
+def test_a_replay_topic_that_is_missing_or_of_another_size_is_said_by_the_dry_run_as_well(topics, tool, how):
     topics.create(DLQ, 2)
-    assert "0 partitions" in tool.run("replay", "--all", "--execute", code=100).stderr
+    assert "0 partitions" in tool.run("replay", "--all", *how, code=100).stderr
     topics.create(REPLAY, 3)
-    assert "3 partitions" in tool.run("replay", "--all", "--execute", code=100).stderr
+    assert "3 partitions" in tool.run("replay", "--all", *how, code=100).stderr
 
 
 def test_a_kafka_that_is_not_there_is_exit_111():

@@ -187,12 +187,19 @@ static int tell(const struct run *run, struct err *err)
 
 /* ---- the verb ---- */
 
+/* Claimed before the scan: what an earlier run committed is then seen, and what a later run sees includes ours. */
+static int prepare(struct dlq *dlq, struct err *err)
+{
+    if (!dlq->args->execute)
+        return dlq_store_check_replay_topic(dlq->store, err);
+    return stop_init(err) < 0 ? -1 : dlq_store_claim(dlq->store, err);
+}
+
 static int replay(struct run *run, struct err *err)
 {
     struct dlq *dlq = run->dlq;
     bool execute = dlq->args->execute;
-    /* Claimed before the scan: what an earlier run committed is then seen, and what a later run sees includes ours. */
-    if (execute && (stop_init(err) < 0 || dlq_store_claim(dlq->store, err) < 0))
+    if (prepare(dlq, err) < 0)
         return -1;
     if (dlq_load(dlq, err) < 0 || refuse_partial(dlq, err) < 0 || make_plan(run, err) < 0)
         return -1;

@@ -50,6 +50,8 @@ NODISCARD int dlq_store_fetch(struct dlq_store *s, int32_t partition, int64_t of
  * Readers at read_committed see a transaction's records all or not at all.
  */
 NODISCARD int dlq_store_claim(struct dlq_store *s, struct err *err);
+/* What claiming begins with, for a dry run: PERMANENT when the replay topic is not there, or has not as many partitions. */
+NODISCARD int dlq_store_check_replay_topic(struct dlq_store *s, struct err *err);
 NODISCARD int dlq_store_begin(struct dlq_store *s, struct err *err);
 /* The dead letter last fetched, as a replay record into the same partition number. */
 NODISCARD int dlq_store_replay(struct dlq_store *s, int32_t partition, const char *replay_id,

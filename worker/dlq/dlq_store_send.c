@@ -69,7 +69,7 @@ static int open_producer(struct dlq_store *s, struct err *err)
     return err_set(err, ERR_PERMANENT, "cannot make a Kafka producer: %s", text);
 }
 
-int dlq_store_claim(struct dlq_store *s, struct err *err)
+int dlq_store_check_replay_topic(struct dlq_store *s, struct err *err)
 {
     if (dlq_store_count_partitions(s, err) < 0)
         return -1;
@@ -80,7 +80,12 @@ int dlq_store_claim(struct dlq_store *s, struct err *err)
             "its worker makes it when it starts)",
             s->replay_topic, s->replay_partitions, show_plural(s->replay_partitions), s->topic,
             s->partitions);
-    if (open_producer(s, err) < 0)
+    return 0;
+}
+
+int dlq_store_claim(struct dlq_store *s, struct err *err)
+{
+    if (dlq_store_check_replay_topic(s, err) < 0 || open_producer(s, err) < 0)
         return -1;
     rd_kafka_error_t *error = rd_kafka_init_transactions(s->producer, dlq_store_timeout_ms(s));
     return error ? transaction_err(s, error, err, "claiming the replay") : 0;
