@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from programs import binary
+from refusing_broker import END_TRANSACTION, HoldingBroker
 from topics import headers_of
 
 DLQ, REPLAY, GROUP = "tandem.inventory.dlq", "tandem.inventory.replay", "tandem-inventory.replay"
@@ -377,6 +378,34 @@ def test_what_an_aborted_run_left_behind_counts_for_nothing(letters, tool):
     assert other.flush(30) == 0
     other.abort_transaction(30)
     assert tool.states() == {"e-1": "open"}
+
+
+@pytest.fixture
+def held_commit(kafka, letters, tool):
+    """A replay of e-1, e-2 and e-3 whose commit got no further than a proxy, and what the tool said when it gave up."""
+    for i in (1, 2, 3):
+        letters.bury(f"e-{i}", key=None)
+    with HoldingBroker(kafka.port, END_TRANSACTION) as broker:
+        broker.hold()
+        done = Tool(broker.address).run("replay", "--all", "--execute", "--timeout", "1500ms", code=111)
+        yield broker, done.stderr
+
+
+def test_a_commit_without_an_answer_is_said_to_be_unknown_and_running_again_repeats_nothing(held_commit, letters, tool, wait_until):
+    """It said that 0 of 3 events were replayed, and they were."""
+    broker, said = held_commit
+    assert "did not say whether 3 events are replayed" in said and "run it again" in said and "0 of 3 events replayed" not in said
+    broker.release()
+    wait_until(lambda: letters.replayed_events() == ["e-1", "e-2", "e-3"], message="the commit arrives after all")
+    assert "skipped 3: a replay of them is on its way already" in tool.run("replay", "--all", "--execute").stdout
+    assert letters.replayed_events() == ["e-1", "e-2", "e-3"]
+
+
+def test_a_commit_that_was_lost_is_made_up_for_by_running_again(held_commit, letters, tool):
+    broker, _ = held_commit
+    broker.drop()
+    assert "replayed 3 events" in tool.run("replay", "--all", "--execute").stdout
+    assert letters.replayed_events() == ["e-1", "e-2", "e-3"]
 
 
 def test_a_topic_over_the_limit_is_shown_in_part_and_not_replayed(letters, tool):

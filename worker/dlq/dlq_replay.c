@@ -15,6 +15,7 @@ struct run {
     struct dlq_plan plan;
     char replay_id[UUID_BYTES]; /* "" in a dry run */
     size_t done;                /* committed */
+    size_t unknown;             /* of a commit that Kafka did not answer */
 };
 
 /* ---- planning ---- */
@@ -80,8 +81,11 @@ static int replay_batch(struct run *run, size_t count, struct err *err)
             return -1;
         }
     }
-    if (dlq_store_commit(store, err) < 0)
+    bool unknown;
+    if (dlq_store_commit(store, &unknown, err) < 0) {
+        run->unknown = unknown ? count : 0;
         return -1;
+    }
     run->done += count;
     return 0;
 }
@@ -95,6 +99,21 @@ static void wait_second(int64_t start_ns)
         poll(&fd, 1, (int)((left_ns + NS_PER_MS - 1) / NS_PER_MS));
 }
 
+/* Says in front of the reason what is replayed, as far as that is known. */
+static void tell_failure(const struct run *run, struct err *err)
+{
+    if (run->unknown)
+        err_prefix(
+            err,
+            "Kafka did not say whether %zu event%s %s replayed, besides %zu of %zu: run it again, it looks "
+            "first and takes what is not replayed: ",
+            run->unknown, show_plural((int64_t)run->unknown), run->unknown == 1 ? "is" : "are", run->done,
+            run->plan.count);
+    else
+        err_prefix(err, "%zu of %zu event%s replayed: ", run->done, run->plan.count,
+                   show_plural((int64_t)run->plan.count));
+}
+
 static int carry_out(struct run *run, struct err *err)
 {
     size_t step = run->dlq->args->rate ? (size_t)run->dlq->args->rate : run->plan.count;
@@ -102,8 +121,7 @@ static int carry_out(struct run *run, struct err *err)
         int64_t start_ns = clock_monotonic_ns();
         size_t left = run->plan.count - run->done;
         if (replay_batch(run, left < step ? left : step, err) < 0) {
-            err_prefix(err, "%zu of %zu event%s replayed: ", run->done, run->plan.count,
-                       show_plural((int64_t)run->plan.count));
+            tell_failure(run, err);
             run->dlq->in_part = run->done > 0;
             return -1;
         }

@@ -56,5 +56,6 @@ NODISCARD int dlq_store_begin(struct dlq_store *s, struct err *err);
 /* The dead letter last fetched, as a replay record into the same partition number. */
 NODISCARD int dlq_store_replay(struct dlq_store *s, int32_t partition, const char *replay_id,
                                struct err *err);
-NODISCARD int dlq_store_commit(struct dlq_store *s, struct err *err);
+/* -1: nothing of it is replayed, or, *ret_unknown, Kafka did not say whether it is. Either way it is not open any more. */
+NODISCARD int dlq_store_commit(struct dlq_store *s, bool *ret_unknown, struct err *err);
 void dlq_store_abort(struct dlq_store *s);

@@ -5,16 +5,21 @@
 #include "common/show.h"
 #include "worker/dlq/dlq_store_room.h"
 
+#define COMMIT_TRIES 3
 #define TRANSACTION_TIMEOUT_MS                                                                               \
     "300000" /* a run killed in the middle holds back readers no longer; see --rate for longer ones */
+
+static bool is_fenced(const rd_kafka_error_t *error)
+{
+    rd_kafka_resp_err_t code = rd_kafka_error_code(error);
+    return code == RD_KAFKA_RESP_ERR__FENCED || code == RD_KAFKA_RESP_ERR_PRODUCER_FENCED ||
+           code == RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH;
+}
 
 /* Fill err from a transaction's error, which is destroyed. Being fenced is the one that people must understand. */
 static int transaction_err(struct dlq_store *s, rd_kafka_error_t *error, struct err *err, const char *doing)
 {
-    rd_kafka_resp_err_t code = rd_kafka_error_code(error);
-    bool fenced = code == RD_KAFKA_RESP_ERR__FENCED || code == RD_KAFKA_RESP_ERR_PRODUCER_FENCED ||
-                  code == RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH;
-    if (fenced)
+    if (is_fenced(error))
         err_set(
             err, ERR_FATAL,
             "%s: another replay for \"%s\" was started and took over, or this one took longer than Kafka's "
@@ -24,7 +29,7 @@ static int transaction_err(struct dlq_store *s, rd_kafka_error_t *error, struct 
         err_set(err, s->first_failure == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ? ERR_PERMANENT : ERR_TEMPORARY,
                 "%s: a record was not taken by Kafka: %s", doing, rd_kafka_err2str(s->first_failure));
     else
-        kafka_err(code, rd_kafka_error_string(error), err, doing);
+        kafka_err(rd_kafka_error_code(error), rd_kafka_error_string(error), err, doing);
     rd_kafka_error_destroy(error);
     return -1;
 }
@@ -179,31 +184,53 @@ int dlq_store_replay(struct dlq_store *s, int32_t partition, const char *replay_
     return produce(s, partition, replay_headers(s, replay_id), err);
 }
 
-int dlq_store_commit(struct dlq_store *s, struct err *err)
+/* false: Kafka did not say that it is aborted; the next run or the transaction's own timeout aborts it, unless it was committed. */
+static bool abort_transaction(struct dlq_store *s)
+{
+    s->in_transaction = false;
+    rd_kafka_error_t *error = rd_kafka_abort_transaction(s->producer, dlq_store_timeout_ms(s));
+    if (!error)
+        return true;
+    rd_kafka_error_destroy(error);
+    return false;
+}
+
+/*
+ * A commit whose answer did not come may have happened: nothing but a look at the topic tells. Not so one that the client refused before
+ * it asked (a record was not taken), and one that came too late (another run had taken over).
+ */
+static bool may_be_committed(const rd_kafka_error_t *error, bool asked_before)
+{
+    if (rd_kafka_error_txn_requires_abort(error))
+        return false;
+    return asked_before || !is_fenced(error);
+}
+
+int dlq_store_commit(struct dlq_store *s, bool *ret_unknown, struct err *err)
 {
     rd_kafka_error_t *error = NULL;
-    for (int tries = 0; tries < 3; tries++) {
+    int tries = 0;
+    while (tries < COMMIT_TRIES) {
         if (error)
             rd_kafka_error_destroy(error);
         error = rd_kafka_commit_transaction(s->producer, dlq_store_timeout_ms(s));
+        tries++;
         if (!error || !rd_kafka_error_is_retriable(error))
             break;
     }
-    if (error) {
-        transaction_err(s, error, err, "committing the replay");
-        dlq_store_abort(s);
-        return -1;
+    *ret_unknown = false;
+    if (!error) {
+        s->in_transaction = false;
+        return 0;
     }
-    s->in_transaction = false;
-    return 0;
+    bool unknown = may_be_committed(error, tries > 1);
+    transaction_err(s, error, err, "committing the replay");
+    *ret_unknown = !abort_transaction(s) && unknown;
+    return -1;
 }
 
 void dlq_store_abort(struct dlq_store *s)
 {
-    if (!s->in_transaction)
-        return;
-    s->in_transaction = false;
-    rd_kafka_error_t *error = rd_kafka_abort_transaction(s->producer, dlq_store_timeout_ms(s));
-    if (error) /* a fatal one: the broker aborts it by the next run or by its own timeout */
-        rd_kafka_error_destroy(error);
+    if (s->in_transaction)
+        (void)abort_transaction(s);
 }
