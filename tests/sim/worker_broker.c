@@ -28,6 +28,18 @@ void broker_produce(struct world *w, int topic, int partition)
     wake_reader(w, topic, partition);
 }
 
+/* It has lost the partition, and goes on until it hears of it: replays are not fenced, so it and its heir may both execute what comes. */
+static bool has_a_zombie(const struct world *w, int partition)
+{
+    for (int i = 0; i < w->plan.nodes; i++) {
+        const struct node *n = &w->nodes[i];
+        if (n->streams[FEED_REPLAY * PARTITIONS_MAX + partition].assigned &&
+            group_fences(w, i, n->generation, partition))
+            return true;
+    }
+    return false;
+}
+
 void broker_replay(struct world *w, int event)
 {
     struct truth *t = &w->events[event];
@@ -36,8 +48,11 @@ void broker_replay(struct world *w, int event)
         return;
     int64_t offset = log->count == 0 ? 0 : log->entries[log->count - 1].offset + 1;
     t->replays++;
-    log->entries[log->count++] =
-        (struct entry){.event = event, .offset = offset, .epoch = 1, .replay_count = t->replays};
+    log->entries[log->count++] = (struct entry){.event = event,
+                                                .offset = offset,
+                                                .epoch = 1,
+                                                .replay_count = t->replays,
+                                                .excused = has_a_zombie(w, t->partition)};
     log->visible = log->count;
     sim_trace(w->sim, "operator: replay/%d@%lld = %s", t->partition, (long long)offset, t->id);
     wake_reader(w, FEED_REPLAY, t->partition);
