@@ -212,6 +212,8 @@ static void store_parked(struct world *w, const struct letter *l)
 static void store_dead_letter(struct world *w, const struct letter *l)
 {
     struct truth *t = truth_of(w, l->entry);
+    if (!t->buried)
+        t->buried_at = w->sim->now;
     l->entry->buried = t->buried = t->open = true;
     sim_trace(w->sim, "kafka: dead letter %s stored", t->id);
 }

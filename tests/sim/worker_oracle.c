@@ -61,6 +61,25 @@ static void earlier_are_done(struct world *w, const struct node *n, const struct
 }
 
 /*
+ * What is replayed of a key comes after what is a dead letter in front of it, also when that was replayed in vain, or not at all. Not of a
+ * process that lost the partition and does not know it: it knows nothing of its heir's dead letters; nor where a crash came between one of
+ * the dead letters and the parked state, and the source record is not here again, or never, as it went with its topic.
+ */
+static void earlier_dead_letters_are_settled(struct world *w, const struct node *n, const struct request *r)
+{
+    const struct log *log = &w->logs[r->truth->topic][r->truth->partition];
+    if (r->kind != STREAM_REPLAY || !parks(w, r->truth) || !r->truth->told ||
+        group_fences(w, n->index, n->generation, r->truth->partition))
+        return;
+    for (const struct entry *en = log->entries; truth_of(w, en) != r->truth; en++) {
+        const struct truth *t = truth_of(w, en);
+        if (t->key == r->truth->key && t->told && !t->delivered && !t->skip)
+            sim_broken(w->sim, "G3", "n%d replays %s though %s of its key, in front of it, is a dead letter",
+                       n->index, r->truth->id, t->id);
+    }
+}
+
+/*
  * A key is the same in every topic: parked in one, its events of the others stand behind. In which order those of two topics come is nobody's
  * promise, so this looks at what the parked topic says, a late state apart, which an heir that is at work does not read; a process that lost
  * the partition and does not know it cannot be asked for that.
@@ -162,6 +181,7 @@ void oracle_sends(struct world *w, struct node *n, struct request *r)
     count_is_kept(w, n, st, en, v.attempts_counted);
     nobody_overtakes(w, n, r);
     earlier_are_done(w, n, r);
+    earlier_dead_letters_are_settled(w, n, r);
     other_topics_did_not_park_it(w, n, r);
     outage_is_respected(w, n, r);
     deliveries_are_remembered(w, n, r);

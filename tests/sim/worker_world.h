@@ -100,13 +100,15 @@ struct truth {
     int key; /* -1: none */
     int topic, partition, route;
     size_t bytes;
-    bool skip, bad; /* by rule not for us; can never be a request */
-    bool alone;     /* it never goes with others */
-    bool rejected;  /* the API answers 4xx until it is mended */
-    bool gone;      /* unfinished when its topic was deleted: it may be lost */
+    bool skip;     /* by rule not for us */
+    bool bad;      /* no request can be made of it, until all is mended */
+    bool alone;    /* it never goes with others */
+    bool rejected; /* the API answers 4xx until it is mended */
+    bool gone;     /* unfinished when its topic was deleted: it may be lost */
     bool executed, delivered, buried, parked;
-    bool told; /* parked by one that had the partition: whoever takes it from then on reads that */
-    bool open; /* a dead letter that no replay has delivered yet */
+    bool told;         /* parked by one that had the partition: whoever takes it from then on reads that */
+    bool open;         /* a dead letter that no replay has delivered yet */
+    int64_t buried_at; /* its first dead letter */
     bool
         trace; /* executed by a sending that had no answer: the API's state is not the one that it was made for */
     bool doubted; /* its dead letter says that an attempt may have been executed */

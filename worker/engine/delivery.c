@@ -141,7 +141,7 @@ static void set_parked_behind(struct delivery *d, const struct parked_key *key)
     struct slice first = parked_set_first(&key->set);
 
     if (first.data == NULL)
-        first = SLICE_LIT("unknown");
+        first = key->refused.data != NULL ? key->refused : SLICE_LIT("unknown");
     free(d->parked_behind);
     d->parked_behind = memory_copy(first.data, first.len);
     d->parked_behind_len = first.len;
@@ -155,7 +155,7 @@ static enum step enter_turn(struct engine *e, struct delivery *d)
         e->counts.skipped++;
         return STEP_DONE;
     }
-    if (key != NULL && parked_set_has(&key->set, d->rec.event_id)) {
+    if (key != NULL && d->stream->kind == STREAM_SOURCE && parked_set_has(&key->set, d->rec.event_id)) {
         e->counts.already_buried++; /* a crash came between its dead letter and the commit */
         return STEP_DONE;
     }

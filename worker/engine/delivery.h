@@ -5,7 +5,7 @@
  *                                                 │         ▲                     │  │          └ replay of a parked key ──▶ PARKING
  *                                                 │         └──── BACKOFF ◀─ retry ┘  │
  *                                                 ├─ skip ──▶ DONE                     │ poison, attempts spent
- *                                                 └─ poison record, parked key ──▶ BURYING ◀┘
+ *                                                 └─ poison record, parked key ──▶ BURYING ◀┘   (of a replay: another of the key comes first)
  *                                                            no room to park ──▶ STALLED ──▶ BURYING
  *   BURYING ── dead letter safe ──▶ PARKING ── parked state safe (or none to write) ──▶ DONE
  *   any but DONE ── stream revoked or lost ──▶ DROPPED (released, its offset stays incomplete)

@@ -199,7 +199,7 @@ int parking_load(struct engine *e, struct group *g, struct slice key, struct sli
                  struct err *err);
 /* All is loaded: this owner's epoch begins, and what an older one has overwritten is written again. */
 void parking_open(struct engine *e, struct group *g, int64_t wall_ms);
-/* The entry that d must stand behind, NULL: its key is not parked, or it is not one that waits for parked keys. */
+/* The entry that d must stand behind; NULL: its key is not parked, or d is the replay whose turn it is, or parking is off. */
 struct parked_key *parking_blocks(const struct engine *e, const struct delivery *d);
 /* A dead letter that will park its key needs room for it first. false: there is none now. */
 bool parking_reserve(struct engine *e, struct delivery *d);

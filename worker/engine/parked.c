@@ -152,8 +152,28 @@ void parked_drop(struct parked *p, struct parked_key *key)
     *at = key->next;
     p->count--;
     parked_set_done(&key->set);
+    parked_refuse(key, (struct slice){0});
     free(key->key);
     free(key);
+}
+
+void parked_refuse(struct parked_key *key, struct slice id)
+{
+    char *copy = id.data == NULL ? NULL : memory_copy(id.data, id.len);
+
+    free((char *)(uintptr_t)key->refused.data);
+    key->refused = (struct slice){copy, id.len};
+}
+
+/*
+ * The set has its events in the order in which they were parked, and what was refused again stays in it: so only the first may go, also after a
+ * restart. What it does not name is done, and comes again after a crash; or it is of a full list, whose refusals only this process knows.
+ */
+bool parked_holds_up(const struct parked_key *key, struct slice id)
+{
+    if (parked_set_has(&key->set, id))
+        return !slice_equal(parked_set_first(&key->set), id);
+    return key->refused.data != NULL && !slice_equal(key->refused, id);
 }
 
 struct parked_key *parked_any(const struct parked *p)

@@ -53,14 +53,16 @@ struct parked_key {
     size_t key_len;
     uint64_t hash;
     struct parked_set set;
-    struct link queue;   /* of writes to hand out */
-    struct timer again;  /* after a failed write */
-    uint64_t token;      /* of the write that is out, 0: none */
-    bool changed;        /* since the write that is out */
-    int64_t epoch;       /* of the record that it was loaded from; 0: none */
-    bool freed;          /* counted in group.freed */
-    bool overwritten;    /* the topic's last record of it is of an older epoch */
-    int failures;        /* of writes, in a row */
+    struct link queue;  /* of writes to hand out */
+    struct timer again; /* after a failed write */
+    uint64_t token;     /* of the write that is out, 0: none */
+    bool changed;       /* since the write that is out */
+    int64_t epoch;      /* of the record that it was loaded from; 0: none */
+    bool freed;         /* counted in group.freed */
+    bool overwritten;   /* the topic's last record of it is of an older epoch */
+    int failures;       /* of writes, in a row */
+    struct slice
+        refused; /* an own copy: the replay of it that was dead-lettered again last; data NULL: none since */
     struct list waiters; /* deliveries that are complete when the newest state is safe, by queue link */
 };
 
@@ -77,6 +79,9 @@ struct parked_key *parked_find(const struct parked *p, uint64_t hash,
 /* Find or add; key is copied. */
 struct parked_key *parked_get(struct parked *p, uint64_t hash, struct slice key);
 void parked_drop(struct parked *p, struct parked_key *key);
+void parked_refuse(struct parked_key *key, struct slice id); /* id is copied; data NULL: none any more */
+/* Must a replay of this event wait, because another one of the key comes before it? */
+bool parked_holds_up(const struct parked_key *key, struct slice id);
 /* Any key, NULL when there is none: to take them out one by one. */
 struct parked_key *parked_any(const struct parked *p);
 /* Call for each key; it may drop the key that it is given, and change nothing else of the table. */

@@ -140,11 +140,16 @@ int parking_load(struct engine *e, struct group *g, struct slice key, struct sli
 
 /* ---- who waits ------------------------------------------------------------------------------------------------------ */
 
-/* Only source records of a key, of any topic, park it and stand behind it: replays are how it gets free again. */
-static bool can_park(const struct engine *e, const struct delivery *d)
+static bool keeps_parked_order(const struct engine *e, const struct delivery *d)
 {
     return e->cfg.on_dead_letter == ENGINE_PARK && e->cfg.order != ENGINE_ORDER_NONE &&
-           d->rec.key.data != NULL && d->stream->kind == STREAM_SOURCE;
+           d->rec.key.data != NULL;
+}
+
+/* Only source records of a key, of any topic, park it: replays are how it gets free again. */
+static bool can_park(const struct engine *e, const struct delivery *d)
+{
+    return keeps_parked_order(e, d) && d->stream->kind == STREAM_SOURCE;
 }
 
 static struct parked_key *find(const struct delivery *d)
@@ -156,12 +161,19 @@ static struct parked_key *find(const struct delivery *d)
 
 struct parked_key *parking_blocks(const struct engine *e, const struct delivery *d)
 {
-    struct parked_key *key = can_park(e, d) ? find(d) : NULL;
+    struct parked_key *key = keeps_parked_order(e, d) ? find(d) : NULL;
+    bool replay = d->stream->kind == STREAM_REPLAY;
 #ifdef SIM_BUG_PARKED_IN_ONE_TOPIC
-    if (list_first(&d->stream->group->streams) != &d->stream->in_group)
+    if (!replay && list_first(&d->stream->group->streams) != &d->stream->in_group)
         return NULL;
 #endif
-    return key != NULL && !parked_set_is_empty(&key->set) ? key : NULL;
+#ifdef SIM_BUG_REPLAY_OVERTAKES
+    if (replay)
+        return NULL;
+#endif
+    if (key == NULL || parked_set_is_empty(&key->set))
+        return NULL;
+    return !replay || parked_holds_up(key, d->rec.event_id) ? key : NULL;
 }
 
 static int room_in(const struct engine *e, const struct group *g)
@@ -230,9 +242,23 @@ void parking_open(struct engine *e, struct group *g, int64_t wall_ms)
     parked_each(&g->parked, end_of_loading, e);
 }
 
-/* A dead letter joins its key's set, a delivered replay leaves it. NULL: d changes nothing. */
+/* Of a replay: refused again, for itself and not for what it stood behind; or done, and those behind it may follow. */
+static void note_replay(const struct engine *e, const struct delivery *d)
+{
+    struct parked_key *key = keeps_parked_order(e, d) ? find(d) : NULL;
+
+    if (key == NULL || d->stream->kind != STREAM_REPLAY || d->reason == REASON_PARKED_BEHIND)
+        return;
+    if (d->reason != REASON_NONE)
+        parked_refuse(key, d->rec.event_id);
+    else if (slice_equal(key->refused, d->rec.event_id))
+        parked_refuse(key, (struct slice){0});
+}
+
+/* A dead letter joins its key's set, a replay that is delivered or wanted no more leaves it. NULL: d changes nothing. */
 static struct parked_key *change(struct engine *e, struct delivery *d)
 {
+    note_replay(e, d);
     if (d->reason != REASON_NONE && !can_park(e, d))
         return NULL;
     struct parked_key *key = d->reason != REASON_NONE ? key_get(e, d->stream->group, d->rec.key) : find(d);
