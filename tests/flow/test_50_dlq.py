@@ -485,6 +485,22 @@ def test_a_replay_that_is_refused_again_is_not_overtaken_by_the_rest_of_its_key(
     assert inventory_api.ids() == events and inventory_api.audit()["violations"] == 0
 
 
+def test_an_event_that_is_wanted_no_more_frees_its_key_when_it_is_replayed(tool, topics, inventory_api, worker, wait_until):
+    """The tool said that all is resolved, and the key was parked for ever."""
+    inventory_api.fault("status", status=422, keys=["o-1"])
+    program = worker("inventory")
+    first = place(topics, "o-1", 1)
+    wait_until(lambda: tool.states() == {first: "open"}, message="the event is a dead letter")
+    assert program.stop() == 0
+    inventory_api.heal()
+    program = worker("inventory", types="order.changed")
+    tool.run("replay", "--all", "--execute")
+    wait_until(lambda: tool.states() == {first: "resolved"}, message="it is passed over")
+    wait_until(lambda: program.metric("tandem_worker_parked_keys") == 0, message="the key is free")
+    second = place(topics, "o-1", 2)
+    wait_until(lambda: inventory_api.ids() == [second], message="what follows is delivered")
+
+
 # ---- wrong use, bad days ----
 
 @pytest.mark.parametrize("words,said", [

@@ -47,7 +47,8 @@ static struct held *hold(struct world *w, struct node *n, struct stream *st, str
     const struct truth *t = truth_of(w, en);
     struct held *held = calloc(1, sizeof(*held));
     ENSURE(held != NULL);
-    *held = (struct held){.entry = en, .stream = st, .bytes = t->bytes, .serial = ++w->serials};
+    *held =
+        (struct held){.entry = en, .stream = st, .bytes = t->bytes, .serial = ++w->serials, .skip = t->skip};
     held->id = strdup(t->id);
     if (t->key >= 0 && asprintf(&held->key, "k%d", t->key) < 0)
         held->key = NULL;
@@ -72,7 +73,7 @@ void node_feed(struct world *w, struct node *n, struct stream *st, struct entry 
                                 .route = (uint64_t)t->route * 65536, /* no two share a count */
                                 .batch = t->alone ? 0 : 1 + (uint64_t)t->route * w->plan.kind_stride,
                                 .ref = held,
-                                .skip = t->skip,
+                                .skip = held->skip,
                                 .replay_count = en->replay_count};
     if (held->key != NULL)
         rec.key = (struct slice){held->key, strlen(held->key)};

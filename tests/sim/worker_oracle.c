@@ -91,7 +91,7 @@ static void other_topics_did_not_park_it(struct world *w, const struct node *n, 
         return;
     for (int i = 0; i < w->plan.events; i++) {
         const struct truth *t = &w->events[i];
-        if (t->topic != r->truth->topic && t->key == r->truth->key && t->told && !t->delivered)
+        if (t->topic != r->truth->topic && t->key == r->truth->key && t->told && !t->delivered && !t->skip)
             sim_broken(w->sim, "G3", "n%d starts %s though %s of its key, in another topic, is parked",
                        n->index, r->truth->id, t->id);
     }
@@ -170,7 +170,7 @@ void oracle_sends(struct world *w, struct node *n, struct request *r)
     if (st->revoked || !st->open)
         sim_broken(w->sim, "contract", "n%d sends %s of a stream that is revoked or not open", n->index,
                    r->truth->id);
-    if (r->truth->skip || r->truth->bad)
+    if (r->held->skip || r->truth->bad)
         sim_broken(w->sim, "contract", "n%d sends %s, which is no request", n->index, r->truth->id);
     if (is_in_doubt(en, st) && !v.ambiguous)
         sim_broken(w->sim, "G5", "n%d repeats %s without marking it ambiguous", n->index, r->truth->id);
@@ -385,7 +385,7 @@ void oracle_buries(struct world *w, struct node *n, const struct delivery_view *
         sim_broken(w->sim, "G5",
                    "n%d dead-letters %s as %s, and an attempt of its own may have been executed", n->index,
                    t->id, reason_name(v->reason));
-    if (!right || t->skip)
+    if (!right || held->skip)
         sim_broken(w->sim, "G7", "n%d dead-letters %s as %s, which is not so", n->index, t->id,
                    reason_name(v->reason));
     en->bury_asked = held->condemned = true;
@@ -412,6 +412,10 @@ void oracle_releases(struct world *w, struct node *n, struct held *held)
     if (!oracle_done(w, st->kind, held->entry))
         sim_broken(w->sim, "G2", "n%d lets go of %s, which is neither delivered nor safe as a dead letter",
                    n->index, held->id);
+    if (held->skip && st->kind == STREAM_REPLAY) {
+        held->entry->passed_over = true;
+        truth_of(w, held->entry)->open = false;
+    }
     if (!held->worked || held->entry->generation != st->generation)
         return;
     if (st->completed_at == 0)

@@ -9,11 +9,18 @@
 
 /* ---- faults that come at a time ----------------------------------------------------------------------------------------- */
 
+/* A replay that was passed over while its partition was given up looks like one that was dropped: the commit tells. */
+static bool is_done(const struct world *w, const struct log *log, const struct entry *en)
+{
+    bool passed_over = en->passed_over || (w->events[en->event].skip && en->offset < log->committed);
+    return en->delivered || en->buried || passed_over;
+}
+
 static bool is_being_replayed(const struct world *w, int event)
 {
     const struct log *log = &w->logs[FEED_REPLAY][w->events[event].partition];
     for (int i = 0; i < log->count; i++)
-        if (log->entries[i].event == event && !log->entries[i].delivered && !log->entries[i].buried)
+        if (log->entries[i].event == event && !is_done(w, log, &log->entries[i]))
             return true;
     return false;
 }
@@ -39,12 +46,20 @@ static bool may_be_parked(const struct world *w, const struct truth *t)
     return t->buried && (oracle_overwritten(w, t) || (state != NULL && strstr(state, t->id) != NULL));
 }
 
+/* The operator has changed the option types, or taken a route away: whoever reads it from now on passes it over. */
+static void may_become_unwanted(struct world *w, struct truth *t)
+{
+    if (world_has(w, FAULT_UNWANTED) && rng_chance(&w->fault_rng[FAULT_UNWANTED], 0.2))
+        t->skip = true;
+}
+
 static bool replay_maybe(struct world *w, int event, double share)
 {
-    const struct truth *t = &w->events[event];
+    struct truth *t = &w->events[event];
     bool wanted = t->open || (w->mended && may_be_parked(w, t));
     if (!wanted || is_being_replayed(w, event) || !rng_chance(&w->fault_rng[FAULT_REPLAY], share))
         return false;
+    may_become_unwanted(w, t);
     broker_replay(w, event);
     return true;
 }
@@ -224,7 +239,7 @@ static void run_until_quiet(struct world *w)
 
 /* ---- the run ------------------------------------------------------------------------------------------------------------ */
 
-/* All of it is delivered: what the parked topic says last is that they are free. */
+/* All of it is delivered or wanted no more: what the parked topic says last is that they are free. */
 static void keys_are_free(struct world *w)
 {
     for (int p = 0; p < w->plan.partitions; p++)

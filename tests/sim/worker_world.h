@@ -86,7 +86,8 @@ static inline const char *feed_name(int feed)
     X(API_KEY_QUOTA, "api-refuses-a-key")                                                                    \
     X(ZOMBIE, "sleeps-on-a-parked-state")                                                                    \
     X(WAITS, "requests-wait")                                                                                \
-    X(RESENT, "requests-sent-again")
+    X(RESENT, "requests-sent-again")                                                                         \
+    X(UNWANTED, "event-becomes-unwanted")
 enum fault {
 #define X(id, name) FAULT_##id,
     WORKER_FAULTS(X)
@@ -100,7 +101,7 @@ struct truth {
     int key; /* -1: none */
     int topic, partition, route;
     size_t bytes;
-    bool skip;     /* by rule not for us */
+    bool skip;     /* by rule not for us, from the start or once it is a dead letter */
     bool bad;      /* no request can be made of it, until all is mended */
     bool alone;    /* it never goes with others */
     bool rejected; /* the API answers 4xx until it is mended */
@@ -125,6 +126,7 @@ struct entry {
     bool delivered;   /* some engine was told of its success */
     bool buried;      /* its dead letter of this round is in the dead-letter topic */
     bool bury_asked;  /* an engine decided on it */
+    bool passed_over; /* a replay that was let go as not wanted */
     unsigned refused; /* a bit per process: the last answer it got was a 4xx by rule */
     int executions;
     bool excused;      /* it may be executed again: its success was never known, or could not be committed */
@@ -175,6 +177,7 @@ struct held {
     struct stream *stream;
     uint64_t serial;
     bool worked;              /* there was a request or a dead letter: not already complete by the map */
+    bool skip;                /* as its truth was when it was read */
     struct delivery *burying; /* its dead letter that has no answer yet */
     bool condemned;           /* it was asked for before: one that failed is not decided on again */
     size_t bytes;

@@ -1,4 +1,4 @@
-/* Replays: those of a parked key keep its order, also when one is refused again. */
+/* Replays: those of a parked key keep its order, also when one is refused again or wanted no more. */
 #include "tests/unit/engine_rig.h"
 
 #define EVENTS(ids) "{\"version\":1,\"events\":[" ids "],\"overflow\":false}"
@@ -6,12 +6,18 @@
 
 enum { SOURCE, REPLAYS };
 
-static void replay(struct rig *r, int64_t offset, const char *id)
+static void replay_of(struct rig *r, int64_t offset, const char *id, bool skip)
 {
     struct engine_record rec = rig_record(r, REPLAYS, offset, "a", id);
     rec.replay_count = 1;
+    rec.skip = skip;
     engine_record(r->e, r->now, &rec);
     rig_turn(r);
+}
+
+static void replay(struct rig *r, int64_t offset, const char *id)
+{
+    replay_of(r, offset, id, false);
 }
 
 /* A worker that finds this state of key "a" when it starts. */
@@ -60,6 +66,28 @@ static void is_parked_behind(struct rig *r, int64_t offset, const char *id)
 }
 
 /* ---- the order of a parked key --------------------------------------------------------------------------------------- */
+
+/* The tool said "resolved", and the key was parked for ever. */
+static void a_replay_that_is_wanted_no_more_leaves_the_parked_set(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+
+    park_source(r, 0);
+    replay_of(r, 0, "0-0", true);
+    assert_int_equal(r->park_count, 2);
+    assert_string_equal(r->park_keys[1], "a");
+    assert_null(r->parks[1].value.data); /* the tombstone */
+    assert_int_equal(engine_position(r->e, REPLAYS), 0);
+    rig_parked(r, true);
+    assert_int_equal(engine_position(r->e, REPLAYS), 1);
+    assert_int_equal(rig_counts(r).skipped, 1);
+    assert_int_equal(rig_counts(r).parked_keys, 0);
+    rig_give(r, SOURCE, 1, "a");
+    assert_true(rig_is_sent(r, SOURCE, 1));
+    rig_free(r);
+}
 
 /* v1 was refused again, v2 and v3 of the same replay were delivered, and v1 came after them with the next one. */
 static void nothing_of_its_key_overtakes_a_replay_that_is_refused_again(void **state)
@@ -133,6 +161,24 @@ static void an_event_that_the_operator_took_out_of_the_list_holds_up_no_other(vo
     rig_free(r);
 }
 
+static void an_event_that_is_wanted_no_more_holds_up_no_other(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = start_with(&cfg, EVENTS("\"e1\",\"e2\""));
+
+    replay(r, 0, "e1");
+    refuse(r, 0);
+    replay(r, 1, "e2");
+    is_parked_behind(r, 1, "e1");
+    replay_of(r, 2, "e1", true);
+    rig_parked(r, true);
+    replay(r, 3, "e2");
+    deliver(r, 3);
+    assert_int_equal(rig_counts(r).parked_keys, 0);
+    rig_free(r);
+}
+
 /* More than 1,000: what the list does not name comes after what it names. */
 static void what_a_full_list_does_not_name_waits_for_what_was_refused(void **state)
 {
@@ -178,10 +224,12 @@ static void without_parking_a_replay_waits_for_nobody(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_replay_that_is_wanted_no_more_leaves_the_parked_set),
         cmocka_unit_test(nothing_of_its_key_overtakes_a_replay_that_is_refused_again),
         cmocka_unit_test(the_order_of_replays_outlives_a_restart),
         cmocka_unit_test(a_replay_that_comes_again_after_a_crash_is_not_held_up_by_those_behind_it),
         cmocka_unit_test(an_event_that_the_operator_took_out_of_the_list_holds_up_no_other),
+        cmocka_unit_test(an_event_that_is_wanted_no_more_holds_up_no_other),
         cmocka_unit_test(what_a_full_list_does_not_name_waits_for_what_was_refused),
         cmocka_unit_test(without_parking_a_replay_waits_for_nobody),
     };

@@ -4,7 +4,7 @@
  *   WAITING ── first in its lane, group open ──▶ TURN ──▶ READY ── dispatch ──▶ IN_FLIGHT ── delivered ──▶ DONE
  *                                                 │         ▲                     │  │          └ replay of a parked key ──▶ PARKING
  *                                                 │         └──── BACKOFF ◀─ retry ┘  │
- *                                                 ├─ skip ──▶ DONE                     │ poison, attempts spent
+ *                                                 ├─ skip ──▶ DONE (replay: PARKING)   │ poison, attempts spent
  *                                                 └─ poison record, parked key ──▶ BURYING ◀┘   (of a replay: another of the key comes first)
  *                                                            no room to park ──▶ STALLED ──▶ BURYING
  *   BURYING ── dead letter safe ──▶ PARKING ── parked state safe (or none to write) ──▶ DONE
