@@ -59,6 +59,9 @@ rd_kafka_topic_partition_list_t *consume_whole(const struct worker *w,
 /* worker_consume_start.c: give the partitions without a committed offset the one that w->start names. Waits up to kafka_wait_ms, three times. */
 NODISCARD int consume_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
                             struct err *err);
+/* worker_side_start.c: the replay partitions without a committed offset. Waits up to kafka_wait_ms, twice. */
+NODISCARD int side_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
+                         struct err *err);
 /* Where each partition begins or ends (where: RD_KAFKA_OFFSET_BEGINNING or _END), a list of its own. NULL: ret_code says why. Waits up to wait_ms. */
 rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list,
                                              int64_t where, int wait_ms, rd_kafka_resp_err_t *ret_code);

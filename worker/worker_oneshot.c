@@ -12,6 +12,7 @@
 struct oneshot {
     enum goal_state state;
     int64_t began_ns;
+    bool found[STREAM_KINDS]; /* something to do */
     struct goal *goal;
 };
 
@@ -92,8 +93,28 @@ static bool look_for_record(rd_kafka_t *rk, const rd_kafka_topic_partition_list_
     return found;
 }
 
-static int look_at(struct worker *w, struct oneshot *o, enum stream_kind kind, bool *ret_found,
-                   struct err *err)
+/*
+ * A job that ends here commits nothing, and Kafka forgets a position of replays some time after its last commit: so it is committed again. Read
+ * anew for that, since a worker beside this one may have gone on meanwhile.
+ */
+static void look_keep(const struct worker *w, rd_kafka_t *rk)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(w->partitions);
+    rd_kafka_topic_partition_list_add_range(list, w->replay_topic, 0, w->partitions - 1);
+    rd_kafka_resp_err_t code = kafka_committed(rk, list, LOOK_MS);
+    for (int i = list->cnt - 1; i >= 0; i--)
+        if (list->elems[i].offset < 0)
+            rd_kafka_topic_partition_list_del_by_idx(list, i);
+    if (!code && list->cnt)
+        code = rd_kafka_commit(rk, list, 0);
+    if (code)
+        LOG_WARNING("the position of the replays could not be committed again",
+                    LOG_STR("topic", w->replay_topic), LOG_STR("group", w->replay_group),
+                    LOG_STR("error", rd_kafka_err2str(code)));
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+static int look_at(struct worker *w, struct oneshot *o, enum stream_kind kind, struct err *err)
 {
     bool replay = kind == STREAM_REPLAY;
     int topics = replay ? 1 : w->sources.count;
@@ -105,7 +126,9 @@ static int look_at(struct worker *w, struct oneshot *o, enum stream_kind kind, b
         rd_kafka_topic_partition_list_add_range(list, replay ? w->replay_topic : w->sources.topics[i], 0,
                                                 w->partitions - 1);
     int r = look_positions(w, o, rk, list, err);
-    *ret_found = r == 0 && list->cnt > 0 && look_for_record(rk, list);
+    o->found[kind] = r == 0 && list->cnt > 0 && look_for_record(rk, list);
+    if (r == 0 && replay && !o->found[STREAM_SOURCE] && !o->found[STREAM_REPLAY])
+        look_keep(w, rk);
     rd_kafka_topic_partition_list_destroy(list);
     rd_kafka_destroy(rk);
     return r;
@@ -116,7 +139,6 @@ static int look_at(struct worker *w, struct oneshot *o, enum stream_kind kind, b
 struct oneshot *oneshot_new(struct worker *w, bool *ret_nothing, struct err *err)
 {
     struct oneshot *o = calloc(1, sizeof *o);
-    bool found[STREAM_KINDS] = {false};
     int r = 0;
 
     ENSURE(o);
@@ -124,8 +146,8 @@ struct oneshot *oneshot_new(struct worker *w, bool *ret_nothing, struct err *err
     o->began_ns = clock_monotonic_ns();
     o->goal = goal_new(w->partitions * sources_streams(&w->sources));
     for (int kind = 0; kind < STREAM_KINDS && r == 0; kind++)
-        r = look_at(w, o, (enum stream_kind)kind, &found[kind], err);
-    if (r == 0 && (found[STREAM_SOURCE] || found[STREAM_REPLAY]))
+        r = look_at(w, o, (enum stream_kind)kind, err);
+    if (r == 0 && (o->found[STREAM_SOURCE] || o->found[STREAM_REPLAY]))
         return o;
     *ret_nothing = r == 0;
     oneshot_free(o);

@@ -176,7 +176,7 @@ int worker_side_assign(struct worker_side *s, int64_t now, const int *partitions
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(2 * count);
     for (int i = 0; i < count; i++)
         rd_kafka_topic_partition_list_add(list, s->w->replay_topic, partitions[i]);
-    if (count && committed_read(s->w, s->rk, list, err) < 0) {
+    if (count && (committed_read(s->w, s->rk, list, err) < 0 || side_start(s->w, s->rk, list, err) < 0)) {
         rd_kafka_topic_partition_list_destroy(list);
         return -1;
     }

@@ -3,6 +3,7 @@ import signal
 import time
 
 import pytest
+from confluent_kafka import IsolationLevel
 
 import processes
 from programs import new_worker
@@ -46,6 +47,21 @@ def test_with_nothing_to_do_no_group_is_joined(orders, job, inventory_api, topic
     again = job()
     assert again.exit_code == 0 and says(again, "nothing is there") and not says(again, "partitions assigned")
     assert len(inventory_api.ids()) == 1
+
+
+def test_with_nothing_to_do_it_is_committed_again_where_replays_are(orders, job, topics):
+    """Kafka forgets it some time after the last commit; no other client's eyes see a commit that changes nothing, but its own topic grows."""
+    orders.place("o-1")
+    assert job().exit_code == 0
+    before = topics.committed(f"{GROUP}.replay", "tandem.inventory.replay")
+    assert set(before) == set(range(6)), "the first job has given each partition its place"
+
+    def kept():
+        return sum(topics.ends("__consumer_offsets", IsolationLevel.READ_UNCOMMITTED).values())
+    commits = kept()
+    assert says(job(), "nothing is there")
+    assert kept() >= commits + len(before)
+    assert topics.committed(f"{GROUP}.replay", "tandem.inventory.replay") == before
 
 
 def test_with_nothing_to_do_a_job_costs_less_than_a_second(orders, job, inventory_api):

@@ -223,8 +223,13 @@ static void act(struct world *w, struct node *n, const struct action *a)
 
 /* ---- the loop --------------------------------------------------------------------------------------------------------- */
 
+/* A world lasts for minutes: the commits that only keep a position are hours away, and no sign of life. */
+#define LONG_NS (3600 * NS_PER_S)
+
 static void set_timer(struct world *w, struct node *n, int64_t wait)
 {
+    if (wait > LONG_NS)
+        wait = CLOCK_NEVER;
     if (wait < 0)
         sim_broken(w->sim, "contract", "n%d: engine_tick answers %lld", n->index, (long long)wait);
     int64_t due = wait == CLOCK_NEVER ? CLOCK_NEVER : w->sim->now + (wait > 0 ? wait : NS_PER_US);

@@ -1,4 +1,4 @@
-/* Replays: those of a parked key keep its order, also when one is refused again or wanted no more. */
+/* Replays: those of a parked key keep its order, also when one is refused again or wanted no more, and their position is kept in Kafka. */
 #include "tests/unit/engine_rig.h"
 
 #define EVENTS(ids) "{\"version\":1,\"events\":[" ids "],\"overflow\":false}"
@@ -221,6 +221,104 @@ static void without_parking_a_replay_waits_for_nobody(void **state)
     }
 }
 
+/* ---- their position --------------------------------------------------------------------------------------------------- */
+
+static struct rig *assign_both(const struct engine_config *cfg, int64_t committed)
+{
+    struct rig *r = rig_new_bare(cfg);
+    engine_assign(r->e, r->now, SOURCE, STREAM_SOURCE, 0, 7, NULL);
+    engine_assign(r->e, r->now, REPLAYS, STREAM_REPLAY, 0, committed, NULL);
+    engine_open(r->e, r->now, 0, 1);
+    r->kafka_commits = true;
+    return r;
+}
+
+/* Kafka forgot it a week after the last commit, and the next start sent a year of replays again. */
+static void the_position_of_replays_is_committed_again_at_the_start_and_each_day(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = assign_both(&cfg, 5);
+
+    rig_sleep(r, NS_PER_S);
+    assert_int_equal(r->commits[REPLAYS], 1);
+    assert_int_equal(r->committed[REPLAYS], 5);
+    for (int day = 1; day <= 30; day++) {
+        int before = r->commits[REPLAYS];
+        rig_sleep(r, 24 * 3600 * NS_PER_S);
+        assert_true(r->commits[REPLAYS] > before);
+        assert_true(r->commits[REPLAYS] <= before + 4);
+        assert_int_equal(r->committed[REPLAYS], 5);
+    }
+    assert_int_equal(r->commits[SOURCE], 0); /* of a group with members Kafka forgets nothing */
+    rig_free(r);
+}
+
+static void what_is_committed_again_has_the_map_of_before(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = rig_new(&cfg);
+    replay(r, 0, "e1");
+    struct engine_record other = rig_record(r, REPLAYS, 1, "b", "e2");
+    engine_record(r->e, r->now, &other);
+    rig_turn(r);
+    rig_answer(r, REPLAYS, 1, 200);
+    rig_sleep(r, NS_PER_S);
+    struct rig *heir = rig_new_bare(&cfg);
+    engine_assign(heir->e, heir->now, REPLAYS, STREAM_REPLAY, 0, r->committed[REPLAYS], r->metadata[REPLAYS]);
+    rig_sleep(heir, NS_PER_S);
+    assert_int_equal(heir->commits[REPLAYS], 1);
+    assert_int_equal(heir->committed[REPLAYS], 0);
+    assert_string_equal(heir->metadata[REPLAYS], r->metadata[REPLAYS]);
+    rig_free(heir);
+    rig_free(r);
+}
+
+static void a_position_that_could_not_be_committed_again_is_tried_again(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = assign_both(&cfg, 5);
+
+    r->kafka_commits = false;
+    rig_sleep(r, NS_PER_S);
+    rig_commit_answered(r, REPLAYS, false);
+    rig_sleep(r, NS_PER_S);
+    assert_int_equal(r->commits[REPLAYS], 2);
+    rig_commit_answered(r, REPLAYS, true);
+    rig_sleep(r, 3600 * NS_PER_S);
+    assert_int_equal(r->commits[REPLAYS], 2);
+    rig_free(r);
+}
+
+/* A job that finds nothing else to do. */
+static void the_position_of_replays_is_committed_again_also_by_one_who_leaves_at_once(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = assign_both(&cfg, 5);
+
+    engine_revoke(r->e, r->now, SOURCE);
+    engine_revoke(r->e, r->now, REPLAYS);
+    rig_turn(r);
+    assert_int_equal(r->commits[REPLAYS], 1);
+    assert_int_equal(r->committed[REPLAYS], 5);
+    assert_int_equal(r->drained[REPLAYS], 1);
+    rig_free(r);
+}
+
+static void where_nothing_is_committed_and_nothing_came_nothing_is_committed(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    struct rig *r = assign_both(&cfg, -1);
+
+    rig_sleep(r, 48 * 3600 * NS_PER_S);
+    assert_int_equal(r->commits[REPLAYS], 0);
+    rig_free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -232,6 +330,11 @@ int main(void)
         cmocka_unit_test(an_event_that_is_wanted_no_more_holds_up_no_other),
         cmocka_unit_test(what_a_full_list_does_not_name_waits_for_what_was_refused),
         cmocka_unit_test(without_parking_a_replay_waits_for_nobody),
+        cmocka_unit_test(the_position_of_replays_is_committed_again_at_the_start_and_each_day),
+        cmocka_unit_test(what_is_committed_again_has_the_map_of_before),
+        cmocka_unit_test(a_position_that_could_not_be_committed_again_is_tried_again),
+        cmocka_unit_test(the_position_of_replays_is_committed_again_also_by_one_who_leaves_at_once),
+        cmocka_unit_test(where_nothing_is_committed_and_nothing_came_nothing_is_committed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -168,6 +168,9 @@ static void timer_fire(struct engine *e, struct timer *timer)
     case TIMER_DRAIN:
         stream_drain_over(e, OWNER_OF(timer, struct stream, drain_timer));
         break;
+    case TIMER_KEEP:
+        stream_keep(e, OWNER_OF(timer, struct stream, keep_timer));
+        break;
     case TIMER_PARK:
         parking_again(e, OWNER_OF(timer, struct parked_key, again));
         break;
@@ -210,6 +213,8 @@ bool engine_assign(struct engine *e, int64_t now, int stream, enum stream_kind k
     bool readable = offsets_init(&s->offsets, committed, metadata);
     e->counts.map_unreadable += !readable;
     s->commit_after_ns = e->now + e->cfg.commit_interval_ns;
+    if (kind == STREAM_REPLAY)
+        stream_keep(e, s);
     stream_intake(e, s);
     return readable;
 }

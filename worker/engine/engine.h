@@ -86,7 +86,7 @@ struct engine_config {
     /* first pause before a probe, doubling (with jitter) up to the cap */
     int64_t breaker_open_ns, breaker_open_cap_ns;
     /* COMMIT at most this often per stream (100 ms), and at once when drained; while one's progress is not acknowledged for
-       twice as long, no stream of its kind sends anything. */
+       twice as long, no stream of its kind sends anything. A replay stream's also without progress: after engine_assign, then each 6 h. */
     int64_t commit_interval_ns;
     int64_t drain_ns; /* after engine_revoke: CANCEL what is still in flight after this */
     /* per group; beyond it a dead-lettered key is not parked but its stream pauses, loudly */

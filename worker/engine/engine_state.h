@@ -43,7 +43,7 @@ struct stream {
     int64_t
         unsafe_after_commit_ns; /* the first completion that the commit under way does not cover; 0: none */
     int drain_commits_failed;
-    struct timer commit_timer, drain_timer;
+    struct timer commit_timer, drain_timer, keep_timer;
     struct link action; /* in engine.stream_actions while there is something to tell about it */
 };
 
@@ -141,6 +141,8 @@ void stream_revoke(struct engine *e, struct stream *s);
 /* Its time is over: what is still in flight is given up. */
 void stream_drain_over(struct engine *e, struct stream *s);
 void stream_committed(struct engine *e, struct stream *s, bool ok);
+/* Of a replay stream: commit where it is, so that Kafka does not forget it; and again in some hours. */
+void stream_keep(struct engine *e, struct stream *s);
 /* The next COMMIT, PAUSE, RESUME or DRAINED of any stream. */
 bool stream_next_action(struct engine *e, struct action *ret_action);
 

@@ -3,6 +3,12 @@
 
 /* The last commit of a drain is tried so often, commit_interval apart (its coordinator may be moving); then the partition goes without. */
 #define DRAIN_COMMITS_MAX 10
+/*
+ * The consumer of replays is assigned by hand and joins no group. Kafka forgets what such a group has committed offsets.retention.minutes after
+ * the last commit of a partition, whether or not somebody reads it: a week by default, a day before Kafka 2.0. So it is committed again, well
+ * within a day.
+ */
+#define KEEP_NS (6 * 3600 * NS_PER_S)
 
 struct stream *stream_new(struct engine *e, int number, enum stream_kind kind, struct group *group)
 {
@@ -13,6 +19,7 @@ struct stream *stream_new(struct engine *e, int number, enum stream_kind kind, s
     s->group = group;
     s->commit_timer.kind = TIMER_COMMIT;
     s->drain_timer.kind = TIMER_DRAIN;
+    s->keep_timer.kind = TIMER_KEEP;
     list_init(&s->deliveries);
     list_push(&e->streams_held, &s->all);
     list_push(&group->streams, &s->in_group);
@@ -25,6 +32,7 @@ void stream_free(struct engine *e, struct stream *s)
 {
     timer_stop(e, &s->commit_timer);
     timer_stop(e, &s->drain_timer);
+    timer_stop(e, &s->keep_timer);
     link_remove(&s->all);
     link_remove(&s->in_group);
     link_remove(&s->action);
@@ -191,6 +199,13 @@ void stream_committed(struct engine *e, struct stream *s, bool ok)
         s->offsets.changed = true;
         s->drain_commits_failed += drain_is_over(s);
     }
+    stream_progress(e, s);
+}
+
+void stream_keep(struct engine *e, struct stream *s)
+{
+    s->offsets.changed = s->offsets.changed || offsets_position(&s->offsets) >= 0;
+    timer_set(e, &s->keep_timer, e->now + KEEP_NS);
     stream_progress(e, s);
 }
 

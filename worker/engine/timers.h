@@ -7,6 +7,7 @@ enum timer_kind {
     TIMER_DELIVERY, /* backoff of a retry, or of a failed dead letter */
     TIMER_COMMIT,   /* a stream may commit again */
     TIMER_DRAIN,    /* the time for what is in flight on a revoked stream is over */
+    TIMER_KEEP,     /* a replay stream commits though nothing has changed */
     TIMER_PARK      /* a failed write of a parked key is tried again */
 };
 
