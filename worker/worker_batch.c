@@ -125,9 +125,20 @@ static void append_data(struct buf *out, const struct record *rec, struct slice 
     (void)buf_puts(out, "\"");
 }
 
+/* As it goes with a single event: nobody bounds what a producer writes there, and what is no trace is left out. */
+static void append_trace(struct buf *out, const struct event *ev)
+{
+    char parent[TRACE_PARENT_BYTES];
+    struct trace trace;
+
+    if (trace_parse(ev->traceparent, &trace) == 0)
+        append_attribute(out, "traceparent",
+                         (struct slice){trace_format(&trace, parent), TRACE_PARENT_BYTES - 1});
+}
+
 #define ITEM_ATTRIBUTES_BYTES_MAX 65536 /* seven of at most 1 KiB, each byte as "\u00XX" at worst */
 
-/* Attributes are bounded by event_check, so it always fits. */
+/* Intake has bounded the attributes (event_check, and record_admit the subject), so it always fits. */
 static void make_item(struct record *rec, const struct event *ev)
 {
     struct buf *out = &rec->own_item;
@@ -142,7 +153,7 @@ static void make_item(struct record *rec, const struct event *ev)
     append_attribute(out, "time", ev->time);
     append_attribute(out, "subject", ev->subject);
     append_attribute(out, "datacontenttype", type);
-    append_attribute(out, "traceparent", ev->traceparent);
+    append_trace(out, ev);
     append_data(out, rec, type);
     (void)buf_puts(out, "}");
     ENSURE(!out->failed);

@@ -130,6 +130,81 @@ static void a_cloud_event_has_its_attributes_and_its_data_as_json_or_base64(void
     batch_kinds_done(&kinds);
 }
 
+/* The text of the item that an event with this traceparent and this subject becomes; the caller lets rec go. */
+static const char *item_with(const char *traceparent, const char *subject, struct record **ret_rec)
+{
+    const struct header_text headers[] = {{"ce_specversion", "1.0"},
+                                          {"ce_id", "e-1"},
+                                          {"ce_source", "orders"},
+                                          {"ce_type", "order.placed"},
+                                          {"ce_subject", subject},
+                                          {"traceparent", traceparent},
+                                          {NULL, NULL}};
+    *ret_rec = record_of(STREAM_SOURCE, "o-1", "{}", headers);
+    admit_by(&inventory_target, *ret_rec, 1000, &ev);
+    batch_admit(&kinds, *ret_rec, BATCH_CLOUDEVENTS, "", &ev);
+    assert_null((*ret_rec)->poison);
+    return (*ret_rec)->item.data;
+}
+
+/* Each worker aborted at this record, and again after each restart: no check looks at a traceparent, and a quoted byte is six. */
+static void a_traceparent_that_is_none_is_left_out_however_long(void **state)
+{
+    static char long_text[30001];
+    static const char parent[] = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const char *bad[] = {long_text, "", "none"};
+    struct record *rec;
+    (void)state;
+    memset(long_text, 1, sizeof long_text - 1);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        assert_null(strstr(item_with(bad[i], "o-1", &rec), "traceparent"));
+        let_go(rec);
+    }
+    assert_non_null(strstr(item_with(parent, "o-1", &rec),
+                           "\"traceparent\":\"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\""));
+    let_go(rec);
+    /* One of a later version may say more, without a bound: as to a single event's request, what is known of it goes. */
+    memcpy(long_text, parent, sizeof parent - 1);
+    memcpy(long_text, "01", 2);
+    long_text[sizeof parent - 1] = '-';
+    assert_non_null(strstr(item_with(long_text, "o-1", &rec),
+                           "\"traceparent\":\"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\""));
+    let_go(rec);
+    batch_kinds_done(&kinds);
+}
+
+static enum target_answer map_any(void *context, const struct event *event, struct request *req,
+                                  enum reason *ret_reason, struct err *ret_err)
+{
+    (void)context, (void)ret_reason, (void)ret_err;
+    req->method = "POST";
+    req->body = event->value;
+    return buf_puts(&req->path, "/any") < 0 ? TARGET_POISON : TARGET_SEND;
+}
+
+/* Every one as long as intake lets through, of what grows the most when it is quoted. */
+static void the_longest_attributes_fit_into_an_item(void **state)
+{
+    static char quotes[EVENT_ATTRIBUTE_BYTES_MAX + 1], controls[EVENT_ATTRIBUTE_BYTES_MAX + 1],
+        version[EVENT_ATTRIBUTE_BYTES_MAX + 1];
+    const struct header_text headers[] = {
+        {"ce_specversion", version}, {"ce_id", quotes},        {"ce_source", quotes},    {"ce_type", quotes},
+        {"ce_time", quotes},         {"ce_subject", controls}, {"content-type", quotes}, {NULL, NULL}};
+    const struct target any_target = {.name = "any", .program = "any", .batches = true, .map = map_any};
+    (void)state;
+    memset(quotes, '"', sizeof quotes - 1);
+    memset(controls, 1, sizeof controls - 1);
+    memset(version, '1', sizeof version - 1);
+    version[1] = '.';
+    struct record *rec = record_of(STREAM_SOURCE, "o-1", "{}", headers);
+    admit_by(&any_target, rec, 1000, &ev);
+    batch_admit(&kinds, rec, BATCH_CLOUDEVENTS, "", &ev);
+    assert_null(rec->poison);
+    assert_true(rec->item.len > 16 * EVENT_ATTRIBUTE_BYTES_MAX);
+    let_go(rec);
+    batch_kinds_done(&kinds);
+}
+
 static void the_same_events_have_the_same_key_and_one_has_its_id(void **state)
 {
     struct record *recs[] = {placed("a", BATCH_ARRAY), placed("b", BATCH_ARRAY)};
@@ -293,6 +368,8 @@ int main(void)
         cmocka_unit_test(in_an_array_what_is_no_json_is_poison),
         cmocka_unit_test(the_array_is_of_the_bodies_in_order),
         cmocka_unit_test(a_cloud_event_has_its_attributes_and_its_data_as_json_or_base64),
+        cmocka_unit_test(a_traceparent_that_is_none_is_left_out_however_long),
+        cmocka_unit_test(the_longest_attributes_fit_into_an_item),
         cmocka_unit_test(the_same_events_have_the_same_key_and_one_has_its_id),
         cmocka_unit_test(its_request_has_key_type_and_trace_but_no_event_attributes),
         cmocka_unit_test(what_is_taken_out_leaves_the_request_to_the_others),
