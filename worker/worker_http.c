@@ -349,8 +349,7 @@ int exchange_judge(struct exchange *x, const struct delivery *d, struct slice bo
         .status = out->status,
         .headers = {buf_str(&x->transfer.headers), x->transfer.headers.len},
         .body = body,
-        .repeated =
-            before || delivery_view(d).ambiguous || slice_is(record_header(rec, "x-dlq-ambiguous"), "true"),
+        .repeated = before || delivery_view(d).ambiguous || rec->origin.ambiguous,
         .ev = &w->scratch,
         .req = &rec->request,
     };

@@ -93,7 +93,7 @@ static void write_attempts(struct pen *p, const struct record *rec, const struct
     write_date(p, "x-dlq-first-attempt-at", v->first_attempt_ns, f);
     write_date(p, "x-dlq-last-attempt-at", v->last_attempt_ns, f);
     pen_printf(p, "x-dlq-attempts", "%d", letter_attempts(v));
-    pen_text(p, "x-dlq-ambiguous", v->ambiguous ? "true" : "false");
+    pen_text(p, "x-dlq-ambiguous", v->ambiguous || rec->origin.ambiguous ? "true" : "false");
 }
 
 int letter_headers(const struct record *rec, const struct delivery_view *v, const struct letter_facts *f,

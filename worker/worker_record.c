@@ -130,6 +130,7 @@ static void record_find_origin(struct record *rec, const char *dflt)
     rec->origin.attempts = slice_number(record_header(rec, "x-dlq-attempts"), 0);
     int64_t count = slice_number(record_header(rec, "x-dlq-replay-count"), 1);
     rec->origin.replay_count = count < 1 || count > 1000000 ? 1 : (int)count;
+    rec->origin.ambiguous = slice_is(record_header(rec, "x-dlq-ambiguous"), "true");
     rec->origin.replay_id = record_header(rec, "x-dlq-replay-id");
 }
 

@@ -46,6 +46,7 @@ struct record {
         int64_t partition, offset;
         int64_t attempts; /* made in earlier rounds */
         int replay_count; /* 0: the source topic */
+        bool ambiguous;   /* one of those attempts may have been executed */
         struct slice replay_id;
     } origin;
 

@@ -258,7 +258,7 @@ def test_a_replay_record_is_the_event_and_where_it_came_from(letters, tool, topi
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "shop": b"\xff\x00",
         "__dlq.errors.topic": "tandem.orders", "__dlq.errors.partition": "2", "__dlq.errors.offset": "77",
         "x-dlq-version": "1", "x-dlq-id": "inventory/tandem.orders/2/77/1", "x-dlq-event-id": "e-1",
-        "x-dlq-destination": "inventory", "x-dlq-attempts": "6", "x-dlq-replay-count": "2"}
+        "x-dlq-destination": "inventory", "x-dlq-attempts": "6", "x-dlq-ambiguous": "false", "x-dlq-replay-count": "2"}
     assert len(record.headers()) == len(headers) + 1
     assert topics.count("tandem.orders") == 0, "the other API must see nothing"
 

@@ -145,12 +145,19 @@ static void a_replay_that_fails_again_replaces_what_the_last_round_wrote(void **
 {
     (void)state;
     const struct header_text headers[] = {
-        {"ce_specversion", "1.0"},       {"ce_id", "e1"},
-        {"ce_source", "orders"},         {"ce_type", "order.placed"},
-        {"__dlq.errors.topic", "other"}, {"__dlq.errors.partition", "5"},
-        {"__dlq.errors.offset", "1234"}, {"x-dlq-id", "old"},
-        {"x-dlq-replay-count", "2"},     {"x-dlq-attempts", "7"},
-        {"x-dlq-replay-id", "run-1"},    {NULL, NULL},
+        {"ce_specversion", "1.0"},
+        {"ce_id", "e1"},
+        {"ce_source", "orders"},
+        {"ce_type", "order.placed"},
+        {"__dlq.errors.topic", "other"},
+        {"__dlq.errors.partition", "5"},
+        {"__dlq.errors.offset", "1234"},
+        {"x-dlq-id", "old"},
+        {"x-dlq-replay-count", "2"},
+        {"x-dlq-attempts", "7"},
+        {"x-dlq-replay-id", "run-1"},
+        {"x-dlq-ambiguous", "true"},
+        {NULL, NULL},
     };
     struct delivery_view v = {.attempt = 4, .reason = REASON_REJECTED, .status = 400, .replay_count = 2};
     struct record *rec = write_letter(STREAM_REPLAY, headers, &v);
@@ -162,6 +169,7 @@ static void a_replay_that_fails_again_replaces_what_the_last_round_wrote(void **
     assert_string_equal(value_of("x-dlq-attempts"), "4");
     assert_string_equal(value_of("x-dlq-replay-count"), "2");
     assert_string_equal(value_of("x-dlq-replay-id"), "run-1");
+    assert_string_equal(value_of("x-dlq-ambiguous"), "true"); /* of whichever round */
     record_free(rec);
 }
 

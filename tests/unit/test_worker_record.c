@@ -90,17 +90,12 @@ static void a_subject_over_the_limit_is_poison(void **state)
 }
 
 static const struct header_text replayed[] = {
-    {"ce_specversion", "1.0"},
-    {"ce_id", "e1"},
-    {"ce_source", "orders"},
-    {"ce_type", "order.placed"},
-    {"__dlq.errors.topic", "other"},
-    {"__dlq.errors.partition", "5"},
-    {"__dlq.errors.offset", "1234"},
-    {"x-dlq-replay-count", "2"},
-    {"x-dlq-attempts", "7"},
-    {"x-dlq-replay-id", "run-1"},
-    {NULL, NULL},
+    {"ce_specversion", "1.0"},       {"ce_id", "e1"},
+    {"ce_source", "orders"},         {"ce_type", "order.placed"},
+    {"__dlq.errors.topic", "other"}, {"__dlq.errors.partition", "5"},
+    {"__dlq.errors.offset", "1234"}, {"x-dlq-replay-count", "2"},
+    {"x-dlq-attempts", "7"},         {"x-dlq-ambiguous", "true"},
+    {"x-dlq-replay-id", "run-1"},    {NULL, NULL},
 };
 
 static void a_replay_knows_where_the_event_first_stood(void **state)
@@ -113,6 +108,7 @@ static void a_replay_knows_where_the_event_first_stood(void **state)
     assert_int_equal(rec->origin.offset, 1234);
     assert_int_equal(rec->origin.replay_count, 2);
     assert_int_equal(rec->origin.attempts, 7);
+    assert_true(rec->origin.ambiguous);
     record_free(rec);
 }
 
@@ -171,6 +167,7 @@ static void a_source_record_is_not_believed_to_be_a_replay(void **state)
     assert_int_equal(rec->origin.partition, 3);
     assert_int_equal(rec->origin.offset, 41);
     assert_int_equal(rec->origin.replay_count, 0);
+    assert_false(rec->origin.ambiguous);
     record_free(rec);
 }
 

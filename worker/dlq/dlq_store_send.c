@@ -146,6 +146,7 @@ static rd_kafka_headers_t *replay_headers(const struct dlq_store *s, const char 
     add_text(headers, "x-dlq-event-id", rec->event_id);
     add_text(headers, "x-dlq-destination", rec->destination);
     add_number(headers, "x-dlq-attempts", rec->attempts_in_all > 0 ? rec->attempts_in_all : 0);
+    add_text(headers, "x-dlq-ambiguous", rec->ambiguous ? SLICE_LIT("true") : SLICE_LIT("false"));
     add_number(headers, "x-dlq-replay-count", (int64_t)rec->id.replay_count + 1);
     add_text(headers, "x-dlq-replay-id", (struct slice){replay_id, strlen(replay_id)});
     return headers;
