@@ -223,9 +223,10 @@ static void take_changed(struct auth *a, enum auth_word word, char *fresh)
     struct err err = {0};
     char *before = s->text;
 
-    hide(a, word, fresh);
     s->text = fresh;
     if (make_all(a, &err) == 0) {
+        /* Not before: what is refused goes to nobody who could echo it, and would take the place of what is in force. */
+        hide(a, word, fresh);
         auth_secret_wipe(before);
         a->reloaded++;
         LOG("a secret was read again", LOG_STR("option", s->name));

@@ -207,6 +207,36 @@ static void a_changed_file_is_a_new_key_and_a_bad_one_leaves_the_old(void **stat
     auth_free(a);
 }
 
+/* Each of them took a place of the two that are kept: after the second the key that requests carried stood in logs and dead letters. */
+static void contents_that_cannot_be_used_leave_the_key_in_force_and_the_one_before_hidden(void **state)
+{
+    (void)state;
+    char key[] = "first-key";
+    const char *echo = "first-key second-key";
+    struct buf out;
+    file_write("second-key\n");
+    opt.api_key = key;
+    opt.api_key_path = path;
+    struct auth *a = auth_new(&opt, &err);
+    assert_non_null(a);
+    tick(a);
+    assert_string_equal(buf_str(&a->value), "second-key");
+    buf_init(&out, 300);
+    for (int i = 0; i < 3; i++) {
+        char bad[32];
+        snprintf(bad, sizeof bad, "bad\x01key-%d\n", i);
+        file_write(bad);
+        tick(a);
+        buf_reset(&out);
+        assert_int_equal(auth_redact(a, (struct slice){echo, strlen(echo)}, false, &out), 0);
+        assert_string_equal(buf_str(&out), "[redacted] [redacted]");
+    }
+    assert_string_equal(buf_str(&a->value), "second-key");
+    assert_int_equal(a->reloaded, 1);
+    buf_done(&out);
+    auth_free(a);
+}
+
 static void what_is_made_of_a_secret_is_hidden_too(void **state)
 {
     (void)state;
@@ -268,6 +298,8 @@ int main(void)
         cmocka_unit_test_setup(what_cannot_be_sent_is_refused_without_quoting_it, begin),
         cmocka_unit_test_setup(an_oauth_without_its_parts_is_refused, begin),
         cmocka_unit_test_setup(a_changed_file_is_a_new_key_and_a_bad_one_leaves_the_old, begin),
+        cmocka_unit_test_setup(contents_that_cannot_be_used_leave_the_key_in_force_and_the_one_before_hidden,
+                               begin),
         cmocka_unit_test_setup(what_is_made_of_a_secret_is_hidden_too, begin),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
