@@ -548,12 +548,16 @@ PLANTED = {"api_key": "planted-api-key/1+x", "basic_password": "planted \"pass\"
 
 
 def forms(text):
-    """How a secret may come back: as it is, in a path, a form, JSON, JSON in ASCII, base64."""
+    """How a secret may come back: as it is, in a path, a form, JSON, JSON in ASCII, as PHP and .NET write it, base64."""
     import base64
     import json
+    import re
     from urllib.parse import quote, quote_plus
-    return {text, quote(text, safe=""), quote_plus(text), json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1],
-            base64.b64encode(text.encode()).decode(), base64.b64encode(text.encode()).decode().rstrip("="), text.removeprefix("whsec_")}
+    ascii_json, encoded = json.dumps(text)[1:-1], base64.b64encode(text.encode()).decode()
+    dot_net = re.sub(r"[+&<>'\"\x80-\uffff]", lambda c: f"\\u{ord(c[0]):04X}", text)
+    return {text, quote(text, safe=""), quote_plus(text), re.sub("%..", lambda c: c[0].lower(), quote(text)), ascii_json,
+            json.dumps(text, ensure_ascii=False)[1:-1], ascii_json.replace("/", "\\/"), dot_net, encoded, encoded.rstrip("="),
+            base64.urlsafe_b64encode(text.encode()).decode(), text.removeprefix("whsec_")}
 
 
 @pytest.mark.parametrize("kind", ["api-key", "basic", "oauth2"])

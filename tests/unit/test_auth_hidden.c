@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,6 +52,48 @@ static void a_secret_goes_in_every_form_it_may_come_back_in(void **state)
     assert_redacted("", "");
 }
 
+/* Who writes JSON or a path escapes what he likes: PHP each slash, .NET also + & < > ', Go some of them, with small or capital letters. */
+static void a_secret_goes_through_the_escapes_of_other_writers(void **state)
+{
+    (void)state;
+    static const char *const written[] = {
+        "a\\/b+c&d<e>f'g \xF0\x9F\x94\x91",                           /* PHP, unescaped Unicode */
+        "a\\/b+c&d<e>f'g \\ud83d\\udd11",                             /* PHP */
+        "a/b\\u002Bc\\u0026d\\u003Ce\\u003Ef\\u0027g \\uD83D\\uDD11", /* .NET */
+        "a/b+c\\u0026d\\u003ce\\u003ef'g \xF0\x9F\x94\x91",           /* Go */
+        "\\u0061\\u002f\\u0062+c&d<e>f'g\\u0020\\ud83D\\uDd11",       /* anybody */
+        "a\\\\\\/b\\\\u002Bc&d<e>f'g \\\\ud83d\\\\udd11",             /* in JSON, which was quoted in JSON */
+        "a%2fb%2bc%26d%3ce%3ef%27g%20%f0%9f%94%91",                   /* small letters */
+        "a/b+c&d%3Ce%3Ef'g%20%F0%9F%94%91",                           /* a path's own characters */
+        "a%2Fb%2Bc%26d%3Ce%3Ef%27g\\u002B%F0%9F%94%91",               /* a form in .NET's JSON */
+    };
+    auth_hidden_add(&words[0], "a/b+c&d<e>f'g \xF0\x9F\x94\x91");
+    for (size_t i = 0; i < ARRAY_LEN(written); i++) {
+        char text[200];
+        snprintf(text, sizeof text, "{\"echo\":\"%s\"}", written[i]);
+        assert_redacted(text, "{\"echo\":\"[redacted]\"}");
+    }
+    auth_hidden_add(&words[0], "?>?>?>~~~"); /* base64: Pz4/Pj8+fn5+ */
+    assert_redacted("Pz4/Pj8+fn5+ Pz4_Pj8-fn5-", "[redacted] [redacted]");
+    assert_redacted("Pz4\\/Pj8+fn5+ Pz4/Pj8\\u002Bfn5\\u002B Pz4%2FPj8%2bfn5%2B",
+                    "[redacted] [redacted] [redacted]");
+}
+
+static void what_only_looks_like_an_escape_is_left_as_it_is(void **state)
+{
+    (void)state;
+    static const char *const plain[] = {"C:\\new\\users\\u12 \\ud83d alone, \\ud83d\\u0041 \\udd11 \\",
+                                        "100% of %zz and %4",
+                                        "\\",
+                                        "\\u00",
+                                        "%",
+                                        "a+b c%20d"};
+    auth_hidden_add(&words[0], "se\\new/one");
+    for (size_t i = 0; i < ARRAY_LEN(plain); i++)
+        assert_redacted(plain[i], plain[i]);
+    assert_redacted("se\\new/one se\\\\new\\/one", "[redacted] [redacted]"); /* as text; in JSON */
+}
+
 static void the_value_before_the_last_change_is_hidden_still(void **state)
 {
     (void)state;
@@ -70,6 +113,15 @@ static void the_longer_of_two_that_begin_alike_goes(void **state)
     assert_redacted("abcdefghabcdabc", "[redacted][redacted]abc");
 }
 
+/* The end of the second stood there in clear. */
+static void of_two_that_lie_over_each_other_nothing_is_left(void **state)
+{
+    (void)state;
+    auth_hidden_add(&words[0], "abcdef");
+    auth_hidden_add(&words[1], "defghi");
+    assert_redacted("abcdefghi and defghi", "[redacted] and [redacted]");
+}
+
 static void the_beginning_of_a_secret_where_the_text_was_cut_goes_too(void **state)
 {
     (void)state;
@@ -79,6 +131,12 @@ static void the_beginning_of_a_secret_where_the_text_was_cut_goes_too(void **sta
     assert_redacted("cut 0123456789", "cut [redacted]");
     assert_redacted("cut 012345", "cut [redacted]");
     assert_redacted("short 01234", "short 01234");
+    auth_hidden_add(&words[0], "a/b+c&d/\xF0\x9F\x94\x91");
+    static const char *const cuts[] = {"a\\/b+c&d",       "a/b\\u002Bc&d\\",   "a/b+c\\u0026d\\u00",
+                                       "a/b+c&d/\\ud83d", "a/b+c&d/\\ud83d\\", "a/b+c&d/\\ud83d\\udd",
+                                       "a%2fb%2bc%26d%",  "a%2fb%2bc%26d%2"};
+    for (size_t i = 0; i < ARRAY_LEN(cuts); i++)
+        assert_redacted(cuts[i], "[redacted]");
 }
 
 static void a_text_made_of_beginnings_takes_no_longer(void **state)
@@ -97,6 +155,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_secret_goes_in_every_form_it_may_come_back_in, begin, done),
+        cmocka_unit_test_setup_teardown(a_secret_goes_through_the_escapes_of_other_writers, begin, done),
+        cmocka_unit_test_setup_teardown(what_only_looks_like_an_escape_is_left_as_it_is, begin, done),
+        cmocka_unit_test_setup_teardown(of_two_that_lie_over_each_other_nothing_is_left, begin, done),
         cmocka_unit_test_setup_teardown(the_value_before_the_last_change_is_hidden_still, begin, done),
         cmocka_unit_test_setup_teardown(the_longer_of_two_that_begin_alike_goes, begin, done),
         cmocka_unit_test_setup_teardown(the_beginning_of_a_secret_where_the_text_was_cut_goes_too, begin,
