@@ -200,10 +200,10 @@ static void exchange_prepare(struct exchange *x)
     ENSURE(r == 0); /* both are bounded */
     curl_easy_setopt(easy, CURLOPT_URL, x->url.data);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, x->list);
-    if (body.data) {
+    if (body.data || request_expects_body(x->rec->request.method)) {
         curl_easy_setopt(easy, CURLOPT_POST, 1L);
         curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body.len);
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, body.data);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, body.data ? body.data : "");
     } else
         curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, x->rec->request.method);

@@ -91,9 +91,9 @@ def shipping(rig_dir, started, topics, kafka):
     """shipping(api, more="") runs tandem-http with the file above and these lines more."""
     topics.create(TOPIC, 3)
 
-    def start(api, more=""):
+    def start(api, more="", text=CONFIG):
         config = rig_dir / "shipping.ini"
-        config.write_text(CONFIG + more, encoding="utf-8")
+        config.write_text(text + more, encoding="utf-8")
         admin = f"127.0.0.1:{free_port()}"
         program = Program(rig_dir, "tandem-http", options={"config": str(config), "url": api.url, "kafka_brokers": kafka.brokers,
                                                            "admin_listen": admin})
@@ -201,6 +201,19 @@ def test_what_a_path_needs_and_the_event_lacks_is_a_dead_letter_that_names_it(sh
     letters = dead_letters(topics)
     assert "another resource" in letters[event]["__dlq.errors.message"] and "/depot" in letters[other]["__dlq.errors.message"]
     assert api.requests == []
+
+
+@pytest.mark.parametrize("more", ["", "jq_request = {body: null}\n"], ids=["tombstone", "jq"])
+def test_a_request_without_a_body_says_so_where_its_method_lets_one_expect_it(shipping, parcel_api, topics, wait_until, more):
+    """Servers answer 411 to a POST that announces nothing (RFC 9110 8.6), and that was a dead letter."""
+    api = parcel_api()
+    no_data_asked = CONFIG.replace("header = X-Depot: {data/depot}\n", "")
+    program = shipping(api, "route = crate.made POST /v1/crates\nroute = crate.moved PATCH /v1/crates\n" + more, no_data_asked)
+    for type_ in ("crate.made", "crate.moved", "parcel.packed", "parcel.dropped"):
+        topics.produce(TOPIC, b"{}" if more else None, key="c", headers=event_headers(type_=type_))
+    wait_until(lambda: delivered(program) == 4, message="all are delivered")
+    assert [(r[1], r[3]["Content-Length"], r[3]["Content-Type"], r[4]) for r in api.requests] == [
+        ("POST", "0", None, b""), ("PATCH", "0", None, b""), ("PUT", "0", None, b""), ("DELETE", None, None, b"")]
 
 
 JQ = """

@@ -241,7 +241,7 @@ static int map_with(const struct http_routes *r, const struct route *route, stru
     req->method = route->method;
     if (template_fill_path(route->path, f, &req->path, err) != TEMPLATE_DONE)
         return -1;
-    if (*route->method == 'P') /* POST, PUT, PATCH */
+    if (request_expects_body(route->method))
         req->body = f->ev->value;
     for (size_t i = 0; i < r->header_count; i++) {
         const struct header *h = &r->headers[i];

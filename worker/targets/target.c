@@ -111,6 +111,11 @@ uint64_t request_endpoint(const char *method, const char *path, struct slice key
     return hash;
 }
 
+bool request_expects_body(const char *method)
+{
+    return strcmp(method, "POST") == 0 || strcmp(method, "PUT") == 0 || strcmp(method, "PATCH") == 0;
+}
+
 /* RFC 9110 8.8.3: W/ before a weak one, quotes, and neither quotes nor space inside. */
 static bool is_entity_tag(struct slice s, bool may_be_weak)
 {

@@ -48,6 +48,8 @@ NODISCARD int request_if_none_match(struct request *req, struct slice etag, stru
  * counts. method NULL: there is none.
  */
 uint64_t request_endpoint(const char *method, const char *path, struct slice key);
+/* POST, PUT and PATCH: without a body such a request says so by a length of 0 (RFC 9110 8.6), or servers answer 411. */
+bool request_expects_body(const char *method);
 /* Append "/" and the bytes as one path segment. -1 PERMANENT: empty, "." or "..", or no room: it would name another resource. */
 NODISCARD int request_segment(struct request *req, const char *what, struct slice segment, struct err *err);
 
