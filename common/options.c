@@ -150,8 +150,10 @@ static int take_pair_flag(struct loader *l, int section, const char *flag, const
 {
     char name[128];
     const char *equals = strchr(value, '=');
-    if (!equals || (size_t)(equals - value) >= sizeof(name))
-        return err_set(err, ERR_PERMANENT, "%s: \"%.64s\" is not NAME=VALUE", flag, value);
+    size_t len = strcspn(value, "=: \t");
+    if (!equals || (size_t)(equals - value) >= sizeof(name) || value + len != equals)
+        return err_set(err, ERR_PERMANENT, "%s: \"%.*s\" is not NAME=VALUE", flag,
+                       (int)options_name_len(value), value);
     snprintf(name, sizeof(name), "%.*s", (int)(equals - value), value);
     return put_pair(&l->flags.pairs[section], name, equals + 1, flag, err);
 }

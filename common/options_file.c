@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/options_names.h"
+
 #define SPACE " \t\r\n\v\f"
 
 int options_file_read(const char *path, struct buf *into, struct err *err)
@@ -74,6 +76,15 @@ static int take_section(struct options_file *f, char *line, struct err *err)
     return 0;
 }
 
+/* Quotes no more of it than a name: in "sasl.password: hunter2" there is a secret. */
+static int is_no_setting(const char *line, struct err *err)
+{
+    int len = (int)options_name_len(line);
+    if (len == 0)
+        return err_set(err, ERR_PERMANENT, "the line is not `name = value`");
+    return err_set(err, ERR_PERMANENT, "\"%.*s\" is not `name = value`", len, line);
+}
+
 int options_file_next(struct options_file *f, char **ret_name, char **ret_value, struct err *err)
 {
     while (*f->next) {
@@ -87,9 +98,11 @@ int options_file_next(struct options_file *f, char **ret_name, char **ret_value,
         }
         char *equals = strchr(line, '=');
         if (!equals || equals == line)
-            return err_set(err, ERR_PERMANENT, "\"%.64s\" is not `name = value`", line);
+            return is_no_setting(line, err);
         *equals = '\0';
         *ret_name = options_trim(line);
+        if ((*ret_name)[strcspn(*ret_name, ":" SPACE)]) /* the '=' is one of the value's */
+            return is_no_setting(*ret_name, err);
         *ret_value = options_trim(equals + 1);
         return 1;
     }

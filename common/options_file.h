@@ -20,7 +20,10 @@ struct options_file {
 NODISCARD int options_file_read(const char *path, struct buf *into, struct err *err);
 /* text: NUL-terminated, changed and borrowed as long as anything returned is used. */
 void options_file_begin(struct options_file *f, char *text);
-/* 1 and the next setting (name and value without the space around them), 0 at the end, -1 PERMANENT for a line that is none of these. */
+/*
+ * 1 and the next setting (name and value without the space around them), 0 at the end, -1 PERMANENT for a line that is none of these; no more
+ * of it is quoted than can be a name.
+ */
 NODISCARD int options_file_next(struct options_file *f, char **ret_name, char **ret_value, struct err *err);
 /* Cut the space around s: returns the first other byte; changes s. */
 char *options_trim(char *s);

@@ -20,6 +20,12 @@ const char *options_spell(enum options_place place, const char *name, char out[O
     return out;
 }
 
+size_t options_name_len(const char *text)
+{
+    size_t len = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789._-");
+    return len < OPTIONS_NAME_BYTES ? len : OPTIONS_NAME_BYTES;
+}
+
 /* Levenshtein's distance; long words count as far. */
 static size_t distance(const char *a, const char *b)
 {

@@ -17,6 +17,8 @@ const struct option *options_find(const struct option_set *set, const char *name
 /* The known name that is spelt most alike; "" when none is near. Returns out. */
 const char *options_nearest(const struct option_set *set, enum options_place place, const char *word,
                             char out[OPTIONS_NAME_BYTES]);
+/* How much of text can be a name: what follows, as in "sasl.password: …", may be a secret, and no message quotes it. */
+size_t options_name_len(const char *text);
 /* The error for a name that nobody knows. Returns -1. */
 int options_unknown(const struct option_set *set, enum options_place place, const char *origin,
                     const char *word, struct err *err);

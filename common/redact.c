@@ -28,7 +28,7 @@ static const char *value_start(const char *s)
     return s + strspn(s, " \t");
 }
 
-/* s stands behind "://": where a password begins and ends. A stray '/' in it may be a mistake in the password itself, so look on. */
+/* s stands behind ":/": where a password begins and ends. A stray '/' in it may be a mistake in the password itself, so look on. */
 static bool url_password(const char *s, const char **ret_start, const char **ret_end)
 {
     size_t run = strcspn(s, " \t\r\n\"'");
@@ -44,7 +44,7 @@ static bool url_password(const char *s, const char **ret_start, const char **ret
 
 int redact_text(struct buf *out, const char *text)
 {
-    static const char word[] = "password", scheme[] = "://";
+    static const char word[] = "password", scheme[] = ":/"; /* libcurl takes one slash to three */
     const char *s = text;
 
     while (*s) {

@@ -4,20 +4,10 @@
 #include "common/log.h"
 #include "worker/worker_http_transfer.h"
 
-/* Credentials in an address would stand in logs and process lists; and a wrong address that has some must not be quoted. */
-static int check_no_credentials(const char *option, const char *url, const char *instead, struct err *err)
-{
-    const char *authority = strstr(url, "://");
-    authority = authority ? authority + 3 : url;
-    if (!memchr(authority, '@', strcspn(authority, "/?#")))
-        return 0;
-    return err_set(err, ERR_PERMANENT, "%s carries a user or password before \"@\": use %s instead", option,
-                   instead);
-}
-
 struct address {
     char *scheme, *host;
-    bool tail; /* has a query or a fragment */
+    bool tail;        /* has a query or a fragment */
+    bool credentials; /* a user or a password */
 };
 
 static void address_done(struct address *a)
@@ -26,22 +16,55 @@ static void address_done(struct address *a)
     curl_free(a->host);
 }
 
+static bool has_part(CURLU *parsed, CURLUPart part)
+{
+    char *text = NULL;
+    bool found = curl_url_get(parsed, part, &text, 0) == CURLUE_OK;
+    curl_free(text);
+    return found;
+}
+
 static CURLUcode address_parse(const char *url, unsigned flags, struct address *ret)
 {
     CURLU *parsed = curl_url();
     ENSURE(parsed);
-    char *query = NULL, *fragment = NULL;
     CURLUcode code = curl_url_set(parsed, CURLUPART_URL, url, flags);
     if (!code)
         code = curl_url_get(parsed, CURLUPART_SCHEME, &ret->scheme, 0);
     if (!code)
         code = curl_url_get(parsed, CURLUPART_HOST, &ret->host, 0);
-    ret->tail = curl_url_get(parsed, CURLUPART_QUERY, &query, 0) == CURLUE_OK ||
-                curl_url_get(parsed, CURLUPART_FRAGMENT, &fragment, 0) == CURLUE_OK;
-    curl_free(query);
-    curl_free(fragment);
+    ret->tail = has_part(parsed, CURLUPART_QUERY) || has_part(parsed, CURLUPART_FRAGMENT);
+    ret->credentials = has_part(parsed, CURLUPART_USER) || has_part(parsed, CURLUPART_PASSWORD);
     curl_url_cleanup(parsed);
     return code;
+}
+
+/* By its text, where it cannot be parsed: behind "scheme:" and however many slashes, up to the path. */
+static bool looks_like_credentials(const char *url)
+{
+    size_t scheme = strspn(url, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
+    const char *authority = url + (url[scheme] == ':' ? scheme + 1 : 0);
+    authority += strspn(authority, "/\\");
+    return memchr(authority, '@', strcspn(authority, "/?#")) != NULL;
+}
+
+/* Credentials in an address would stand in logs and process lists; and a wrong address that has some must not be quoted. */
+static int check_no_credentials(const char *option, const char *url, const char *instead, struct err *err)
+{
+    struct address a = {0};
+    bool parsed = address_parse(url, CURLU_NON_SUPPORT_SCHEME, &a) == CURLUE_OK;
+    bool found = (parsed && a.credentials) || looks_like_credentials(url);
+    address_done(&a);
+    if (!found)
+        return 0;
+    return err_set(err, ERR_PERMANENT, "%s carries a user or password before \"@\": use %s instead", option,
+                   instead);
+}
+
+/* What cannot be understood and has an "@" may have a password before it. */
+static const char *quotable(const char *url)
+{
+    return strchr(url, '@') ? "[not shown]" : url;
 }
 
 /* The base address must be one that can be joined with a path. */
@@ -54,8 +77,8 @@ static int check_url(const char *option, const char *url, bool may_have_tail, st
     address_done(&a);
     if (good)
         return 0;
-    return err_set(err, ERR_PERMANENT, "%s \"%s\" is not an http or https address%s: %s", option, url,
-                   may_have_tail ? "" : " without query",
+    return err_set(err, ERR_PERMANENT, "%s \"%s\" is not an http or https address%s: %s", option,
+                   quotable(url), may_have_tail ? "" : " without query",
                    code ? curl_url_strerror(code) : "expected like \"https://api.example.com/base\"");
 }
 
@@ -80,7 +103,8 @@ static int check_proxy(const struct worker_options *o, struct err *err)
     if (known && !a.tail)
         return 0;
     return err_set(err, ERR_PERMANENT,
-                   "proxy \"%s\" is not an address like \"http://proxy.example.com:3128\"", o->proxy);
+                   "proxy \"%s\" is not an address like \"http://proxy.example.com:3128\"",
+                   quotable(o->proxy));
 }
 
 /* libcurl 7.88.1 does not use connections of cleartext HTTP/2 again (curl issue 10634). */

@@ -647,6 +647,13 @@ def run(command):
     ({"tls_cert_file": "authority.pem", "tls_key_file": "other.key"}, "is not the key of"),
     ({"http_version": "2", "url": "http://127.0.0.1:1"}, "http_version 2 needs an https url"),
     ({"proxy": "http://u:hidden@x:1"}, "proxy_user"),
+    # libcurl takes one slash to three; and what it cannot take was quoted
+    *[({"url": url}, "basic_user and basic_password_file") for url in (
+        "http:/u:hidden@x", "http:///u:hidden@x", "http:////u:hidden@x", "https:/hidden@x", "http:\\u:hidden@x", "u:hidden@x:1")],
+    ({"oauth_client_secret_file": "key", "oauth_token_url": "http:/u:hidden@x", "oauth_client_id": "x"}, "oauth_client_id"),
+    *[({"proxy": proxy}, "proxy_user") for proxy in ("http:/u:hidden@x:1", "socks5:///u:hidden@x:1", "u:hidden@x:1")],
+    ({"url": "http://u:hid/hidden@x"}, "is not an http or https address"),
+    ({"proxy": "http;//u:hidden@x"}, "not an address like"),
     ({"proxy": "gopher://x:1"}, "not an address like"),
     ({"proxy_user": "x"}, "without proxy"),
     ({"basic_user": "x"}, "but basic_password is not given: give basic_password_file"),

@@ -295,6 +295,36 @@ static void a_broken_file_is_named_with_its_line(void **state)
     assert_says("\"/nonexistent/x.ini\": No such file");
 }
 
+/* The whole line was quoted, and with a '=' in the password all before that was taken for the name. */
+static void what_is_wrong_with_a_line_is_told_without_what_may_be_a_secret(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {"sasl.password: hunter2",   "sasl.password:hunter2",
+                                        "sasl.password hunter2",    "sasl.password\thunter2",
+                                        "sasl.password: hunter2=x", "sasl.password hunter2 = x"};
+    char text[100];
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+        snprintf(text, sizeof text, "[kafka]\n%s\n", lines[i]);
+        assert_int_equal(FILE_TEXT(text), -1);
+        assert_says("sample.ini:2: \"sasl.password\" is not `name = value`");
+        assert_null(strstr(err.message, "hunter2"));
+        snprintf(text, sizeof text, "api_key%s\n", lines[i] + strlen("sasl.password"));
+        assert_int_equal(FILE_TEXT(text), -1);
+        assert_says("sample.ini:1: \"api_key\" is not `name = value`");
+        assert_null(strstr(err.message, "hunter2"));
+        assert_int_equal(FLAGS("--kafka", lines[i]), -1);
+        assert_says("--kafka: \"sasl.password\" is not NAME=VALUE");
+        assert_null(strstr(err.message, "hunter2"));
+    }
+    /* Of a key in PEM that goes on in the next line. */
+    assert_int_equal(
+        FILE_TEXT("[kafka]\nssl.key.pem = -----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n"),
+        -1);
+    assert_says("sample.ini:3: the line is not `name = value`");
+    assert_int_equal(FILE_TEXT("= hunter2\n"), -1);
+    assert_null(strstr(err.message, "hunter2"));
+}
+
 static void a_long_line_and_a_semicolon_reach_the_value_whole(void **state)
 {
     (void)state;
@@ -544,6 +574,7 @@ int main(void)
         TEST(an_unknown_variable_is_not_an_error),
         TEST(a_wrong_value_is_named_with_its_source),
         TEST(a_broken_file_is_named_with_its_line),
+        TEST(what_is_wrong_with_a_line_is_told_without_what_may_be_a_secret),
         TEST(a_long_line_and_a_semicolon_reach_the_value_whole),
         TEST(library_settings_pass_through_from_everywhere),
         TEST(a_secret_comes_from_a_file_or_the_environment_only),

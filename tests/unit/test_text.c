@@ -73,6 +73,7 @@ static void passwords_leave_the_text(void **state)
     assert_redacted("postgres://u:p@ss/w:rd@h/db", "postgres://u:***@h/db");
     assert_redacted("postgres://u@h:5432/db", "postgres://u@h:5432/db");
     assert_redacted("http://h:80/a and http://u:p@h/", "http://h:80/a and http://u:***@h/");
+    assert_redacted("http:/u:p@h/ http:///u:p@h", "http:/u:***@h/ http:///u:***@h");
     assert_redacted("host=h password=pw user=u", "host=h password=*** user=u");
     assert_redacted("host=h PassWord = 'p w\\' x' user=u", "host=h PassWord = *** user=u");
     assert_redacted("postgres://h/db?user=u&password=pw&x=1", "postgres://h/db?user=u&password=***&x=1");
