@@ -22,6 +22,7 @@ struct worker_admin {
     struct admin_hooks hooks;
     int64_t refresh_at;
     _Atomic int64_t turned_ns; /* when the loop was last here */
+    _Atomic bool running;      /* the loop turns: it carries commands out */
     enum breaker_state breaker;
     pthread_mutex_t lock; /* guards the rest */
     bool ready;
@@ -144,7 +145,10 @@ static void hook_extra(void *context, struct buf *metrics)
     pthread_mutex_unlock(&a->lock);
 }
 
-/* The engine belongs to the loop: hand the command over, wake the loop, wait for what it says. */
+/*
+ * The engine belongs to the loop: hand the command over, wake the loop, wait for what it says. Where no loop turns, while Kafka is waited for
+ * at the start, nobody would answer, and the wait would hold up all that this port's only thread serves.
+ */
 static int hook_command(void *context, const char *path, struct buf *answer)
 {
     struct worker_admin *a = context;
@@ -161,12 +165,13 @@ static int hook_command(void *context, const char *path, struct buf *answer)
     pthread_mutex_lock(&a->lock);
     atomic_store(&a->command, command);
     worker_http_wake(a->w->http);
-    while (atomic_load(&a->command) >= 0 && late == 0)
+    while (atomic_load(&a->command) >= 0 && atomic_load(&a->running) && late == 0)
         late = pthread_cond_timedwait(&a->carried_out, &a->lock, &until);
     bool done = atomic_load(&a->command) < 0;
     atomic_store(&a->command, -1);
     (void)buf_puts(answer,
-                   done ? buf_str(&a->state) : "the worker is not running yet, or is stopping: try again\n");
+                   done ? buf_str(&a->state)
+                        : "the worker is not running yet (/readyz says why), or is stopping: try again\n");
     pthread_mutex_unlock(&a->lock);
     return done ? 200 : 503;
 }
@@ -203,6 +208,10 @@ void worker_admin_free(struct worker_admin *a)
 {
     if (!a)
         return;
+    pthread_mutex_lock(&a->lock);
+    atomic_store(&a->running, false);
+    pthread_cond_signal(&a->carried_out); /* who waits for the loop waits in vain */
+    pthread_mutex_unlock(&a->lock);
     httpd_stop(a->httpd);
     pthread_mutex_destroy(&a->lock);
     pthread_cond_destroy(&a->carried_out);
@@ -354,6 +363,7 @@ static void admin_log_breaker(struct worker_admin *a, const struct engine_counts
 void worker_admin_tick(struct worker_admin *a, int64_t now)
 {
     atomic_store_explicit(&a->turned_ns, now, memory_order_relaxed);
+    atomic_store_explicit(&a->running, true, memory_order_relaxed);
     admin_command(a, now);
     if (now < a->refresh_at)
         return;

@@ -1,8 +1,10 @@
 """What an operator tells a running worker: the breaker kept open or closed, the destination paused, and who may say so."""
 import json
 import subprocess
+import time
 
 import pytest
+from processes import free_port
 from programs import binary, http
 from worker_world import FAST
 
@@ -84,6 +86,19 @@ def test_a_command_that_cannot_be_carried_out_says_why(worker, inventory_api):
     program.stop()
     gone = tell(program, "pause")
     assert gone.returncode == 111 and "/pause" in gone.stderr
+
+
+def test_while_kafka_is_waited_for_at_the_start_the_admin_port_answers_at_once(worker, inventory_api, wait_until):
+    """Each look at /status took five seconds, and /healthz and /readyz waited behind it: the port has one thread."""
+    program = worker("inventory", ready=False, kafka_brokers=f"127.0.0.1:{free_port()}")
+    wait_until(lambda: "not ready to start" in program.log(), message="it waits for Kafka")
+    began = time.monotonic()
+    for path in ("/status", "/status/json", "/status"):
+        code, said = http("GET", program.admin_url + path)
+        assert code == 503 and "not running yet (/readyz says why)" in said
+    assert time.monotonic() - began < 5, "each of them took so long"
+    assert http("GET", f"{program.admin_url}/healthz")[0] == 200 and "waiting: " in readiness(program)
+    assert "not running yet" in tell(program, "pause").stderr
 
 
 def test_slow_answers_open_the_breaker(orders, worker, inventory_api, wait_until, topics):
