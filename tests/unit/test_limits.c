@@ -342,6 +342,46 @@ static void what_is_left_or_not_understood_asks_for_nothing(void **state)
     assert_int_equal(wait_of("X-RateLimit-Remaining: 3", "X-RateLimit-Reset: 7"), -1);
 }
 
+static void a_reset_that_is_a_date_is_no_number_of_seconds(void **state)
+{
+    (void)state;
+    const char *const resets[] = {"2026-11-30T07:00:30Z",
+                                  "2026-11-30",
+                                  "20261130T070030Z",
+                                  "30 Nov 2026",
+                                  "7s",
+                                  "1m30",
+                                  "7.2.5",
+                                  "7.25 s",
+                                  "0x10",
+                                  "7:30",
+                                  "7/60"};
+    char line[100];
+    for (size_t i = 0; i < ARRAY_LEN(resets); i++) {
+        snprintf(line, sizeof line, "X-RateLimit-Reset: %s\r\n", resets[i]);
+        if (wait_of("X-RateLimit-Remaining: 0\r\n", line) != -1)
+            fail_msg("%s", line);
+        snprintf(line, sizeof line, "RateLimit: limit=9, remaining=0, reset=%s\r\n", resets[i]);
+        assert_int_equal(wait_of(line, ""), -1);
+        snprintf(line, sizeof line, "RateLimit: \"a\";r=0;t=%s", resets[i]);
+        assert_int_equal(wait_of(line, ""), -1);
+    }
+    const char *const numbers[] = {"7", "7 ", "7\r\n", "7\t\r\n", " 7.99 \r\n", "7, 9", "7 ;w=60", "7.\n"};
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+        snprintf(line, sizeof line, "X-RateLimit-Reset:%s", numbers[i]);
+        assert_int_equal(wait_of("X-RateLimit-Remaining: 0 \r\n", line), 7 * NS_PER_S);
+    }
+}
+
+static void what_is_left_is_a_number_or_nothing(void **state)
+{
+    (void)state;
+    assert_int_equal(wait_of("X-RateLimit-Remaining: 0-5", "X-RateLimit-Reset: 7"), -1);
+    assert_int_equal(wait_of("X-RateLimit-Remaining: 0x10", "X-RateLimit-Reset: 7"), -1);
+    assert_int_equal(wait_of("X-RateLimit-Remaining: 0/100", "X-RateLimit-Reset: 7"), -1);
+    assert_int_equal(wait_of("RateLimit: \"a\";r=0%;t=7", ""), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -363,6 +403,8 @@ int main(void)
         cmocka_unit_test(a_used_up_quota_is_read_from_every_draft),
         cmocka_unit_test(a_reset_in_the_far_future_is_a_century),
         cmocka_unit_test(what_is_left_or_not_understood_asks_for_nothing),
+        cmocka_unit_test(a_reset_that_is_a_date_is_no_number_of_seconds),
+        cmocka_unit_test(what_is_left_is_a_number_or_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,7 +27,14 @@ static struct slice without_space(struct slice s)
     return s;
 }
 
-/* A number at the start, its fraction ignored; -1: there is none. */
+/* Nothing more of the same value: 2026-11-30T07:00:30Z is no number of 2026 seconds. */
+static bool is_end(struct slice s)
+{
+    s = without_space(s);
+    return s.len == 0 || strchr("\r\n,;", s.data[0]) != NULL;
+}
+
+/* A number at the start, its fraction ignored; -1: there is none, or more than a number. */
 static int64_t number_of(struct slice s)
 {
     int64_t value = -1;
@@ -38,7 +45,11 @@ static int64_t number_of(struct slice s)
         if (value <= NUMBER_MAX)
             value = value * 10 + (s.data[0] - '0');
     }
-    return value > NUMBER_MAX ? -1 : value;
+    if (s.len > 0 && s.data[0] == '.')
+        do
+            s = after(s, 1);
+        while (s.len > 0 && is_digit(s.data[0]));
+    return value > NUMBER_MAX || !is_end(s) ? -1 : value;
 }
 
 /* Several limits may be told: the one with the least left counts, and of two that are used up the later reset. */

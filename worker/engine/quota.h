@@ -3,7 +3,8 @@
  *
  * The names and forms changed between the drafts of draft-ietf-httpapi-ratelimit-headers, and before them everybody had their own, so they
  * are read leniently: RateLimit-Remaining and RateLimit-Reset (drafts 00–06), RateLimit: limit=10, remaining=0, reset=7 (07),
- * RateLimit: "policy";r=0;t=7 (08 on), and X-RateLimit-… / X-Rate-Limit-… with a reset in seconds, in ms or as a time since 1970.
+ * RateLimit: "policy";r=0;t=7 (08 on), and X-RateLimit-… / X-Rate-Limit-… with a reset in seconds, in ms or as a time since 1970. Behind
+ * a number its value ends, or "," or ";" follows: a date or "30s" says nothing.
  */
 #pragma once
 
