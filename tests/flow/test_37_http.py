@@ -216,6 +216,18 @@ def test_a_request_without_a_body_says_so_where_its_method_lets_one_expect_it(sh
         ("POST", "0", None, b""), ("PATCH", "0", None, b""), ("PUT", "0", None, b""), ("DELETE", None, None, b"")]
 
 
+def test_a_route_that_ends_with_a_slash_is_sent_as_it_is_written(shipping, parcel_api, topics, wait_until):
+    """Each of its events was dead-lettered: its last segment is empty."""
+    api = parcel_api()
+    program = shipping(api, "route = crate.packed POST /v1/crates/\nroute = crate.moved POST /v1/crates/?by={key}\n")
+    send(topics, "c/1", "crate.packed")
+    send(topics, "c/1", "crate.moved")
+    empty = send(topics, "", "parcel.packed")
+    wait_until(lambda: delivered(program) == 2 and program.metric("tandem_worker_dead_letters_total") == 1, message="all are decided")
+    assert [r[2] for r in api.requests] == ["/v1/crates/", "/v1/crates/?by=c%2F1"]
+    assert set(dead_letters(topics)) == {empty}, "a key that names nothing"
+
+
 JQ = """
 jq_request = if .type == "parcel.loop" then (def f: f; f) elif .data.hidden then null else {headers: {"X-Weight": .data.weight}, body: {parcel: .key, depot: .data.depot}} end
 jq_response = if .status == 200 and .body.accepted == false then "poison:conflict" else null end
@@ -366,6 +378,7 @@ def test_try_prints_a_batch_of_one_where_events_go_in_batches(rig_dir):
     ("rule = 404 -> gone", 'rule "404 -> gone": "gone" is no verdict'),
     ("rule = timeout -> poison", "during an outage"),
     ("route = parcel.x FETCH /", '"FETCH" is not one of'),
+    ("route = parcel.x PUT /v1//parcels/{key}", "would name another resource"),
     ("header = Host: x", "the worker's own"),
     ("destination = a/b", 'a second time'),
     ("jq_request = {", "jq_request: "),

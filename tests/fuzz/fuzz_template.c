@@ -23,8 +23,10 @@ static void check(const struct request *req)
     ENSURE(path[0] == '/' && strlen(path) == req->path.len);
     for (size_t i = 0; i < req->path.len; i++)
         ENSURE(path[i] > 0x20 && path[i] < 0x7F && path[i] != '#');
-    const char *query = strchr(path, '?'), *up = strstr(path, "/../"), *same = strstr(path, "/./");
-    ENSURE((!up || (query && query < up)) && (!same || (query && query < same)));
+    const char *query = strchr(path, '?'),
+               *others[] = {strstr(path, "/../"), strstr(path, "/./"), strstr(path, "//")};
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        ENSURE(!others[i] || (query && query < others[i]));
     for (size_t i = 0; i < req->headers.len; i++)
         ENSURE(req->headers.data[i] == '\0' || (req->headers.data[i] >= 0x20 && req->headers.data[i] < 0x7F));
 }

@@ -67,6 +67,15 @@ static void a_text_as_body_goes_as_it_is_and_null_is_none(void **state)
     assert_null(req.body.data);
 }
 
+static void a_path_as_text_may_end_with_a_slash(void **state)
+{
+    (void)state;
+    assert_non_null(program("{method: \"POST\", path: \"/v1/orders/\", query: {k: .key}}"));
+    assert_int_equal(map("{}"), TARGET_SEND);
+    assert_string_equal(buf_str(&req.path), "/v1/orders/?k=o%2F1");
+    assert_poison("{method: \"POST\", path: \"/v1//orders\"}", "{}", "another resource");
+}
+
 static void null_or_nothing_says_that_the_event_is_not_for_this_api(void **state)
 {
     (void)state;
@@ -251,6 +260,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_event_becomes_what_the_program_makes_of_it),
         cmocka_unit_test(a_text_as_body_goes_as_it_is_and_null_is_none),
+        cmocka_unit_test(a_path_as_text_may_end_with_a_slash),
         cmocka_unit_test(null_or_nothing_says_that_the_event_is_not_for_this_api),
         cmocka_unit_test(what_is_no_request_is_poison_and_says_why),
         cmocka_unit_test(a_wrong_program_is_named_at_the_start),

@@ -178,6 +178,7 @@ static void a_wrong_line_is_named_with_what_is_wrong(void **state)
         {"* POST /{{ b", NULL, "the path has \"{\""},
         {"* POST /a#b", NULL, "the path has \"#\""},
         {"* POST /{nope}", NULL, "\"{nope}\" is no place"},
+        {"* POST /a//b", NULL, "another resource"},
         {"* POST /", "X-A", "header \"X-A\": it is written NAME: VALUE"},
         {"* POST /", "order.placed X-A", "it is written NAME: VALUE"},
         {"* POST /", "X(A): 1", "is not the name of a header"},

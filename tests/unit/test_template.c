@@ -77,6 +77,65 @@ static void a_path_never_names_another_resource(void **state)
     assert_int_equal(fill("/", true), TEMPLATE_DONE);
 }
 
+static int check_path(const char *text)
+{
+    err_clear(&err);
+    struct template *t = template_parse(text, &err);
+    if (!t)
+        fail_msg("%s", err.message);
+    int r = template_check_path(t, &err);
+    template_free(t);
+    return r;
+}
+
+/* Each event of such a route was dead-lettered: its last segment is empty. */
+static void a_path_may_end_with_a_slash_of_its_own(void **state)
+{
+    (void)state;
+    const struct {
+        const char *text, *made;
+    } good[] = {
+        {"/", "/"},
+        {"/?x={key}", "/?x=k"},
+        {"/v1/orders/", "/v1/orders/"},
+        {"/v1/orders/?x={key}", "/v1/orders/?x=k"},
+        {"/v1/{key}/", "/v1/k/"},
+        {"/v1/{key}/?a/", "/v1/k/?a/"},
+        {"/v1/?a={key}//../", "/v1/?a=k//../"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+        an_event_with("k", payload);
+        if (check_path(good[i].text) < 0 || fill(good[i].text, true) != TEMPLATE_DONE)
+            fail_msg("%s: %s", good[i].text, err.message);
+        assert_string_equal(out, good[i].made);
+    }
+    const char *missing[] = {"/x/{key}",  "/{key}",      "/x/{key}?a",
+                             "/x/{key}/", "/x/{key}/?a", "/x/{key}{data/empty}"};
+    for (size_t i = 0; i < ARRAY_LEN(missing); i++) {
+        an_event_with("", payload);
+        assert_int_equal(check_path(missing[i]), 0);
+        if (fill(missing[i], true) != TEMPLATE_FAILED)
+            fail_msg("%s is sent as %s", missing[i], out);
+    }
+}
+
+static void a_path_whose_own_text_names_another_resource_is_refused(void **state)
+{
+    (void)state;
+    const char *wrong[] = {"//",          "/v1//orders", "/v1//{key}",   "/v1/./x",  "/v1/../x",
+                           "/v1/..",      "/v1/.?x=1",   "/v1/%2e%2E/x", "/{key}//", "/..",
+                           "/{key}/../x", "/v1/{key}/.", "/v1/orders//"};
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        if (check_path(wrong[i]) == 0)
+            fail_msg("%s is taken", wrong[i]);
+        assert_non_null(strstr(err.message, "would name another resource"));
+    }
+    const char *good[] = {"/v1/.well-known/x", "/v1/...", "/v1/.{key}", "/v1/{key}.", "/v1/x?a=//&b=/../"};
+    for (size_t i = 0; i < ARRAY_LEN(good); i++)
+        if (check_path(good[i]) < 0)
+            fail_msg("%s: %s", good[i], err.message);
+}
+
 static void what_the_event_lacks_is_named(void **state)
 {
     (void)state;
@@ -153,6 +212,8 @@ int main(void)
         cmocka_unit_test(a_place_is_filled_with_what_it_names),
         cmocka_unit_test(in_a_path_it_is_percent_encoded),
         cmocka_unit_test(a_path_never_names_another_resource),
+        cmocka_unit_test(a_path_may_end_with_a_slash_of_its_own),
+        cmocka_unit_test(a_path_whose_own_text_names_another_resource_is_refused),
         cmocka_unit_test(what_the_event_lacks_is_named),
         cmocka_unit_test(a_payload_is_read_only_when_a_place_asks_for_it),
         cmocka_unit_test(what_is_made_is_bounded),

@@ -142,6 +142,64 @@ void template_free(struct template *t)
     free(t);
 }
 
+/* ---- paths ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Empty, "." or "..", a dot written as "%2e" or not: the two are the same to a server (RFC 3986 6.2.2). */
+static bool is_other_resource(const char *segment, size_t len)
+{
+    size_t dots = 0;
+
+    for (size_t i = 0; i < len; dots++) {
+        bool encoded = len - i >= 3 && strncasecmp(segment + i, "%2e", 3) == 0;
+        if (!encoded && segment[i] != '.')
+            return false;
+        i += encoded ? 3 : 1;
+    }
+    return dots <= 2;
+}
+
+/* Each segment, from its "/" to the next one. may_end_open: "/v1/orders/" is meant so. */
+static int check_segments(const char *path, bool may_end_open, struct err *err)
+{
+    for (const char *slash = path; *slash == '/';) {
+        size_t len = strcspn(slash + 1, "/?");
+        bool open_end = len == 0 && slash[1] != '/';
+        if (is_other_resource(slash + 1, len) && !(open_end && may_end_open))
+            return err_set(err, ERR_PERMANENT,
+                           "the path \"%.200s\" has a segment \"%.*s\": it would name another resource", path,
+                           (int)len, slash + 1);
+        slash += 1 + len;
+    }
+    return 0;
+}
+
+/* Does the template's own text end the path with "/"? What a place leaves empty behind one is a segment that is missing. */
+static bool ends_open(const struct template *t)
+{
+    bool open = false;
+    for (size_t i = 0; i < t->count; i++) {
+        const char *text = t->parts[i].text;
+        size_t len = t->parts[i].kind == PART_TEXT ? strcspn(text, "?") : 0;
+        if (len > 0 || t->parts[i].kind != PART_TEXT)
+            open = len > 0 && text[len - 1] == '/';
+        if (t->parts[i].kind == PART_TEXT && text[len] == '?')
+            break;
+    }
+    return open;
+}
+
+/* Segments without a place are as they will be. */
+static int check_own_segments(const struct template *t, struct err *err)
+{
+    struct buf path;
+    buf_init(&path, TEMPLATE_BYTES_MAX);
+    for (size_t i = 0; i < t->count; i++)
+        (void)buf_puts(&path, t->parts[i].kind == PART_TEXT ? t->parts[i].text : "{}");
+    int r = check_segments(buf_str(&path), true, err);
+    buf_done(&path);
+    return r;
+}
+
 int template_check_path(const struct template *t, struct err *err)
 {
     static const char allowed[] =
@@ -156,7 +214,7 @@ int template_check_path(const struct template *t, struct err *err)
             return err_set(err, ERR_PERMANENT, "the path has \"%.1s\", which is written percent-encoded",
                            wrong);
     }
-    return 0;
+    return check_own_segments(t, err);
 }
 
 /* ---- filling in ----------------------------------------------------------------------------------------------------------------- */
@@ -224,42 +282,13 @@ enum template_result template_fill(const struct template *t, struct facts *f, st
     return r;
 }
 
-/* Empty, "." or "..", a dot written as "%2e" or not: the two are the same to a server (RFC 3986 6.2.2). */
-static bool is_other_resource(const char *segment, size_t len)
-{
-    size_t dots = 0;
-
-    for (size_t i = 0; i < len; dots++) {
-        bool encoded = len - i >= 3 && strncasecmp(segment + i, "%2e", 3) == 0;
-        if (!encoded && segment[i] != '.')
-            return false;
-        i += encoded ? 3 : 1;
-    }
-    return dots <= 2;
-}
-
-/* Each segment that a place has part in, from its "/" to the next one. */
-static enum template_result check_segments(const char *path, struct err *err)
-{
-    for (const char *slash = path; *slash == '/';) {
-        size_t len = strcspn(slash + 1, "/?");
-        bool last = slash[1 + len] != '/';
-        if (is_other_resource(slash + 1, len) && !(last && len == 0 && slash == path)) {
-            err_set(err, ERR_PERMANENT,
-                    "the path \"%.200s\" has a segment \"%.*s\": it would name another resource", path,
-                    (int)len, slash + 1);
-            return TEMPLATE_FAILED;
-        }
-        slash += 1 + len;
-    }
-    return TEMPLATE_DONE;
-}
-
 enum template_result template_fill_path(const struct template *t, struct facts *f, struct buf *out,
                                         struct err *err)
 {
     enum template_result r = TEMPLATE_DONE;
     for (size_t i = 0; i < t->count && r == TEMPLATE_DONE; i++)
         r = fill_part(&t->parts[i], f, true, out, err);
-    return r == TEMPLATE_DONE ? check_segments(buf_str(out), err) : r;
+    if (r == TEMPLATE_DONE && check_segments(buf_str(out), ends_open(t), err) < 0)
+        return TEMPLATE_FAILED;
+    return r;
 }

@@ -31,7 +31,10 @@ struct template;
 struct template *template_parse(const char *text, struct err *err);
 void template_free(struct template *t); /* NULL-safe */
 
-/* Can it be a path and a query? It begins with "/", and its own text has no character that neither can have (RFC 3986). */
+/*
+ * Can it be a path and a query? It begins with "/", its own text has no character that neither can have (RFC 3986), and no segment of it is
+ * empty, "." or "..", but for an empty last one, as of "/v1/orders/".
+ */
 NODISCARD int template_check_path(const struct template *t, struct err *err);
 
 enum template_result {
@@ -42,6 +45,9 @@ enum template_result {
 /* Append the text with the places filled in. */
 enum template_result template_fill(const struct template *t, struct facts *f, struct buf *out,
                                    struct err *err);
-/* The same as path and query of a URL: what is filled in is percent-encoded, and no segment becomes empty, "." or "..". */
+/*
+ * The same as path and query of a URL: what is filled in is percent-encoded, and no segment becomes empty, "." or "..". A path whose own text
+ * ends with "/" keeps it.
+ */
 enum template_result template_fill_path(const struct template *t, struct facts *f, struct buf *out,
                                         struct err *err);
