@@ -6,10 +6,12 @@
 
 #include "common/clock.h"
 #include "common/options_file.h"
+#include "worker/targets/json_source.h"
 #include "worker/worker_request.h"
 
 #define EVENT_BYTES_MAX (1 << 20)
 #define HEADERS_MAX 32
+#define JSON_ESCAPE_BYTES 6
 
 /* ---- a record, as the relay would have written it ---------------------------------------------------------------------------------- */
 
@@ -38,56 +40,53 @@ static void headers_add(struct headers *h, const char *name, const json_t *value
     h->count++;
 }
 
-/* The payload: a text as it is where the content type is not JSON's, anything else as JSON; "" and NULL: none. Caller frees. */
-static char *payload_of(const json_t *event)
+/* The payload: a text as it is where the content type is not JSON's, anything else as JSON; data NULL: none. */
+static struct slice payload_of(const struct json_source *event, struct buf *out)
 {
-    const json_t *data = json_object_get(event, "data");
-    const char *type = json_string_value(json_object_get(event, "datacontenttype"));
-    if (json_is_string(data) && type && !strstr(type, "json"))
-        return strdup(json_string_value(data));
-    return data && !json_is_null(data) ? json_dumps(data, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    const json_t *data = json_object_get(event->root, "data");
+    const char *type = json_string_value(json_object_get(event->root, "datacontenttype"));
+    if (!data || json_is_null(data))
+        return (struct slice){NULL, 0};
+    int r = json_is_string(data) && type && !strstr(type, "json") ? buf_puts(out, json_string_value(data))
+                                                                  : json_source_write(event, data, out);
+    ENSURE(r == 0);
+    return (struct slice){buf_str(out), out->len};
 }
 
-static struct record *record_from(json_t *event, const char *topic)
+static struct record *record_from(const struct json_source *event, const char *topic)
 {
     const struct record_origin from = {.kind = STREAM_SOURCE, .topic = topic, .leader_epoch = -1};
     struct headers h = {.count = 0};
-    const char *name, *key = json_string_value(json_object_get(event, "key"));
+    const char *name, *key = json_string_value(json_object_get(event->root, "key"));
     json_t *value;
-    char *payload = payload_of(event);
+    struct buf payload;
 
     for (size_t i = 0; i < ARRAY_LEN(attributes); i++)
-        headers_add(&h, attributes[i].header, json_object_get(event, attributes[i].attribute));
-    json_object_foreach(json_object_get(event, "headers"), name, value)
+        headers_add(&h, attributes[i].header, json_object_get(event->root, attributes[i].attribute));
+    json_object_foreach(json_object_get(event->root, "headers"), name, value)
     {
         headers_add(&h, name, value);
     }
+    buf_init(&payload, EVENT_BYTES_MAX * JSON_ESCAPE_BYTES);
     struct record *rec = record_new(&from, (struct slice){key, key ? strlen(key) : 0},
-                                    (struct slice){payload, payload ? strlen(payload) : 0}, h.count, h.bytes);
+                                    payload_of(event, &payload), h.count, h.bytes);
     ENSURE(rec);
     for (size_t i = 0; i < h.count; i++)
         record_add_header(rec, h.names[i], h.values[i]);
-    free(payload);
+    buf_done(&payload);
     return rec;
 }
 
-static json_t *event_read(const char *path, struct err *err)
+/* Into text, from which the event borrows. */
+static int event_read(const char *path, struct buf *text, struct json_source *ret, struct err *err)
 {
-    struct buf text;
-    json_error_t why;
-    buf_init(&text, EVENT_BYTES_MAX);
-    json_t *event = NULL;
-    if (options_file_read(path, &text, err) == 0) {
-        event = json_loadb(buf_str(&text), text.len, JSON_REJECT_DUPLICATES, &why);
-        if (!json_is_object(event))
-            err_set(err, ERR_PERMANENT, "\"%s\" is not an event in JSON: %s", path,
-                    event ? "no object" : why.text);
-    }
-    buf_done(&text);
-    if (json_is_object(event))
-        return event;
-    json_decref(event);
-    return NULL;
+    struct err why = {.message = "no object"};
+    if (options_file_read(path, text, err) < 0)
+        return -1;
+    int r = json_source_read(ret, (struct slice){buf_str(text), text->len}, JSON_REJECT_DUPLICATES, &why);
+    if (r == 0 && json_is_object(ret->root))
+        return 0;
+    return err_set(err, ERR_PERMANENT, "\"%s\" is not an event in JSON: %s", path, why.message);
 }
 
 /* ---- what is printed ----------------------------------------------------------------------------------------------------------------- */
@@ -247,10 +246,12 @@ int worker_try(struct worker *w, const char *const *words, size_t count, struct 
     if (sources_parse(w->opt.topic, &w->sources, err) < 0)
         return -1;
     w->targeting = targeting_new(w->target, w->opt.own, &w->opt.rule, err);
-    json_t *event = w->targeting ? event_read(words[1], err) : NULL;
+    struct json_source event = {.root = NULL};
+    struct buf text;
+    buf_init(&text, EVENT_BYTES_MAX);
     int r = -1;
-    if (event) {
-        struct record *rec = record_from(event, w->sources.topics[0]);
+    if (w->targeting && event_read(words[1], &text, &event, err) == 0) {
+        struct record *rec = record_from(&event, w->sources.topics[0]);
         const struct intake in = worker_intake(w);
         record_admit(rec, w->targeting, &in, &w->scratch);
         if (w->opt.batch_max_events > 1)
@@ -259,7 +260,8 @@ int worker_try(struct worker *w, const char *const *words, size_t count, struct 
         r = try_record(w, rec, words, count, err);
         record_free(rec);
     }
-    json_decref(event);
+    json_source_done(&event);
+    buf_done(&text);
     batch_kinds_done(&w->batch_kinds);
     targeting_free(w->targeting);
     w->targeting = NULL;

@@ -349,6 +349,23 @@ def test_try_prints_the_request_and_what_an_answer_would_mean_and_sends_nothing(
     assert done.returncode == 100 and '"99" is neither a status' in done.stderr
 
 
+def test_try_prints_numbers_as_they_are_written(rig_dir):
+    """jansson makes 19.989999999999998 of 19.99, and 2^63 no JSON."""
+    config = CONFIG + "jq_request = {headers: {\"X-Weight\": .data.weight}, body: .data}\n"
+    event = {"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "parcel.weighed", "datacontenttype": "application/json",
+             "key": "p/1", "data": {"depot": 1.1, "weight": 19.99, "etag": '"v1"'}}
+    (rig_dir / "code.json").write_text('{"code":40.1,"id":18446744073709551616}', encoding="utf-8")
+    done = attempt(rig_dir, event, "409", rig_dir / "code.json", config=config + "rule = 409 and body /code = 40.1 -> retry\n")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "X-Depot: 1.1" in lines and "X-Weight: 19.99" in lines
+    assert json.loads(lines[-2]) == event["data"] and '"weight":19.99' in lines[-2]
+    assert lines[-1] == "409 -> retry"
+    event["data"]["serial"] = 2 ** 63
+    done = attempt(rig_dir, event)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == '{"depot":1.1,"weight":19.99,"etag":"\\"v1\\"","serial":9223372036854775808}'
+
+
 def test_try_prints_a_batch_of_one_where_events_go_in_batches(rig_dir):
     event = {"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "parcel.moved", "datacontenttype": "application/json",
              "key": "p/1", "headers": {"driver": "d 1"}, "data": {"depot": "north"}}

@@ -51,13 +51,14 @@ static void check_headers(const struct request *req)
             ENSURE(*c >= ' ' && *c < 127);
 }
 
-static void take_request(json_t *result)
+static void take_request(const struct json_source *read)
 {
+    const json_t *result = read->root;
     struct request req;
     struct err err = {0};
 
     request_init(&req, BODY_BYTES_MAX);
-    enum target_answer answer = http_jq_take_request(result, &req, &err);
+    enum target_answer answer = http_jq_take_request(read, &req, &err);
     if (answer == TARGET_SEND) {
         const char *method = json_string_value(json_object_get(result, "method"));
         ENSURE(strcmp(method, req.method) == 0);
@@ -75,7 +76,7 @@ static void take_request(json_t *result)
     request_done(&req);
 }
 
-static void take_verdict(json_t *result)
+static void take_verdict(const json_t *result)
 {
     struct ruling ruling = {.verdict = VERDICT_COUNT};
     struct err err = {0};
@@ -96,14 +97,14 @@ static void take_verdict(json_t *result)
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
 {
     struct err err = {0};
-    json_t *result = jq_result_read("jq", (const char *)data, size, &err);
+    struct json_source result;
 
-    if (!result) {
-        ENSURE(err.kind == ERR_PERMANENT && err.message[0]);
+    if (jq_result_read("jq", (struct slice){(const char *)data, size}, &result, &err) < 0) {
+        ENSURE(!result.root && err.kind == ERR_PERMANENT && err.message[0]);
         return 0;
     }
-    take_verdict(result);
-    take_request(result);
-    json_decref(result);
+    take_verdict(result.root);
+    take_request(&result);
+    json_source_done(&result);
     return 0;
 }

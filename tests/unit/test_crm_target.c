@@ -25,6 +25,18 @@ static void an_order_is_put_under_its_customer(void **state)
     assert_int_equal(req.headers.len, 0);
 }
 
+static void a_number_that_fits_no_machine_word_is_no_fault_of_an_order(void **state)
+{
+    (void)state;
+    const char *payloads[] = {"{\"customer\":\"c-9\",\"serial\":9223372036854775808}",
+                              "{\"serial\":[-18446744073709551617,1e400],\"customer\":\"c-9\"}"};
+    for (size_t i = 0; i < ARRAY_LEN(payloads); i++) {
+        assert_int_equal(map("order.placed", "o-17", payloads[i]), TARGET_SEND);
+        assert_string_equal(buf_str(&req.path), "/v1/customers/c-9/orders/o-17");
+        assert_ptr_equal(req.body.data, payloads[i]);
+    }
+}
+
 static void a_placed_order_must_not_be_there_yet(void **state)
 {
     (void)state;
@@ -136,6 +148,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_order_is_put_under_its_customer),
+        cmocka_unit_test(a_number_that_fits_no_machine_word_is_no_fault_of_an_order),
         cmocka_unit_test(a_placed_order_must_not_be_there_yet),
         cmocka_unit_test(a_changed_order_goes_with_its_etag),
         cmocka_unit_test(a_line_end_in_an_etag_is_poison_and_never_a_header),

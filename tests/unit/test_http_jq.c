@@ -1,7 +1,6 @@
 /* jq programs: what they make of events and answers, and that none of them can hold, fill or look around the worker. */
 #include "tests/unit/worker_fixture.h"
 
-#include <jansson.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -74,6 +73,29 @@ static void a_path_as_text_may_end_with_a_slash(void **state)
     assert_int_equal(map("{}"), TARGET_SEND);
     assert_string_equal(buf_str(&req.path), "/v1/orders/?k=o%2F1");
     assert_poison("{method: \"POST\", path: \"/v1//orders\"}", "{}", "another resource");
+}
+
+/* jq wrote 19.99, and the body was 19.989999999999998. */
+static void a_number_goes_as_the_program_writes_it(void **state)
+{
+    (void)state;
+    assert_non_null(
+        program("{method: \"PUT\", path: [\"v1\", .data.v], query: {n: .data.v}, headers: {\"X-Total\": "
+                ".data.total}, body: {total: .data.total, all: [.data.v, \"1.1\", true, .data.deep]}}"));
+    assert_int_equal(map("{\"v\":1.1,\"total\":19.99,\"deep\":{\"a\":0.1,\"b\":-7}}"), TARGET_SEND);
+    assert_string_equal(buf_str(&req.path), "/v1/1.1?n=1.1");
+    assert_string_equal(buf_str(&req.headers), "X-Total: 19.99");
+    assert_string_equal(req.body.data, "{\"total\":19.99,\"all\":[1.1,\"1.1\",true,{\"a\":0.1,\"b\":-7}]}");
+}
+
+/* Its digits from 2^53 on are jq's affair: 1.6 loses them, 1.7 keeps those of a number that it does not compute with. */
+static void a_number_that_fits_no_machine_word_is_a_result_like_any(void **state)
+{
+    (void)state;
+    assert_non_null(program("{method: \"PUT\", path: \"/\", body: {n: .data.n}}"));
+    assert_int_equal(map("{\"n\":9223372036854775808}"), TARGET_SEND);
+    assert_int_equal(strncmp(req.body.data, "{\"n\":922337203685477", 20), 0);
+    assert_int_equal(map("{\"n\":1e400}"), TARGET_SEND);
 }
 
 static void null_or_nothing_says_that_the_event_is_not_for_this_api(void **state)
@@ -261,6 +283,8 @@ int main(void)
         cmocka_unit_test(an_event_becomes_what_the_program_makes_of_it),
         cmocka_unit_test(a_text_as_body_goes_as_it_is_and_null_is_none),
         cmocka_unit_test(a_path_as_text_may_end_with_a_slash),
+        cmocka_unit_test(a_number_goes_as_the_program_writes_it),
+        cmocka_unit_test(a_number_that_fits_no_machine_word_is_a_result_like_any),
         cmocka_unit_test(null_or_nothing_says_that_the_event_is_not_for_this_api),
         cmocka_unit_test(what_is_no_request_is_poison_and_says_why),
         cmocka_unit_test(a_wrong_program_is_named_at_the_start),

@@ -91,6 +91,22 @@ static void a_place_in_the_body_is_found_by_its_pointer(void **state)
     assert_false(matches("body /nothing -> retry", &a));
 }
 
+static void a_number_in_the_body_is_compared_as_it_is_written(void **state)
+{
+    (void)state;
+    struct answer a = answer_of(
+        409, "", "{\"code\":40.1,\"id\":9223372036854775808,\"huge\":1e400,\"l\":[1,2],\"why\":\"x\"}");
+    assert_true(matches("409 and body /code = 40.1 -> retry", &a));
+    assert_true(matches("body /id = 9223372036854775808 -> retry", &a));
+    assert_true(matches("body /huge = 1e400 -> retry", &a));
+    assert_true(matches("body /l/1 = 2 -> retry", &a));
+    assert_true(matches("body /why = x -> retry", &a));
+    assert_false(matches("body /code = 40.10 -> retry", &a));
+    assert_false(matches("body /code = 8 -> retry", &a));
+    assert_false(matches("body /l = 1 -> retry", &a));
+    assert_false(matches("body /l = \"\" -> retry", &a));
+}
+
 static void a_body_that_is_not_json_has_no_places(void **state)
 {
     (void)state;
@@ -304,6 +320,7 @@ int main(void)
         cmocka_unit_test(a_failure_has_a_name_and_no_status),
         cmocka_unit_test(a_header_is_found_by_its_name_in_any_case_and_by_each_of_its_values),
         cmocka_unit_test(a_place_in_the_body_is_found_by_its_pointer),
+        cmocka_unit_test(a_number_in_the_body_is_compared_as_it_is_written),
         cmocka_unit_test(a_body_that_is_not_json_has_no_places),
         cmocka_unit_test(all_conditions_of_a_line_have_to_be_true),
         cmocka_unit_test(the_first_line_that_matches_decides),

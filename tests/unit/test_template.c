@@ -48,6 +48,55 @@ static void a_place_is_filled_with_what_it_names(void **state)
     assert_string_equal(out, "{o 17} }{");
 }
 
+/* 19.99 went as 19.989999999999998, and an event with 2^63 anywhere in it was dead-lettered as "not JSON". */
+static void a_number_is_filled_in_as_it_is_written(void **state)
+{
+    (void)state;
+    const char *numbers[] = {"19.99",
+                             "0.1",
+                             "1.1",
+                             "1.10",
+                             "-0",
+                             "9007199254740993",
+                             "9223372036854775807",
+                             "9223372036854775808",
+                             "-9223372036854775809",
+                             "18446744073709551616",
+                             "0.1234567890123456789012345",
+                             "1e400",
+                             "1.50E+2"};
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+        char value[128];
+        snprintf(value, sizeof value, "{\"a\":[1, %s ,\"2 \\\" 3\"],\"last\":%s}", numbers[i], numbers[i]);
+        an_event_with("k", value);
+        assert_int_equal(fill("{data/a/1}", false), TEMPLATE_DONE);
+        assert_string_equal(out, numbers[i]);
+        assert_int_equal(fill("{data/last}{data/a/0}{data/a/2}", false), TEMPLATE_DONE);
+        snprintf(value, sizeof value, "%s12 \" 3", numbers[i]);
+        assert_string_equal(out, value);
+    }
+    an_event_with("k", "{\"v\":1.1}");
+    assert_int_equal(fill("/{data/v}", true), TEMPLATE_DONE);
+    assert_string_equal(out, "/1.1");
+    an_event_with("k", "-1.5");
+    assert_int_equal(fill("{key}", false), TEMPLATE_DONE);
+}
+
+static void what_only_looks_like_a_number_is_no_json(void **state)
+{
+    (void)state;
+    const char *wrong[] = {"01", "1.",  "1-2", "-",     "--1",    "1e",      "+1",
+                           ".5", "1 2", "0x1", "1true", "1\"a\"", "Infinity"};
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        char value[64];
+        snprintf(value, sizeof value, "{\"n\":7,\"a\":%s}", wrong[i]);
+        an_event_with("k", value);
+        if (fill("{data/n}", false) != TEMPLATE_FAILED)
+            fail_msg("%s is taken for JSON", value);
+        assert_non_null(strstr(err.message, "the payload is not JSON"));
+    }
+}
+
 static void in_a_path_it_is_percent_encoded(void **state)
 {
     (void)state;
@@ -210,6 +259,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_place_is_filled_with_what_it_names),
+        cmocka_unit_test(a_number_is_filled_in_as_it_is_written),
+        cmocka_unit_test(what_only_looks_like_a_number_is_no_json),
         cmocka_unit_test(in_a_path_it_is_percent_encoded),
         cmocka_unit_test(a_path_never_names_another_resource),
         cmocka_unit_test(a_path_may_end_with_a_slash_of_its_own),

@@ -4,6 +4,8 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "worker/targets/json_source.h"
+
 /*
  * order.placed      PUT /v1/customers/{customer}/orders/{order} with If-None-Match: *  (412: it is there already)
  * order.changed     the same, with If-Match when the payload has an "etag": the version that the change was made of (412: conflict, but
@@ -12,21 +14,16 @@
  * order = the event's key, customer = the payload's "customer". Body: the payload as it is.
  */
 
-/* The payload as JSON object; NULL with err. Duplicate names are refused: two readers could see two customers. */
-static json_t *crm_parse(struct slice value, struct err *err)
+/* The payload as JSON object; -1 with err. Duplicate names are refused: two readers could see two customers. */
+static int crm_parse(struct json_source *s, struct slice value, struct err *err)
 {
-    json_error_t why;
-    json_t *root = json_loadb(value.data, value.len, JSON_REJECT_DUPLICATES, &why);
-    if (!root) {
-        err_set(err, ERR_PERMANENT, "the payload is not JSON: %s (byte %d)", why.text, why.position);
-        return NULL;
-    }
-    if (!json_is_object(root)) {
-        err_set(err, ERR_PERMANENT, "the payload is JSON but not an object");
-        json_decref(root);
-        return NULL;
-    }
-    return root;
+    struct err why = {0};
+    if (json_source_read(s, value, JSON_REJECT_DUPLICATES, &why) < 0)
+        return err_set(err, ERR_PERMANENT, "the payload is not JSON: %s", why.message);
+    if (json_is_object(s->root))
+        return 0;
+    json_source_done(s);
+    return err_set(err, ERR_PERMANENT, "the payload is JSON but not an object");
 }
 
 static struct slice crm_field(const json_t *root, const char *name)
@@ -69,11 +66,11 @@ static enum target_answer crm_map(void *context, const struct event *ev, struct 
         return TARGET_POISON;
     }
     *ret_reason = REASON_NOT_MAPPABLE;
-    json_t *root = crm_parse(ev->value, err);
-    if (!root)
+    struct json_source payload;
+    if (crm_parse(&payload, ev->value, err) < 0)
         return TARGET_POISON;
-    int r = crm_fill(ev, root, req, err);
-    json_decref(root);
+    int r = crm_fill(ev, payload.root, req, err);
+    json_source_done(&payload);
     return r < 0 ? TARGET_POISON : TARGET_SEND;
 }
 

@@ -34,7 +34,8 @@ static json_t *event_object(const struct event *ev)
     return o;
 }
 
-static int ask(struct jq_helper *h, json_t *about, struct jq_question q, json_t **ret, struct err *err)
+static int ask(struct jq_helper *h, json_t *about, struct jq_question q, struct json_source *ret,
+               struct err *err)
 {
     char *text = json_dumps(about, JSON_COMPACT);
     ENSURE(text);
@@ -57,20 +58,6 @@ static int no_route(const char *missing, struct err *err)
     return err_set(err, ERR_PERMANENT, "there are no routes, and its result has no \"%s\"", missing);
 }
 
-/* Text, number, true or false; -1: none of them. */
-static int scalar_text(const json_t *v, struct buf *out)
-{
-    if (json_is_string(v))
-        return buf_append(out, json_string_value(v), json_string_length(v));
-    if (!json_is_number(v) && !json_is_boolean(v))
-        return -1;
-    char *text = json_dumps(v, JSON_ENCODE_ANY);
-    ENSURE(text);
-    int r = buf_puts(out, text);
-    free(text);
-    return r;
-}
-
 /* A text that is the same when it is taken for a C string: behind a \u0000 nobody would look. NULL: another value. */
 static const char *whole_text(const json_t *v)
 {
@@ -78,8 +65,9 @@ static const char *whole_text(const json_t *v)
     return text && strlen(text) == json_string_length(v) ? text : NULL;
 }
 
-static int take_method(struct request *req, const json_t *v, struct err *err)
+static int take_method(struct request *req, const struct json_source *s, const json_t *v, struct err *err)
 {
+    (void)s;
     const char *name = whole_text(v);
     const char *method = name ? http_method(name) : NULL;
     if (!method)
@@ -103,19 +91,14 @@ static int take_path_text(struct request *req, const char *text, struct err *err
     return r;
 }
 
-static int take_segment(struct request *req, const json_t *v, struct err *err)
+static int take_segment(struct request *req, struct slice segment, struct err *err)
 {
-    struct buf text;
-    buf_init(&text, REQUEST_PATH_BYTES_MAX);
-    int r =
-        scalar_text(v, &text) < 0
-            ? err_set(err, ERR_PERMANENT, "a segment of \"path\" is neither text nor number")
-            : request_segment(req, "a segment of \"path\"", (struct slice){buf_str(&text), text.len}, err);
-    buf_done(&text);
-    return r;
+    if (!segment.data)
+        return err_set(err, ERR_PERMANENT, "a segment of \"path\" is neither text nor number");
+    return request_segment(req, "a segment of \"path\"", segment, err);
 }
 
-static int take_path(struct request *req, const json_t *v, struct err *err)
+static int take_path(struct request *req, const struct json_source *s, const json_t *v, struct err *err)
 {
     size_t i;
     const json_t *segment;
@@ -127,13 +110,13 @@ static int take_path(struct request *req, const json_t *v, struct err *err)
         return err_set(err, ERR_PERMANENT, "\"path\" is neither a text nor an array of segments");
     json_array_foreach((json_t *)(uintptr_t)v, i, segment)
     {
-        if (take_segment(req, segment, err) < 0)
+        if (take_segment(req, json_source_scalar(s, segment), err) < 0)
             return -1;
     }
     return 0;
 }
 
-static int take_query(struct request *req, const json_t *v, struct err *err)
+static int take_query(struct request *req, const struct json_source *s, const json_t *v, struct err *err)
 {
     const char *name;
     json_t *value;
@@ -145,39 +128,29 @@ static int take_query(struct request *req, const json_t *v, struct err *err)
         return no_route("path", err);
     json_object_foreach((json_t *)(uintptr_t)v, name, value)
     {
-        struct buf text;
+        struct slice text = json_source_scalar(s, value);
         if (json_is_null(value))
             continue;
-        buf_init(&text, REQUEST_PATH_BYTES_MAX);
-        int r = scalar_text(value, &text);
-        if (r == 0 &&
-            (buf_puts(&req->path, mark) < 0 || buf_percent(&req->path, name, strlen(name)) < 0 ||
-             buf_puts(&req->path, "=") < 0 || buf_percent(&req->path, buf_str(&text), text.len) < 0))
-            r = no_room(err);
-        buf_done(&text);
-        if (r < 0)
+        if (!text.data)
             return err_set(err, ERR_PERMANENT, "\"%.64s\" of \"query\" is neither text nor number", name);
+        if (buf_puts(&req->path, mark) < 0 || buf_percent(&req->path, name, strlen(name)) < 0 ||
+            buf_puts(&req->path, "=") < 0 || buf_percent(&req->path, text.data, text.len) < 0)
+            return no_room(err);
         mark = "&";
     }
     return 0;
 }
 
-static int take_header(struct request *req, const char *name, const json_t *value, struct err *err)
+static int take_header(struct request *req, const char *name, struct slice value, struct err *err)
 {
-    struct buf text;
-    if (json_is_null(value))
-        return 0;
     if (http_header_check(name, err) < 0)
         return -1;
-    buf_init(&text, REQUEST_HEADER_BYTES_MAX);
-    int r = scalar_text(value, &text) < 0
-                ? err_set(err, ERR_PERMANENT, "header \"%.64s\" is neither text nor number", name)
-                : http_header_put(req, name, (struct slice){buf_str(&text), text.len}, err);
-    buf_done(&text);
-    return r;
+    if (!value.data)
+        return err_set(err, ERR_PERMANENT, "header \"%.64s\" is neither text nor number", name);
+    return http_header_put(req, name, value, err);
 }
 
-static int take_headers(struct request *req, const json_t *v, struct err *err)
+static int take_headers(struct request *req, const struct json_source *s, const json_t *v, struct err *err)
 {
     const char *name;
     json_t *value;
@@ -186,13 +159,13 @@ static int take_headers(struct request *req, const json_t *v, struct err *err)
         return err_set(err, ERR_PERMANENT, "\"headers\" is not an object");
     json_object_foreach((json_t *)(uintptr_t)v, name, value)
     {
-        if (take_header(req, name, value, err) < 0)
+        if (!json_is_null(value) && take_header(req, name, json_source_scalar(s, value), err) < 0)
             return -1;
     }
     return 0;
 }
 
-static int take_body(struct request *req, const json_t *v, struct err *err)
+static int take_body(struct request *req, const struct json_source *s, const json_t *v, struct err *err)
 {
     req->body = (struct slice){NULL, 0};
     if (json_is_null(v))
@@ -201,10 +174,7 @@ static int take_body(struct request *req, const json_t *v, struct err *err)
     if (json_is_string(v))
         r = buf_append(&req->own_body, json_string_value(v), json_string_length(v));
     else {
-        char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
-        ENSURE(text);
-        r = buf_puts(&req->own_body, text);
-        free(text);
+        r = json_source_write(s, v, &req->own_body);
         if (!req->content_type)
             req->content_type = "application/json";
     }
@@ -217,7 +187,7 @@ static int take_body(struct request *req, const json_t *v, struct err *err)
 /* In this order: the query goes behind the path, and a Content-Type of the headers before that of the body. */
 static const struct {
     const char *name;
-    int (*take)(struct request *req, const json_t *v, struct err *err);
+    int (*take)(struct request *req, const struct json_source *s, const json_t *v, struct err *err);
 } fields[] = {
     {"method", take_method},   {"path", take_path}, {"query", take_query},
     {"headers", take_headers}, {"body", take_body},
@@ -239,15 +209,15 @@ static int check_names(json_t *result, struct err *err)
     return 0;
 }
 
-static int take_result(struct request *req, json_t *result, struct err *err)
+static int take_result(struct request *req, const struct json_source *s, struct err *err)
 {
-    if (!json_is_object(result))
+    if (!json_is_object(s->root))
         return err_set(err, ERR_PERMANENT, "its result is neither an object nor null");
-    if (check_names(result, err) < 0)
+    if (check_names(s->root, err) < 0)
         return -1;
     for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
-        const json_t *v = json_object_get(result, fields[i].name);
-        if (v && fields[i].take(req, v, err) < 0)
+        const json_t *v = json_object_get(s->root, fields[i].name);
+        if (v && fields[i].take(req, s, v, err) < 0)
             return -1;
     }
     if (!req->method || req->path.len == 0)
@@ -255,11 +225,12 @@ static int take_result(struct request *req, json_t *result, struct err *err)
     return 0;
 }
 
-enum target_answer http_jq_take_request(json_t *result, struct request *req, struct err *err)
+enum target_answer http_jq_take_request(const struct json_source *result, struct request *req,
+                                        struct err *err)
 {
     struct err why = {0};
 
-    if (!result || json_is_null(result))
+    if (!result->root || json_is_null(result->root))
         return TARGET_SKIP;
     if (take_result(req, result, &why) == 0)
         return TARGET_SEND;
@@ -271,12 +242,12 @@ enum target_answer http_jq_map(struct jq_helper *h, const struct event *ev, stru
                                struct err *err)
 {
     const struct jq_question q = {.name = "data", .text = ev->value, .must_be_json = true};
-    json_t *result = NULL;
+    struct json_source result;
 
     if (ask(h, event_object(ev), q, &result, err) < 0)
         return err && err->kind == ERR_FATAL ? TARGET_BROKEN : TARGET_POISON;
-    enum target_answer answer = http_jq_take_request(result, req, err);
-    json_decref(result);
+    enum target_answer answer = http_jq_take_request(&result, req, err);
+    json_source_done(&result);
     return answer;
 }
 
@@ -321,12 +292,12 @@ int http_jq_judge(struct jq_helper *h, const struct answer *a, bool *ret_decided
     const struct jq_question q = {.name = "body", .text = a->body};
     json_t *about = json_pack("{s:i, s:o, s:b, s:o}", "status", a->status, "headers", headers_object(a),
                               "repeated", a->repeated, "event", event_object(a->ev));
-    json_t *result = NULL;
+    struct json_source result;
 
     ENSURE(about);
     if (ask(h, about, q, &result, err) < 0)
         return -1;
-    int r = http_jq_take_verdict(result, ret_decided, ret, err);
-    json_decref(result);
+    int r = http_jq_take_verdict(result.root, ret_decided, ret, err);
+    json_source_done(&result);
     return r;
 }

@@ -19,7 +19,8 @@ enum target_answer http_jq_map(struct jq_helper *h, const struct event *ev, stru
 NODISCARD int http_jq_judge(struct jq_helper *h, const struct answer *a, bool *ret_decided,
                             struct ruling *ret, struct err *err);
 
-/* How both read what came out of the program; result NULL: nothing. Borrowed. */
-enum target_answer http_jq_take_request(struct json_t *result, struct request *req, struct err *err);
+/* How both read what came out of the program; without a root, or NULL: nothing. Borrowed. */
+enum target_answer http_jq_take_request(const struct json_source *result, struct request *req,
+                                        struct err *err);
 NODISCARD int http_jq_take_verdict(const struct json_t *result, bool *ret_decided, struct ruling *ret,
                                    struct err *err);

@@ -160,17 +160,15 @@ static int helper_failed(struct jq_helper *h, struct err *err)
                    "%s: it needs more than jq_memory_max, or too deep a stack (signal %d)", h->name, number);
 }
 
-json_t *jq_result_read(const char *name, const char *text, size_t len, struct err *err)
+int jq_result_read(const char *name, struct slice text, struct json_source *ret, struct err *err)
 {
-    json_error_t why;
-    json_t *result = json_loadb(text, len, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
-
-    if (!result)
-        err_set(err, ERR_PERMANENT, "%s: its result cannot be read: %s", name, why.text);
-    return result;
+    struct err why = {0};
+    if (json_source_read(ret, text, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why) == 0)
+        return 0;
+    return err_set(err, ERR_PERMANENT, "%s: its result cannot be read: %s", name, why.message);
 }
 
-int jq_helper_ask(struct jq_helper *h, const struct jq_question *q, struct json_t **ret, struct err *err)
+int jq_helper_ask(struct jq_helper *h, const struct jq_question *q, struct json_source *ret, struct err *err)
 {
     struct jq_answer a;
 
@@ -178,11 +176,10 @@ int jq_helper_ask(struct jq_helper *h, const struct jq_question *q, struct json_
         return helper_gone(h, err);
     if (helper_exchange(h, q, &a) < 0)
         return helper_failed(h, err);
-    *ret = NULL;
+    *ret = (struct json_source){.root = NULL};
     if (a.kind == JQ_ERROR)
         return err_set(err, ERR_PERMANENT, "%s: %s", h->name, buf_str(&h->answer));
     if (a.kind == JQ_NOTHING)
         return 0;
-    *ret = jq_result_read(h->name, buf_str(&h->answer), h->answer.len, err);
-    return *ret ? 0 : -1;
+    return jq_result_read(h->name, (struct slice){buf_str(&h->answer), h->answer.len}, ret, err);
 }

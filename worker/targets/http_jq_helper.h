@@ -15,8 +15,7 @@
 #include <sys/types.h>
 
 #include "common/event.h"
-
-struct json_t;
+#include "worker/targets/json_source.h"
 
 struct jq_limits {
     int64_t cpu_ns;      /* of one run */
@@ -39,14 +38,14 @@ struct jq_question {
     bool must_be_json;
 };
 /*
- * Run the program once. 0: *ret is its one result, owned by the caller, or NULL when it had none. -1: PERMANENT, the program failed at
- * this, took too long or too much; FATAL: the keeper is gone, ask no more.
+ * Run the program once. 0: *ret is its one result, to be done with before the next question, or without a root when it had none. -1:
+ * PERMANENT, the program failed at this, took too long or too much; FATAL: the keeper is gone, ask no more.
  */
-NODISCARD int jq_helper_ask(struct jq_helper *h, const struct jq_question *q, struct json_t **ret,
+NODISCARD int jq_helper_ask(struct jq_helper *h, const struct jq_question *q, struct json_source *ret,
                             struct err *err);
 
-/* What a runner wrote as its result, which is from a process that may be anything by now. NULL: PERMANENT. name: of the option. */
-struct json_t *jq_result_read(const char *name, const char *text, size_t len, struct err *err);
+/* What a runner wrote as its result, which is from a process that may be anything by now. -1: PERMANENT. name: of the option. */
+NODISCARD int jq_result_read(const char *name, struct slice text, struct json_source *ret, struct err *err);
 
 /* ---- http_jq_process.c: the keeper's life; never returns ---- */
 

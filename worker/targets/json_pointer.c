@@ -2,6 +2,7 @@
 #include "worker/targets/json_pointer.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define STEP_BYTES_MAX 1024
@@ -57,18 +58,4 @@ const struct json_t *json_pointer_get(const struct json_t *root, const char *poi
                                      : NULL;
     }
     return root;
-}
-
-bool json_pointer_is(const struct json_t *value, const char *text)
-{
-    if (json_is_string(value))
-        return strlen(text) == json_string_length(value) &&
-               memcmp(text, json_string_value(value), json_string_length(value)) == 0;
-    if (json_is_object(value) || json_is_array(value))
-        return false;
-    char *written = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-    ENSURE(written);
-    bool same = strcmp(written, text) == 0;
-    free(written);
-    return same;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "worker/targets/json_pointer.h"
+#include "worker/targets/json_source.h"
 #include "worker/targets/rules_room.h"
 
 struct rules {
@@ -83,17 +84,17 @@ bool rules_want_headers(const struct rules *r)
 /* An answer's body as JSON, read when a rule first asks for it. */
 struct reading {
     const struct answer *answer;
-    json_t *body;
+    struct json_source body;
     bool tried;
 };
 
+/* NULL: it is none. */
 static const json_t *reading_body(struct reading *reading)
 {
-    if (!reading->tried && reading->answer->body.len)
-        reading->body =
-            json_loadb(reading->answer->body.data, reading->answer->body.len, JSON_DECODE_ANY, NULL);
+    bool good =
+        reading->tried || json_source_read(&reading->body, reading->answer->body, JSON_DECODE_ANY, NULL) == 0;
     reading->tried = true;
-    return reading->body;
+    return good ? reading->body.root : NULL;
 }
 
 static bool fits_header(const struct condition *c, const struct answer *a)
@@ -113,7 +114,11 @@ static bool fits_header(const struct condition *c, const struct answer *a)
 static bool fits_body(const struct condition *c, struct reading *reading)
 {
     const json_t *found = json_pointer_get(reading_body(reading), c->name);
-    return found && (!c->value || json_pointer_is(found, c->value));
+    if (!found || !c->value)
+        return found != NULL;
+    if (json_is_null(found))
+        return strcmp(c->value, "null") == 0;
+    return slice_is(json_source_scalar(&reading->body, found), c->value);
 }
 
 static bool fits_type(const struct condition *c, struct slice type)
@@ -170,6 +175,6 @@ bool rules_decide(const struct rules *r, const struct answer *a, struct ruling *
         if (found)
             *ret = r->items[i].ruling;
     }
-    json_decref(reading.body);
+    json_source_done(&reading.body);
     return found;
 }

@@ -6,7 +6,7 @@
  *     404  4xx  400-404                    the status
  *     connect  timeout-connect  timeout  reset  garbage  refused      no answer (enum transport)
  *     header NAME    header NAME = VALUE   the answer has this header; with this value
- *     body POINTER   body POINTER = VALUE  its body is JSON that has this (RFC 6901); which is this string, number or word
+ *     body POINTER   body POINTER = VALUE  its body is JSON that has this (RFC 6901); which is this string, word, or number as it is written
  *     type TYPE      type order.*          the event's type; "*" at the end: it begins so
  *     method NAME    if-match    if-none-match                        what the request was
  *     repeated                             an earlier attempt may have been executed without our knowing

@@ -31,21 +31,19 @@ static const struct {
 
 /* ---- what is filled in -------------------------------------------------------------------------------------------------------- */
 
-const struct json_t *facts_data(struct facts *f, struct err *err)
+const struct json_source *facts_data(struct facts *f, struct err *err)
 {
-    json_error_t why = {.text = "it is null"};
-    if (!f->tried && f->ev->value.data)
-        f->data =
-            json_loadb(f->ev->value.data, f->ev->value.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
-    f->tried = true;
-    if (!f->data)
-        err_set(err, ERR_PERMANENT, "the payload is not JSON: %s", why.text);
-    return f->data;
+    struct err why = {0};
+    if (f->data.root ||
+        json_source_read(&f->data, f->ev->value, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why) == 0)
+        return &f->data;
+    err_set(err, ERR_PERMANENT, "the payload is not JSON: %s", why.message);
+    return NULL;
 }
 
 void facts_done(struct facts *f)
 {
-    json_decref(f->data);
+    json_source_done(&f->data);
     *f = (struct facts){.ev = f->ev};
 }
 
@@ -240,19 +238,11 @@ static enum template_result missing(const char *what, const char *name, struct e
 static enum template_result fill_data(const struct part *p, struct facts *f, bool encode, struct buf *out,
                                       struct err *err)
 {
-    const json_t *data = facts_data(f, err);
+    const struct json_source *data = facts_data(f, err);
     if (!data)
         return TEMPLATE_FAILED;
-    const json_t *found = json_pointer_get(data, p->text);
-    if (json_is_string(found))
-        return put(out, (struct slice){json_string_value(found), json_string_length(found)}, encode, err);
-    if (!json_is_number(found) && !json_is_boolean(found))
-        return missing("string or number at ", p->text, err);
-    char *text = json_dumps(found, JSON_ENCODE_ANY);
-    ENSURE(text);
-    enum template_result r = put(out, (struct slice){text, strlen(text)}, encode, err);
-    free(text);
-    return r;
+    struct slice value = json_source_scalar(data, json_pointer_get(data->root, p->text));
+    return value.data ? put(out, value, encode, err) : missing("string or number at ", p->text, err);
 }
 
 static enum template_result fill_part(const struct part *p, struct facts *f, bool encode, struct buf *out,

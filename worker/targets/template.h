@@ -3,28 +3,26 @@
  *
  *     {key} {id} {type} {source} {subject} {time}     of the event
  *     {header NAME}                                   a header of its record, byte for byte
- *     {data/POINTER}                                  a string, number, true or false of its JSON payload (RFC 6901)
+ *     {data/POINTER}                                  a string, number (as it is written), true or false of its JSON payload (RFC 6901)
  *     {{ }}                                           a brace
  */
 #pragma once
 
 #include "common/buf.h"
 #include "common/event.h"
+#include "worker/targets/json_source.h"
 
 #define TEMPLATE_BYTES_MAX 2048
 #define TEMPLATE_PARTS_MAX 32
 
-struct json_t;
-
 /* An event and its payload, which is read as JSON when a template first asks for it. Start with {.ev = ev}. */
 struct facts {
     const struct event *ev;
-    struct json_t *data;
-    bool tried;
+    struct json_source data;
 };
 void facts_done(struct facts *f);
 /* The payload; NULL with err (PERMANENT): it is not JSON, or names something twice. Borrowed. */
-const struct json_t *facts_data(struct facts *f, struct err *err);
+const struct json_source *facts_data(struct facts *f, struct err *err);
 
 struct template;
 /* NULL: PERMANENT, what is wrong with the text. */
