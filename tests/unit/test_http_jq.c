@@ -1,7 +1,10 @@
 /* jq programs: what they make of events and answers, and that none of them can hold, fill or look around the worker. */
 #include "tests/unit/worker_fixture.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "common/clock.h"
@@ -194,6 +197,9 @@ static void a_program_that_wants_too_much_memory_costs_its_event_and_no_more(voi
         if (!strstr(err.message, "more than jq_memory_max"))
             fail_msg("%s: %s", texts[i], err.message);
         assert_int_equal(map("{}"), TARGET_SKIP);
+        assert_int_equal(map("{\"bad\":1000000000}"),
+                         TARGET_POISON); /* a fresh one is asked too, and says the same */
+        assert_int_equal(map("{}"), TARGET_SKIP);
     }
 }
 #endif
@@ -255,6 +261,115 @@ static void an_answer_becomes_a_verdict_or_is_left_to_the_rules(void **state)
     }
 }
 
+/* ---- runners that somebody ends --------------------------------------------------------------------------------------------- */
+
+/* The keeper's child, if it is alive; 0: there is none. */
+static pid_t runner_of(pid_t keeper)
+{
+    DIR *proc = opendir("/proc");
+    pid_t found = 0;
+    assert_non_null(proc);
+    for (const struct dirent *e = readdir(proc); e && !found; e = readdir(proc)) {
+        char path[300], line[256] = "", life = 'Z';
+        int parent = 0;
+        snprintf(path, sizeof path, "/proc/%s/stat", e->d_name);
+        FILE *f = isdigit((unsigned char)e->d_name[0]) ? fopen(path, "r") : NULL;
+        if (!f)
+            continue;
+        const char *name_end = fgets(line, sizeof line, f) ? strrchr(line, ')') : NULL;
+        fclose(f);
+        if (name_end && sscanf(name_end, ") %c %d", &life, &parent) == 2 && parent == keeper && life != 'Z')
+            found = (pid_t)strtol(e->d_name, NULL, 10);
+    }
+    closedir(proc);
+    return found;
+}
+
+static void end_runner(int number)
+{
+    pid_t runner = runner_of(jq_helper_keeper(helper));
+    assert_true(runner > 0);
+    assert_int_equal(kill(runner, number), 0);
+}
+
+/* The kernel, out of memory, took one that had nothing to do: the next event was dead-lettered for "longer than jq_cpu_max". */
+static void a_runner_that_was_ended_between_events_costs_none(void **state)
+{
+    (void)state;
+    const int numbers[] = {SIGKILL, SIGABRT, SIGSEGV};
+    assert_non_null(program("if .data.go then {method: \"PUT\", path: \"/\"} else null end"));
+    end_runner(SIGKILL); /* has not answered yet */
+    assert_int_equal(map("{}"), TARGET_SKIP);
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+        end_runner(numbers[i]);
+        if (map("{\"go\":true}") != TARGET_SEND)
+            fail_msg("signal %d: %s", numbers[i], err.message);
+    }
+}
+
+/* An answer that the program would have refused was delivered. */
+static void a_runner_that_was_ended_between_answers_judges_the_next_all_the_same(void **state)
+{
+    (void)state;
+    const int numbers[] = {SIGKILL, SIGABRT};
+    struct ruling ruling;
+    struct answer a = {.transport = TRANSPORT_OK,
+                       .status = 200,
+                       .body = SLICE_LIT("{\"accepted\":false}"),
+                       .ev = &ev,
+                       .req = &req};
+    event_of(&ev, "order.placed", "o/1", "{}");
+    assert_non_null(program("if .body.accepted == false then \"poison:conflict\" else null end"));
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+        bool decided = false;
+        err_clear(&err);
+        assert_int_equal(http_jq_judge(helper, &a, &decided, &ruling, &err), 0);
+        end_runner(numbers[i]);
+        decided = false;
+        if (http_jq_judge(helper, &a, &decided, &ruling, &err) < 0)
+            fail_msg("signal %d: %s", numbers[i], err.message);
+        assert_true(decided && ruling.verdict == VERDICT_POISON);
+    }
+}
+
+/* Kills each runner, until it is ended itself. */
+static pid_t killer_start(pid_t keeper)
+{
+    pid_t killer = fork();
+    assert_true(killer >= 0);
+    if (killer > 0)
+        return killer;
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;) {
+        pid_t runner = runner_of(keeper);
+        if (runner > 0)
+            kill(runner, SIGKILL);
+    }
+}
+
+static void an_event_whose_runners_are_killed_is_poison_and_an_answer_ends_the_worker(void **state)
+{
+    (void)state;
+    const struct jq_limits limits = {
+        .cpu_ns = 60 * NS_PER_S, .memory_bytes = 64 << 20, .output_bytes = 65536};
+    struct ruling ruling;
+    struct answer a = {
+        .transport = TRANSPORT_OK, .status = 200, .body = SLICE_LIT("{}"), .ev = &ev, .req = &req};
+    bool decided = false;
+    jq_helper_free(helper);
+    helper = jq_helper_new("jq_response", "def f: f; f", &limits, NULL);
+    assert_non_null(helper);
+    pid_t killer = killer_start(jq_helper_keeper(helper));
+    assert_int_equal(map("{}"), TARGET_POISON);
+    assert_int_equal(err.kind, ERR_PERMANENT);
+    assert_non_null(strstr(err.message, "killed from outside"));
+    err_clear(&err);
+    assert_int_equal(http_jq_judge(helper, &a, &decided, &ruling, &err), -1);
+    assert_int_equal(err.kind, ERR_FATAL);
+    kill(killer, SIGKILL);
+    assert_int_equal(waitpid(killer, NULL, 0), killer);
+}
+
 /* Somebody ends it: the worker has to end too, and not dead-letter everything. */
 static void without_its_keeper_nothing_is_said_of_any_event(void **state)
 {
@@ -295,6 +410,9 @@ int main(void)
         cmocka_unit_test(a_program_sees_neither_environment_nor_files),
         cmocka_unit_test(a_payload_larger_than_a_socket_goes_through),
         cmocka_unit_test(an_answer_becomes_a_verdict_or_is_left_to_the_rules),
+        cmocka_unit_test(a_runner_that_was_ended_between_events_costs_none),
+        cmocka_unit_test(a_runner_that_was_ended_between_answers_judges_the_next_all_the_same),
+        cmocka_unit_test(an_event_whose_runners_are_killed_is_poison_and_an_answer_ends_the_worker),
         cmocka_unit_test(without_its_keeper_nothing_is_said_of_any_event),
     };
     return cmocka_run_group_tests(tests, NULL, done);

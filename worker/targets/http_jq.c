@@ -243,9 +243,13 @@ enum target_answer http_jq_map(struct jq_helper *h, const struct event *ev, stru
 {
     const struct jq_question q = {.name = "data", .text = ev->value, .must_be_json = true};
     struct json_source result;
+    struct err why = {0};
 
-    if (ask(h, event_object(ev), q, &result, err) < 0)
-        return err && err->kind == ERR_FATAL ? TARGET_BROKEN : TARGET_POISON;
+    if (ask(h, event_object(ev), q, &result, &why) < 0) {
+        bool broken = why.kind == ERR_FATAL;
+        err_set(err, broken ? ERR_FATAL : ERR_PERMANENT, "%s", why.message);
+        return broken ? TARGET_BROKEN : TARGET_POISON;
+    }
     enum target_answer answer = http_jq_take_request(&result, req, err);
     json_source_done(&result);
     return answer;
@@ -293,10 +297,12 @@ int http_jq_judge(struct jq_helper *h, const struct answer *a, bool *ret_decided
     json_t *about = json_pack("{s:i, s:o, s:b, s:o}", "status", a->status, "headers", headers_object(a),
                               "repeated", a->repeated, "event", event_object(a->ev));
     struct json_source result;
+    struct err why = {0};
 
     ENSURE(about);
-    if (ask(h, about, q, &result, err) < 0)
-        return -1;
+    /* What was ended from outside says nothing of the answer: taken for none, the rules could deliver what it would have refused. */
+    if (ask(h, about, q, &result, &why) < 0)
+        return err_set(err, why.kind == ERR_TEMPORARY ? ERR_FATAL : why.kind, "%s", why.message);
     int r = http_jq_take_verdict(result.root, ret_decided, ret, err);
     json_source_done(&result);
     return r;

@@ -14,7 +14,8 @@ enum target_answer http_jq_map(struct jq_helper *h, const struct event *ev, stru
                                struct err *err);
 /*
  * Its input is {"status", "headers" (names in lower case), "body" (JSON, or a text), "repeated", "event" (without data)}. Its result is a
- * verdict as in a rule, "retry" or "poison:conflict", or null: the rules decide. -1 PERMANENT: no verdict came.
+ * verdict as in a rule, "retry" or "poison:conflict", or null: the rules decide. -1 PERMANENT: no verdict came. FATAL: whatever the program
+ * would have said, nobody heard it.
  */
 NODISCARD int http_jq_judge(struct jq_helper *h, const struct answer *a, bool *ret_decided,
                             struct ruling *ret, struct err *err);

@@ -2,6 +2,7 @@
 #include "worker/targets/http_jq_helper.h"
 
 #include <jansson.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,6 +19,7 @@ struct jq_helper {
     const char *name;
     struct jq_limits limits;
     int control, runner; /* sockets */
+    bool has_answered;   /* this runner */
     pid_t keeper;
     struct buf answer;
 };
@@ -53,6 +55,7 @@ static int helper_renew(struct jq_helper *h, struct jq_runner_end *end, struct e
 {
     if (h->runner >= 0)
         close(h->runner);
+    h->has_answered = false;
     h->runner = jq_send(h->control, "n", 1) < 0 ? -1 : receive_socket(h->control, end);
     return h->runner < 0 ? helper_gone(h, err) : 0;
 }
@@ -146,18 +149,72 @@ static int helper_exchange(struct jq_helper *h, const struct jq_question *q, str
     return 0;
 }
 
-/* The runner has been ended: by what, and another one for the next question. */
-static int helper_failed(struct jq_helper *h, struct err *err)
+/* Has the runner ended by itself, or by somebody's hand? Otherwise it does not answer, and the keeper will end it. */
+static bool runner_is_gone(const struct jq_helper *h)
+{
+    struct pollfd p = {.fd = h->runner};
+    return poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR));
+}
+
+/* How a runner came to its end while it had a question. */
+struct death {
+    bool by_itself;
+    bool had_answered;
+    int number; /* of the signal */
+};
+
+/* Another runner in its place. */
+static int helper_bury(struct jq_helper *h, struct death *ret, struct err *err)
 {
     struct jq_runner_end end = {0};
+    *ret = (struct death){.by_itself = runner_is_gone(h), .had_answered = h->has_answered};
     if (helper_renew(h, &end, err) < 0)
         return -1;
-    int number = WIFSIGNALED(end.wait_status) ? WTERMSIG(end.wait_status) : 0;
-    if (number == SIGPROF || number == SIGKILL)
+    ret->number = WIFSIGNALED(end.wait_status) ? WTERMSIG(end.wait_status) : 0;
+    return 0;
+}
+
+/* No limit of ours sends SIGKILL: it came from outside, perhaps from a kernel that is out of memory. */
+static bool was_killed(const struct death *d)
+{
+    return d->by_itself && d->number == SIGKILL;
+}
+
+/* Can it have been another's fault than this question's? */
+static bool is_doubtful(const struct death *d)
+{
+    return was_killed(d) || (d->by_itself && d->had_answered && d->number != SIGPROF);
+}
+
+static int helper_blame(const struct jq_helper *h, const struct death *d, struct err *err)
+{
+    if (was_killed(d))
+        return err_set(err, ERR_TEMPORARY,
+                       "%s: its process was killed from outside: is there less memory than jq_memory_max?",
+                       h->name);
+    if (d->number == SIGPROF || d->number == SIGKILL)
         return err_set(err, ERR_PERMANENT, "%s: it ran longer than jq_cpu_max, %lld ms", h->name,
                        (long long)(h->limits.cpu_ns / NS_PER_MS));
     return err_set(err, ERR_PERMANENT,
-                   "%s: it needs more than jq_memory_max, or too deep a stack (signal %d)", h->name, number);
+                   "%s: it needs more than jq_memory_max, or too deep a stack (signal %d)", h->name,
+                   d->number);
+}
+
+/* Until a runner has answered, or what ended it is this question. */
+static int helper_answer(struct jq_helper *h, const struct jq_question *q, struct jq_answer *a,
+                         struct err *err)
+{
+    for (bool again = false;; again = true) {
+        struct death d;
+        if (helper_exchange(h, q, a) == 0)
+            break;
+        if (helper_bury(h, &d, err) < 0)
+            return -1;
+        if (again || !is_doubtful(&d))
+            return helper_blame(h, &d, err);
+    }
+    h->has_answered = true;
+    return 0;
 }
 
 int jq_result_read(const char *name, struct slice text, struct json_source *ret, struct err *err)
@@ -174,8 +231,8 @@ int jq_helper_ask(struct jq_helper *h, const struct jq_question *q, struct json_
 
     if (h->runner < 0)
         return helper_gone(h, err);
-    if (helper_exchange(h, q, &a) < 0)
-        return helper_failed(h, err);
+    if (helper_answer(h, q, &a, err) < 0)
+        return -1;
     *ret = (struct json_source){.root = NULL};
     if (a.kind == JQ_ERROR)
         return err_set(err, ERR_PERMANENT, "%s: %s", h->name, buf_str(&h->answer));

@@ -39,7 +39,10 @@ struct jq_question {
 };
 /*
  * Run the program once. 0: *ret is its one result, to be done with before the next question, or without a root when it had none. -1:
- * PERMANENT, the program failed at this, took too long or too much; FATAL: the keeper is gone, ask no more.
+ * PERMANENT, the program failed at this, took too long or too much; TEMPORARY: its process was killed from outside, and the one after it as
+ * well; FATAL: the keeper is gone, ask no more.
+ * A runner that is ended without having used up its CPU time may have died of others' questions (libjq 1.6 leaks), or by the hand of the
+ * kernel that is out of memory: so a fresh one is asked too, once, before anything is said of this question.
  */
 NODISCARD int jq_helper_ask(struct jq_helper *h, const struct jq_question *q, struct json_source *ret,
                             struct err *err);
