@@ -1,4 +1,5 @@
--- tandem.relay_shards refuses a relay that was killed also after the database's clock went back. tandem.relay_maintain waits for no TOAST table.
+-- tandem.relay_shards refuses a relay that was killed also after the database's clock went back, and leaves no shard a position in the log that
+-- was of other keys. tandem.relay_maintain waits for no TOAST table.
 -- Safe to run again. One transaction; no psql commands inside. It takes no lock. Relays of schema 4 go on until they lose their connection.
 --
 -- A position of exactly-once delivery is stored here some time after its commit in Kafka, so a number of shards may be changed only after
@@ -6,6 +7,11 @@
 -- that ends when it was stored or later. That was told by lease_until > updated_at. But updated_at only rises, also when the clock goes
 -- back: then it is ahead of the lease of a relay that works, and one that was killed looked as if it had stopped; what it had published
 -- since its last save would have been published again. Half a day is between the two.
+--
+-- A position in the log (wal_lsn) speaks of the keys that the shard had. With other keys it said too much: a transaction of theirs that was in
+-- the log before it, and not visible yet because its commit waited for a synchronous standby, came neither by the stream nor by the table. So
+-- no shard has one after the number has changed, and each waits until the transactions of that moment have ended. Emitted events are in no
+-- table: for them it goes on from where it was.
 --
 -- NOWAIT is said of the child table, and TRUNCATE takes its TOAST table as well: behind autovacuum in that one it waited until this was
 -- cancelled, after deadlock_timeout (1 s), behind another VACUUM for the relay's lock_timeout (5 s). Meanwhile it kept the cursor's row and
@@ -60,7 +66,8 @@ BEGIN
     slowest.rotated_at := (SELECT max(rotated_at) FROM tandem.relay_cursor);
     DELETE FROM tandem.relay_cursor WHERE shard::integer >= n;
     UPDATE tandem.relay_cursor SET epoch = slowest.epoch, prev_snapshot = slowest.prev_snapshot,
-        prev_floor = slowest.prev_floor, authority = 'postgres', updated_at = clock_timestamp();
+        prev_floor = slowest.prev_floor, wal_lsn = CASE WHEN source = 'message' THEN wal_lsn END, authority = 'postgres',
+        updated_at = clock_timestamp();
     -- A position in the log is of one slot: a new shard begins through the table, as after a change of the source.
     INSERT INTO tandem.relay_cursor (shard, epoch, prev_snapshot, cur_snapshot, prev_floor, cur_floor, cur_ceiling, last_id,
                                      system_identifier, rotated_at)

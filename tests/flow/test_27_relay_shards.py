@@ -4,6 +4,7 @@ import json
 import os
 import random
 import subprocess
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -385,6 +386,54 @@ def test_a_killed_relay_is_told_from_one_that_stopped_also_after_the_clock_went_
         updated_at = clock_timestamp() + interval '5 seconds'""", (lease,))
     code, _, notes = shards(2, "--yes")
     assert (code == 0) == stopped and ("did not stop by itself" in notes) != stopped
+
+
+@pytest.mark.parametrize("source", ["wal", "message"])
+@pytest.mark.parametrize("was, becomes", [(1, 3), (3, 1)])
+def test_a_position_in_the_log_does_not_outlive_a_change_of_the_number_unless_there_is_no_table(database, shards, was, becomes, source):
+    assert shards(was, "--yes")[0] == 0
+    database.query("UPDATE tandem.relay_cursor SET wal_lsn = '0/1234', source = %s", (source,))
+    assert shards(becomes, "--yes")[0] == 0
+    kept = "0/1234" if source == "message" else None
+    assert database.query("SELECT shard, wal_lsn, txn_lsn, txn_index FROM tandem.relay_cursor ORDER BY shard::int") == [
+        (str(n), kept if n < was else None, None, 0) for n in range(becomes)]
+
+
+def test_a_key_that_changes_its_shard_while_its_commit_waits_for_a_synchronous_standby_is_not_lost(own_postgres, topics, relay, wait_until):
+    """The stream of the shard that gets it has passed it, and no look shows it before it ends."""
+    _, database = own_postgres(synchronous_standby_names="ghost", synchronous_commit="local")  # nobody waits who does not ask for it
+
+    def tool(*words):
+        done = subprocess.run([RELAY, *words, "--database-url", database.url], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+
+    ours, theirs = (next(key for key in KEYS if shard_of(key, 2) == n) for n in range(2))
+    tool("setup", "--source", "wal", "--slot", "held")  # so that the publication of one shard is older than what follows
+    tool("shards", "2", "--yes")
+    tool("setup", "--source", "wal", "--slot", "held")
+    relays = [relay(database_url=database.url, shard=0, source="wal", slot="held"), relay(database_url=database.url, shard=1)]
+    wait_until(lambda: relays[0].metric("tandem_relay_streaming") == 1, 60, "the first shard streams")
+    waits = database.connect(options="-c synchronous_commit=on")
+    held = threading.Thread(target=put, args=(waits, "held"), kwargs={"key": theirs}, daemon=True)
+    held.start()
+    wait_until(lambda: database.query("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"), message="its commit waits")
+    passed = database.value("SELECT pg_current_wal_insert_lsn()")
+    at_once = database.connect()
+    put(at_once, "passes it", key=ours)
+    wait_until(lambda: database.value("SELECT wal_lsn > %s::pg_lsn FROM tandem.relay_cursor WHERE shard = '0'", (passed,)), message="it is passed")
+    for one in relays:
+        assert one.stop() == 0
+    tool("shards", "1", "--yes")
+    running = relay(database_url=database.url, source="wal", slot="held")
+    wait_until(lambda: running.metric("tandem_relay_streams_total") > 0, 60, "the stream is there")
+    put(at_once, "marker", key=ours)
+    wait_until(lambda: "marker" in values(topics), message="the relay works")
+    waits.cancel()  # it is committed, and visible from now on
+    held.join(30)
+    put(at_once, "last", key=theirs)
+    wait_until(lambda: "last" in values(topics), message="the relay goes on")
+    wait_until(lambda: running.metric("tandem_relay_streaming") == 1, 60, "by the stream, in the end")
+    assert values(topics).count("held") == 1 and by_key(topics)[theirs.encode()] == ["held", "last"]
 
 
 def test_a_zombie_of_the_time_before_changes_no_cursor(database, topics, relay, shards, settled, wait_until):
