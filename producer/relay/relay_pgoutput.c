@@ -11,6 +11,7 @@
 #define JSONB_VERSION 1
 #define MESSAGE_TRANSACTIONAL 1
 #define NO_VALUE UINT32_MAX /* the length of a null in an emitted event */
+#define EMITTED_FIELDS 12   /* of version 1; a later one has at least as many */
 
 /* ---- bytes ----------------------------------------------------------------------------------------------------- */
 
@@ -182,13 +183,10 @@ static int put_value(struct pgoutput_row *row, size_t column, struct slice value
 }
 
 /* What the table's constraints promise; an emitted event has no table. */
-static int check_row(const struct pgoutput_row *row, struct err *err)
+static bool is_event(const struct pgoutput_row *row)
 {
-    if (!row->event_id.data || !row->topic.data || !row->type.data || !row->source.data ||
-        !row->content_type.data)
-        return err_set(err, ERR_PERMANENT,
-                       "replication stream: an event without id, topic, type, source or content type");
-    return 0;
+    return row->event_id.data && row->topic.data && row->type.data && row->source.data &&
+           row->content_type.data;
 }
 
 /* ---- tables ---------------------------------------------------------------------------------------------------- */
@@ -300,8 +298,9 @@ static int read_insert(struct pgoutput *d, struct bytes *b, struct pgoutput_even
     for (uint16_t i = 0; i < rel->count; i++)
         if (read_column(b, rel->column[i], &ev->row, err) < 0)
             return -1;
-    if (check_row(&ev->row, err) < 0)
-        return -1;
+    if (!is_event(&ev->row))
+        return err_set(err, ERR_PERMANENT,
+                       "replication stream: an event without id, topic, type, source or content type");
     ev->kind = PGOUTPUT_ROW;
     return 0;
 }
@@ -316,32 +315,29 @@ static struct slice take_field(struct bytes *b)
 }
 
 /* A number of an emitted event: times count from 1970 there. */
-static int take_field_number(struct bytes *b, size_t column, size_t len, struct pgoutput_row *row,
-                             struct err *err)
+static bool take_field_number(struct bytes *b, struct slice column, size_t len, struct pgoutput_row *row)
 {
     struct slice value = take_field(b);
+    uint8_t i = find_column(column);
 
     if (!value.data || b->short_of)
-        return 0;
+        return true;
     if (value.len != len)
-        return wrong_value(err, column, value);
+        return false;
     if (len == 4)
-        put_number(row, column, (int32_t)take_number(&(struct bytes){value.data, value.data + 4, false}, 4));
+        put_number(row, i, (int32_t)take_number(&(struct bytes){value.data, value.data + 4, false}, 4));
     else
-        put_number(row, column, relay_row_clamp_us(relay_row_int64(value)));
-    return 0;
+        put_number(row, i, relay_row_clamp_us(relay_row_int64(value)));
+    return true;
 }
 
 /* The content that tandem.outbox_emit writes: 'T' '1', then its fields in this order. */
-static int read_emitted(struct slice content, struct pgoutput_row *row, struct err *err)
+static bool read_emitted(struct slice content, struct pgoutput_row *row)
 {
     struct bytes b = {content.data, content.data + content.len, false};
-    const uint8_t partition = find_column(SLICE_LIT("partition"));
-    const uint8_t timestamp = find_column(SLICE_LIT("timestamp"));
-    const uint8_t created = find_column(SLICE_LIT("created_at"));
 
     if (!slice_is(take(&b, 2), "T1"))
-        return err_set(err, ERR_PERMANENT, "replication stream: an emitted event of an unknown version");
+        return false;
     row->event_id = take_field(&b);
     row->topic = take_field(&b);
     row->key = take_field(&b);
@@ -351,18 +347,29 @@ static int read_emitted(struct slice content, struct pgoutput_row *row, struct e
     row->payload = take_field(&b);
     row->headers = take_field(&b);
     row->traceparent = take_field(&b);
-    if (take_field_number(&b, partition, 4, row, err) < 0 ||
-        take_field_number(&b, timestamp, 8, row, err) < 0 || take_field_number(&b, created, 8, row, err) < 0)
-        return -1;
-    if (b.short_of || b.at != b.end)
-        return cut_short(err, "emitted");
-    if (row->event_id.data && row->event_id.len != 16)
-        return wrong_value(err, find_column(SLICE_LIT("event_id")), row->event_id);
-    return check_row(row, err);
+    if (!take_field_number(&b, SLICE_LIT("partition"), 4, row) ||
+        !take_field_number(&b, SLICE_LIT("timestamp"), 8, row) ||
+        !take_field_number(&b, SLICE_LIT("created_at"), 8, row))
+        return false;
+    return !b.short_of && b.at == b.end && row->event_id.len == 16 && is_event(row);
+}
+
+/* 'T' and a digit that is not known yet, then fields, of which every version consists. */
+static bool of_later_version(struct slice content)
+{
+    struct bytes b = {content.data, content.data + content.len, false};
+    struct slice version = take(&b, 2);
+    int fields = 0;
+
+    if (version.len != 2 || version.data[0] != 'T' || version.data[1] < '2' || version.data[1] > '9')
+        return false;
+    for (; !b.short_of && b.at < b.end; fields++)
+        take_field(&b);
+    return !b.short_of && fields >= EMITTED_FIELDS;
 }
 
 /* Only what commits with its transaction is an event: others are sent even when it rolls back. */
-static int read_message(struct bytes *b, struct pgoutput_event *ev, struct err *err)
+static int read_message(const struct pgoutput *d, struct bytes *b, struct pgoutput_event *ev, struct err *err)
 {
     uint64_t flags = take_number(b, 1);
     uint64_t lsn = take_number(b, 8);
@@ -373,8 +380,13 @@ static int read_message(struct bytes *b, struct pgoutput_event *ev, struct err *
         return cut_short(err, "Message");
     if (!(flags & MESSAGE_TRANSACTIONAL) || !slice_is(prefix, PGOUTPUT_MESSAGE_PREFIX))
         return 0;
-    if (read_emitted(content, &ev->row, err) < 0)
-        return -1;
+    if (of_later_version(content))
+        return err_set(err, ERR_PERMANENT,
+                       "replication stream: an emitted event of version %c: a later tandem-relay can read it",
+                       content.data[1]);
+    if (!read_emitted(content, &ev->row))
+        ev->row =
+            (struct pgoutput_row){.unreadable = true, .payload = content, .created_us = d->committed_us};
     ev->lsn = lsn;
     ev->kind = PGOUTPUT_ROW;
     return 0;
@@ -390,7 +402,7 @@ static int out_of_step(struct err *err)
 static int read_begin(struct pgoutput *d, struct bytes *b, struct pgoutput_event *ev, struct err *err)
 {
     ev->lsn = take_number(b, 8);
-    take(b, 8); /* when it committed */
+    d->committed_us = relay_row_unix_us(take(b, 8));
     ev->xid = (uint32_t)take_number(b, 4);
     if (b->short_of)
         return cut_short(err, "Begin");
@@ -418,7 +430,7 @@ static int read_commit(struct pgoutput *d, struct bytes *b, struct pgoutput_even
 static int read_row(struct pgoutput *d, struct bytes *b, char kind, struct pgoutput_event *ev,
                     struct err *err)
 {
-    if ((kind == 'I' ? read_insert(d, b, ev, err) : read_message(b, ev, err)) < 0)
+    if ((kind == 'I' ? read_insert(d, b, ev, err) : read_message(d, b, ev, err)) < 0)
         return -1;
     return ev->kind == PGOUTPUT_ROW && !d->open ? out_of_step(err) : 0;
 }

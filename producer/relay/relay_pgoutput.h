@@ -26,6 +26,8 @@ struct pgoutput_row {
     int64_t timestamp_us; /* the same; only when has_timestamp */
     int32_t partition;    /* only when has_partition */
     bool has_timestamp, has_partition;
+    bool
+        unreadable; /* a message that is no event: all but its content, as payload, and created_us is left out */
     struct slice event_id; /* 16 bytes */
     struct slice topic, key, type, source, content_type, payload, traceparent;
     struct slice headers; /* the text of a JSON value */
@@ -58,11 +60,15 @@ struct pgoutput_relation {
 struct pgoutput {
     struct pgoutput_relation relations[PGOUTPUT_RELATIONS_MAX];
     int relation_count;
-    bool open;    /* between Begin and Commit */
-    bool emitted; /* rows are what tandem.outbox_emit sent; false: what was inserted into the table */
+    int64_t committed_us; /* the transaction that is sent */
+    bool open;            /* between Begin and Commit */
+    bool emitted;         /* rows are what tandem.outbox_emit sent; false: what was inserted into the table */
 };
 
-/* One message as PQgetCopyData hands it out. -1: PERMANENT, the stream cannot be read on. */
+/*
+ * One message as PQgetCopyData hands it out. -1: PERMANENT, the stream cannot be read on. Any role may write messages of our prefix, so what is
+ * no event stops nobody: it is a row that is unreadable. Only an event of a later version is an error; a later program can read it.
+ */
 NODISCARD int pgoutput_read(struct pgoutput *d, const char *bytes, size_t len, struct pgoutput_event *ret_ev,
                             struct err *err);
 

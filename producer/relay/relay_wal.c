@@ -55,6 +55,7 @@ struct relay_wal {
     uint64_t publication;   /* its number when the last stream began; 0: none did */
     bool wants_write, more; /* more: libpq may hold messages that there was no room for */
     struct pgoutput decoder;
+    struct err unread; /* why the stream cannot be read on; told when what came before it is settled */
     struct wal_stage *stage;
     struct wal_place at; /* of the next row */
     uint64_t heard_lsn, told_lsn;
@@ -119,6 +120,7 @@ void relay_wal_stop(struct relay_wal *w)
     w->wants_write = w->more = w->wanted = false;
     w->heard_lsn = w->told_lsn = 0;
     w->read_at = 0;
+    err_clear(&w->unread);
     wal_stage_reset(w->stage);
 }
 
@@ -482,13 +484,13 @@ static int stream_ended(struct relay_wal *w, struct err *err)
     return err_set(err, ERR_TEMPORARY, "stream: the server has ended it");
 }
 
-/* 1: a message was taken; 0: no whole one is there. */
+/* 1: a message was taken; 0: no whole one is there, or one that cannot be read. */
 static int take_message(struct relay_wal *w, struct err *err)
 {
     char *bytes = NULL;
-    int len = PQgetCopyData(w->conn, &bytes, 1);
+    int len = w->unread.kind == ERR_NONE ? PQgetCopyData(w->conn, &bytes, 1) : 0;
     struct pgoutput_event ev;
-    int rc;
+    int rc = 0;
 
     if (len == 0)
         return 0;
@@ -496,11 +498,12 @@ static int take_message(struct relay_wal *w, struct err *err)
         return stream_ended(w, err);
     if (len < 0)
         return pg_err(w->conn, NULL, err, "stream");
-    rc = pgoutput_read(&w->decoder, bytes, (size_t)len, &ev, err);
-    row_id_of_message(&ev);
-    rc = rc < 0 ? -1 : take_event(w, &ev, err);
+    if (pgoutput_read(&w->decoder, bytes, (size_t)len, &ev, &w->unread) == 0) {
+        row_id_of_message(&ev);
+        rc = take_event(w, &ev, err) < 0 ? -1 : 1;
+    }
     PQfreemem(bytes);
-    return rc < 0 ? -1 : 1;
+    return rc;
 }
 
 /* Everything that libpq has and the core has room for; 1: all of it, 0: there may be more. */
@@ -542,11 +545,25 @@ static void set_pace(struct relay_wal *w, int64_t now, int64_t rows)
     w->window_rows = 0;
 }
 
+/*
+ * An event that only a later program can read. What came before it in the stream shall be published all the same, and the end of a stream
+ * drops what is on its way. Rows of the table need no such care: they are read there.
+ */
+static int tell_unread(const struct relay_wal *w, const struct relay_core *c, struct err *err)
+{
+    if (w->decoder.emitted && !relay_core_counts(c).caught_up)
+        return 0;
+    *err = w->unread;
+    return -1;
+}
+
 static int hear_stream(struct relay_wal *w, struct relay_core *c, int64_t now, struct err *err)
 {
     int64_t rows = 0;
     int rc = 1;
 
+    if (w->unread.kind != ERR_NONE)
+        return tell_unread(w, c, err);
     if (now < w->read_at || (relay_core_stream_room(c) == 0))
         return 0;
     rc = w->more ? take_messages(w, c, now, &rows, err) : 1;
@@ -601,7 +618,8 @@ int relay_wal_fd(const struct relay_wal *w)
 
 bool relay_wal_wants_read(const struct relay_wal *w, const struct relay_core *c, int64_t now)
 {
-    return w->step != WAL_STREAMING || (now >= w->read_at && relay_core_stream_room(c) > 0);
+    return w->step != WAL_STREAMING ||
+           (w->unread.kind == ERR_NONE && now >= w->read_at && relay_core_stream_room(c) > 0);
 }
 
 bool relay_wal_wants_write(const struct relay_wal *w)

@@ -324,7 +324,9 @@ void relay_wal_record(const void *page, int row, struct relay_record *ret_rec)
 {
     const struct wal_row *r = &((const struct wal_page *)page)->rows[row];
 
-    ret_rec->poison = false;
+    ret_rec->poison = r->row.unreadable;
+    ret_rec->poison_reason = PARK_BAD_HEADERS;
+    ret_rec->poison_detail = "no event: a message of prefix tandem that tandem.outbox_emit did not write";
     ret_rec->id = r->row.id;
     ret_rec->event_id = r->row.event_id;
     ret_rec->topic = r->row.topic;

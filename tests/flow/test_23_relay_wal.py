@@ -533,6 +533,43 @@ def test_an_emitted_event_travels_when_its_transaction_and_its_savepoint_commit(
     assert running.metric("tandem_relay_streams_lost_total") == 0
 
 
+def test_a_message_that_is_no_event_is_parked_and_stops_nobody(database, topics, streaming):
+    """Any role may write one of our prefix. The stream ended at it, again and again, and the slot kept the log."""
+    running = streaming(source="message")
+    write = "SELECT pg_logical_emit_message(%s, 'tandem', %s::bytea)"
+    contents = [b"hello", b"", b"T1", b"T2 is what it says", b"\x00\xff"]
+    connection = database.connect(autocommit=False)
+    connection.execute(EMIT, (TOPIC, "k", "before"))
+    for content in contents:
+        connection.execute(write, (True, content))
+    connection.execute(write, (False, b"it is no event either"))
+    connection.execute(EMIT, (TOPIC, "k", "behind"))
+    connection.commit()
+    database.query(write, (True, b"of a transaction of its own"))
+    database.query(EMIT, (TOPIC, "k", "later"))
+    wait_until(lambda: values(topics) == ["before", "behind", "later"], message=lambda: f"every event:\n{running.log_tail()}")
+    wait_until(lambda: database.value("SELECT count(*) FROM tandem.parked") == len(contents) + 1, message="the others are parked")
+    parked = database.query("SELECT reason, detail, topic, key, payload, created_at > now() - interval '1 hour' FROM tandem.parked ORDER BY outbox_id")
+    assert {row[:4] + row[5:] for row in parked} == {
+        ("bad-headers", "no event: a message of prefix tandem that tandem.outbox_emit did not write", "", None, True)}
+    assert [row[4] for row in parked] == [*contents, b"of a transaction of its own"]
+    assert running.metric("tandem_relay_streams_lost_total") == running.metric("tandem_relay_rewinds_total") == 0
+
+
+def test_events_before_one_of_a_later_version_are_published_once_and_it_waits_for_a_later_relay(database, topics, slot, relay, streaming):
+    """They arrive together with it, and were thrown away with the stream that ended at it."""
+    assert streaming(source="message").stop() == 0
+    for n in range(3):
+        database.query(EMIT, (TOPIC, "k", str(n)))
+    database.query("SELECT pg_logical_emit_message(true, 'tandem', 'T2'::bytea || decode(repeat('ffffffff', 13), 'hex'))")
+    database.query(EMIT, (TOPIC, "k", "behind"))
+    running = relay(source="message", slot=slot)
+    wait_until(lambda: running.metric("tandem_relay_streams_lost_total") > 1, 60, "it has come to it twice")
+    assert values(topics) == ["0", "1", "2"]
+    assert any("an emitted event of version 2" in line.get("why", "") for line in running.log_lines())
+    assert database.value("SELECT count(*) FROM tandem.parked") == 0
+
+
 def test_emitted_events_survive_kill_9_and_a_stop_doubles_none(database, topics, streaming):
     running = streaming(source="message")
     connection = database.connect()

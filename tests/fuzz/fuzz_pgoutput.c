@@ -42,6 +42,10 @@ static void check_row(const struct pgoutput_row *row)
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         touch(all[i]);
+    if (row->unreadable) {
+        ENSURE(row->payload.data && !row->event_id.data && !row->topic.data && !row->key.data);
+        return;
+    }
     ENSURE(row->event_id.len == 16 && row->topic.data && row->type.data);
     if (row->headers.data)
         check_headers(row->headers);

@@ -320,10 +320,73 @@ static void an_emitted_event_counts_only_in_its_transaction_and_under_its_prefix
     emitted_message(&b, 1, "tandem.heartbeat", &content);
     assert_int_equal(read_it(&d, &b, &ev, NULL), 0);
     assert_int_equal(ev.kind, PGOUTPUT_NOTHING);
-    for (content.len--; content.len > 0; content.len--) {
-        emitted_message(&b, 1, "tandem", &content);
-        assert_int_equal(read_it(&d, &b, &ev, NULL), -1);
-    }
+    buf_done(&b);
+    buf_done(&content);
+}
+
+static void assert_no_event(struct pgoutput *d, struct buf *b, const struct buf *content)
+{
+    struct pgoutput_event ev;
+
+    emitted_message(b, 1, "tandem", content);
+    assert_int_equal(pgoutput_read(d, b->data, b->len, &ev, NULL), 0);
+    assert_int_equal(ev.kind, PGOUTPUT_ROW);
+    assert_true(ev.row.unreadable && ev.lsn == 0x1800);
+    assert_int_equal(ev.row.payload.len, content->len);
+    assert_memory_equal(ev.row.payload.data, content->data, content->len);
+    assert_false(ev.row.event_id.data || ev.row.topic.data || ev.row.key.data || ev.row.headers.data);
+    assert_int_equal(ev.row.created_us, INT64_C(946684800000000)); /* as Begin says */
+}
+
+/* Any role may write one: it was an error, and the stream came to it again and again. */
+static void a_message_that_is_no_event_is_a_row_that_cannot_be_read(void **state)
+{
+    struct pgoutput d = {.emitted = true};
+    struct buf b, content;
+
+    (void)state;
+    buf_init(&b, 4096);
+    buf_init(&content, 4096);
+    assert_int_equal(begin(&d, &b, 5), 0);
+    emitted_content(&content);
+    buf_puts(&content, "!");
+    assert_no_event(&d, &b, &content);
+    for (content.len -= 2; content.len > 0; content.len--) /* cut anywhere */
+        assert_no_event(&d, &b, &content);
+    assert_no_event(&d, &b, &content);
+    buf_puts(&content, "hello");
+    assert_no_event(&d, &b, &content);
+    buf_reset(&content);
+    buf_puts(&content, "T1");
+    for (int i = 0; i < 12; i++)
+        number(&content, UINT32_MAX, 4); /* each field null */
+    assert_no_event(&d, &b, &content);
+    buf_done(&b);
+    buf_done(&content);
+}
+
+static void only_an_event_of_a_later_version_ends_the_stream(void **state)
+{
+    struct pgoutput d = {.emitted = true};
+    struct pgoutput_event ev;
+    struct buf b, content;
+    struct err err = {0};
+
+    (void)state;
+    buf_init(&b, 4096);
+    buf_init(&content, 4096);
+    assert_int_equal(begin(&d, &b, 5), 0);
+    emitted_content(&content);
+    content.data[1] = '2';
+    field(&content, "new", 3);
+    emitted_message(&b, 1, "tandem", &content);
+    assert_int_equal(read_it(&d, &b, &ev, &err), -1);
+    assert_non_null(strstr(err.message, "version 2"));
+    buf_puts(&content, "!");
+    assert_no_event(&d, &b, &content);
+    buf_reset(&content);
+    buf_puts(&content, "T2 is what it says");
+    assert_no_event(&d, &b, &content);
     buf_done(&b);
     buf_done(&content);
 }
@@ -393,6 +456,8 @@ int main(void)
         cmocka_unit_test(a_row_outside_a_transaction_is_refused),
         cmocka_unit_test(a_keepalive_says_how_far_the_server_is_and_whether_it_waits),
         cmocka_unit_test(an_emitted_event_counts_only_in_its_transaction_and_under_its_prefix),
+        cmocka_unit_test(a_message_that_is_no_event_is_a_row_that_cannot_be_read),
+        cmocka_unit_test(only_an_event_of_a_later_version_ends_the_stream),
         cmocka_unit_test(a_status_says_the_same_position_three_times),
         cmocka_unit_test(headers_read_as_jsonb_each_text_reads_them),
     };

@@ -37,6 +37,12 @@ static void a_row_without_key_goes_by_its_event_id(void **state)
     assert_int_equal(shard_of((struct slice){0}, SLICE_LIT("abc"), 32), 186 % 32);
 }
 
+static void a_message_that_has_neither_belongs_to_one_shard(void **state)
+{
+    (void)state;
+    assert_int_equal(shard_of((struct slice){0}, (struct slice){0}, 10), 227 % 10);
+}
+
 static void with_one_shard_everything_is_ours(void **state)
 {
     struct relay_shard all = {.number = 0, .count = 1};
@@ -51,6 +57,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_key_belongs_to_one_shard_by_the_first_byte_of_its_sha256),
         cmocka_unit_test(a_row_without_key_goes_by_its_event_id),
+        cmocka_unit_test(a_message_that_has_neither_belongs_to_one_shard),
         cmocka_unit_test(with_one_shard_everything_is_ours),
     };
 
