@@ -153,19 +153,29 @@ static void add_default(struct parameters *p, const char *name, const char *vari
         add_parameter(p, name, value);
 }
 
+/* libpq passes over what is empty. */
+static void fill_place(struct parameters *p, const struct pg_place *place)
+{
+    add_parameter(p, "host", place->host);
+    add_parameter(p, "hostaddr", place->hostaddr);
+    add_parameter(p, "port", place->port);
+}
+
 /*
- * Our defaults stand before the URL, so that it overrides them; the pairs stand behind it. With the keyword "dbname" libpq expands a URL or
- * keyword string in its place. The encoding is not the user's to choose: all text of Tandem is UTF-8.
+ * Our defaults stand before the URL, so that it overrides them; the pairs stand behind it, and the place, where there is one, behind these. With
+ * the keyword "dbname" libpq expands a URL or keyword string in its place. The encoding is not the user's to choose: all text of Tandem is UTF-8.
  */
-static void fill(struct parameters *p, const char *url, const struct option_pairs *pairs, const char *program)
+static void fill(struct parameters *p, const struct pg_target *to)
 {
     add_default(p, "connect_timeout", "PGCONNECT_TIMEOUT", CONNECT_TIMEOUT_S);
     add_parameter(p, "tcp_user_timeout", USER_TIMEOUT_MS);
-    add_parameter(p, "fallback_application_name", program);
-    if (*url)
-        add_parameter(p, "dbname", url);
-    for (size_t i = 0; pairs && i < pairs->count; i++)
-        add_parameter(p, pairs->items[i].name, pairs->items[i].value);
+    add_parameter(p, "fallback_application_name", to->program);
+    if (*to->url)
+        add_parameter(p, "dbname", to->url);
+    for (size_t i = 0; to->pairs && i < to->pairs->count; i++)
+        add_parameter(p, to->pairs->items[i].name, to->pairs->items[i].value);
+    if (to->place)
+        fill_place(p, to->place);
     add_parameter(p, "client_encoding", "UTF8");
     p->names[p->count] = p->values[p->count] = NULL;
 }
@@ -269,7 +279,7 @@ PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char
 
     if (pg_check(url, pairs, err) < 0)
         return NULL;
-    fill(&parameters, url, pairs, program);
+    fill(&parameters, &(struct pg_target){.url = url, .pairs = pairs, .program = program});
     PGconn *conn = PQconnectdbParams(parameters.names, parameters.values, 1);
     if (conn && PQstatus(conn) == CONNECTION_OK) {
         PQsetNoticeReceiver(conn, drop_notice, NULL);
@@ -280,37 +290,27 @@ PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char
     return NULL;
 }
 
-static bool has_several_hosts(PGconn *conn)
+void pg_place_of(const PGconn *conn, struct pg_place *ret_place)
 {
-    PQconninfoOption *options = PQconninfo(conn);
-    bool several = false;
-
-    for (const PQconninfoOption *o = options; o && o->keyword; o++)
-        several |= (strcmp(o->keyword, "host") == 0 || strcmp(o->keyword, "hostaddr") == 0) && o->val &&
-                   strchr(o->val, ',');
-    PQconninfoFree(options);
-    return several;
+    snprintf(ret_place->host, sizeof(ret_place->host), "%s", PQhost(conn));
+    snprintf(ret_place->hostaddr, sizeof(ret_place->hostaddr), "%s", PQhostaddr(conn));
+    snprintf(ret_place->port, sizeof(ret_place->port), "%s", PQport(conn));
 }
 
-PGconn *pg_dial(struct pg_dial *d, const char *url, const struct option_pairs *pairs, const char *program,
-                struct err *err)
+PGconn *pg_dial(struct pg_dial *d, const struct pg_target *to, struct err *err)
 {
     struct parameters parameters = {.count = 0};
 
-    if (pg_check(url, pairs, err) < 0)
+    if (pg_check(to->url, to->pairs, err) < 0)
         return NULL;
-    fill(&parameters, url, pairs, program);
-    *d = (struct pg_dial){.url = url, .events = POLLOUT, .by = clock_monotonic_ns() + DIAL_LIMIT_NS};
+    fill(&parameters, to);
+    *d = (struct pg_dial){.url = to->url, .events = POLLOUT, .by = clock_monotonic_ns() + DIAL_LIMIT_NS};
     PGconn *conn = PQconnectStartParams(parameters.names, parameters.values, 1);
-    if (!conn || PQstatus(conn) == CONNECTION_BAD) {
-        refused(conn, url, err);
-        PQfinish(conn);
-        return NULL;
-    }
-    if (!has_several_hosts(conn))
+    if (conn && PQstatus(conn) != CONNECTION_BAD)
         return conn;
+    refused(conn, to->url, err);
     PQfinish(conn);
-    return pg_connect(url, pairs, program, err);
+    return NULL;
 }
 
 static int dialled(PGconn *conn, struct err *err)

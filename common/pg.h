@@ -18,19 +18,31 @@
 /* What pg_connect refuses without asking the server: a url that libpq cannot read, a setting that it does not have. */
 NODISCARD int pg_check(const char *url, const struct option_pairs *pairs, struct err *err);
 PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char *program, struct err *err);
+/* The server that a connection is at, of all that its url may mean: several hosts, several addresses of one, the newest of a name. */
+struct pg_place {
+    char host[256];    /* as it was given, for certificates and passwords; a directory: of a socket there */
+    char hostaddr[64]; /* "": none, it is a socket */
+    char port[8];
+};
+/* conn is of use. */
+void pg_place_of(const PGconn *conn, struct pg_place *ret_place);
 /*
- * The same without waiting, but for the name of a host or for Kerberos. With several hosts it waits as pg_connect does: libpq passes over one
- * that says nothing, after connect_timeout, only where it waits itself. The connection is of use when pg_dial_turn has said 1, and does not wait then; 0:
- * not yet, call it again when there is one of d->events on PQsocket(conn); -1: it failed. url is borrowed meanwhile. libpq heeds no
- * connect_timeout here: what takes 15 s has failed.
+ * As pg_connect, but to one place, whatever server the url would mean, and without waiting, but for Kerberos. The connection is of use when
+ * pg_dial_turn has said 1, and does not wait then; 0: not yet, call it again when there is one of d->events on PQsocket(conn); -1: it failed.
+ * The url is borrowed meanwhile. libpq heeds no connect_timeout here: what takes 15 s has failed.
  */
+struct pg_target {
+    const char *url;
+    const struct option_pairs *pairs; /* NULL: none */
+    const char *program;
+    const struct pg_place *place;
+};
 struct pg_dial {
     const char *url;
     short events;
     int64_t by;
 };
-PGconn *pg_dial(struct pg_dial *d, const char *url, const struct option_pairs *pairs, const char *program,
-                struct err *err);
+PGconn *pg_dial(struct pg_dial *d, const struct pg_target *to, struct err *err);
 NODISCARD int pg_dial_turn(struct pg_dial *d, PGconn *conn, struct err *err);
 /* Fill err from a failed result or connection: kind by SQLSTATE (40001, 40P01, 55P03, 57P0x, 53xxx, 08xxx: TEMPORARY). Returns -1. */
 int pg_err(PGconn *conn, const PGresult *res, struct err *err, const char *doing);

@@ -66,8 +66,8 @@ struct relay *relay_new(const struct relay_options *opt, struct err *err)
     r->core = relay_core_new(&cfg, err);
     r->stats = stats_new(relay_stat_table, RELAY_STAT_COUNT);
     r->source = r->core ? r->ops->open(opt, err) : NULL;
-    r->feed = r->source ? relay_feed_new(opt, err) : NULL;
-    r->lag = r->feed ? relay_lag_new(opt, err) : NULL;
+    r->feed = r->source ? relay_feed_new(opt, r->ops->identity(r->source), err) : NULL;
+    r->lag = r->feed ? relay_lag_new(opt, r->ops->identity(r->source), err) : NULL;
     r->publish = r->lag ? relay_publish_new(opt, r->stats, err) : NULL;
     if (!r->publish || !r->stats) {
         err_set(err, ERR_TEMPORARY, "no memory for the relay");
@@ -125,6 +125,8 @@ static void lose_connection(struct relay *r, int64_t now, const struct err *err)
 {
     LOG_WARNING("postgres lost", LOG_STR("why", err->message));
     r->ops->disconnect(r->source);
+    relay_feed_hang_up(r->feed);
+    relay_lag_hang_up(r->lag);
     relay_core_disconnected(r->core, now);
     r->connected = false;
     r->connect_at = now + r->connect_delay_ns;

@@ -24,7 +24,8 @@ struct relay_feed {
     int64_t complain_at;
 };
 
-struct relay_feed *relay_feed_new(const struct relay_options *opt, struct err *err)
+struct relay_feed *relay_feed_new(const struct relay_options *opt, const struct relay_identity *outbox,
+                                  struct err *err)
 {
     struct relay_feed *f = calloc(1, sizeof(*f));
 
@@ -35,8 +36,8 @@ struct relay_feed *relay_feed_new(const struct relay_options *opt, struct err *e
     f->opt = opt;
     if (opt->source == RELAY_KIND_TABLE)
         return f;
-    f->wal = relay_wal_new(opt, err);
-    f->guard = f->wal ? relay_guard_new(opt, err) : NULL;
+    f->wal = relay_wal_new(opt, outbox, err);
+    f->guard = f->wal ? relay_guard_new(opt, outbox, err) : NULL;
     if (f->guard)
         return f;
     relay_feed_free(f);
@@ -50,6 +51,12 @@ void relay_feed_free(struct relay_feed *f)
     relay_guard_free(f->guard);
     relay_wal_free(f->wal);
     free(f);
+}
+
+void relay_feed_hang_up(struct relay_feed *f)
+{
+    if (f->guard)
+        relay_guard_hang_up(f->guard);
 }
 
 /* A stream that cannot be had is asked for every few seconds: the same words once a minute are enough. */

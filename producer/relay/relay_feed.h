@@ -16,11 +16,15 @@
 #include "producer/relay/relay_shard.h"
 
 struct relay_feed;
+struct relay_identity;
 struct relay_options;
 
-/* opt is borrowed. With source = table there is nothing to feed, and every call below does nothing. */
-struct relay_feed *relay_feed_new(const struct relay_options *opt, struct err *err);
+/* opt and outbox are borrowed. With source = table there is nothing to feed, and every call below does nothing. */
+struct relay_feed *relay_feed_new(const struct relay_options *opt, const struct relay_identity *outbox,
+                                  struct err *err);
 void relay_feed_free(struct relay_feed *f); /* NULL-safe */
+/* The outbox's own connection is lost: the next one may be to another server. The core ends the stream by itself. */
+void relay_feed_hang_up(struct relay_feed *f);
 
 /* Before an action: whose rows are wanted. */
 void relay_feed_shard(struct relay_feed *f, const struct relay_shard *shard);

@@ -28,7 +28,8 @@ struct relay_guard {
     struct slot slot;
 };
 
-struct relay_guard *relay_guard_new(const struct relay_options *opt, struct err *err)
+struct relay_guard *relay_guard_new(const struct relay_options *opt, const struct relay_identity *outbox,
+                                    struct err *err)
 {
     struct relay_guard *g = calloc(1, sizeof(*g));
 
@@ -38,7 +39,7 @@ struct relay_guard *relay_guard_new(const struct relay_options *opt, struct err 
     }
     g->opt = opt;
     g->shard.count = 1;
-    g->side = (struct relay_side){.opt = opt, .name = "tandem-relay-guard"};
+    g->side = (struct relay_side){.opt = opt, .place = outbox->place, .name = "tandem-relay-guard"};
     g->asked_at = INT64_MIN / 2;
     return g;
 }
@@ -49,6 +50,11 @@ void relay_guard_free(struct relay_guard *g)
         return;
     relay_side_hang_up(&g->side);
     free(g);
+}
+
+void relay_guard_hang_up(struct relay_guard *g)
+{
+    relay_side_hang_up(&g->side);
 }
 
 void relay_guard_shard(struct relay_guard *g, const struct relay_shard *shard)

@@ -13,9 +13,13 @@
 #include "producer/relay/relay_slot.h"
 
 struct relay_guard;
+struct relay_identity;
 
-struct relay_guard *relay_guard_new(const struct relay_options *opt, struct err *err);
-void relay_guard_free(struct relay_guard *g); /* NULL-safe */
+/* opt and outbox are borrowed. */
+struct relay_guard *relay_guard_new(const struct relay_options *opt, const struct relay_identity *outbox,
+                                    struct err *err);
+void relay_guard_free(struct relay_guard *g);    /* NULL-safe */
+void relay_guard_hang_up(struct relay_guard *g); /* the outbox's own connection is lost */
 
 enum guard_verdict {
     GUARD_QUIET, /* nothing new */

@@ -40,7 +40,8 @@ static const char outbox_sql[] =
                  "LATERAL " RELAY_SQL_LAG " AS lag WHERE c.shard = ";
 static const char messages_sql[] = SERVER_CLOCK ", 0, 0, 0"; /* they are in no table */
 
-struct relay_lag *relay_lag_new(const struct relay_options *opt, struct err *err)
+struct relay_lag *relay_lag_new(const struct relay_options *opt, const struct relay_identity *outbox,
+                                struct err *err)
 {
     struct relay_lag *l = calloc(1, sizeof(*l));
 
@@ -49,7 +50,7 @@ struct relay_lag *relay_lag_new(const struct relay_options *opt, struct err *err
         return NULL;
     }
     l->opt = opt;
-    l->side = (struct relay_side){.opt = opt, .name = "tandem-relay-lag"};
+    l->side = (struct relay_side){.opt = opt, .place = outbox->place, .name = "tandem-relay-lag"};
     l->asked_at = INT64_MIN / 2;
     return l;
 }
@@ -60,6 +61,11 @@ void relay_lag_free(struct relay_lag *l)
         return;
     relay_side_hang_up(&l->side);
     free(l);
+}
+
+void relay_lag_hang_up(struct relay_lag *l)
+{
+    relay_side_hang_up(&l->side);
 }
 
 /* ---- asking ---------------------------------------------------------------------------------------------------- */

@@ -43,9 +43,13 @@
 struct relay_lag;
 struct relay_options;
 
-/* opt is borrowed. */
-struct relay_lag *relay_lag_new(const struct relay_options *opt, struct err *err);
-void relay_lag_free(struct relay_lag *l); /* NULL-safe */
+struct relay_identity;
+
+/* opt and outbox are borrowed. */
+struct relay_lag *relay_lag_new(const struct relay_options *opt, const struct relay_identity *outbox,
+                                struct err *err);
+void relay_lag_free(struct relay_lag *l);    /* NULL-safe */
+void relay_lag_hang_up(struct relay_lag *l); /* the outbox's own connection is lost */
 /* Ask when it is due, hear the answer. database_up: Postgres may be asked. A failed question is logged and asked again later. */
 void relay_lag_turn(struct relay_lag *l, int64_t now, const struct relay_counts *n, bool database_up);
 /* Until its next turn is due; CLOCK_NEVER: the loop's own turns are enough. */

@@ -59,7 +59,9 @@ static int take_nothing(void *context, const PGresult *res, struct err *err)
 
 static int begin(struct relay_side *s, struct err *err)
 {
-    s->conn = pg_dial(&s->dial, s->opt->database_url, &s->opt->postgres, s->name, err);
+    const struct pg_target to = {s->opt->database_url, &s->opt->postgres, s->name, s->place};
+
+    s->conn = pg_dial(&s->dial, &to, err);
     s->step = SIDE_DIALLING;
     return s->conn ? 0 : -1;
 }

@@ -1,4 +1,4 @@
-/* A connection to Postgres beside the outbox's own: one question at a time, and nothing waits, not even for the connection. */
+/* A connection to Postgres beside the outbox's own, to the same server: one question at a time, and nothing waits, not even for the connection. */
 #pragma once
 
 #include <stdbool.h>
@@ -10,9 +10,10 @@
 struct relay_options;
 
 struct relay_side {
-    const struct relay_options *opt; /* borrowed */
-    const char *name;                /* as pg_stat_activity shows it; static */
-    PGconn *conn;                    /* NULL: none */
+    const struct relay_options *opt; /* borrowed, and so is the place: of the outbox's own connection */
+    const struct pg_place *place;
+    const char *name; /* as pg_stat_activity shows it; static */
+    PGconn *conn;     /* NULL: none */
     struct pg_dial dial;
     enum { SIDE_DIALLING, SIDE_SETTING_UP, SIDE_THERE } step; /* of conn */
     bool busy;
@@ -29,4 +30,5 @@ NODISCARD int relay_side_ask(struct relay_side *s, const char *sql, struct err *
 NODISCARD int relay_side_hear(struct relay_side *s,
                               int (*take)(void *context, const PGresult *res, struct err *err), void *context,
                               struct err *err);
+/* Also when the outbox's own connection is lost: the next one may be to another server. */
 void relay_side_hang_up(struct relay_side *s);

@@ -53,9 +53,11 @@ int relay_slot_check(const struct relay_options *opt, struct err *err)
     return 0;
 }
 
-PGconn *relay_slot_dial(const struct relay_options *opt, struct pg_dial *dial, struct err *err)
+PGconn *relay_slot_dial(const struct relay_options *opt, const struct pg_place *place, struct pg_dial *dial,
+                        struct err *err)
 {
     struct option_pairs pairs = opt->postgres;
+    const struct pg_target to = {opt->database_url, &pairs, "tandem-relay-stream", place};
     char name[sizeof(replication)], value[sizeof(database)], origin[sizeof(ours_origin)];
 
     if (pairs.count == OPTION_PAIRS_MAX) {
@@ -66,7 +68,7 @@ PGconn *relay_slot_dial(const struct relay_options *opt, struct pg_dial *dial, s
     memcpy(value, database, sizeof(value));
     memcpy(origin, ours_origin, sizeof(origin));
     pairs.items[pairs.count++] = (struct option_pair){name, value, origin};
-    return pg_dial(dial, opt->database_url, &pairs, "tandem-relay-stream", err);
+    return pg_dial(dial, &to, err);
 }
 
 /*

@@ -43,7 +43,8 @@ NODISCARD int relay_slot_of_shard(struct relay_options *opt, struct err *err);
 void relay_slot_publication(const struct relay_options *opt, const struct relay_shard *shard,
                             char ret_name[RELAY_NAME_BYTES]);
 /* As pg_dial: a connection on which both SQL and replication commands work, after relay_slot_session_sql. */
-PGconn *relay_slot_dial(const struct relay_options *opt, struct pg_dial *dial, struct err *err);
+PGconn *relay_slot_dial(const struct relay_options *opt, const struct pg_place *place, struct pg_dial *dial,
+                        struct err *err);
 extern const char relay_slot_session_sql[];
 
 /* Each appends one statement. -1: no memory. */

@@ -47,10 +47,12 @@ struct relay_source_news {
     int64_t connects, rotations, truncates;
 };
 
-/* Which outbox this is, and how its database came to be: another timeline is another history. */
+struct pg_place;
+/* Which outbox this is, where, and how its database came to be: another timeline is another history. */
 struct relay_identity {
+    const struct pg_place *place;
     uint64_t system;
-    uint32_t timeline;
+    uint32_t timeline; /* 0: the server was a standby when it was connected to */
     char database[64];
     struct relay_shard shard; /* as of the last lease */
 };
@@ -74,7 +76,8 @@ struct relay_source_ops {
     void (*record)(const struct relay_source *s, const void *page, int row, struct relay_record *ret_rec);
     void (*free_page)(void *page);
     struct relay_source_news (*news)(struct relay_source *s);
-    const struct relay_identity *(*identity)(const struct relay_source *s); /* as of the last connect */
+    const struct relay_identity *(*identity)(
+        const struct relay_source *s); /* as of the last connect; stays where it is */
 };
 
 extern const struct relay_source_ops relay_table;

@@ -62,6 +62,7 @@ static struct relay_source *table_open(const struct relay_options *opt, struct e
     gethostname(host, sizeof(host) - 1);
     snprintf(t->holder, sizeof(t->holder), "%s/%d/%" PRId64, host, (int)getpid(), clock_wall_ns());
     t->opt = opt;
+    t->identity.place = &t->place;
     t->page_bytes = opt->window_bytes / 4;
     t->small_bytes = least(t->page_bytes / opt->page_rows, opt->max_record_bytes);
 
@@ -163,6 +164,7 @@ static int read_identity(struct table *t, struct err *err)
     if (PQresultStatus(res) != PGRES_TUPLES_OK || PQntuples(res) != 1)
         return pg_err(t->conn, res, err, "asking which database this is");
     snprintf(timeline, sizeof(timeline), "%.8s", PQgetvalue(res, 0, 2));
+    pg_place_of(t->conn, &t->place);
     t->identity.system = strtoull(PQgetvalue(res, 0, 0), NULL, 10);
     t->identity.timeline = (uint32_t)strtoul(timeline, NULL, 16);
     snprintf(t->identity.database, sizeof(t->identity.database), "%s", PQgetvalue(res, 0, 1));

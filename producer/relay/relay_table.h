@@ -34,6 +34,7 @@ struct table {
     struct relay_record record; /* 8 KiB, for one row at a time */
     struct relay_source_news news;
     struct relay_identity identity;
+    struct pg_place place; /* of conn */
 };
 
 /* Rows of one page where libpq put them. */

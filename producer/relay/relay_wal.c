@@ -30,6 +30,7 @@ enum wal_step {
     WAL_OFF,
     WAL_DIAL,
     WAL_SET_UP,
+    WAL_IDENTIFY,
     WAL_ASK,
     WAL_END_STALE,
     WAL_PAUSE,
@@ -41,6 +42,7 @@ enum wal_step {
 
 struct relay_wal {
     const struct relay_options *opt;
+    const struct relay_identity *outbox;
     PGconn *conn;
     struct pg_dial dial;
     enum wal_step step;
@@ -65,7 +67,8 @@ struct relay_wal {
 
 /* ---- birth ----------------------------------------------------------------------------------------------------- */
 
-struct relay_wal *relay_wal_new(const struct relay_options *opt, struct err *err)
+struct relay_wal *relay_wal_new(const struct relay_options *opt, const struct relay_identity *outbox,
+                                struct err *err)
 {
     struct relay_wal *w;
 
@@ -77,6 +80,7 @@ struct relay_wal *relay_wal_new(const struct relay_options *opt, struct err *err
         return NULL;
     }
     w->opt = opt;
+    w->outbox = outbox;
     w->stage = wal_stage_new(opt->max_record_bytes, opt->source == RELAY_KIND_MESSAGE, err);
     if (!w->stage) {
         relay_wal_free(w);
@@ -221,7 +225,7 @@ static int write_begin(struct buf *sql, PGconn *conn, const struct relay_wal *w)
 int relay_wal_start(struct relay_wal *w, uint64_t lsn, struct err *err)
 {
     ENSURE(!w->conn);
-    w->conn = relay_slot_dial(w->opt, &w->dial, err);
+    w->conn = relay_slot_dial(w->opt, w->outbox->place, &w->dial, err);
     if (!w->conn)
         return -1;
     w->decoder = (struct pgoutput){.emitted = w->opt->source == RELAY_KIND_MESSAGE};
@@ -353,6 +357,8 @@ static int step_done(struct relay_wal *w, const struct relay_core *c, struct err
 {
     switch (w->step) {
     case WAL_SET_UP:
+        return send(w, WAL_IDENTIFY, "IDENTIFY_SYSTEM", err);
+    case WAL_IDENTIFY:
         return send_sql(w, WAL_ASK, write_ask, err);
     case WAL_ASK:
         return go_on(w, c, err);
@@ -375,6 +381,26 @@ static int step_done(struct relay_wal *w, const struct relay_core *c, struct err
     }
     ENSURE(!"a step with a statement");
     return -1;
+}
+
+/* A server that was a standby when the outbox was connected to has no timeline here. */
+static int check_server(const struct relay_wal *w, const PGresult *res, struct err *err)
+{
+    const struct relay_identity *own = w->outbox;
+    uint64_t system;
+    uint32_t timeline;
+
+    if (PQntuples(res) != 1 || PQnfields(res) < 2)
+        return err_set(err, ERR_TEMPORARY,
+                       "asking which server sends the stream: an answer of another shape");
+    system = strtoull(PQgetvalue(res, 0, 0), NULL, 10);
+    timeline = (uint32_t)strtoul(PQgetvalue(res, 0, 1), NULL, 10);
+    if (system == own->system && (timeline == own->timeline || own->timeline == 0))
+        return 0;
+    return err_set(err, ERR_TEMPORARY,
+                   "the server of the stream (system %" PRIu64 ", timeline %" PRIu32
+                   ") is not that of the outbox (system %" PRIu64 ", timeline %" PRIu32 ")",
+                   system, timeline, own->system, own->timeline);
 }
 
 static int begin_refused(struct relay_wal *w, const PGresult *res, struct err *err)
@@ -406,6 +432,8 @@ static int take_result(struct relay_wal *w, const PGresult *res, struct relay_co
     case PGRES_COMMAND_OK:
         return 0;
     case PGRES_TUPLES_OK:
+        if (w->step == WAL_IDENTIFY)
+            return check_server(w, res, err);
         if (w->step == WAL_ASK)
             return relay_slot_read(res, &w->slot, err);
         return w->step == WAL_CREATE ? relay_slot_made(res, &w->slot, err) : 0;

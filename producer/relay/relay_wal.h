@@ -1,9 +1,10 @@
 /*
  * The feed of the write-ahead log: a replication connection that streams committed rows of the outbox, or emitted events, to the core.
  *
- *     OFF ─start─▶ DIAL ─▶ SET_UP ─▶ ASK ─▶ (END_STALE ─▶ ASK)* ─▶ (DROP ─▶) (CREATE ─▶) BEGIN ─▶ STREAMING
+ *     OFF ─start─▶ DIAL ─▶ SET_UP ─▶ IDENTIFY ─▶ ASK ─▶ (END_STALE ─▶ ASK)* ─▶ (DROP ─▶) (CREATE ─▶) BEGIN ─▶ STREAMING
  *
- * ASK looks at the slot; END_STALE ends a walsender that a dead relay left behind (our lease, while it lasts, says that it is dead); DROP takes away a
+ * DIAL goes where the outbox's own connection is, and IDENTIFY sees that it is that server: behind a proxy, or an address that has moved, may be
+ * another one, whose log has commits that the outbox never had. ASK looks at the slot; END_STALE ends a walsender that a dead relay left behind (our lease, while it lasts, says that it is dead); DROP takes away a
  * slot that the server has invalidated; CREATE makes a missing one, loudly, and waits until every transaction that is writing then has
  * ended: that may be long, so nothing here waits, not even for the connection. Any failure ends the attempt: the loop tells the core, which
  * goes on through the table and asks again.
@@ -21,8 +22,9 @@
 struct relay_wal;
 struct relay_options;
 
-/* opt is borrowed. PERMANENT: names that cannot be. */
-struct relay_wal *relay_wal_new(const struct relay_options *opt, struct err *err);
+/* opt and outbox are borrowed. PERMANENT: names that cannot be. */
+struct relay_wal *relay_wal_new(const struct relay_options *opt, const struct relay_identity *outbox,
+                                struct err *err);
 void relay_wal_free(struct relay_wal *w); /* NULL-safe */
 
 /* Whose rows are wanted; the others are as rows of another table. Copied. */

@@ -1,6 +1,7 @@
 """tandem-relay with source = wal and source = message on a real Postgres and Kafka: every way in which relays of the log go wrong."""
 import concurrent.futures
 import re
+import socket
 import threading
 import time
 import uuid
@@ -340,6 +341,50 @@ def test_a_connection_that_takes_longer_than_the_lease_costs_no_lease(postgres, 
         settled()
         assert standby.metric("tandem_relay_leases_taken_total") == working.metric("tandem_relay_leases_lost_total") == 0
         assert "last" in values(topics)
+
+
+def test_a_host_that_says_nothing_before_the_one_that_works_costs_no_lease_and_no_stream(postgres, database, topics, slot, relay, settled):
+    """As after a failover, while the old primary's machine is dead: each connection for the stream waited for it first, longer than the lease."""
+    assert setup(database.url, slot).returncode == 0
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        two = database.url.replace("@", f"@127.0.0.1:{silent.getsockname()[1]},") + "?connect_timeout=2&sslmode=disable&gssencmode=disable"
+        working = relay(database_url=two, source="wal", slot=slot)
+        wait_until(lambda: working.metric("tandem_relay_active") == 1, message="it works")
+        standby = relay(database_url=two, source="wal", slot=slot)
+        for n in range(3):
+            put(database.connect(), str(n))
+            wait_until(lambda: streams(working), message=lambda: f"it streams:\n{working.log_tail()}")
+            end_walsender(database, slot)
+            wait_until(lambda n=n: working.metric("tandem_relay_streams_lost_total") > n, message="the stream has ended")
+        wait_until(lambda: streams(working), message="it streams again")
+        settled()
+        assert values(topics) == ["0", "1", "2"]
+        assert working.metric("tandem_relay_leases_lost_total") == standby.metric("tandem_relay_leases_taken_total") == 0
+
+
+def test_a_stream_of_another_server_than_the_outbox_s_is_not_read(own_postgres, topics, relay):
+    """The old primary comes back after a failover, and half of the connections to the address end up there: what commits there is no event."""
+    old, database = own_postgres()
+    assert setup(database.url, "diverted").returncode == 0
+    new = own_postgres.standby_of(old)
+    with psycopg.connect(new.url(), autocommit=True) as connection:
+        assert connection.execute("SELECT pg_promote()").fetchone()[0]
+        assert setup(new.url(), "diverted").returncode == 0
+        with Cutter("127.0.0.1", new.port) as network:
+            network.divert(b"tandem-relay-stream", "127.0.0.1", old.port)
+            address = new.url().replace(str(new.port), str(network.port)) + "?sslmode=disable&gssencmode=disable"
+            running = relay(database_url=address, source="wal", slot="diverted")
+            wait_until(lambda: running.metric("tandem_relay_streams_total") or "is not that of the outbox" in running.log(), message="it has tried")
+            # Transaction ids that the outbox has not seen yet: others are taken for known.
+            database.query("DO 'BEGIN FOR n IN 1 .. 1000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END'")
+            put(database.connect(), "divergent")
+            put(connection, "kept")
+            wait_until(lambda: "kept" in values(topics), message=lambda: f"the row of the outbox is published:\n{running.log_tail()}")
+            network.heal()
+            wait_until(lambda: streams(running), message="it streams from the right server")
+            put(connection, "last")
+            wait_until(lambda: "last" in values(topics), message="on it goes")
+        assert values(topics) == ["kept", "last"]
 
 
 def test_a_walsender_of_a_relay_that_hangs_is_ended_by_the_newcomer(database, topics, slot, relay, streaming):

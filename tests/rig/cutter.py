@@ -13,6 +13,7 @@ class Cutter:
     cut()    reset every connection and every new one at once: a host that is gone
     stall()  keep connections open and move no byte: a switch that swallows packets; new ones are accepted and starve
     hold(name) from now on new connections whose first message has these bytes are accepted and starve; the others go on
+    divert(name, host, port) from now on such connections go to another server: an address that has moved, half of it
     heal()   forward again; what was stalled or held goes on where it stopped
     """
 
@@ -27,7 +28,7 @@ class Cutter:
         self.flowing.set()
         self.healed = threading.Event()
         self.is_cut = self.closed = False
-        self.holding = None
+        self.holding = self.diverted = None
         self.connections = self.held = 0  # accepted in all, and those of them that were held
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -45,10 +46,13 @@ class Cutter:
         self.healed.clear()
         self.holding = name
 
+    def divert(self, name, host, port):
+        self.diverted = (name, (host, port))
+
     def heal(self):
         with self.lock:
             self.is_cut = False
-        self.holding = None
+        self.holding = self.diverted = None
         self.flowing.set()
         self.healed.set()
 
@@ -76,7 +80,7 @@ class Cutter:
 
     def _serve(self, client):
         try:
-            upstream = socket.create_connection(self.target, timeout=10)
+            upstream = socket.create_connection(self._target_of(client), timeout=10)
         except OSError:
             reset(client)
             return
@@ -91,6 +95,12 @@ class Cutter:
                 self._hold(client)
             self._pump(client, upstream)
         self._drop(pair)
+
+    def _target_of(self, client):
+        if not self.diverted:
+            return self.target
+        name, other = self.diverted
+        return other if name in client.recv(CHUNK, socket.MSG_PEEK) else self.target
 
     def _hold(self, client):
         try:

@@ -6,8 +6,10 @@
 #include <arpa/inet.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/buf.h"
@@ -144,20 +146,35 @@ static PGconn *connect_to_it(void)
     return pg_connect(its_url(), NULL, "tandem-test", &err);
 }
 
+static struct pg_target its_target(void)
+{
+    static struct pg_place at = {.host = "localhost", .hostaddr = "127.0.0.1"};
+
+    snprintf(at.port, sizeof(at.port), "%d", server.port);
+    return (struct pg_target){.url = its_url(), .program = "tandem-test", .place = &at};
+}
+
+static int turn_it(struct pg_dial *dial, PGconn *conn)
+{
+    int rc = 0;
+
+    while (rc == 0) {
+        struct pollfd fd = {PQsocket(conn), dial->events, 0};
+        assert_int_equal(poll(&fd, 1, 10000), 1);
+        rc = pg_dial_turn(dial, conn, &err);
+    }
+    return rc;
+}
+
 /* -1: it failed; 1: *ret_conn is of use. */
 static int dial_it(PGconn **ret_conn)
 {
+    const struct pg_target to = its_target();
     struct pg_dial dial;
-    int rc = 0;
 
-    *ret_conn = pg_dial(&dial, its_url(), NULL, "tandem-test", &err);
+    *ret_conn = pg_dial(&dial, &to, &err);
     assert_non_null(*ret_conn);
-    while (rc == 0) {
-        struct pollfd fd = {PQsocket(*ret_conn), dial.events, 0};
-        assert_int_equal(poll(&fd, 1, 10000), 1);
-        rc = pg_dial_turn(&dial, *ret_conn, &err);
-    }
-    return rc;
+    return turn_it(&dial, *ret_conn);
 }
 
 static void assert_says(enum err_kind kind, const char *part)
@@ -206,7 +223,8 @@ static void a_dial_waits_for_nothing_and_is_of_use_when_it_is_answered(void **st
     PGconn *conn;
 
     put_welcome(&server.greeting);
-    conn = pg_dial(&dial, its_url(), NULL, "tandem-test", &err);
+    const struct pg_target to = its_target();
+    conn = pg_dial(&dial, &to, &err);
     assert_int_equal(pg_dial_turn(&dial, conn, &err), 0);
     dial.events = 0; /* as if the server said nothing */
     assert_int_equal(pg_dial_turn(&dial, conn, &err), 0);
@@ -220,30 +238,59 @@ static void a_dial_waits_for_nothing_and_is_of_use_when_it_is_answered(void **st
     PQfinish(conn);
 }
 
-/* It stayed with the first one, for good, while the outbox's own connection was on the second. */
-static void a_dial_passes_over_a_host_that_says_nothing(void **state)
+/* A url of several hosts, as the outbox's own connection found one: each attempt waited for those in front of it that say nothing. */
+static void a_dial_goes_to_its_place_whatever_hosts_the_url_names(void **state)
 {
     (void)state;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(address);
-    int silent = socket(AF_INET, SOCK_STREAM, 0);
+    struct pg_dial dial;
+    struct pg_place at;
     char url[300];
+
+    put_welcome(&server.greeting);
+    struct pg_target to = its_target();
+    snprintf(url, sizeof(url),
+             "postgres://u:hushhush@nowhere.invalid:1,nowhere.invalid:2/db"
+             "?hostaddr=192.0.2.1,192.0.2.2&sslmode=disable&gssencmode=disable");
+    to.url = url;
+    PGconn *conn = pg_dial(&dial, &to, &err);
+    assert_non_null(conn);
+    assert_int_equal(turn_it(&dial, conn), 1);
+    pg_place_of(conn, &at);
+    assert_string_equal(at.host, "localhost"); /* its name stays: certificates have it */
+    assert_string_equal(at.hostaddr, "127.0.0.1");
+    assert_string_equal(at.port, to.place->port);
+    PQfinish(conn);
+}
+
+/* By its directory alone: a socket has no address. */
+static void a_dial_goes_to_a_socket_s_directory(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/tandem-pg-XXXXXX";
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct pg_place at = {.port = "5433"}, of;
     struct pg_dial dial;
 
-    assert_true(bind(silent, (const struct sockaddr *)&address, len) == 0 && listen(silent, 5) == 0 &&
-                getsockname(silent, (struct sockaddr *)&address, &len) == 0);
+    assert_non_null(mkdtemp(dir));
+    snprintf(at.host, sizeof(at.host), "%s", dir);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/.s.PGSQL.5433", dir);
+    close(server.listener);
+    server.listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_true(bind(server.listener, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
+                listen(server.listener, 5) == 0);
     put_welcome(&server.greeting);
-    (void)its_url();
-    snprintf(url, sizeof(url),
-             "postgres://u:hushhush@127.0.0.1:%d,127.0.0.1:%d/"
-             "db?sslmode=disable&gssencmode=disable&connect_timeout=2",
-             ntohs(address.sin_port), server.port);
-    PGconn *conn = pg_dial(&dial, url, NULL, "tandem-test", &err);
+    struct pg_target to = its_target();
+    to.place = &at;
+    PGconn *conn = pg_dial(&dial, &to, &err);
     assert_non_null(conn);
-    assert_int_equal(pg_dial_turn(&dial, conn, &err), 1);
-    assert_int_equal(PQstatus(conn), CONNECTION_OK);
+    assert_int_equal(turn_it(&dial, conn), 1);
+    pg_place_of(conn, &of);
+    assert_string_equal(of.host, dir);
+    assert_string_equal(of.hostaddr, "");
+    assert_string_equal(of.port, "5433");
     PQfinish(conn);
-    close(silent);
+    unlink(address.sun_path);
+    rmdir(dir);
 }
 
 static void nobody_listening_is_temporary(void **state)
@@ -381,7 +428,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_refusal_says_whether_to_try_again),
         TEST(a_dial_waits_for_nothing_and_is_of_use_when_it_is_answered),
-        TEST(a_dial_passes_over_a_host_that_says_nothing),
+        TEST(a_dial_goes_to_its_place_whatever_hosts_the_url_names),
+        TEST(a_dial_goes_to_a_socket_s_directory),
         TEST(nobody_listening_is_temporary),
         TEST(a_malformed_url_is_permanent_and_does_not_tell_the_password),
         TEST(words_of_libpq_are_shown_and_no_other_ones),
