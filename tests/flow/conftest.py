@@ -43,6 +43,15 @@ def all_end_in_order(started):
 
 
 @pytest.fixture
+def opened():
+    """Servers of this test are registered here and closed with it."""
+    servers = []
+    yield lambda server: servers.append(server) or server
+    for server in reversed(servers):
+        server.close()
+
+
+@pytest.fixture
 def dlq(kafka):
     """dlq(*words): the tool's standard output."""
     def run(*words):

@@ -1,6 +1,8 @@
 """What the worker's flow tests share: orders as the relay would publish them, and an API that records whole requests."""
 import http.server
 import json
+import os
+import subprocess
 import threading
 import uuid
 
@@ -70,6 +72,14 @@ def shared_by(workers, partitions):
     return (sorted(n for part in held for n in part) == list(range(partitions)) and all(w.is_ready() for w in workers)
             and max(map(len, held)) == -(-partitions // len(workers))
             and all(w.metric("tandem_worker_streams") == 2 * len(part) for w, part in zip(workers, held)))
+
+
+def preloaded(directory, name, source, **env):
+    """The environment of a program in which functions of this C source take the place of the C library's."""
+    library, file = directory / f"{name}.so", directory / f"{name}.c"
+    file.write_text(source, encoding="utf-8")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, file, "-ldl"], check=True)
+    return {**env, "LD_PRELOAD": str(library), "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
 
 
 class RecordingApi(http.server.ThreadingHTTPServer):
