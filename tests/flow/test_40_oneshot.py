@@ -1,5 +1,6 @@
 """One-shot mode: --drain delivers what is there, commits, and ends."""
 import signal
+import statistics
 import time
 
 import pytest
@@ -65,17 +66,17 @@ def test_with_nothing_to_do_it_is_committed_again_where_replays_are(orders, job,
 
 
 def test_with_nothing_to_do_a_job_costs_less_than_a_second(orders, job, inventory_api):
-    """The best of three: what it takes by itself, on a machine that does other things too."""
+    """The median of five: more often than not, and a moment in which the machine does something else is none."""
     orders.place("o-1")
     assert job().exit_code == 0
     seconds = []
-    for _ in range(3):
+    for _ in range(5):
         start = time.monotonic()
         again = job()
         seconds.append(time.monotonic() - start)
         assert again.exit_code == 0 and says(again, "nothing is there")
     print(f"a job with nothing to do took {', '.join(f'{s:.2f}' for s in seconds)} s")
-    assert min(seconds) < 1, seconds
+    assert statistics.median(seconds) < 1, seconds
 
 
 def test_the_ends_of_transactions_are_nothing_to_do(orders, job, topics, kafka):
