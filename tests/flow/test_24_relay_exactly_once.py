@@ -375,10 +375,12 @@ class OrderWriter(threading.Thread):
                 self.count += 1
 
 
+@pytest.mark.parametrize("destination", ["inventory", "crm"])
 def test_records_of_an_aborted_transaction_are_not_seen_by_the_workers(
-        topics, database, exactly, worker, inventory_api, settled, wait_until):
+        topics, database, exactly, worker, request, settled, wait_until, destination):
+    api = request.getfixturevalue(f"{destination}_api")
     running = exactly(transaction_interval="2s")
-    worker("inventory")
+    worker(destination)
     orders = OrderWriter(database.url)
     try:
         for _ in range(3):
@@ -391,8 +393,8 @@ def test_records_of_an_aborted_transaction_are_not_seen_by_the_workers(
         orders.join()
     settled()
     committed = {str(row[0]) for row in database.query("SELECT event_id FROM tandem.outbox")}
-    wait_until(lambda: set(inventory_api.ids()) >= committed, 60, "each event is delivered")
-    assert len(inventory_api.ids()) == len(committed) and inventory_api.audit()["duplicates"] == 0
+    wait_until(lambda: set(api.ids()) >= committed, 60, "each event is delivered")
+    assert len(api.ids()) == len(committed) and api.audit()["duplicates"] == 0
     assert uncommitted_count(topics) > len(committed), "no record was aborted: this test shows nothing"
 
 
