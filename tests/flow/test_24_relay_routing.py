@@ -1,5 +1,6 @@
 """Where tandem-relay sends a row: prefix and map of topics, explicit partition and timestamp, tombstones, compressed records for Java."""
 import itertools
+import re
 import subprocess
 
 import pytest
@@ -89,8 +90,22 @@ def test_a_record_has_the_time_that_its_row_names_but_none_in_the_future(databas
     assert parked(database) == []
 
 
+def batches_on_disk(kafka, topic):
+    """(codec, bytes of values) of each batch of records in the broker's files, by Kafka's own tool."""
+    files = ",".join(map(str, sorted(kafka.data.glob(f"{topic}-[0-9]/*.log"))))
+    done = subprocess.run(kafka.java("kafka.tools.DumpLogSegments", "--deep-iteration", "--files", files),
+                          capture_output=True, text=True, timeout=120, check=True)
+    found = []
+    for line in done.stdout.splitlines():
+        if batch := re.match(r"baseOffset: .* compresscodec: (\w+)", line):
+            found.append((batch[1].lower(), 0))
+        elif record := re.match(r"\| offset: .* valueSize: (-?\d+)", line):
+            found[-1] = (found[-1][0], found[-1][1] + max(0, int(record[1])))
+    return found
+
+
 @pytest.mark.parametrize("codec", ["lz4", "zstd", "gzip", "snappy"])
-def test_compressed_records_are_read_by_a_java_consumer(kafka, database, topics, relay, settled, codec):
+def test_records_are_compressed_in_kafka_and_read_by_a_java_consumer(kafka, database, topics, relay, settled, codec):
     relay(compression=codec)
     payloads = [f"{n} " + "compressible " * 50 for n in range(20)]
     for n, payload in enumerate(payloads):
@@ -104,3 +119,6 @@ def test_compressed_records_are_read_by_a_java_consumer(kafka, database, topics,
     lines = done.stdout.splitlines()
     assert sorted(line.rpartition("\t")[2] for line in lines) == sorted(payloads + ["null"]), done.stderr
     assert all("ce_specversion:1.0" in line for line in lines)
+    batches = batches_on_disk(kafka, TOPIC)
+    assert sum(size for _, size in batches) == sum(map(len, payloads))
+    assert {found for found, size in batches if size} == {codec}, batches  # a tombstone alone would only grow by it
