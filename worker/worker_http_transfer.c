@@ -208,6 +208,16 @@ enum transport transfer_transport(const struct transfer *t, CURLcode code)
     return http_transport((int)code, transfer_sent(t));
 }
 
+/* Beyond libcurl's own limit, 100 KB: before 8.6 it says so as if memory had run out. */
+static bool is_endless_line(const struct transfer *t, CURLcode code)
+{
+#if LIBCURL_VERSION_NUM >= 0x080600
+    if (code == CURLE_TOO_LARGE)
+        return true;
+#endif
+    return code == CURLE_OUT_OF_MEMORY && transfer_sent(t);
+}
+
 void transfer_trouble(const struct transfer *t, CURLcode code, char out[HTTP_TROUBLE_BYTES])
 {
     if (code == CURLE_COULDNT_CONNECT && t->refused[0])
@@ -215,9 +225,10 @@ void transfer_trouble(const struct transfer *t, CURLcode code, char out[HTTP_TRO
                  t->refused);
     else if (code == CURLE_ABORTED_BY_CALLBACK)
         snprintf(out, HTTP_TROUBLE_BYTES, "the connection ended without an answer");
+    else if (is_endless_line(t, code) || t->header_bytes > HTTP_HEADER_BYTES_MAX)
+        snprintf(out, HTTP_TROUBLE_BYTES, "the answer is larger than 64 KiB of headers");
     else if (code == CURLE_WRITE_ERROR)
-        snprintf(out, HTTP_TROUBLE_BYTES, "the answer is larger than %s",
-                 t->header_bytes > HTTP_HEADER_BYTES_MAX ? "64 KiB of headers" : "response_body_max");
+        snprintf(out, HTTP_TROUBLE_BYTES, "the answer is larger than response_body_max");
     else
         snprintf(out, HTTP_TROUBLE_BYTES, "%s", t->error[0] ? t->error : curl_easy_strerror(code));
 }
@@ -236,7 +247,8 @@ static const struct {
     {CURLE_WEIRD_SERVER_REPLY, TRANSPORT_GARBAGE, TRANSPORT_GARBAGE},
     {CURLE_UNSUPPORTED_PROTOCOL, TRANSPORT_GARBAGE,
      TRANSPORT_REFUSED}, /* after sending: an answer that is not HTTP/1.x */
-    {CURLE_WRITE_ERROR, TRANSPORT_GARBAGE, TRANSPORT_GARBAGE}, /* our caps on headers and body */
+    {CURLE_WRITE_ERROR, TRANSPORT_GARBAGE, TRANSPORT_GARBAGE},   /* our caps on headers and body */
+    {CURLE_OUT_OF_MEMORY, TRANSPORT_GARBAGE, TRANSPORT_CONNECT}, /* a line beyond libcurl's, before 8.6 */
 #if LIBCURL_VERSION_NUM >= 0x080600
     {CURLE_TOO_LARGE, TRANSPORT_GARBAGE, TRANSPORT_GARBAGE},
 #endif

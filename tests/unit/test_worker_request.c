@@ -248,6 +248,8 @@ static void a_curl_code_means_the_same_before_and_after_sending_only_where_it_ma
     assert_int_equal(http_transport(CURLE_OPERATION_TIMEDOUT, true), TRANSPORT_TIMEOUT);
     assert_int_equal(http_transport(CURLE_GOT_NOTHING, true), TRANSPORT_RESET);
     assert_int_equal(http_transport(CURLE_RECV_ERROR, true), TRANSPORT_RESET);
+    assert_int_equal(http_transport(CURLE_OUT_OF_MEMORY, true), TRANSPORT_GARBAGE);
+    assert_int_equal(http_transport(CURLE_OUT_OF_MEMORY, false), TRANSPORT_CONNECT);
     assert_int_equal(http_transport(CURLE_PARTIAL_FILE, true), TRANSPORT_RESET);
     assert_int_equal(http_transport(CURLE_SEND_ERROR, false), TRANSPORT_CONNECT);
     assert_int_equal(http_transport(CURLE_WRITE_ERROR, true), TRANSPORT_GARBAGE);
