@@ -31,7 +31,7 @@ static void hide_value(struct auth *a, enum auth_word word, const struct buf *va
         hide(a, word, space + 1);
 }
 
-int auth_redact(const struct auth *a, struct slice text, bool cut, struct buf *out)
+int auth_redact(const struct auth *a, struct slice text, enum hidden_cut cut, struct buf *out)
 {
     return auth_hidden_redact(a ? a->hidden : NULL, a ? AUTH_WORDS : 0, text, cut, out);
 }

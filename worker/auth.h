@@ -57,8 +57,8 @@ struct auth *auth_new(const struct worker_options *opt, struct err *err);
 void auth_free(struct auth *a); /* NULL-safe; wipes the secrets */
 /* Once a second: files that have changed are read again. What cannot be used leaves the old secret in force, with a warning. */
 void auth_tick(struct auth *a, int64_t now);
-/* Append text to out with each occurrence of a secret replaced by "[redacted]"; cut: it may have lost its end. a NULL: as it is. */
-NODISCARD int auth_redact(const struct auth *a, struct slice text, bool cut, struct buf *out);
+/* Append text to out with each occurrence of a secret replaced by "[redacted]". a NULL: as it is. */
+NODISCARD int auth_redact(const struct auth *a, struct slice text, enum hidden_cut cut, struct buf *out);
 
 static inline bool auth_signs(const struct auth *a)
 {

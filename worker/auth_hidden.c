@@ -212,7 +212,7 @@ static bool read_through(struct reading *r, hidden_take one, bool cut)
 struct search {
     const struct auth_hidden *hidden;
     size_t count;
-    bool cut;
+    enum hidden_cut cut;
     bool begins[256]; /* a word begins with this byte */
     uint32_t *ends;   /* of the text: where the longest word that begins at this byte ends; 0: none does */
 };
@@ -223,15 +223,26 @@ static const char *word_at(const struct search *s, size_t i)
     return h->form[i / HIDDEN_FORMS % HIDDEN_AGES][i % HIDDEN_FORMS];
 }
 
+static size_t match_beginning(const char *word, struct slice text)
+{
+    size_t n = 0;
+    while (n < text.len && word[n] == text.data[n])
+        n++;
+    return n >= HIDDEN_PART_MIN ? n : 0;
+}
+
 /* How many bytes at the start of text are this word. */
-static size_t match_word(const char *word, struct slice text, bool cut)
+static size_t match_word(const char *word, struct slice text, enum hidden_cut cut)
 {
     if (!word || *word != *text.data)
         return 0;
     size_t n = strlen(word);
-    if (n <= text.len)
-        return memcmp(word, text.data, n) == 0 ? n : 0;
-    return cut && text.len >= HIDDEN_TAIL_MIN && memcmp(word, text.data, text.len) == 0 ? text.len : 0;
+    if (n <= text.len && memcmp(word, text.data, n) == 0)
+        return n;
+    if (cut == HIDDEN_CUT_ANYWHERE)
+        return match_beginning(word, text);
+    bool all_is = cut == HIDDEN_CUT_AT_END && text.len < n && memcmp(word, text.data, text.len) == 0;
+    return all_is && text.len >= HIDDEN_PART_MIN ? text.len : 0;
 }
 
 static size_t match_any(const struct search *s, struct slice text)
@@ -264,7 +275,7 @@ static void look_through(struct search *s, struct reading *r)
     static const hidden_take layers[] = {take_json, take_json, take_percent};
     look(s, r);
     for (size_t i = 0; i < ARRAY_LEN(layers); i++)
-        if (read_through(r, layers[i], s->cut))
+        if (read_through(r, layers[i], s->cut != HIDDEN_WHOLE))
             look(s, r);
 }
 
@@ -286,8 +297,8 @@ static int write_rest(const uint32_t *ends, struct slice text, struct buf *out)
     return text.len > plain ? buf_append(out, text.data + plain, text.len - plain) : 0;
 }
 
-int auth_hidden_redact(const struct auth_hidden hidden[], size_t count, struct slice text, bool cut,
-                       struct buf *out)
+int auth_hidden_redact(const struct auth_hidden hidden[], size_t count, struct slice text,
+                       enum hidden_cut cut, struct buf *out)
 {
     struct search s = {.hidden = hidden, .count = count, .cut = cut};
     struct reading r = {.len = text.len};

@@ -24,10 +24,12 @@ struct auth_hidden {
 /* text becomes the newest value; no effect when it is that already. Values of fewer than 4 bytes cannot be told from other text. */
 void auth_hidden_add(struct auth_hidden *h, const char *text);
 void auth_hidden_done(struct auth_hidden *h);
-#define HIDDEN_TAIL_MIN 6
+#define HIDDEN_PART_MIN 6
+/* What a text may have lost of what it quotes: nothing; its own end; or, an error's message, the end of anything in it. */
+enum hidden_cut { HIDDEN_WHOLE, HIDDEN_CUT_AT_END, HIDDEN_CUT_ANYWHERE };
 /*
- * Append text to out with each occurrence of any of these words replaced by "[redacted]". cut: the text has lost its end, so a word's
- * beginning there, of HIDDEN_TAIL_MIN bytes of it and more, goes too. Takes time len * words, and ten times len of memory meanwhile.
+ * Append text to out with each occurrence of any of these words replaced by "[redacted]", and where something may be cut a word's beginning,
+ * too, of HIDDEN_PART_MIN bytes and more. Takes time len * words, and ten times len of memory meanwhile.
  */
-NODISCARD int auth_hidden_redact(const struct auth_hidden hidden[], size_t count, struct slice text, bool cut,
-                                 struct buf *out);
+NODISCARD int auth_hidden_redact(const struct auth_hidden hidden[], size_t count, struct slice text,
+                                 enum hidden_cut cut, struct buf *out);

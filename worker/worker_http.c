@@ -257,7 +257,7 @@ static void http_trouble(struct worker_http *h, int64_t now, const char *text, b
 {
     struct buf clean;
     buf_init(&clean, 2 * HTTP_TROUBLE_BYTES);
-    if (auth_redact(h->w->auth, (struct slice){text, strlen(text)}, false, &clean) == 0)
+    if (auth_redact(h->w->auth, (struct slice){text, strlen(text)}, HIDDEN_WHOLE, &clean) == 0)
         snprintf(h->trouble, sizeof h->trouble, "%.*s", HTTP_TROUBLE_BYTES - 1, buf_str(&clean));
     buf_done(&clean);
     bool same = strcmp(h->trouble, h->told) == 0; /* those of timeouts differ by a millisecond */
@@ -296,7 +296,7 @@ void exchange_keep_answer(struct exchange *x, struct record *rec, struct slice b
         body.len = ANSWER_LOOK_BYTES_MAX;
     buf_reset(&rec->answer);
     buf_init(&clean, 4 * ANSWER_LOOK_BYTES_MAX); /* the shortest secret grows from 4 bytes to 10 */
-    if (auth_redact(x->h->w->auth, body, cut, &clean) == 0)
+    if (auth_redact(x->h->w->auth, body, cut ? HIDDEN_CUT_AT_END : HIDDEN_WHOLE, &clean) == 0)
         (void)utf8_clean(&rec->answer, buf_str(&clean), clean.len, RECORD_ANSWER_BYTES_MAX);
     buf_done(&clean);
 }
@@ -323,8 +323,8 @@ static void exchange_unjudged(struct worker_http *h, const struct err *err)
     struct buf clean;
 
     buf_init(&clean, 4 * ERR_MESSAGE_BYTES);
-    bool readable =
-        auth_redact(h->w->auth, (struct slice){err->message, strlen(err->message)}, true, &clean) == 0;
+    bool readable = auth_redact(h->w->auth, (struct slice){err->message, strlen(err->message)},
+                                HIDDEN_CUT_ANYWHERE, &clean) == 0;
     if (err->kind == ERR_FATAL)
         err_set(&h->w->failure, ERR_FATAL, "%s", readable ? buf_str(&clean) : "an answer cannot be judged");
     else if (h->unjudged++ % UNJUDGED_EACH == 0)

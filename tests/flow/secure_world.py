@@ -54,7 +54,7 @@ def replace(path, text):
 
 
 class SecureApi(RecordingApi):
-    """Over TLS (context None: without); answers what answer(headers, body) says, (200, b"") by default."""
+    """Over TLS (context None: without); answers what answer(headers, body) says, (200, b"") by default, with headers of its own as a third."""
 
     def __init__(self, context=None, answer=None):
         self.context = context
@@ -83,8 +83,10 @@ class SecureApi(RecordingApi):
         def answer(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.server.requests.append((self.command, self.path, self.headers, body))
-            status, text = self.server.answer(self.headers, body)
+            status, text, *more = self.server.answer(self.headers, body)
             self.send_response(status)
+            for name, value in more[0].items() if more else ():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)

@@ -1,11 +1,13 @@
 """Who the worker is, to APIs that ask: checked by other people's libraries, through changes of files and failing token servers."""
+import os
 import ssl
 import subprocess
 import threading
 
 import pytest
 import standardwebhooks
-from programs import as_flags, binary, http
+from processes import free_port
+from programs import Program, as_flags, binary, http
 from secure_world import Authority, Client, Proxy, SecureApi, TokenServer, replace
 from topics import headers_of
 from werkzeug.datastructures import Authorization
@@ -15,15 +17,6 @@ FAST = {"backoff_base": "5ms", "backoff_cap": "20ms", "breaker_open": "50ms", "b
 SECRETS = {"first": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "second": "whsec_" + "Y2hhbmdlZC1jaGFuZ2VkLWNoYW5nZWQh"}
 
 pytestmark = pytest.mark.usefixtures("all_end_in_order")
-
-
-@pytest.fixture
-def opened():
-    """Servers of this test are registered here and closed with it."""
-    servers = []
-    yield lambda server: servers.append(server) or server
-    for server in reversed(servers):
-        server.close()
 
 
 @pytest.fixture
@@ -469,7 +462,6 @@ class Http2Api:
         import asyncio
         from hypercorn.asyncio import serve
         from hypercorn.config import Config
-        from processes import free_port
         self.seen = []
         port = free_port()
         certificate = authority.certificate()
@@ -545,6 +537,7 @@ def test_a_proxy_that_refuses_us_is_an_outage(orders, worker, opened, authority,
 
 PLANTED = {"api_key": "planted-api-key/1+x", "basic_password": "planted \"pass\" wörd", "oauth_client_secret": "planted-client&secret",
            "webhook_secret": SECRETS["first"], "webhook_secret_old": SECRETS["second"], "proxy_password": "planted-proxy-pass"}
+KAFKA_PASSWORD = "planted-kafka-pass"
 
 
 def forms(text):
@@ -560,74 +553,160 @@ def forms(text):
             base64.urlsafe_b64encode(text.encode()).decode(), text.removeprefix("whsec_")}
 
 
-@pytest.mark.parametrize("kind", ["api-key", "basic", "oauth2"])
-def test_no_output_shows_a_secret(orders, worker, opened, authority, secret, wait_until, topics, kind, kafka, rig_dir):
-    """The API and the token server repeat all they were sent; the worker logs at debug level. Each event gets one secret told in all forms."""
+def told(name):
+    """What an API says that repeats this secret; a dead letter keeps the first 1,024 bytes of an answer."""
+    return " ".join(sorted(forms(PLANTED[name])))
+
+
+def as_variables(secrets):
+    return {f"TANDEM_{name.upper()}": text for name, text in secrets.items()}
+
+
+def lines_of_key(path):
+    """Of a PEM file what is between its first and its last line."""
+    return set(path.read_text(encoding="ascii").splitlines()[1:-1])
+
+
+def everything_in(topics, *names):
+    """As text: topics, keys, headers and values of all records."""
+    parts = []
+    for name in names:
+        for message in topics.read(name):
+            parts += [message.key(), message.value(), *(part for header in message.headers() or [] for part in header)]
+    return "\n".join(part.decode("utf-8", "replace") if isinstance(part, bytes) else part for part in parts if part)
+
+
+def assert_shows_none_of(secrets, shown):
+    """shown: what was seen, by its place."""
     import base64
-    import json
-    client = Client("tandem", PLANTED["oauth_client_secret"], "client_secret_post", "")
-    tokens = opened(TokenServer(authority.server_context(), client))
-    proxy = opened(Proxy(login="tandem:" + PLANTED["proxy_password"]))
-    answers = iter([401, 401, 401, 500, 422])
-    names = list(PLANTED)
-
-    def echo(headers, body):
-        told = PLANTED[json.loads(body)["order"]]
-        text = " ".join(sorted(forms(told))) + " " + str(headers) + str(dict(headers))  # a dead letter keeps the first 1,024 bytes
-        return next(answers, 422), text.encode()
-
-    def before(request):
-        if len(tokens.asked) == 1:
-            return f'{{"error":"{PLANTED["oauth_client_secret"]}","error_description":"{request.get_data(as_text=True)}"}}', 400
-        return None
-
-    tokens.before = before
-    api = opened(SecureApi(authority.server_context(), echo))
-    files = {f"{name}_file": secret(name, text + "\n") for name, text in PLANTED.items()}
-    options = {"auth": kind, "url": api.url, "tls_ca_file": authority.file, "proxy": proxy.url, "proxy_user": "tandem",
-               "basic_user": "tandem", "oauth_token_url": tokens.url, "oauth_client_id": "tandem", "oauth_client_auth": "post",
-               "log_level": "debug", **files, **FAST}
-    program = worker("inventory", **options)
-    orders.place(names[0])
-    wait_until(lambda: dead(program) == 1, message="the echo is in a dead letter")
-    for name in names[1:]:
-        orders.place(name)
-    wait_until(lambda: dead(program) == len(names), message="the others are, too")
-    flags = as_flags(program.options)
-    event = {"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "order.placed", "key": "o-1",
-             "data": {"order": "o-1", "customer": "c-9", "version": 1, "lines": []}}
-    (rig_dir / "event.json").write_text(json.dumps(event), encoding="utf-8")
-    done = run([binary("tandem-inventory"), *flags, "try", str(rig_dir / "event.json")])
-    assert done.returncode == 0 and "Idempotency-Key: e-1" in done.stdout, done.stderr
-    shown = {"try": done.stdout + done.stderr}
-    secret("api_key", "planted-api-key/2\x01")  # cannot be used, and must not be quoted
-    secret("webhook_secret", "planted-no-secret")
-    wait_until(lambda: program.log().count("cannot be used") == 2 or kind != "api-key", message="the changes are noticed")
-    letters = topics.read(DLQ)
-    assert len(letters) == len(names) and all("[redacted]" in headers_of(m)["x-dlq-response-body"] for m in letters)
-    shown |= {"log": program.log(), "readyz": why_not(program),
-              "letters": "".join(str(m.headers()) + str(m.value()) for m in letters)}
-    for page in ("metrics", "status", "status/json"):
-        shown[page] = http("GET", f"{program.admin_url}/{page}")[1]
-    letters_of = [binary("tandem-dlq"), "--destination", "inventory", "--kafka-brokers", kafka.brokers]
-    for words in (["stats"], ["stats", "--json"], ["ls"], ["ls", "--json"], *(["show", i] for i in orders.ids)):
-        done = run(letters_of + words)
-        assert done.returncode == 0, done.stderr
-        shown[" ".join(words)] = done.stdout + done.stderr
-    for name, words in {"config": ["--print-config"], "wrong": ["--url", "nonsense"], "verb": ["status"]}.items():
-        done = run([binary("tandem-inventory"), *flags, *words])
-        shown[name] = done.stdout + done.stderr
-    shown["command line"] = open(f"/proc/{program.pid}/cmdline", encoding="utf-8").read()
-    secrets = {form for s in PLANTED.values() for form in forms(s)} | {t["access_token"] for t in tokens.tokens}
-    secrets |= {base64.b64encode(f"tandem:{s}".encode()).decode() for s in PLANTED.values()} | {"planted-api-key/2", "planted-no-secret"}
+    secrets = secrets | {form for s in PLANTED.values() for form in forms(s)} | {KAFKA_PASSWORD}
+    secrets |= {base64.b64encode(f"tandem:{s}".encode()).decode() for s in PLANTED.values()}
     for place, text in shown.items():
         assert text, place
         for planted in secrets:
             assert planted not in text, f"{place} shows {planted}"
 
 
-def run(command):
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+class Echoing:
+    """Token server, proxy and an API that asks for a client certificate; they repeat all they were sent, and the secret that an event names."""
+
+    def __init__(self, opened, authority, rig_dir):
+        clients = Authority(rig_dir, "clients")
+        self.cert, self.key = rig_dir / "client.pem", rig_dir / "client.key"
+        clients.client_files("tandem", self.cert, self.key)
+        self.answers = iter([401, 401, 401, 500, 422])
+        self.tokens = opened(TokenServer(authority.server_context(), Client("tandem", PLANTED["oauth_client_secret"], "client_secret_post", "")))
+        self.tokens.before = self.refuse_the_first
+        self.proxy = opened(Proxy(login="tandem:" + PLANTED["proxy_password"]))
+        self.api = opened(SecureApi(authority.server_context(client_authority=clients), self.echo))
+        self.options = {"url": self.api.url, "tls_ca_file": authority.file, "tls_cert_file": self.cert, "tls_key_file": self.key,
+                        "proxy": self.proxy.url, "proxy_user": "tandem", "basic_user": "tandem", "oauth_token_url": self.tokens.url,
+                        "oauth_client_id": "tandem", "oauth_client_auth": "post", "log_level": "debug", **FAST}
+
+    def echo(self, headers, body):
+        import json
+        text = f"{told(json.loads(body)['order'])} {headers} {dict(headers)}"
+        return next(self.answers, 422), text.encode(), {"X-Echo": headers.get("X-API-Key", "")}
+
+    def refuse_the_first(self, request):
+        if len(self.tokens.asked) == 1:
+            return f'{{"error":"{PLANTED["oauth_client_secret"]}","error_description":"{request.get_data(as_text=True)}"}}', 400
+        return None
+
+
+def all_verbs(command, flags, env, rig_dir):
+    """What the program prints of itself, by verb."""
+    import json
+    event = {"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "order.placed", "key": "o-1",
+             "data": {"order": "o-1", "customer": "c-9", "version": 1, "lines": []}}
+    (rig_dir / "event.json").write_text(json.dumps(event), encoding="utf-8")
+    done = run([command, *flags, "try", str(rig_dir / "event.json")], env)
+    assert done.returncode == 0 and "Idempotency-Key: e-1" in done.stdout, done.stderr
+    shown = {"try": done.stdout + done.stderr}
+    for name, words in {"config": ["--print-config"], "wrong": ["--url", "nonsense"], "verb": ["status"]}.items():
+        done = run([command, *flags, *words], env)
+        shown[name] = done.stdout + done.stderr
+    return shown
+
+
+def the_tool(kafka, destination, env, event_ids):
+    """What tandem-dlq prints, by its words; the last of them puts all dead letters into the replay topic."""
+    shown = {}
+    for words in (["stats"], ["stats", "--json"], ["ls"], ["ls", "--json"], *(["show", i] for i in event_ids), *(["show", i, "--json"] for i in event_ids),
+                  ["replay", "--all"], ["replay", "--all", "--execute"], ["--print-config"]):
+        done = run([binary("tandem-dlq"), "--destination", destination, "--kafka-brokers", kafka.brokers, *words], env)
+        assert done.returncode == 0, done.stderr
+        shown[f"tandem-dlq {' '.join(words)}"] = done.stdout + done.stderr
+    return shown
+
+
+def what_it_serves(program):
+    pages = {page: http("GET", f"{program.admin_url}/{page}")[1] for page in ("metrics", "status", "status/json", "readyz")}
+    with open(f"/proc/{program.pid}/cmdline", encoding="utf-8") as command_line:
+        return {**pages, "log": program.log(), "command line": command_line.read()}
+
+
+@pytest.mark.parametrize("given", ["files", "variables"])
+@pytest.mark.parametrize("kind", ["api-key", "basic", "oauth2"])
+def test_no_output_shows_a_secret(orders, worker, opened, authority, secret, wait_until, topics, kind, given, kafka, rig_dir):
+    """The worker logs at debug level. Each event gets one secret told in all forms, its replay too."""
+    world, names = Echoing(opened, authority, rig_dir), list(PLANTED)
+    files = {f"{name}_file": secret(name, text + "\n") for name, text in PLANTED.items()} if given == "files" else {}
+    env = as_variables({**PLANTED, "kafka_sasl_password": KAFKA_PASSWORD}) if given == "variables" else {}
+    program = worker("inventory", auth=kind, env=env, **world.options, **files)
+    orders.place(names[0])
+    wait_until(lambda: dead(program) == 1, message="the echo is in a dead letter")
+    for name in names[1:]:
+        orders.place(name)
+    wait_until(lambda: dead(program) == len(names), message="the others are, too")
+    shown = the_tool(kafka, "inventory", env, orders.ids)
+    wait_until(lambda: dead(program) == 2 * len(names), message="their replays are dead letters again")
+    shown |= all_verbs(binary("tandem-inventory"), as_flags(program.options), env, rig_dir)
+    key = lines_of_key(world.key)
+    replace(world.key, "-----BEGIN PRIVATE KEY-----\n" + "\n".join(sorted(key)) + "\n-----END PRIVATE KEY-----\n")  # none, and must not be quoted
+    wait_until(lambda: "no pair with its key yet" in program.log(), message="the change is noticed")
+    if given == "files":
+        secret("api_key", "planted-api-key/2\x01")  # cannot be used, and must not be quoted
+        secret("webhook_secret", "planted-no-secret")
+        wait_until(lambda: program.log().count("cannot be used") == 2 or kind != "api-key", message="the changes are noticed")
+    letters = topics.read(DLQ)
+    assert len(letters) == 2 * len(names) and all("[redacted]" in headers_of(m)["x-dlq-response-body"] for m in letters)
+    shown["topics"] = everything_in(topics, DLQ, "tandem.inventory.replay", "tandem.inventory.parked")
+    assert all(i in shown["topics"] for i in orders.ids) and len(topics.read("tandem.inventory.replay")) == len(names)
+    shown |= what_it_serves(program)
+    tokens = {t["access_token"] for t in world.tokens.tokens}
+    assert (tokens if kind == "oauth2" else not tokens) and world.api.peers[-1] == "tandem"
+    assert_shows_none_of(key | tokens | {"planted-api-key/2", "planted-no-secret"}, shown)
+
+
+@pytest.mark.parametrize("response", ["error(.body)", ".body", ".headers | tostring | error", ".body | tonumber", ".body + 1"])
+def test_no_output_of_a_jq_program_shows_a_secret(orders, opened, authority, wait_until, topics, kafka, rig_dir, started, response):
+    """It puts its environment into the request; of the API's echo it makes its error, or a verdict that is none."""
+    import json
+    world = Echoing(opened, authority, rig_dir)
+    env = as_variables({**PLANTED, "kafka_sasl_password": KAFKA_PASSWORD})
+    options = {"destination": "shipping", "kafka_brokers": kafka.brokers, "admin_listen": f"127.0.0.1:{free_port()}",
+               "route": "order.* POST /v1/orders/{key}", "auth": "api-key", "jq_response": response,
+               "jq_request": '{body: (.data + {environment: [$ENV, env]})}', **world.options}
+    program = Program(rig_dir, "tandem-http", options=options, env=env)
+    started.append(program)
+    program.run_ready()
+    for name in PLANTED:
+        orders.place(name)
+    wait_until(lambda: dead(program) == len(PLANTED), message="they are dead letters")
+    wait_until(lambda: "no verdict by the target" in program.log(), message="the program has failed")
+    shown = the_tool(kafka, "shipping", env, orders.ids)
+    wait_until(lambda: dead(program) == 2 * len(PLANTED), message="their replays are dead letters again")
+    assert all(json.loads(body)["environment"] == [{}, {}] for *_, body in world.api.requests), "it sees the worker's environment"
+    assert set(headers_seen(world.api, "X-API-Key")) == {PLANTED["api_key"]}
+    shown["topics"] = everything_in(topics, *(f"tandem.shipping.{name}" for name in ("dlq", "replay", "parked")))
+    shown |= all_verbs(binary("tandem-http"), as_flags(options), env, rig_dir) | what_it_serves(program)
+    beginnings = {form[:6] for form in forms(PLANTED["api_key"])}  # jq and the worker quote the first bytes of what is long
+    assert_shows_none_of(lines_of_key(world.key) | beginnings, shown)
+
+
+def run(command, env=None):
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **(env or {})})
 
 
 @pytest.mark.parametrize("options, why", [

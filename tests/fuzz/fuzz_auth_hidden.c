@@ -28,14 +28,14 @@ static void write_secret(struct buf *out, const unsigned char *how, size_t size)
     }
 }
 
-static void redact(struct auth_hidden *hidden, struct slice text, bool cut, struct buf *out)
+static void redact(struct auth_hidden *hidden, struct slice text, enum hidden_cut cut, struct buf *out)
 {
     int rc = auth_hidden_redact(hidden, 1, text, cut, out);
     ENSURE(rc == 0);
 }
 
 /* Whatever stands around it. */
-static void any_bytes(struct auth_hidden *hidden, struct slice text, bool cut, struct buf *out)
+static void any_bytes(struct auth_hidden *hidden, struct slice text, enum hidden_cut cut, struct buf *out)
 {
     redact(hidden, text, cut, out);
     ENSURE(!out->len || !memmem(out->data, out->len, secret, sizeof secret - 1));
@@ -47,7 +47,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
 {
     struct auth_hidden hidden = {0};
     struct buf out, written;
-    bool cut = size && data[0] % 2;
+    enum hidden_cut cut = size ? (enum hidden_cut)(data[0] % 3) : HIDDEN_WHOLE;
 
     auth_hidden_add(&hidden, secret);
     buf_init(&out, 4 * size + 1000);
@@ -57,7 +57,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
     write_secret(&written, data, size);
     (void)buf_puts(&written, "\"}");
     buf_reset(&out);
-    redact(&hidden, (struct slice){written.data, written.len}, false, &out);
+    redact(&hidden, (struct slice){written.data, written.len}, HIDDEN_WHOLE, &out);
     ENSURE(strcmp(buf_str(&out), "{\"echo\":\"[redacted]\"}") == 0);
     auth_hidden_done(&hidden);
     buf_done(&out);

@@ -201,7 +201,7 @@ static void a_changed_file_is_a_new_key_and_a_bad_one_leaves_the_old(void **stat
     struct buf out;
     buf_init(&out, 300);
     const char *echo = "first-key second-key fourth-key";
-    assert_int_equal(auth_redact(a, (struct slice){echo, strlen(echo)}, false, &out), 0);
+    assert_int_equal(auth_redact(a, (struct slice){echo, strlen(echo)}, HIDDEN_WHOLE, &out), 0);
     assert_null(strstr(buf_str(&out), "fourth-key"));
     buf_done(&out);
     auth_free(a);
@@ -247,7 +247,7 @@ static void what_is_made_of_a_secret_is_hidden_too(void **state)
     struct buf out;
     buf_init(&out, 2000);
     const char *shown = buf_str(&a->value) + strlen("Basic ");
-    assert_int_equal(auth_redact(a, (struct slice){shown, strlen(shown)}, false, &out), 0);
+    assert_int_equal(auth_redact(a, (struct slice){shown, strlen(shown)}, HIDDEN_WHOLE, &out), 0);
     assert_string_equal(buf_str(&out), "[redacted]");
     auth_free(a);
 
@@ -266,7 +266,7 @@ static void what_is_made_of_a_secret_is_hidden_too(void **state)
                            buf_str(&authorization) + strlen("Basic ")};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
         buf_reset(&out);
-        assert_int_equal(auth_redact(a, (struct slice){texts[i], strlen(texts[i])}, false, &out), 0);
+        assert_int_equal(auth_redact(a, (struct slice){texts[i], strlen(texts[i])}, HIDDEN_WHOLE, &out), 0);
         assert_string_equal(buf_str(&out), "[redacted]");
     }
     buf_done(&form);

@@ -11,13 +11,13 @@
 
 static struct auth_hidden words[2];
 static struct buf out;
-static bool cut;
+static enum hidden_cut cut;
 
 static int begin(void **state)
 {
     (void)state;
     buf_init(&out, 1 << 20);
-    cut = false;
+    cut = HIDDEN_WHOLE;
     return 0;
 }
 
@@ -127,16 +127,29 @@ static void the_beginning_of_a_secret_where_the_text_was_cut_goes_too(void **sta
     (void)state;
     auth_hidden_add(&words[0], "0123456789abcdef");
     assert_redacted("whole 0123456789", "whole 0123456789");
-    cut = true;
+    cut = HIDDEN_CUT_AT_END;
     assert_redacted("cut 0123456789", "cut [redacted]");
     assert_redacted("cut 012345", "cut [redacted]");
     assert_redacted("short 01234", "short 01234");
+    assert_redacted("not here: 0123456789...", "not here: 0123456789...");
     auth_hidden_add(&words[0], "a/b+c&d/\xF0\x9F\x94\x91");
     static const char *const cuts[] = {"a\\/b+c&d",       "a/b\\u002Bc&d\\",   "a/b+c\\u0026d\\u00",
                                        "a/b+c&d/\\ud83d", "a/b+c&d/\\ud83d\\", "a/b+c&d/\\ud83d\\udd",
                                        "a%2fb%2bc%26d%",  "a%2fb%2bc%26d%2"};
     for (size_t i = 0; i < ARRAY_LEN(cuts); i++)
         assert_redacted(cuts[i], "[redacted]");
+}
+
+static void the_beginning_of_a_secret_that_a_message_quotes_goes_too(void **state)
+{
+    (void)state;
+    cut = HIDDEN_CUT_ANYWHERE;
+    auth_hidden_add(&words[0], "0123456789abcdef");
+    auth_hidden_add(&words[1], "0123456");
+    assert_redacted("string (\"0123456789...) cannot be added", "string (\"[redacted]...) cannot be added");
+    assert_redacted("\"0123456789abcd\" is no verdict", "\"[redacted]\" is no verdict");
+    assert_redacted("whole 0123456789abcdef, short 01234, cut 012345",
+                    "whole [redacted], short 01234, cut [redacted]");
 }
 
 static void a_text_made_of_beginnings_takes_no_longer(void **state)
@@ -147,7 +160,7 @@ static void a_text_made_of_beginnings_takes_no_longer(void **state)
     word[sizeof word - 2] = 'b';
     auth_hidden_add(&words[0], word);
     memset(text, 'a', sizeof text - 1);
-    assert_int_equal(auth_hidden_redact(words, 2, (struct slice){text, 16384}, true, &out), 0);
+    assert_int_equal(auth_hidden_redact(words, 2, (struct slice){text, 16384}, HIDDEN_CUT_AT_END, &out), 0);
     assert_true(out.len < 16384);
 }
 
@@ -161,6 +174,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_value_before_the_last_change_is_hidden_still, begin, done),
         cmocka_unit_test_setup_teardown(the_longer_of_two_that_begin_alike_goes, begin, done),
         cmocka_unit_test_setup_teardown(the_beginning_of_a_secret_where_the_text_was_cut_goes_too, begin,
+                                        done),
+        cmocka_unit_test_setup_teardown(the_beginning_of_a_secret_that_a_message_quotes_goes_too, begin,
                                         done),
         cmocka_unit_test_setup_teardown(a_text_made_of_beginnings_takes_no_longer, begin, done),
     };

@@ -198,7 +198,7 @@ static void the_api_key_goes_out_and_is_cut_out_of_texts(void **state)
     struct buf out;
     buf_init(&out, 200);
     const char *echo = "key s3cret, again s3crets3cret.";
-    assert_int_equal(auth_redact(auth, (struct slice){echo, strlen(echo)}, false, &out), 0);
+    assert_int_equal(auth_redact(auth, (struct slice){echo, strlen(echo)}, HIDDEN_WHOLE, &out), 0);
     assert_string_equal(buf_str(&out), "key [redacted], again [redacted][redacted].");
     buf_done(&out);
     record_free(rec);
