@@ -442,7 +442,7 @@ def test_the_doorbell_is_answered_before_the_next_look_is_due(database, topics, 
     ring(1, 2, 3)
     database.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                    " WHERE datname = current_database() AND application_name = 'tandem-relay'")
-    wait_until(lambda: running.metric("tandem_relay_reconnects_total") >= 2, message="it is connected again")
+    wait_until(lambda: running.metric("tandem_relay_leases_taken_total") >= 2, message="it is connected again")
     settled()
     ring(4, 5, 6)
 

@@ -95,7 +95,7 @@ void relay_core_disconnected(struct relay_core *c, int64_t now);
 void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struct position *p,
                          bool kafka_rules);
 void relay_core_looked(struct relay_core *c, int64_t now, struct look *look); /* takes the snapshot */
-/* A service says that it has committed (doorbell): the next look is due at once, poll_busy_ns behind the last one at the earliest. */
+/* A service says that it has committed (doorbell): the next look is due at once, 2 ms behind the last one at the earliest. */
 void relay_core_rung(struct relay_core *c);
 
 struct relay_row {

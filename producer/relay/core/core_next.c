@@ -3,8 +3,9 @@
 
 #include "producer/relay/core/core_state.h"
 
-#define STATUS_QUIET 4    /* times status_ns, while there is nothing new to confirm */
-#define REFRESH_XIPS 1024 /* so many transactions more in the position's list make a look due at once */
+#define STATUS_QUIET 4          /* times status_ns, while there is nothing new to confirm */
+#define RUNG_NS (2 * NS_PER_MS) /* between looks, however often it rings */
+#define REFRESH_XIPS 1024       /* so many transactions more in the position's list make a look due at once */
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -102,7 +103,7 @@ static int64_t look_due(const struct relay_core *c)
         return CLOCK_NEVER;
     if (c->stream.state == STREAM_LIVE)
         return refresh_due(c);
-    return c->rung ? least(c->look_at, c->looked_ns + c->cfg.poll_busy_ns) : c->look_at;
+    return c->rung ? least(c->look_at, c->looked_ns + RUNG_NS) : c->look_at;
 }
 
 /* With the next look, when that is soon enough: an idle relay wakes once less. */
