@@ -51,11 +51,16 @@ static void want_action(struct engine *e, struct stream *s)
 
 /* ---- windows -------------------------------------------------------------------------------------------------------- */
 
-/* It holds what it may, or more than half of that: once paused, and once full, it stays so until half is free. */
+/*
+ * It holds what it may, or more than half of that: once paused, and once full, it stays so until half is free. What the last owner had not
+ * completed costs as well, and is still to come: with nothing held only taking it in makes the list shorter.
+ */
 static bool holds_enough(const struct engine *e, const struct stream *s, bool half)
 {
     int part = half ? 2 : 1;
 
+    if (s->held == 0)
+        return false;
     return s->held * part >= e->cfg.window_events + (half ? 1 : 0) ||
            s->held_bytes * part >= e->cfg.window_bytes + (half ? 1 : 0) ||
            s->offsets.cost * (size_t)part > OFFSET_MAP_INTAKE_MAX;
