@@ -325,13 +325,14 @@ class SlowHandshakes(SecureApi):
 def test_what_was_still_connecting_when_the_api_asked_for_a_pause_is_not_sent_inside_it(orders, worker, opened, rig_dir, wait_until):
     authority = Authority(rig_dir)
     server = opened(SlowHandshakes(authority.server_context(), 3))
-    program = worker("inventory", url=server.url, tls_ca_file=authority.file, in_flight_max=8, adaptive="off", **{**FAST, "connect_timeout": "5s"})
+    program = worker("inventory", url=server.url, tls_ca_file=authority.file, in_flight_max=8, adaptive="off",
+                     **{**FAST, "connect_timeout": "30s", "request_timeout": "30s"})  # none of them gives up by itself
     orders.place_many(20, keys=20)
     wait_until(lambda: program.metric("tandem_worker_throttled_total") == 1, message="the pause is known")
     server.handshakes.set()
     wait_until(lambda: program.metric("tandem_worker_delivered_total") == 20, message="all are delivered")
     assert len(server.arrivals) == 21 and min(server.arrivals[1:]) > server.asked + 2.9
-    assert program.metric("tandem_worker_ambiguous_total") == 0
+    assert program.metric("tandem_worker_ambiguous_total") == program.metric("tandem_worker_retried_total") == 0
 
 
 def test_cookies_are_neither_kept_nor_sent(orders, worker, opened, wait_until):
