@@ -288,6 +288,9 @@ static void tell_role(struct relay *r, const struct relay_counts *n)
     if (n->keys_overflow > r->told.keys_overflow)
         LOG_ERR("more parked keys than parked_keys_max: later rows of further ones are published",
                 LOG_INT("overflow", n->keys_overflow));
+    if (n->streams_left > r->told.streams_left)
+        LOG_PLAIN(LOG_WARN, "the stream lags behind very many transactions of others: rows come by the table "
+                            "until it is caught up with");
     if (n->went_back > r->told.went_back)
         LOG_PLAIN(LOG_ERROR,
                   "the database went back to an earlier state (an older copy of its files was put in "

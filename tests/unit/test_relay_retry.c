@@ -148,6 +148,54 @@ static void one_row_of_each_key_goes_at_a_time_and_they_are_stored_together(void
 }
 
 /* Found by the simulator, seed 125629: the stream had filled the ledger when the row came. */
+static void a_stop_in_the_middle_of_a_round_stores_what_was_published_of_it(void **state)
+{
+    struct position p = {.prev = snap("100:100:")};
+    struct relay_core_config cfg = relay_core_config_default();
+    const char *const two[] = {"a", "b"};
+
+    (void)state;
+    cfg.window_messages = 1;
+    begin_with(cfg);
+    take_lease_at(p, 3);
+    acked(give_parked(5));
+    expect(RELAY_SAVE);
+    relay_core_saved(core, now, true, 1);
+    give_of_keys(2, 6, two, 2);
+    uint64_t seq = wait_for(RELAY_PUBLISH).seq; /* and the second one when there is room */
+    relay_core_stop(core, now, false);
+    acked(seq);
+    struct relay_action a = wait_for(RELAY_RELEASE);
+    assert_int_equal(a.unpark_count, 1);
+    assert_int_equal(a.unparks[0], 6);
+    end();
+}
+
+static void the_end_of_a_transaction_of_messages_is_remembered_in_front_of_a_parked_row(void **state)
+{
+    struct relay_core_config cfg = wal_config();
+    struct position p = {.prev = snap("100:100:"), .lsn = 1000};
+    struct relay_row row = {.id = 5, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 10};
+
+    (void)state;
+    cfg.kind = RELAY_KIND_MESSAGE;
+    begin_with(cfg);
+    take_lease_at(p, 1);
+    wait_for(RELAY_STREAM);
+    relay_core_stream_up(core, now, 1000, 0);
+    stream_rows(100, 1100, 0, 1, 1, 0);
+    wait_for(RELAY_READ_PARKED);
+    relay_core_parked_page(core, now, rig_page(), &row, 1);
+    relay_core_stream_alive(core, now, 1150, false); /* that was all of it */
+    uint64_t message = wait_for(RELAY_PUBLISH).seq;
+    wait_for(RELAY_PUBLISH);
+    acked(message);
+    struct relay_action a = wait_for(RELAY_SAVE);
+    assert_int_equal(a.position->txn_lsn, 1100);
+    assert_int_equal(a.position->txn_index, 1);
+    end();
+}
+
 static void the_stream_leaves_room_for_the_parked_row_that_is_being_read(void **state)
 {
     struct relay_row parked = {.id = 5, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 10};
@@ -377,6 +425,8 @@ int main(void)
         cmocka_unit_test(a_parked_row_that_is_refused_again_stays_with_the_new_reason),
         cmocka_unit_test(what_is_new_of_a_key_parks_behind_while_its_rows_are_published_again),
         cmocka_unit_test(one_row_of_each_key_goes_at_a_time_and_they_are_stored_together),
+        cmocka_unit_test(a_stop_in_the_middle_of_a_round_stores_what_was_published_of_it),
+        cmocka_unit_test(the_end_of_a_transaction_of_messages_is_remembered_in_front_of_a_parked_row),
         cmocka_unit_test(the_stream_leaves_room_for_the_parked_row_that_is_being_read),
         cmocka_unit_test(a_parked_row_that_is_published_again_is_no_lag),
         cmocka_unit_test(loading_very_many_parked_keys_does_not_cost_the_lease),

@@ -127,19 +127,24 @@ static void rows_of_one_lsn_are_settled_one_by_one(void **state)
     end();
 }
 
-static void the_rest_of_a_half_settled_transaction_is_read_through_the_table(void **state)
+/* From a position at which so many rows of transaction 100, ids up to last_id, are settled; its batch is asked for. */
+static struct relay_action begin_with_half(int64_t index, int64_t last_id)
 {
-    struct position p = {.prev = snap("100:100:"), .lsn = 1000, .partial = true, .last_id = 2};
-    struct relay_action a;
+    struct position p = {.prev = snap("100:100:"), .lsn = 1000, .partial = true, .last_id = last_id};
 
-    (void)state;
     p.cur.snapshot = snap("101:101:");
     p.cur.ceiling = INT64_MAX;
     p.txn_lsn = 1100;
-    p.txn_index = 2;
+    p.txn_index = index;
     begin_with(wal_config());
     take_lease_at(p, 0);
-    a = expect(RELAY_READ);
+    return expect(RELAY_READ);
+}
+
+static void the_rest_of_a_half_settled_transaction_is_read_through_the_table(void **state)
+{
+    (void)state;
+    struct relay_action a = begin_with_half(2, 2);
     assert_int_equal(a.bounds.after_id, 0);
     table_page(1, 4, false);
     assert_int_equal(wait_for(RELAY_PUBLISH).row, 2); /* 1 and 2 are counted only */
@@ -149,16 +154,8 @@ static void the_rest_of_a_half_settled_transaction_is_read_through_the_table(voi
 
 static void a_half_settled_transaction_with_ids_in_another_order_is_repeated_whole(void **state)
 {
-    struct position p = {.prev = snap("100:100:"), .lsn = 1000, .partial = true, .last_id = 3};
-
     (void)state;
-    p.cur.snapshot = snap("101:101:");
-    p.cur.ceiling = INT64_MAX;
-    p.txn_lsn = 1100;
-    p.txn_index = 1; /* 3 came first: 1 and 2 are not settled */
-    begin_with(wal_config());
-    take_lease_at(p, 0);
-    expect(RELAY_READ);
+    begin_with_half(1, 3); /* 3 came first: 1 and 2 are not settled */
     table_page(1, 4, false);
     wait_for(RELAY_LOOK);
     look_is("101:101:", 4, 1200);
@@ -171,16 +168,8 @@ static void a_half_settled_transaction_with_ids_in_another_order_is_repeated_who
 
 static void the_rest_of_a_half_settled_transaction_waits_until_it_is_visible(void **state)
 {
-    struct position p = {.prev = snap("100:100:"), .lsn = 1000, .partial = true, .last_id = 2};
-
     (void)state;
-    p.cur.snapshot = snap("101:101:");
-    p.cur.ceiling = INT64_MAX;
-    p.txn_lsn = 1100;
-    p.txn_index = 2;
-    begin_with(wal_config());
-    take_lease_at(p, 0);
-    expect(RELAY_READ);
+    begin_with_half(2, 2);
     table_page(1, 0, false); /* its commit waits for a synchronous standby: none of it is there yet */
     wait_for(RELAY_LOOK);
     look_is("100:102:100", 9, 1200); /* another one is */
@@ -198,16 +187,8 @@ static void the_rest_of_a_half_settled_transaction_waits_until_it_is_visible(voi
 
 static void a_half_settled_transaction_whose_rows_are_gone_is_passed(void **state)
 {
-    struct position p = {.prev = snap("100:100:"), .lsn = 1000, .partial = true, .last_id = 2};
-
     (void)state;
-    p.cur.snapshot = snap("101:101:");
-    p.cur.ceiling = INT64_MAX;
-    p.txn_lsn = 1100;
-    p.txn_index = 2;
-    begin_with(wal_config());
-    take_lease_at(p, 0);
-    expect(RELAY_READ);
+    begin_with_half(2, 2);
     table_page(1, 0, false);
     wait_for(RELAY_LOOK);
     look_is("101:101:", 4, 1200);
@@ -246,6 +227,7 @@ static void what_no_position_could_tell_is_not_sent_by_the_stream(void **state)
     assert_true(snapshot_visible(&a.position->prev, 100) && snapshot_visible(&a.position->prev, 1200));
     assert_int_equal(a.position->prev.xip_count, 0);
     assert_int_equal(relay_core_counts(core).rewinds, 0);
+    assert_int_equal(relay_core_counts(core).streams_left, 1);
     end();
 }
 

@@ -42,8 +42,8 @@ struct relay_core_config relay_core_config_default(void)
 static int check_config(const struct relay_core_config *cfg, struct err *err)
 {
     if (cfg->window_messages < 1 || cfg->window_bytes < 1 || cfg->page_rows < 1 || cfg->parked_keys_max < 1 ||
-        cfg->keys_at_once < 1 || cfg->open_max < 1)
-        return err_set(err, ERR_PERMANENT, "a limit of the relay is below 1");
+        cfg->keys_at_once < 1 || cfg->open_max < 1 || cfg->open_max > SNAPSHOT_XIP_MAX / 2)
+        return err_set(err, ERR_PERMANENT, "a limit of the relay is out of its range");
     if (cfg->lease_ttl_ns < 1 || cfg->standby_poll_ns < 1 || cfg->poll_busy_ns < 1 || cfg->save_ns < 1 ||
         cfg->maintain_ns < 1)
         return err_set(err, ERR_PERMANENT, "a time of the relay is not above 0");

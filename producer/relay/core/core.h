@@ -291,6 +291,7 @@ struct relay_counts {
     int64_t streamed, skipped; /* rows of the stream; of these, read through the table before */
     int64_t streams, statuses, transactions, aborts, unparked;
     int64_t streams_lost;   /* ended, or could not be had */
+    int64_t streams_left;   /* of these, for the table: see core_stream_unblock */
     int64_t went_back;      /* positions of Kafka that the database does not know any more */
     uint64_t confirmed_lsn; /* of the STATUS sent last */
     uint64_t received_lsn;  /* up to here the stream was heard */

@@ -258,6 +258,7 @@ void core_stream_unblock(struct relay_core *c, int64_t now)
         return;
 #endif
     c->counts.streams_lost++;
+    c->counts.streams_left++;
     core_stream_off(c);
     c->looked = false;
     c->look_at = now;

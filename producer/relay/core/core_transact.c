@@ -345,12 +345,23 @@ static bool anything_to_commit(const struct relay_core *c)
     return c->transact.rows > 0 || c->cursor.changed || (c->draining && c->cursor.passed);
 }
 
+/* Of a transaction without rows: the slot should follow the log, and the truncation of the outbox what others wrote there. */
+static int64_t follow_due(const struct relay_core *c)
+{
+    uint64_t ahead = c->lease.idle ? (uint64_t)c->cfg.status_bytes : 1;
+
+    if (c->cursor.lsn >= c->transact.committed.lsn + ahead)
+        return c->transact.committed_at + c->cfg.refresh_ns;
+#ifdef SIM_BUG_PASSED_IS_NOTHING
+    return CLOCK_NEVER;
+#endif
+    return c->cursor.passed ? c->transact.committed_at + c->cfg.maintain_ns : CLOCK_NEVER;
+}
+
 /* When the transaction is to end. The first one has no rows: it says that from now on the position in Kafka counts. */
 static int64_t end_due(const struct relay_core *c)
 {
     const struct transact *t = &c->transact;
-    uint64_t ahead = c->lease.idle ? (uint64_t)c->cfg.status_bytes : 1;
-    bool log_moved = c->cursor.lsn >= t->committed.lsn + ahead;
     bool all_sent = c->ledger.next == c->ledger.end;
     int64_t at, idle_at;
 
@@ -360,14 +371,8 @@ static int64_t end_due(const struct relay_core *c)
         return 0;
     if (c->draining && anything_to_commit(c))
         return 0;
-    if (t->rows == 0 && !c->cursor.changed && log_moved) /* the slot should follow */
-        return t->committed_at + c->cfg.refresh_ns;
-#ifdef SIM_BUG_PASSED_IS_NOTHING
     if (t->rows == 0 && !c->cursor.changed)
-        return CLOCK_NEVER;
-#endif
-    if (t->rows == 0 && !c->cursor.changed) /* the truncation of the outbox should */
-        return c->cursor.passed ? t->committed_at + c->cfg.maintain_ns : CLOCK_NEVER;
+        return follow_due(c);
     if (t->rows == 0) /* rows that were parked */
         return t->committed_at + c->cfg.transaction_ns;
     at = t->began_ns +

@@ -94,8 +94,7 @@ struct cursor {
     int64_t settled_id; /* in batch 0; 0: none */
     int64_t read_id;    /* in the newest batch; 0: none */
     bool changed;       /* since it was saved */
-    bool
-        passed; /* so did prev, perhaps over rows of others only: rows wait for it to be truncated, others for nothing */
+    bool passed; /* prev moved on since the caller cleared this, perhaps over rows of other shards only */
 
     uint64_t lsn; /* as in struct position */
     struct half_txn half;
