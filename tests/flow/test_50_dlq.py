@@ -448,7 +448,17 @@ def test_what_the_worker_buries_is_understood_replayed_in_order_and_resolved(too
     wait_until(lambda: inventory_api.ids() == [*events, after], message="the key is free again")
 
 
-def test_a_key_whose_dead_letter_can_never_be_delivered_is_freed_as_the_manual_says(tool, topics, inventory_api, worker, wait_until):
+def by_hand(number, kafka, partition, key, state=""):
+    """The output of a command of the page on freeing a key: 0 reads its records, 1 writes its list, 2 a tombstone."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    part = page[page.index("### A key that no replay frees"):page.index("## When Kafka is away")]
+    command = re.findall(r"`((?:kcat|printf) [^`]*)`", part)[number]
+    for word, value in (("BROKER", kafka.brokers), ("PARTITION", str(partition)), ("KEY", key), ('{"version":1,"events":["…"],"overflow":false}', state)):
+        command = command.replace(word, value)
+    return subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_a_key_whose_dead_letter_can_never_be_delivered_is_freed_as_the_manual_says(tool, kafka, topics, inventory_api, worker, wait_until):
     """It was said that nothing is to be done, while the key stayed parked; and the way to free it began with what could not be."""
     program = worker("inventory")
     null = str(uuid.uuid4())
@@ -460,13 +470,29 @@ def test_a_key_whose_dead_letter_can_never_be_delivered_is_freed_as_the_manual_s
     tool.run("replay", "--key", "o-1", "--execute")
     wait_until(lambda: tool.states() == {null: "failed-again", behind: "failed-again"}, message="nothing goes out in front of it")
     assert program.stop() == 0
-    listed = json.dumps({"version": 1, "events": [behind], "overflow": False})
-    topics.produce("tandem.inventory.parked", listed, key="o-1", partition=shown["dlq_partition"])
+    where = shown["dlq_partition"]
+    key, headers, listed = by_hand(0, kafka, where, "o-1").splitlines()[-1].split("\t")
+    assert key == "o-1" and headers.startswith("x-parked-epoch=") and json.loads(listed)["events"] == [null, behind]
+    by_hand(1, kafka, where, "o-1", json.dumps({**json.loads(listed), "events": [behind]}))
     program.start_again()
     tool.run("replay", behind, "--execute")
     wait_until(lambda: tool.states()[behind] == "resolved", message="the key goes on with the next of its list")
     after = place(topics, "o-1", 3)
     wait_until(lambda: inventory_api.ids() == [behind, after], message="the key is free")
+
+
+def test_a_tombstone_that_is_written_by_hand_frees_a_key(tool, kafka, topics, inventory_api, worker, wait_until):
+    inventory_api.fault("status", status=422, keys=["o-1"])
+    program = worker("inventory")
+    place(topics, "o-1", 1)
+    wait_until(lambda: list(tool.states().values()) == ["open"], message="the key is parked")
+    shown, = tool.lines("show", *tool.states())
+    assert program.stop() == 0
+    inventory_api.heal()
+    by_hand(2, kafka, shown["dlq_partition"], "o-1")
+    program.start_again()
+    after = place(topics, "o-1", 2)
+    wait_until(lambda: inventory_api.ids() == [after], message="the key is free")
 
 
 def test_a_replay_that_is_refused_again_is_not_overtaken_by_the_rest_of_its_key(tool, topics, inventory_api, worker, wait_until):
