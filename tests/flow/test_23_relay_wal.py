@@ -458,6 +458,7 @@ def test_a_slot_that_somebody_else_moves_costs_nothing(misfortune, database, top
         elif misfortune == "advanced":
             def advance():
                 end_walsender(database, slot)
+                writer.more(20)  # so that there is something to move past
                 try:
                     database.query("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", (slot,))
                 except psycopg.errors.ObjectInUse:
