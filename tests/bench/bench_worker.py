@@ -18,7 +18,7 @@ SCALE = float(os.environ.get("BENCH_SCALE") or 1)
 RECORDS_MAX = int(os.environ.get("BENCH_RECORDS_MAX") or 1_000_000)
 SECONDS = float(os.environ.get("BENCH_SECONDS") or 10)
 PARTITIONS = 12
-PAIRS = 3
+PAIRS = 5
 CASES = ((0, 64, 150_000), (10, 64, 40_000), (10, 256, 100_000), (50, 64, 10_000), (50, 256, 40_000))  # delay ms, in flight, records
 PROBE = os.path.join(ROOT, "build", "bench", "worker_probe")
 PROFILES = ("pool", "jitter", "thrash", "degrade", "refuse")
@@ -178,22 +178,27 @@ def latency(stage):
 
 
 def poison(stage):
-    """1 in 1,000 events always fails: the rate of a drain with and without, in turn, and what the others wait at a steady rate. Each event
-    has a key of its own: behind the first bad one of a key the others would be parked, and no request of them would fail."""
-    count, flowing = scaled(60_000), int(1000 * SECONDS / 2)
+    """1 in 1,000 events always fails: the rate of a drain with and without, and what the others wait at a steady rate, in turn, and each
+    pair in the other order than the one before: what is second has a warmer broker. Each event has a key of its own: behind the first bad
+    one of a key the others would be parked, and no request of them would fail."""
+    count, flowing = scaled(60_000), int(1000 * SECONDS)
     ratios, waits = [], []
-    for _ in range(PAIRS):
-        topic, seen = stage.topic(PARTITIONS), []
+    for pair in range(PAIRS):
+        topic, rates, p99 = stage.topic(PARTITIONS), {}, {}
         preload(stage, topic, count, count)
-        for faults in ((), range(0, count, 1000)):
+        for failing in ((False, True), (True, False))[pair % 2]:
             api = delay(stage, 10)
-            if faults:
+            faults = range(0, count, 1000) if failing else ()
+            if failing:
                 stage.fault(api, {"mode": "status", "status": 500, "keys": [f"o-{k}" for k in faults]})
-            seen.append(drain(stage, topic, api, count - len(faults), "--in-flight-max", "64")[0])
+            rates[failing] = drain(stage, topic, api, count - len(faults), "--in-flight-max", "64")[0]
             api.stop()
-        ratios.append(seen[1] / seen[0])
-        waits.append([percentile(flow(stage, 1000, SECONDS / 2, faults, flowing), 0.99) for faults in ((), range(0, flowing, 1000))])
+        for failing in ((False, True), (True, False))[pair % 2]:
+            p99[failing] = percentile(flow(stage, 1000, SECONDS, range(0, flowing, 1000) if failing else (), flowing), 0.99)
+        ratios.append(rates[True] / rates[False])
+        waits.append([p99[False], p99[True]])
     record("worker/1-in-1000-failing", statistics.median(ratios), "of the rate without", pairs=[round(r, 3) for r in ratios],
+           p99_of_others=round(statistics.median(w[1] / w[0] for w in waits), 2),
            p99_of_others_ms_without_and_with=[[round(w, 2) for w in pair] for pair in waits])
 
 

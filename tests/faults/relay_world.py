@@ -124,9 +124,10 @@ class World:
                             " AND application_name LIKE 'tandem-relay%'")
 
     def end_walsender(self):
-        """Of this test's database; Postgres has other databases' too."""
-        self.database.query("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
-                            " WHERE database = current_database() AND active")
+        """Of this test's database; Postgres has other databases' too. Waits for one to end: a relay that has lost its stream asks for
+        another after three seconds."""
+        wait_until(lambda: self.database.query("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+                                               " WHERE database = current_database() AND active"), 60, "there is a walsender to end")
 
 
 class CursorLog:

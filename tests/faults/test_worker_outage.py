@@ -12,6 +12,7 @@ from worker_load import Publisher, median_of_five
 SHORT_S = 8  # enough for the longest pause between probes
 OUTAGE_S = float(os.environ.get("OUTAGE") or SHORT_S)
 RATE = 200
+DELAY_MS = 100  # of the API, so that the limit has to grow back: its floor, four requests at once, is a fifth of the rate
 RECOVERED_S = 10
 PROBES_A_SECOND = 1
 REPEATED_SHARE = 0.2  # of all requests from before the outage until the full rate is back, the probes apart
@@ -54,6 +55,7 @@ def fail_until_nothing_is_sent(program, api):
 
 def test_an_outage_under_load_spends_nothing_and_ends_without_a_storm(topics, kafka, inventory_api, worker, record_property):
     program = worker("inventory")
+    inventory_api.fault("delay", delay_ms=DELAY_MS)
     with Publisher(kafka.brokers, RATE) as publisher:
         before = inventory_api.audit()
         executed_more(inventory_api, 2 * RATE)
@@ -65,7 +67,7 @@ def test_an_outage_under_load_spends_nothing_and_ends_without_a_storm(topics, ka
         still_quiet = inventory_api.audit()
         assert still_quiet["executed"] == quiet["executed"]
         assert probes <= PROBES_A_SECOND, f"{probes:.2f} requests a second while it was away"
-        inventory_api.heal()
+        inventory_api.fault("delay", delay_ms=DELAY_MS)
         healed = time.monotonic()
         full = seconds_to_full_rate(inventory_api)
         repetitions = share_of_repetitions((before, quiet), (still_quiet, inventory_api.audit()))
@@ -80,7 +82,7 @@ def test_an_outage_under_load_spends_nothing_and_ends_without_a_storm(topics, ka
                 return first
             fail_until_nothing_is_sent(program, inventory_api)
             seconds_pass(min(OUTAGE_S, SHORT_S))
-            inventory_api.heal()
+            inventory_api.fault("delay", delay_ms=DELAY_MS)
             return seconds_to_full_rate(inventory_api)
 
         full = median_of_five(again, RECOVERED_S)

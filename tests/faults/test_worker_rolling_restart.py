@@ -24,7 +24,7 @@ def restart(replica, api):
 @pytest.mark.parametrize("names", ["static", "dynamic"])
 def test_a_rolling_restart_repeats_nothing(request, database, topics, orders_service, relay, worker, destination, names):
     api = request.getfixturevalue(f"{destination}_api")
-    api.fault("delay", delay_ms=5)  # so that requests are under way at every moment
+    api.fault("delay", delay_ms=100)  # so that some twenty requests are under way at every moment
     relay()
     replicas = [worker(destination, ready=False, instance_id=f"{destination}-{n}" if names == "static" else None)
                 for n in range(3)]

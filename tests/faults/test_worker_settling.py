@@ -33,18 +33,32 @@ def start_three(member, static=False):
     return Group([member(instance_id=f"inventory-{n}" if static else None) for n in range(3)])
 
 
-def seconds_to_take_over(group, number, bound):
-    """The first one of a settled group gets this signal; afterwards the group is whole again."""
+def seconds_to_take_over(group, api, topics, number, bound):
+    """The first one of a settled group gets this signal under load; until the others are ready, and have delivered of each partition what
+    came after the signal. Afterwards the group is whole again."""
     others = group.workers[1:]
 
     def attempt():
         group.wait_settled()
+        executed_more(api, 50)
+        before = len(publisher.published)
         group.workers[0].send(number)
-        seconds = seconds_until(lambda: sum(map(group.held, others)) == STREAMS, bound + SLACK_S, "the others have its partitions")
+
+        def taken_over():
+            if sum(map(group.held, others)) != STREAMS or not all(w.is_ready() for w in others):
+                return False
+            there = set(api.ids())
+            return {p for e, p in list(publisher.published.items())[before:] if e in there} == set(range(PARTITIONS))
+
+        seconds = seconds_until(taken_over, bound + SLACK_S, "the others deliver of its partitions")
         assert group.workers[0].wait_gone() == 0 or number == signal.SIGKILL
         group.workers[0].start_again()
         return seconds
-    return median_of_five(attempt, bound)
+
+    with Publisher(topics.brokers, RATE) as publisher:
+        seconds = median_of_five(attempt, bound)
+        publisher.check(api, topics)
+    return seconds
 
 
 def test_three_workers_started_at_once_settle(topics, inventory_api, member, record_property):
@@ -65,13 +79,13 @@ def test_three_workers_started_at_once_settle(topics, inventory_api, member, rec
 
 
 def test_the_partitions_of_one_that_leaves_are_taken_over(topics, inventory_api, member, record_property):
-    seconds = seconds_to_take_over(start_three(member), signal.SIGTERM, LEAVE_S)
+    seconds = seconds_to_take_over(start_three(member), inventory_api, topics, signal.SIGTERM, LEAVE_S)
     print(f"{member.protocol}: a graceful leave was taken over after {seconds:.2f} s ({LEAVE_S} s)")
     record_property("taken_over_s", seconds)
 
 
 def test_the_partitions_of_one_that_was_killed_are_taken_over_when_its_session_ends(topics, inventory_api, member, record_property):
-    seconds = seconds_to_take_over(start_three(member), signal.SIGKILL, KILL_S)
+    seconds = seconds_to_take_over(start_three(member), inventory_api, topics, signal.SIGKILL, KILL_S)
     print(f"{member.protocol}: a kill -9 was taken over after {seconds:.2f} s ({KILL_S} s)")
     record_property("taken_over_s", seconds)
 

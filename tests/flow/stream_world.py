@@ -43,8 +43,8 @@ def slots(database, name):
 
 
 def end_walsender(database, slot):
-    """Whoever streams from the slot is thrown out; it is inactive when this returns."""
-    database.query("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active", (slot,))
+    """Whoever streams from the slot is thrown out; whether there was anybody."""
+    return database.query("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active", (slot,))
 
 
 def drop_slot(database, slot):
@@ -70,6 +70,11 @@ def slot(postgres, database):
 
 def streams(running):
     return running.metric("tandem_relay_streaming") == 1
+
+
+def assert_came_by_the_stream(running, rows):
+    """So many at least, and the table, which brings the rows while there is no stream, had no chance to."""
+    assert running.metric("tandem_relay_streamed_total") >= rows and running.metric("tandem_relay_streams_lost_total") == 0
 
 
 @pytest.fixture

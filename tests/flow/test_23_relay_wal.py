@@ -12,8 +12,8 @@ import pytest
 
 from cutter import Cutter
 from processes import wait_until
-from stream_world import (PUT, TOPIC, Writer, assert_all_in_order, by_key, drop_slot, end_walsender, first_seen, put, setup, slots,
-                          streams, values)
+from stream_world import (PUT, TOPIC, Writer, assert_all_in_order, assert_came_by_the_stream, by_key, drop_slot, end_walsender, first_seen, put,
+                          setup, slots, streams, values)
 
 EMIT = "SELECT tandem.outbox_emit(topic => %s, key => %s::text, type => 'order.changed', payload => %s::text)"
 PEAK_KB, SANITIZED_PEAK_KB = 64 * 1024, 150 * 1024
@@ -57,10 +57,11 @@ def test_a_record_of_the_stream_is_the_record_of_the_table(database, topics, rel
     running.stop()
     topics.clear()
     topics.create(TOPIC, 6)
-    streaming()
+    running = streaming()
     insert()
     settled()
     by_stream = seen()
+    assert_came_by_the_stream(running, len(rows))
     # Without a key any partition will do.
     assert len(by_stream) == len(by_table) == 4
     drop = [r for r in by_table if not r.startswith("(None, None")]
@@ -70,7 +71,7 @@ def test_a_record_of_the_stream_is_the_record_of_the_table(database, topics, rel
 # ---- the schedules of other relays' bugs (A1, A2) -----------------------------------------------------------------------
 
 def test_late_commit(database, topics, streaming, settled):
-    streaming()
+    running = streaming()
     late, other = database.connect(autocommit=False), database.connect()
     put(late, "late", key="a")
     put(other, "other", key="b")
@@ -78,11 +79,12 @@ def test_late_commit(database, topics, streaming, settled):
     late.commit()
     settled()
     assert sorted(values(topics)) == ["late", "other"]
+    assert_came_by_the_stream(running, 2)
 
 
 def test_early_transaction_id(database, topics, streaming, settled):
     database.query("CREATE TABLE elsewhere (n int)")
-    streaming()
+    running = streaming()
     first, second = database.connect(autocommit=False), database.connect()
     first.execute("INSERT INTO elsewhere VALUES (1)")  # takes its transaction id, and its now()
     put(second, "v1")
@@ -90,10 +92,11 @@ def test_early_transaction_id(database, topics, streaming, settled):
     first.commit()
     settled()
     assert values(topics) == ["v1", "v2"]
+    assert_came_by_the_stream(running, 2)
 
 
 def test_savepoint_rollback(database, topics, streaming, settled):
-    streaming()
+    running = streaming()
     connection = database.connect(autocommit=False)
     put(connection, "undone")
     connection.rollback()
@@ -108,6 +111,7 @@ def test_savepoint_rollback(database, topics, streaming, settled):
     connection.commit()
     settled()
     assert values(topics) == ["kept", "after", "in a savepoint"]
+    assert_came_by_the_stream(running, 3)
 
 
 def test_copy_sharing_one_lsn_killed_in_its_middle(database, topics, streaming, settled):
@@ -119,6 +123,7 @@ def test_copy_sharing_one_lsn_killed_in_its_middle(database, topics, streaming, 
             for n in range(rows):
                 copy.write_row((TOPIC, "\\x6b", "t", "\\x" + str(n).encode().hex()))
     wait_until(lambda: running.metric("tandem_relay_acknowledged_total") > 300, message="a part is acknowledged")
+    assert_came_by_the_stream(running, 300)
     running.kill()
     assert len(set(values(topics))) < rows, "killed in the middle of the transaction"
     running = streaming(window_messages=200)
@@ -129,7 +134,7 @@ def test_copy_sharing_one_lsn_killed_in_its_middle(database, topics, streaming, 
 
 
 def test_prepared_transaction(database, topics, streaming, settled):
-    streaming()
+    running = streaming()
     name = uuid.uuid4().hex
     two_phase, other = database.connect(), database.connect()
     two_phase.execute("BEGIN")
@@ -140,15 +145,17 @@ def test_prepared_transaction(database, topics, streaming, settled):
     other.execute(f"COMMIT PREPARED '{name}'")
     settled()
     assert sorted(values(topics)) == ["other", "prepared"]
+    assert_came_by_the_stream(running, 2)
 
 
 def test_idle_writer_elsewhere(postgres, database, topics, streaming):
-    streaming()
+    running = streaming()
     with psycopg.connect(postgres.url("postgres")) as idle:
         idle.execute("SELECT pg_current_xact_id()")
         put(database.connect(), "on")
         wait_until(lambda: values(topics) == ["on"], message="the row is published while the other writer is open")
         idle.rollback()
+    assert_came_by_the_stream(running, 1)
 
 
 @pytest.mark.parametrize("where", ["another table", "another database"])
@@ -265,6 +272,7 @@ def test_a_large_transaction_is_bounded_in_memory(database, topics, streaming, s
     peak = int(re.search(r"VmHWM:\s+(\d+) kB", (process / "status").read_text(encoding="ascii"))[1])
     sanitized = re.search(r"lib[at]san", (process / "maps").read_text(encoding="utf-8"))
     assert peak < (SANITIZED_PEAK_KB if sanitized else PEAK_KB), f"{peak} kB"
+    assert_came_by_the_stream(running, rows)
     records = by_key(topics)
     assert sum(map(len, records.values())) == rows
     for key, seen in records.items():
@@ -661,7 +669,7 @@ def test_an_emitted_event_that_kafka_cannot_take_is_parked_whole(database, topic
 
 
 def test_a_row_that_kafka_cannot_take_is_parked_whole_by_the_server(database, topics, streaming, settled):
-    streaming(max_record_bytes=2000)
+    running = streaming(max_record_bytes=2000)
     for payload, key in (("x" * 5000, "k"), ("behind", "k"), ("on", "other")):
         put(database.connect(), payload, key=key)
     settled()
@@ -669,6 +677,7 @@ def test_a_row_that_kafka_cannot_take_is_parked_whole_by_the_server(database, to
     assert database.query("SELECT reason, payload FROM tandem.parked ORDER BY outbox_id") == [
         ("too-large", b"x" * 5000), ("behind", b"behind")]
     assert values(topics) == ["on"]
+    assert running.metric("tandem_relay_streams_lost_total") == 0, "the stream brought them"
 
 
 @pytest.mark.parametrize("source", ["table", "wal", "message"])

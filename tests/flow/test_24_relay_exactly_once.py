@@ -6,7 +6,7 @@ import threading
 import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from stream_world import PUT, TOPIC, end_walsender, values
+from stream_world import PUT, TOPIC, end_walsender, streams, values
 from topics import headers_of
 
 CURSORS = "tandem.relay.cursor"
@@ -200,6 +200,7 @@ def test_the_same_with_rows_of_the_stream(
             else:
                 end_walsender(database, slot)
             running.wait_ready()
+            wait_until(lambda: streams(running), 60, "it streams again")
     finally:
         writers.stop()
     settled()

@@ -48,6 +48,8 @@ def test_a_breaker_kept_closed_goes_on_through_failures_and_spends_nothing(order
     orders.place_many(50, keys=50)
     wait_until(lambda: program.metric("tandem_worker_retried_total") > 100, message="failures")
     assert program.metric("tandem_worker_breaker_opened_total") == 0
+    assert program.metric("tandem_worker_breaker_override") == 2 and program.metric("tandem_worker_breaker_state") == 0
+    assert "the breaker is kept closed by the operator\n" in readiness(program)
     inventory_api.heal()
     wait_until(lambda: delivered(program) == 50, message="all delivered")
     assert topics.read(DLQ) == []

@@ -8,8 +8,8 @@
 
 /*
  * order.placed      PUT /v1/customers/{customer}/orders/{order} with If-None-Match: *  (412: it is there already)
- * order.changed     the same, with If-Match when the payload has an "etag": the version that the change was made of (412: conflict, but
- *                   done when an earlier attempt may have arrived; targeting.c)
+ * order.changed     the same, with If-Match when the payload has an "etag" that is not null: the version that the change was made of (412:
+ *                   conflict, but done when an earlier attempt may have arrived; targeting.c)
  * order.cancelled   the same, no precondition: the payload's status says it
  * order = the event's key, customer = the payload's "customer". Body: the payload as it is.
  */
@@ -34,10 +34,20 @@ static struct slice crm_field(const json_t *root, const char *name)
     return (struct slice){json_string_value(field), json_string_length(field)};
 }
 
+/* The change was made of one version: "*", which RFC 9110 takes for any, and what is no text name none, and are no reason to go without. */
+static int crm_precondition(const json_t *root, struct request *req, struct err *err)
+{
+    const json_t *etag = json_object_get(root, "etag");
+
+    if (!etag || json_is_null(etag))
+        return 0;
+    if (!json_is_string(etag) || strcmp(json_string_value(etag), "*") == 0)
+        return err_set(err, ERR_PERMANENT, "field \"etag\" of the payload is no entity tag");
+    return request_if_match(req, crm_field(root, "etag"), err);
+}
+
 static int crm_fill(const struct event *ev, const json_t *root, struct request *req, struct err *err)
 {
-    struct slice etag = crm_field(root, "etag");
-
     if (buf_puts(&req->path, "/v1/customers") < 0 ||
         request_segment(req, "field \"customer\" of the payload", crm_field(root, "customer"), err) < 0 ||
         buf_puts(&req->path, "/orders") < 0 ||
@@ -45,7 +55,7 @@ static int crm_fill(const struct event *ev, const json_t *root, struct request *
         return -1;
     if (slice_is(ev->type, "order.placed") && request_if_none_match(req, SLICE_LIT("*"), err) < 0)
         return -1;
-    if (slice_is(ev->type, "order.changed") && etag.len && request_if_match(req, etag, err) < 0)
+    if (slice_is(ev->type, "order.changed") && crm_precondition(root, req, err) < 0)
         return -1;
     req->method = "PUT";
     req->body = ev->value;
