@@ -290,11 +290,26 @@ PGconn *pg_connect(const char *url, const struct option_pairs *pairs, const char
     return NULL;
 }
 
+/* Of a URL with several hosts libpq tells an entry without a port as it stands, empty; for such a one it takes what it was built with. */
+static void port_of(const PGconn *conn, char *ret_port, size_t size)
+{
+    PQconninfoOption *known;
+
+    snprintf(ret_port, size, "%s", PQport(conn));
+    if (*ret_port)
+        return;
+    known = PQconndefaults();
+    for (const PQconninfoOption *o = known; o && o->keyword; o++)
+        if (strcmp(o->keyword, "port") == 0 && o->compiled)
+            snprintf(ret_port, size, "%s", o->compiled);
+    PQconninfoFree(known);
+}
+
 void pg_place_of(const PGconn *conn, struct pg_place *ret_place)
 {
     snprintf(ret_place->host, sizeof(ret_place->host), "%s", PQhost(conn));
     snprintf(ret_place->hostaddr, sizeof(ret_place->hostaddr), "%s", PQhostaddr(conn));
-    snprintf(ret_place->port, sizeof(ret_place->port), "%s", PQport(conn));
+    port_of(conn, ret_place->port, sizeof(ret_place->port));
 }
 
 PGconn *pg_dial(struct pg_dial *d, const struct pg_target *to, struct err *err)

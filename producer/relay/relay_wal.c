@@ -54,6 +54,7 @@ struct relay_wal {
     uint64_t start_lsn;
     bool slot_unusable;     /* the stream failed in a way that only a new slot mends */
     bool slot_goes;         /* the guard drops it */
+    bool slot_missed;       /* that there is none was told, and nothing has changed since */
     uint64_t publication;   /* its number when the last stream began; 0: none did */
     bool wants_write, more; /* more: libpq may hold messages that there was no room for */
     struct pgoutput decoder;
@@ -278,11 +279,10 @@ static int end_stale(struct relay_wal *w, struct err *err)
     return send_sql(w, WAL_END_STALE, write_end_stale, err);
 }
 
-static int create(struct relay_wal *w, struct err *err)
+static void tell_making(const struct relay_wal *w)
 {
     LOG_WARNING("making the replication slot: waits for every transaction that is writing now",
                 LOG_STR("slot", w->opt->slot));
-    return send_sql(w, WAL_CREATE, write_create, err);
 }
 
 /* What the guard has taken away is no misfortune, except to emitted events. */
@@ -295,6 +295,14 @@ static void tell_gone(struct relay_wal *w)
     else
         LOG_WARNING("wal_guard has dropped the slot: rows were read through the table meanwhile",
                     LOG_STR("slot", w->opt->slot));
+}
+
+/* Once, however often it cannot be made: the server may have no room for it. */
+static void tell_missing(struct relay_wal *w)
+{
+    if (w->start_lsn != 0)
+        tell_gone(w);
+    tell_making(w);
 }
 
 /*
@@ -333,10 +341,11 @@ static int go_on(struct relay_wal *w, const struct relay_core *c, struct err *er
     if (relay_slot_judge(s, w->conn, w->opt, publication, err) < 0)
         return -1;
     if (!s->there) {
-        if (w->start_lsn != 0)
-            tell_gone(w);
+        if (!w->slot_missed)
+            tell_missing(w);
+        w->slot_missed = true;
         w->slot_unusable = w->slot_goes = false;
-        return create(w, err);
+        return send_sql(w, WAL_CREATE, write_create, err);
     }
     if (s->active_pid != 0)
         return end_stale(w, err);
@@ -346,9 +355,9 @@ static int go_on(struct relay_wal *w, const struct relay_core *c, struct err *er
         w->slot_unusable = false;
         return send_sql(w, WAL_DROP, write_drop, err);
     }
-    if (w->start_lsn != 0 && s->confirmed_lsn > w->start_lsn)
+    if (w->start_lsn != 0 && s->confirmed_lsn > w->start_lsn && !w->slot_missed)
         tell_lost(w, "somebody made it again, or moved it on");
-    w->slot_goes = false;
+    w->slot_goes = w->slot_missed = false;
     return send_sql(w, WAL_BEGIN, write_begin, err);
 }
 
@@ -366,8 +375,10 @@ static int step_done(struct relay_wal *w, const struct relay_core *c, struct err
         ask_again_soon(w);
         return 0;
     case WAL_DROP:
-        return create(w, err);
+        tell_making(w);
+        return send_sql(w, WAL_CREATE, write_create, err);
     case WAL_CREATE:
+        w->slot_missed = false;
         w->publication = w->slot.publication_number; /* as of before it was made */
         w->news.slots_made++;
         LOG("replication slot made", LOG_STR("slot", w->opt->slot));

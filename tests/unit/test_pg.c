@@ -249,7 +249,7 @@ static void a_dial_goes_to_its_place_whatever_hosts_the_url_names(void **state)
     put_welcome(&server.greeting);
     struct pg_target to = its_target();
     snprintf(url, sizeof(url),
-             "postgres://u:hushhush@nowhere.invalid:1,nowhere.invalid:2/db"
+             "postgres://u:hushhush@nowhere.invalid,nowhere.invalid/db"
              "?hostaddr=192.0.2.1,192.0.2.2&sslmode=disable&gssencmode=disable");
     to.url = url;
     PGconn *conn = pg_dial(&dial, &to, &err);
@@ -259,6 +259,20 @@ static void a_dial_goes_to_its_place_whatever_hosts_the_url_names(void **state)
     assert_string_equal(at.host, "localhost"); /* its name stays: certificates have it */
     assert_string_equal(at.hostaddr, "127.0.0.1");
     assert_string_equal(at.port, to.place->port);
+    PQfinish(conn);
+}
+
+/* libpq knows a list of ports that are all empty, and no port of the one it is connected to. */
+static void the_place_of_a_url_whose_hosts_have_no_ports_has_one(void **state)
+{
+    (void)state;
+    struct pg_place at;
+    PGconn *conn = PQconnectStart("postgres://127.0.0.1,127.0.0.2/db");
+
+    assert_non_null(conn);
+    pg_place_of(conn, &at);
+    assert_string_equal(at.hostaddr, "127.0.0.1");
+    assert_string_equal(at.port, "5432");
     PQfinish(conn);
 }
 
@@ -429,6 +443,7 @@ int main(void)
         cmocka_unit_test(a_refusal_says_whether_to_try_again),
         TEST(a_dial_waits_for_nothing_and_is_of_use_when_it_is_answered),
         TEST(a_dial_goes_to_its_place_whatever_hosts_the_url_names),
+        cmocka_unit_test(the_place_of_a_url_whose_hosts_have_no_ports_has_one),
         TEST(a_dial_goes_to_a_socket_s_directory),
         TEST(nobody_listening_is_temporary),
         TEST(a_malformed_url_is_permanent_and_does_not_tell_the_password),

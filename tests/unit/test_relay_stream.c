@@ -202,6 +202,37 @@ static void a_half_settled_transaction_whose_rows_are_gone_is_passed(void **stat
     end();
 }
 
+/* Its ids were drawn in another order, which only reading it shows. Meanwhile the stream brings it once more. */
+static void what_the_stream_skipped_for_a_batch_that_is_given_up_is_read(void **state)
+{
+    (void)state;
+    begin_with_half(1, 3);
+    table_page(1, 0, false); /* it waits for a synchronous standby */
+    wait_for(RELAY_STREAM);
+    relay_core_stream_up(core, now, 1000, 0);
+    wait_for(RELAY_LOOK);
+    look_is("100:102:100", 9, 1300);
+    expect(RELAY_READ);
+    table_page(9, 0, false);
+    wait_for(RELAY_LOOK);
+    look_is("102:102:", 9, 1300);
+    expect(RELAY_READ);
+    stream_rows(100, 1100, 0, 3, 1, 0);
+    stream_rows(100, 1100, 1, 1, 2, 0);
+    expect_nothing(); /* it is done with these pages */
+    stream_rows(100, 1100, 3, 4, 1, 1150);
+    table_page(1, 4, false);
+    expect(RELAY_UNSTREAM);
+    assert_int_equal(relay_core_counts(core).streams_lost, 1);
+    wait_for(RELAY_LOOK);
+    look_is("102:102:", 9, 1300);
+    expect(RELAY_READ);
+    table_page(1, 4, false);
+    for (int row = 0; row < 4; row++)
+        assert_int_equal(wait_for(RELAY_PUBLISH).row, row);
+    end();
+}
+
 static void what_no_position_could_tell_is_not_sent_by_the_stream(void **state)
 {
     struct relay_core_config cfg = wal_config();
@@ -544,6 +575,7 @@ int main(void)
         cmocka_unit_test(a_half_settled_transaction_with_ids_in_another_order_is_repeated_whole),
         cmocka_unit_test(the_rest_of_a_half_settled_transaction_waits_until_it_is_visible),
         cmocka_unit_test(a_half_settled_transaction_whose_rows_are_gone_is_passed),
+        cmocka_unit_test(what_the_stream_skipped_for_a_batch_that_is_given_up_is_read),
         cmocka_unit_test(what_no_position_could_tell_is_not_sent_by_the_stream),
         cmocka_unit_test(a_transaction_larger_than_the_window_passes_in_pieces),
         cmocka_unit_test(a_transaction_whose_end_comes_apart_is_settled_by_it),

@@ -348,7 +348,9 @@ void relay_core_page(struct relay_core *c, int64_t now, void *page, const struct
         cursor_read_to(&c->cursor, passed);
     if (whole)
         cursor_page_end(&c->cursor, more);
-    c->stream.caught_up = c->stream.caught_up || (!more && c->first_page);
+    else if (stream_up(&c->stream))
+        core_stream_leave(c, now); /* what it brought of that transaction was skipped for this batch */
+    c->stream.caught_up = c->stream.caught_up || (whole && !more && c->first_page);
     c->counts.read += count;
     if (count > 0) {
         c->row_seen_ns = now;

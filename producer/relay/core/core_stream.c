@@ -134,6 +134,14 @@ void core_stream_off(struct relay_core *c)
     s->ask_at = 0;
 }
 
+void core_stream_leave(struct relay_core *c, int64_t now)
+{
+    c->counts.streams_lost++;
+    core_stream_off(c);
+    c->looked = false;
+    c->look_at = now;
+}
+
 /* ---- rows ------------------------------------------------------------------------------------------------------ */
 
 /* The transaction whose rows came last has no further one; everything up to lsn was sent. */
@@ -257,11 +265,8 @@ void core_stream_unblock(struct relay_core *c, int64_t now)
     if (s->waiting_count == 0 || ledger_held(&c->ledger) > 0)
         return;
 #endif
-    c->counts.streams_lost++;
     c->counts.streams_left++;
-    core_stream_off(c);
-    c->looked = false;
-    c->look_at = now;
+    core_stream_leave(c, now);
 }
 
 int relay_core_stream_room(const struct relay_core *c)
