@@ -404,6 +404,35 @@ static void what_the_last_owner_had_not_completed_keeps_no_heir_paused(void **st
     rig_free(r);
 }
 
+/* Of what is still to come only the first cannot go on: it was held, so the length of the list, which only the others shorten, counted again. */
+static void one_of_them_that_cannot_go_on_keeps_the_rest_from_nobody(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.window_events = cfg.in_flight_max = 1000;
+    cfg.adaptive = ENGINE_ADAPTIVE_OFF;
+    struct rig *r = rig_new(&cfg);
+
+    for (int i = 0; i < 700; i++)
+        rig_give(r, 0, 100 * i, NULL);
+    rig_answer(r, 0, 69900, 200);
+    rig_sleep(r, NS_PER_S);
+    struct rig *next = rig_new_bare(&cfg);
+    assert_true(engine_assign(next->e, next->now, 0, STREAM_SOURCE, 0, r->committed[0], r->metadata[0]));
+    engine_open(next->e, next->now, 0, 1);
+    rig_sleep(next, 1);
+    for (int i = 0; i < 699; i++) {
+        assert_int_equal(next->paused[0], next->resumed[0]);
+        rig_give(next, 0, 100 * i, NULL);
+        if (i > 0)
+            rig_answer(next, 0, 100 * i, 200);
+    }
+    assert_int_equal(next->paused[0], next->resumed[0]);
+    assert_int_equal(rig_counts(next).delivered, 698);
+    rig_free(next);
+    rig_free(r);
+}
+
 static void unreadable_metadata_is_told_and_redelivers(void **state)
 {
     (void)state;
@@ -545,6 +574,7 @@ int main(void)
         cmocka_unit_test(a_failed_commit_is_asked_for_again_with_the_newest_state),
         cmocka_unit_test(what_completed_out_of_order_is_not_delivered_again_by_the_next_owner),
         cmocka_unit_test(what_the_last_owner_had_not_completed_keeps_no_heir_paused),
+        cmocka_unit_test(one_of_them_that_cannot_go_on_keeps_the_rest_from_nobody),
         cmocka_unit_test(unreadable_metadata_is_told_and_redelivers),
         cmocka_unit_test(a_record_of_an_unknown_stream_is_released_at_once),
         cmocka_unit_test(an_attempt_cancelled_by_the_door_goes_again_and_costs_nothing),

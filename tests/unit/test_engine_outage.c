@@ -715,6 +715,58 @@ static void no_two_endpoints_share_a_count(void **state)
     rig_free(r);
 }
 
+/* Half a minute in which route 1 is down and route 2 works: all that is sent is answered at once. */
+static void half_a_minute_with_route_1_down(struct rig *r, int64_t first_of_route_2)
+{
+    for (int i = 0; i < 300; i++) {
+        rig_sleep(r, NS_PER_S / 10);
+        for (int at = 0; at < r->sent_count; at++) {
+            if (r->sent[at] != NULL) {
+                int64_t offset = delivery_view(r->sent[at]).offset;
+                rig_answer(r, 0, offset, offset < first_of_route_2 ? 503 : 200);
+            }
+        }
+    }
+}
+
+/* Each event of the endpoint that was down had its probe first, and when one of another had closed the breaker, ten of them opened it again. */
+static void many_events_of_an_endpoint_that_is_down_do_not_keep_the_others_waiting(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.in_flight_max = 8;
+    struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
+
+    for (int64_t i = 0; i < 100; i++)
+        give_to(r, i, NULL, 1);
+    half_a_minute_with_route_1_down(r, 100);
+    assert_true(rig_counts(r).breaker != BREAKER_CLOSED);
+    for (int64_t i = 100; i < 150; i++)
+        give_to(r, i, NULL, 2);
+    half_a_minute_with_route_1_down(r, 100);
+    assert_int_equal(rig_counts(r).delivered, 50);
+    assert_int_equal(r->bury_count, 0);
+    rig_free(r);
+}
+
+static void an_open_breaker_takes_in_what_may_go_to_an_endpoint_that_works(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.ready_events = 10;
+    cfg.in_flight_max = 8;
+    struct rig *r = rig_new(&cfg);
+    r->kafka_commits = true;
+
+    for (int64_t i = 0; i < 30; i++)
+        give_to(r, i, NULL, 1);
+    assert_int_equal(r->paused[0], r->resumed[0] + 1); /* plenty is ready, all of it for one endpoint */
+    half_a_minute_with_route_1_down(r, 30);
+    assert_int_equal(r->paused[0], r->resumed[0]);
+    rig_free(r);
+}
+
 static void an_endpoint_that_is_down_is_no_poison_though_others_of_the_api_work(void **state)
 {
     (void)state;
@@ -842,8 +894,69 @@ static void an_event_whose_window_is_nearly_empty_blocks_nobody_though_others_ha
     rig_free(r);
 }
 
-/* Others had plenty while its key filled more than half of the window: intake stayed paused for its sake, and it did not count as full. */
-static void a_key_that_keeps_its_partition_paused_when_the_others_have_no_more_blocks_its_window(void **state)
+/* Until the head of stream 0 is aside; stream 2, which has a backlog, brings what intake lets in. Its first free offset. */
+static int64_t until_aside(struct rig *r, int64_t next)
+{
+    for (int i = 0; i < 2000 && rig_bury_waiting(r, 0, 0) == NULL; i++) {
+        rig_sleep(r, NS_PER_S / 10);
+        if (rig_is_sent(r, 0, 0))
+            rig_answer(r, 0, 0, 500);
+        if (r->paused[2] == r->resumed[2]) {
+            rig_give(r, 2, next, NULL);
+            if (rig_is_sent(r, 2, next))
+                rig_answer(r, 2, next++, 200);
+        }
+    }
+    return next;
+}
+
+/* Intake of all waited for half of the total to be free, which only a dead letter could bring, and that only a success of another event. */
+static void what_fills_more_than_half_of_the_total_does_not_keep_other_partitions_waiting(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.total_bytes = 1000;
+    cfg.attempts_max = 10;
+    struct rig *r = rig_of_two(&cfg);
+    int64_t next = 0;
+
+    for (int64_t offset = 0; offset < 7; offset++)
+        rig_give(r, 0, offset, "stuck");
+    while (next < 3)
+        rig_give(r, 2, next++, NULL);
+    assert_int_equal(r->paused[2], r->resumed[2] + 1); /* the total is reached */
+    for (int64_t offset = 0; offset < 3; offset++)
+        rig_answer(r, 2, offset, 200);
+    assert_true(until_aside(r, next) >= next + 9);
+    assert_int_equal(delivery_view(rig_bury_waiting(r, 0, 0)).reason, REASON_ATTEMPTS);
+    rig_free(r);
+}
+
+/* The same of a window: it waited for half of itself. */
+static void a_window_that_is_not_full_takes_in_what_can_go(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.window_events = 10;
+    struct rig *r = rig_of_two(&cfg);
+
+    for (int64_t offset = 0; offset < 7; offset++)
+        rig_give(r, 0, offset, "stuck");
+    for (int64_t offset = 7; offset < 10; offset++)
+        rig_give(r, 0, offset, NULL);
+    assert_int_equal(r->paused[0], r->resumed[0] + 1);
+    rig_answer(r, 0, 0, 500);
+    for (int64_t offset = 7; offset < 10; offset++)
+        rig_answer(r, 0, offset, 200);
+    assert_int_equal(r->paused[0], r->resumed[0]);
+    rig_free(r);
+}
+
+/*
+ * Others had plenty while its key filled more than half of the window: intake stayed paused for its sake, and it did not count as full. Now it
+ * is paused while others are served, and counts; it is not when these are done, and waits for room that its window has.
+ */
+static void a_key_that_keeps_its_partition_paused_blocks_its_window(void **state)
 {
     (void)state;
     struct engine_config cfg = rig_config();
@@ -863,6 +976,7 @@ static void a_key_that_keeps_its_partition_paused_when_the_others_have_no_more_b
         rig_answer(r, 2, answered++, 200);
     assert_int_equal(r->paused[2], r->resumed[2]);
     assert_int_equal(r->paused[0], r->resumed[0] + 1);
+    rig_give(r, 2, given++, NULL); /* somebody is always under way */
     while (rig_bury_waiting(r, 0, 0) == NULL && failed < 100) {
         for (int i = 0; i < 3; i++) {
             rig_give(r, 2, given++, NULL);
@@ -913,9 +1027,13 @@ int main(void)
         cmocka_unit_test(an_event_that_keeps_the_window_full_goes_aside_before_its_attempts_are_spent),
         cmocka_unit_test(an_event_that_nobody_waits_for_keeps_all_its_attempts),
         cmocka_unit_test(what_keeps_the_window_full_needs_the_success_of_enough_others),
+        cmocka_unit_test(many_events_of_an_endpoint_that_is_down_do_not_keep_the_others_waiting),
+        cmocka_unit_test(an_open_breaker_takes_in_what_may_go_to_an_endpoint_that_works),
+        cmocka_unit_test(what_fills_more_than_half_of_the_total_does_not_keep_other_partitions_waiting),
+        cmocka_unit_test(a_window_that_is_not_full_takes_in_what_can_go),
         cmocka_unit_test(an_event_whose_window_is_nearly_empty_blocks_nobody_though_others_have_plenty),
         cmocka_unit_test(
-            a_key_that_keeps_its_partition_paused_when_the_others_have_no_more_blocks_its_window),
+            a_key_that_keeps_its_partition_paused_blocks_its_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

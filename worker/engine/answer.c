@@ -96,6 +96,8 @@ static void tell_breaker(struct engine *e, const struct delivery *d, struct judg
     /* A 429 is from an API that works, which is all that a probe asks; otherwise it says nothing about failures. */
     if (j.verdict == VERDICT_THROTTLE && !j.systemic && !probe)
         result = BREAKER_NO_ANSWER;
+    if (result == BREAKER_SERVED)
+        dispatch_served(e, d->endpoint);
     if (breaker_report(&e->breaker, e->now, result, probe))
         dispatch_breaker_closed(e);
 }
@@ -159,7 +161,7 @@ static bool is_too_old(const struct engine *e, const struct delivery *d)
  */
 static bool is_blocking(struct engine *e, const struct delivery *d)
 {
-    bool full = d->stream->full;
+    bool full = stream_is_full(e, d->stream);
 
 #ifdef SIM_BUG_PAUSED_IS_FULL
     full = d->stream->paused && !e->bytes_full;

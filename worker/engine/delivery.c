@@ -63,6 +63,8 @@ static void set_step(struct engine *e, struct delivery *d, enum step step)
         lanes_unstall(&d->place);
     if (old == STEP_IN_FLIGHT && d->batch != NULL)
         batch_left(e, d);
+    if (old == STEP_IN_FLIGHT && !d->was_again)
+        e->firsts_out--;
     e->in_step[old]--;
     e->in_step[step]++;
     if (d->stream != NULL) {
@@ -190,6 +192,7 @@ static enum step enter_in_flight(struct engine *e, struct delivery *d)
 {
     d->request_out = true;
     d->was_again = d->again;
+    e->firsts_out += !d->again;
     d->again = true;
     d->attempt++;
     d->last_attempt_ns = e->now;

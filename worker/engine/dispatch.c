@@ -1,16 +1,27 @@
 /* Which request goes next: the oldest that is due, while the breaker, the destination's pause and the limit on requests let it. */
 #include "worker/engine/engine_state.h"
 
-#define PROBES_MAX 0x7fff
+#define PROBES_MAX 0x3fff
+#define FIRSTS_BETWEEN 2
 
-/* Rotate the probes: fewest so far first, then the oldest; otherwise a bad event at the head would keep the breaker open. */
+static bool was_asked(const struct engine *e, const struct delivery *d)
+{
+    return d->endpoint->probe_round == e->probe_round;
+}
+
+/*
+ * Rotate the probes: endpoints that were not asked in this round first, so that many events of one that is down do not keep the breaker
+ * open for the others; then the event with the fewest so far, then the oldest, so that a bad one at the head does not. Until it serves such an
+ * endpoint stays behind the others also when these have closed the breaker: ten of its events in a row would open it again.
+ */
 static int64_t rank_of(const struct engine *e, const struct delivery *d)
 {
     int64_t probes = d->probe_episode == e->breaker_episode ? d->probes : 0;
 
     if (probes > PROBES_MAX)
         probes = PROBES_MAX;
-    return probes << 48 | (int64_t)(d->sequence & UINT64_C(0xffffffffffff));
+    return (int64_t)was_asked(e, d) << 62 | probes << 48 |
+           (int64_t)(d->sequence & UINT64_C(0xffffffffffff));
 }
 
 static struct heap *heap_of(struct engine *e, bool again)
@@ -34,8 +45,26 @@ void dispatch_forget(struct engine *e, struct delivery *d)
         heap_remove(heap_of(e, d->again), &d->ready);
 }
 
+static void rank_anew(struct engine *e, struct heap *ready)
+{
+    for (size_t i = 0; i < ready->count; i++)
+        ready->nodes[i]->key = rank_of(e, OWNER_OF(ready->nodes[i], struct delivery, ready));
+    heap_reorder(ready);
+}
+
+static void rank_all_anew(struct engine *e)
+{
+    for (int again = 0; again <= 1; again++) {
+        rank_anew(e, heap_of(e, again));
+        for (size_t i = 0; i < ENGINE_BATCH_KINDS; i++)
+            rank_anew(e, &e->bins[again][i].ready);
+    }
+}
+
 static void count_probe(struct engine *e, struct delivery *d)
 {
+    d->endpoint->probe_round = e->probe_round;
+    rank_all_anew(e);
     if (d->probe_episode != e->breaker_episode)
         d->probes = 0;
     d->probe_episode = e->breaker_episode;
@@ -57,6 +86,11 @@ int64_t dispatch_waiting_again(const struct engine *e)
     for (size_t i = 0; i < ENGINE_BATCH_KINDS; i++)
         waiting += (int64_t)e->bins[true][i].ready.count;
     return waiting;
+}
+
+int64_t dispatch_firsts(const struct engine *e)
+{
+    return e->breaker.state == BREAKER_CLOSED ? e->in_step[STEP_READY] - dispatch_waiting_again(e) : 0;
 }
 
 int dispatch_limit(const struct engine *e)
@@ -101,15 +135,43 @@ static struct heap_node *oldest_of(struct engine *e, bool again)
     return oldest;
 }
 
+static struct delivery *delivery_of(struct heap_node *node)
+{
+    return node == NULL ? NULL : OWNER_OF(node, struct delivery, ready);
+}
+
+/*
+ * A repetition before first requests: by age, whatever its endpoint, which shows by it that it is back. Not in a row: all to an endpoint that
+ * is down, they would open the breaker for everybody as soon as it has closed.
+ */
+static bool goes_before(const struct engine *e, struct heap_node *again, struct heap_node *first)
+{
+    if (e->breaker.state != BREAKER_CLOSED)
+        return again->key < first->key;
+    return e->firsts_sent >= FIRSTS_BETWEEN && delivery_of(again)->sequence < delivery_of(first)->sequence;
+}
+
 /* Repetitions beyond the budget wait, and do not hold up first requests. */
 static struct delivery *oldest_to_go(struct engine *e)
 {
     struct heap_node *first = oldest_of(e, false);
     struct heap_node *again = dispatch_over_budget(e) ? NULL : oldest_of(e, true);
 
-    if (first == NULL || (again != NULL && again->key < first->key))
+    if (first == NULL || (again != NULL && goes_before(e, again, first)))
         first = again;
-    return first == NULL ? NULL : OWNER_OF(first, struct delivery, ready);
+    return delivery_of(first);
+}
+
+/* When all that could be asked were, the next round begins. */
+static struct delivery *probe_to_go(struct engine *e)
+{
+    struct delivery *d = oldest_to_go(e);
+
+    if (d == NULL || !was_asked(e, d))
+        return d;
+    e->probe_round++;
+    rank_all_anew(e);
+    return oldest_to_go(e);
 }
 
 /* Until when nothing may go, whatever is ready; not after now: something may. */
@@ -157,11 +219,12 @@ bool dispatch_next(struct engine *e, struct action *ret_action)
 {
     if (dispatch_requests(e) >= dispatch_limit(e) || e->now < closed_until(e) || !breaker_allows(&e->breaker))
         return false;
-    struct delivery *d = oldest_to_go(e);
+    struct delivery *d = e->breaker.state == BREAKER_HALF_OPEN ? probe_to_go(e) : oldest_to_go(e);
     if (d == NULL)
         return false;
     struct action a = {.kind = ACTION_SEND, .d = d, .stream = d->rec.stream};
     budget_count(&e->budget, d->again);
+    e->firsts_sent = d->again ? 0 : e->firsts_sent + 1;
     size_t bytes = set_off(e, d, &a.batch);
     if (e->breaker.state == BREAKER_HALF_OPEN)
         count_probe(e, d);
@@ -171,22 +234,19 @@ bool dispatch_next(struct engine *e, struct action *ret_action)
     return true;
 }
 
-static void rank_anew(struct engine *e, struct heap *ready)
-{
-    for (size_t i = 0; i < ready->count; i++)
-        ready->nodes[i]->key = rank_of(e, OWNER_OF(ready->nodes[i], struct delivery, ready));
-    heap_reorder(ready);
-}
-
 void dispatch_breaker_closed(struct engine *e)
 {
     e->breaker_episode++;
-    for (int again = 0; again <= 1; again++) {
-        rank_anew(e, heap_of(e, again));
-        for (size_t i = 0; i < ENGINE_BATCH_KINDS; i++)
-            rank_anew(e, &e->bins[again][i].ready);
-    }
+    rank_all_anew(e);
     limiter_restart(&e->limiter, e->now); /* an API that was away is not met with everything at once */
+}
+
+void dispatch_served(struct engine *e, struct endpoint *endpoint)
+{
+    if (endpoint->probe_round != e->probe_round)
+        return;
+    endpoint->probe_round = 0;
+    rank_all_anew(e);
 }
 
 /* When the first of them could go, if nothing else stood in its way; CLOCK_NEVER: there is none. */

@@ -1,5 +1,5 @@
 /*
- * How often each endpoint of the API has served somebody: counted while an event in hand goes there.
+ * How often each endpoint of the API has served somebody, and whether it had its probe: while an event in hand goes there.
  *
  * Only the difference between two looks of one event counts, and as long as it is in hand its endpoint is here. So there are no more of them
  * than events, and two share a count only where their names do, numbers of 64 bits.
@@ -15,6 +15,7 @@
 struct endpoint {
     uint64_t name;
     uint64_t successes; /* delivered or duplicate-ok: the proof that the API works for others there */
+    uint64_t probe_round; /* of the engine: the last in which it was asked and did not serve; 0: none */
     int users;
     struct endpoint *next;
 };

@@ -35,7 +35,7 @@ struct stream {
     int stalled; /* deliveries that wait for room among the parked keys */
     bool revoking, drained;
     bool paused;     /* what the door was told last */
-    bool full;       /* a limit of its own was reached, or it is paused, and half of that limit is not free */
+    bool full;       /* a limit of its own was reached, and half of that limit is not free */
     bool commit_out; /* a COMMIT is not answered yet */
     bool commit_due, drained_due;
     int64_t commit_after_ns; /* not before */
@@ -88,11 +88,15 @@ struct engine {
     int64_t refused_ns;      /* the last of them */
     bool on_hold;            /* the operator paused it */
     int64_t breaker_episode; /* grows when the breaker closes: probes of an earlier one are forgotten */
+    uint64_t probe_round;    /* grows with each round of probes of all endpoints */
+    int firsts_sent;         /* first requests since the last repetition */
 
     struct stream *streams[ENGINE_STREAMS_MAX];
     struct list streams_held;
     bool bytes_full; /* total_bytes was reached and half of it is not free again */
     bool plenty;     /* enough is ready to go, and half of it has not gone yet */
+    bool starved;    /* something is paused, and nothing in hand is on its way that could end it */
+    int streams_paused;
     struct list groups;
     struct lanes lanes;
     struct pool deliveries;
@@ -117,6 +121,7 @@ struct engine {
     uint64_t park_generation;
 
     int64_t in_step[STEP_COUNT];
+    int64_t firsts_out;                      /* first requests under way */
     struct engine_counts counts;             /* the sums; what is counted now is filled in by engine_counts */
     struct buf value;                        /* of the last PARK */
     char metadata[OFFSET_MAP_CHARS_MAX + 1]; /* of the last COMMIT */
@@ -131,6 +136,7 @@ void timer_stop(struct engine *e, struct timer *timer);
 struct stream *stream_new(struct engine *e, int number, enum stream_kind kind, struct group *group);
 void stream_free(struct engine *e, struct stream *s);
 bool stream_takes(const struct engine *e, const struct stream *s);
+bool stream_is_full(const struct engine *e, const struct stream *s);
 /* What it holds has changed: pause or resume intake. */
 void stream_intake(struct engine *e, struct stream *s);
 /* There may be something to commit, or its drain may be over. */
@@ -163,7 +169,9 @@ bool dispatch_next(struct engine *e, struct action *ret_action);
 struct heap_node *dispatch_first(struct engine *e, struct heap *ready);
 int64_t dispatch_requests(const struct engine *e);      /* under way */
 int64_t dispatch_waiting_again(const struct engine *e); /* repetitions that are due */
+int64_t dispatch_firsts(const struct engine *e);        /* first requests that are due and may go */
 void dispatch_breaker_closed(struct engine *e);
+void dispatch_served(struct engine *e, struct endpoint *endpoint);
 bool dispatch_still_sends(const struct engine *e, const struct delivery *d);
 int dispatch_limit(const struct engine *e); /* requests at once */
 bool dispatch_over_budget(const struct engine *e);

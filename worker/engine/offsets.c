@@ -69,7 +69,7 @@ static void pass_past(struct offsets *o, int64_t offset)
     }
 }
 
-static bool past_is_unseen(const struct offsets *o)
+bool offsets_inherits(const struct offsets *o)
 {
     return o->past_at < o->past.count;
 }
@@ -79,7 +79,7 @@ static bool past_has_completed(struct offsets *o, int64_t offset, struct offset_
 {
     if (offset >= o->past.end)
         return false;
-    if (!past_is_unseen(o) || o->past.entries[o->past_at].offset != offset)
+    if (!offsets_inherits(o) || o->past.entries[o->past_at].offset != offset)
         return true;
     entry->attempts = o->past.entries[o->past_at].attempts;
     entry->ambiguous = o->past.entries[o->past_at].ambiguous;
@@ -156,7 +156,7 @@ int64_t offsets_position(const struct offsets *o)
 
     if (lowest != NULL)
         position = lowest->offset;
-    else if (past_is_unseen(o))
+    else if (offsets_inherits(o))
         position = o->past.entries[o->past_at].offset;
 #ifdef SIM_BUG_COMMIT_TOO_FAR
     position += lowest != NULL;

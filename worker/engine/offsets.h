@@ -45,5 +45,7 @@ int64_t offsets_position(const struct offsets *o);
 int32_t offsets_epoch(const struct offsets *o);
 /* The commit's metadata for the position; clears `changed`. */
 void offsets_map(struct offsets *o, char ret_text[OFFSET_MAP_CHARS_MAX + 1]);
+/* Something is still to come that the commit of before called incomplete. */
+bool offsets_inherits(const struct offsets *o);
 /* May no more be taken in, so that the map still fits? See the head of offset_map.h. */
 bool offsets_is_full(const struct offsets *o);

@@ -39,6 +39,7 @@ void stream_free(struct engine *e, struct stream *s)
     uncommitted_forget(e, s);
     offsets_done(&s->offsets);
     e->streams[s->number] = NULL;
+    e->streams_paused -= s->paused;
     e->counts.streams--;
     free(s);
 }
@@ -52,42 +53,44 @@ static void want_action(struct engine *e, struct stream *s)
 /* ---- windows -------------------------------------------------------------------------------------------------------- */
 
 /*
- * It holds what it may, or more than half of that: once paused, and once full, it stays so until half is free. What the last owner had not
- * completed costs as well, and is still to come: with nothing held only taking it in makes the list shorter.
+ * It holds what it may, or more than half of that: once paused, and once full, it stays so until half is free. While some of what the last
+ * owner had not completed is still to come the list of it says nothing: taking that in makes it no longer, and nothing else makes it shorter.
  */
 static bool holds_enough(const struct engine *e, const struct stream *s, bool half)
 {
     int part = half ? 2 : 1;
 
-    if (s->held == 0)
-        return false;
     return s->held * part >= e->cfg.window_events + (half ? 1 : 0) ||
            s->held_bytes * part >= e->cfg.window_bytes + (half ? 1 : 0) ||
-           s->offsets.cost * (size_t)part > OFFSET_MAP_INTAKE_MAX;
+           (!offsets_inherits(&s->offsets) && s->offsets.cost * (size_t)part > OFFSET_MAP_INTAKE_MAX);
 }
 
 /*
  * What fills the total may wait for room among the parked keys, and only a replay makes room. So each replay stream may hold a few events,
- * whatever the others hold: more than one, since the first may fail for long while those behind it would succeed.
+ * whatever the others hold: more than one, since the first may fail for long while those behind it would succeed. And it may wait for a proof
+ * that the API serves others, or for an hour by the API's own word: where nothing of it can go, what comes from elsewhere still does.
  */
-static bool may_exceed_total(const struct stream *s)
+static bool may_exceed_total(const struct engine *e, const struct stream *s)
 {
 #ifdef SIM_BUG_FULL_KEEPS_REPLAYS_OUT
     return false;
 #endif
-    return s->kind == STREAM_REPLAY && s->held < ENGINE_REPLAYS_BEYOND;
+    return s->kind == STREAM_REPLAY ? s->held < ENGINE_REPLAYS_BEYOND : e->starved && s->held == 0;
 }
 
-/* Whatever paused it, it stays so while it is over half: pausing costs the client its prefetched records. */
+/*
+ * Whatever paused it, it stays so while it is over half: pausing costs the client its prefetched records. Not while nothing that is in hand
+ * could bring it below half: then up to the limit something may come that can go.
+ */
 static bool wants_pause(const struct engine *e, const struct stream *s)
 {
     if (s->revoking)
         return s->paused;
-    if (s->stalled > 0 || e->plenty || (e->bytes_full && !may_exceed_total(s)))
+    if (s->stalled > 0 || e->plenty || (e->bytes_full && !may_exceed_total(e, s)))
         return true;
     if (!s->group->open)
         return true; /* until it is, all of it would only wait */
-    return holds_enough(e, s, s->paused);
+    return holds_enough(e, s, s->paused && !e->starved);
 }
 
 bool stream_takes(const struct engine *e, const struct stream *s)
@@ -95,10 +98,15 @@ bool stream_takes(const struct engine *e, const struct stream *s)
     return !wants_pause(e, s);
 }
 
+/* Whatever paused it: what it holds keeps it paused now, or would. */
+bool stream_is_full(const struct engine *e, const struct stream *s)
+{
+    return s->full || (s->paused && holds_enough(e, s, true));
+}
+
 void stream_intake(struct engine *e, struct stream *s)
 {
-    /* Whatever paused it: what it holds keeps it paused now, or would. */
-    s->full = holds_enough(e, s, s->full || s->paused);
+    s->full = holds_enough(e, s, s->full);
     if (wants_pause(e, s) != s->paused)
         want_action(e, s);
 }
@@ -132,14 +140,24 @@ void stream_unhold(struct engine *e, struct stream *s, size_t bytes)
         set_for_all(e, &e->bytes_full, false);
 }
 
+/* Repetitions alone are none: they may fail for ever, and those of others decide whether that counts. */
+static void look_for_progress(struct engine *e, int64_t ready)
+{
+    bool closed = e->breaker.state == BREAKER_CLOSED;
+    bool starved = ready == 0 && (!closed || e->firsts_out == 0) && (e->bytes_full || e->streams_paused > 0);
+
+    if (starved != e->starved)
+        set_for_all(e, &e->starved, starved);
+}
+
 /*
  * A window is for what a key in trouble blocks. What is ready need not lie here in thousands to keep the requests under way at their limit:
  * it would be memory, and cold in the cache when its turn comes. Repetitions do not count: those that wait for the budget would shut first
- * requests out.
+ * requests out. Nor does anything while the breaker is not closed: it may all be of the endpoint that is down, and a probe of another wanted.
  */
 static void look_at_ready(struct engine *e)
 {
-    int64_t ready = e->in_step[STEP_READY] - dispatch_waiting_again(e);
+    int64_t ready = dispatch_firsts(e);
     int64_t enough = (int64_t)e->cfg.in_flight_max * e->cfg.batch_max_events;
 
     if (enough < e->cfg.ready_events)
@@ -150,6 +168,7 @@ static void look_at_ready(struct engine *e)
     else if (e->plenty && ready <= enough / 2)
         set_for_all(e, &e->plenty, false);
 #endif
+    look_for_progress(e, ready);
 }
 
 /* ---- commits and drain ---------------------------------------------------------------------------------------------- */
@@ -270,6 +289,7 @@ static bool stream_action(struct engine *e, struct stream *s, struct action *ret
 
     if (pause != s->paused) {
         s->paused = pause;
+        e->streams_paused += pause ? 1 : -1;
         *ret_action = (struct action){.kind = pause ? ACTION_PAUSE : ACTION_RESUME, .stream = s->number};
         return true;
     }
