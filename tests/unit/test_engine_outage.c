@@ -1032,8 +1032,7 @@ int main(void)
         cmocka_unit_test(what_fills_more_than_half_of_the_total_does_not_keep_other_partitions_waiting),
         cmocka_unit_test(a_window_that_is_not_full_takes_in_what_can_go),
         cmocka_unit_test(an_event_whose_window_is_nearly_empty_blocks_nobody_though_others_have_plenty),
-        cmocka_unit_test(
-            a_key_that_keeps_its_partition_paused_blocks_its_window),
+        cmocka_unit_test(a_key_that_keeps_its_partition_paused_blocks_its_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

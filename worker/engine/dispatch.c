@@ -20,8 +20,7 @@ static int64_t rank_of(const struct engine *e, const struct delivery *d)
 
     if (probes > PROBES_MAX)
         probes = PROBES_MAX;
-    return (int64_t)was_asked(e, d) << 62 | probes << 48 |
-           (int64_t)(d->sequence & UINT64_C(0xffffffffffff));
+    return (int64_t)was_asked(e, d) << 62 | probes << 48 | (int64_t)(d->sequence & UINT64_C(0xffffffffffff));
 }
 
 static struct heap *heap_of(struct engine *e, bool again)

@@ -14,7 +14,7 @@
 
 struct endpoint {
     uint64_t name;
-    uint64_t successes; /* delivered or duplicate-ok: the proof that the API works for others there */
+    uint64_t successes;   /* delivered or duplicate-ok: the proof that the API works for others there */
     uint64_t probe_round; /* of the engine: the last in which it was asked and did not serve; 0: none */
     int users;
     struct endpoint *next;

@@ -188,8 +188,9 @@ void core_retry_dropped(struct relay_core *c); /* the ledger's rows are */
 void core_retry_done(struct relay_core *c);
 
 /* ---- core_stream.c ---- */
-void core_stream_off(struct relay_core *c);                  /* give it up; the door is told */
-void core_stream_leave(struct relay_core *c, int64_t now);   /* the same, and look at once for what the table has */
+void core_stream_off(struct relay_core *c); /* give it up; the door is told */
+void core_stream_leave(struct relay_core *c,
+                       int64_t now); /* the same, and look at once for what the table has */
 void core_stream_unblock(struct relay_core *c, int64_t now); /* with each call for actions */
 void core_stream_refresh(struct relay_core *c);
 void core_row_settled(struct relay_core *c, struct ledger_entry *e); /* the row at the ledger's base */
