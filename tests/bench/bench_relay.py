@@ -157,15 +157,17 @@ def recvlogical_alone(world):
 
 
 def hold_the_horizon(world):
-    """A snapshot that stays open until the database goes, as a report's or pg_dump's, and what the relay has saved under it."""
-    holder = psycopg.connect(world.url)
+    """A snapshot that stays open until the database goes, as a report's or pg_dump's, with a lock on the outbox, and a transaction that has
+    written and is idle; and what the relay has saved under them."""
+    holder, writer = psycopg.connect(world.url), psycopg.connect(world.url)
     holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    holder.execute("SELECT 1")
+    holder.execute("SELECT 1 FROM tandem.outbox LIMIT 1")
+    writer.execute("SELECT pg_current_xact_id()")
     with psycopg.connect(world.url, autocommit=True) as conn:
         conn.execute("SET synchronous_commit = off")
         conn.execute(SAVE_OFTEN % {"saves": HELD_SAVES})
         conn.execute("VACUUM tandem.relay_cursor")
-    return holder
+    return holder, writer
 
 
 # ---- what is measured --------------------------------------------------------------------------------------------------
@@ -214,7 +216,7 @@ def drains(stage):
 
 
 def held(stage):
-    """Table source, while a snapshot keeps Postgres from cleaning up: its drain beside one without, in turn, and its latency."""
+    """Table source, while a reader of the outbox and an idle writer keep Postgres from cleaning up: its drain beside one without, in turn, and its latency."""
     def free():
         return drain(stage, "table", limit=read_alone)
 

@@ -216,23 +216,6 @@ class Brownout(Program):
         return text.endswith("\n") and int(text)
 
 
-def request_p99_s(worker, before):
-    """Out of the histogram's buckets since `before`, linear within one."""
-    counts = [(le, n - before.get(le, 0)) for le, n in buckets(worker).items()]
-    total, below, low = counts[-1][1], 0, 0.0
-    for le, n in counts:
-        if n >= 0.99 * total:
-            return low + (le - low) * (0.99 * total - below) / max(1, n - below) if le != float("inf") else low
-        below, low = n, le
-    return low
-
-
-def buckets(worker):
-    name = "tandem_worker_request_duration_seconds_bucket"
-    lines = [line for line in get(worker.admin, "/metrics").splitlines() if line.startswith(name)]
-    return {float(line.split('le="')[1].split('"')[0].replace("+Inf", "inf")): float(line.rsplit(" ", 1)[1]) for line in lines}
-
-
 def brownout_run(stage, topic, profile, *options):
     """(deliveries/s, p99 of a request in ms) over SECONDS, after a third of that to settle."""
     api = Brownout(stage, profile)
@@ -241,9 +224,10 @@ def brownout_run(stage, topic, profile, *options):
     until(lambda: stage.delivered(worker) > 0, "the first delivery")
     settled = time.monotonic() + SECONDS / 3
     until(lambda: time.monotonic() >= settled, "the limit to settle")
-    before, first, start = buckets(worker), stage.delivered(worker), time.monotonic()
+    get(api.url, "/p99")  # of what came until now
+    first, start = stage.delivered(worker), time.monotonic()
     until(lambda: time.monotonic() >= start + SECONDS, "the brown-out", timeout=SECONDS + 60)
-    rate, p99 = (stage.delivered(worker) - first) / (time.monotonic() - start), request_p99_s(worker, before) * 1000
+    rate, p99 = (stage.delivered(worker) - first) / (time.monotonic() - start), float(get(api.url, "/p99"))
     worker.process.kill()
     worker.process.wait()
     api.stop()
@@ -271,23 +255,28 @@ def brownout(stage):
 def backlog(stage):
     """CPU per delivery as the topic grows 10, 100 and 1,000 times longer, up to BENCH_RECORDS_MAX; a drain of less than the first is over too soon."""
     sizes = [n for n in (10_000, 100_000, 1_000_000, 10_000_000) if n <= RECORDS_MAX] or [RECORDS_MAX]
+    first = None
     for count in sizes:
-        growth(stage, f"worker/backlog-{count}", count, 10_000)
+        first = growth(stage, f"worker/backlog-{count}", count, 10_000, first)
 
 
 def keys(stage):
+    first = None
     for many in (10, 1000, 100_000, 1_000_000):
         if many <= RECORDS_MAX:
-            growth(stage, f"worker/keys-{many}", max(scaled(100_000), many), many)
+            first = growth(stage, f"worker/keys-{many}", max(scaled(100_000), many), many, first)
 
 
-def growth(stage, name, count, many):
+def growth(stage, name, count, many, first):
+    """Returns the CPU of a delivery, or of the first one's that it is compared with."""
     topic = stage.topic(PARTITIONS)
     preload(stage, topic, count, many)
     api = delay(stage, 0)
     rate, counted, m = drain(stage, topic, api, count, "--in-flight-max", "64")
-    record(name, m.cpu["worker"] / max(1, counted) * 1e6, "CPU-s/million", counted, m, deliveries_per_s=round(rate))
+    cost = m.cpu["worker"] / max(1, counted) * 1e6
+    record(name, cost, "CPU-s/million", counted, m, deliveries_per_s=round(rate), of_first=round(cost / (first or cost), 2))
     api.stop()
+    return first or cost
 
 
 # ---- batches -------------------------------------------------------------------------------------------------------------------

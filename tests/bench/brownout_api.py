@@ -1,6 +1,6 @@
 """An API with a limit of its own, for benchmarks: five ways in which a server gets slow when it is asked too much.
 
-usage: brownout_api.py PROFILE; prints its port, answers everything with 200 (or 503), GET /counts with "answered refused".
+usage: brownout_api.py PROFILE; prints its port, answers everything with 200 (or 503), and GET /p99 with the milliseconds from arrival to answer, of what came since it was asked last.
 """
 import asyncio
 import random
@@ -30,7 +30,8 @@ PROFILES = {
 class Api:
     def __init__(self, profile):
         self.profile = profile
-        self.busy = self.waiting = self.answered = self.refused = 0
+        self.busy = self.waiting = 0
+        self.took = []
         self.freed = asyncio.Condition()
 
     async def serve(self, seconds):
@@ -58,15 +59,18 @@ class Api:
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
+    def p99_ms(self):
+        took, self.took = sorted(self.took), []
+        return took[int(len(took) * 0.99)] * 1000 if took else 0.0
+
     async def answer(self, head, writer):
-        status, body = "200 OK", b"{}"
-        if head.startswith("get /counts"):
-            body = f"{self.answered} {self.refused}".encode()
-        elif await self.serve(self.profile.seconds(self.busy)):
-            self.answered += 1
-        else:
-            self.refused += 1
+        status, body, start = "200 OK", b"{}", time.monotonic()
+        if head.startswith("get /p99"):
+            body = str(self.p99_ms()).encode()
+        elif not await self.serve(self.profile.seconds(self.busy)):
             status = "503 Busy"
+        if head.startswith("p"):
+            self.took.append(time.monotonic() - start)
         writer.write(f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         await writer.drain()
 

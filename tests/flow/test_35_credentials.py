@@ -3,6 +3,7 @@ import os
 import ssl
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 import standardwebhooks
@@ -413,6 +414,17 @@ def test_an_api_that_cannot_be_trusted_is_an_outage_with_its_reason(orders, work
     if fault in ("expired", "another host"):
         authority.certificate().configure_cert(context)  # mended while it runs
         wait_until(lambda: delivered(program) == 20, message="all delivered")
+
+
+def test_a_changed_file_of_authorities_is_trusted_within_a_minute(orders, worker, opened, rig_dir, authority, secret, wait_until):
+    api = opened(SecureApi(authority.server_context()))
+    trusted = secret("ca.pem", Path(Authority(rig_dir, "stranger").file).read_text(encoding="ascii"))
+    program = worker("inventory", url=api.url, tls_ca_file=trusted, **FAST)
+    orders.place_many(5, keys=5)
+    wait_until(lambda: program.metric("tandem_worker_breaker_probes_total") >= 1, message="the breaker is open and probes")
+    assert "unable to get local issuer certificate" in why_not(program) and api.requests == []
+    secret("ca.pem", Path(authority.file).read_text(encoding="ascii"))
+    wait_until(lambda: delivered(program) == 5, 90, "all delivered")
 
 
 def test_connections_are_used_again(orders, worker, opened, authority, wait_until):
