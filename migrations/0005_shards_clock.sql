@@ -1,6 +1,14 @@
 -- tandem.relay_shards refuses a relay that was killed also after the database's clock went back, and leaves no shard a position in the log that
--- was of other keys. tandem.relay_maintain waits for no TOAST table.
--- Safe to run again. One transaction; no psql commands inside. It takes no lock. Relays of schema 4 go on until they lose their connection.
+-- was of other keys. tandem.relay_maintain waits for no TOAST table. What is half done stands beside a batch of others.
+-- Safe to run again. One transaction; no psql commands inside. Relays of schema 4 go on until they lose their connection.
+-- It takes ACCESS EXCLUSIVE on tandem.relay_cursor for a moment (two columns; nothing is rewritten): only relays wait for that.
+--
+-- tandem.relay_cursor, besides what 0001 to 0003 say:
+--   half_xid      the transaction of txn_lsn, when the batch that is published in part (cur_snapshot, last_id) is of others; null: that
+--                 batch is of it alone, or txn_lsn is null
+--   half_last_id  with half_xid: the highest id among the rows of it that are settled
+-- It came by the stream, waits for a synchronous standby, and is read on when it is visible; until then other rows come by the table. Before,
+-- a position in the middle of those had no place for it, and whoever went on from there published its settled rows once more.
 --
 -- A position of exactly-once delivery is stored here some time after its commit in Kafka, so a number of shards may be changed only after
 -- the relay has stopped by itself: then its last save has all of it. It leaves a lease that ended one day before, and any other a lease
@@ -17,11 +25,30 @@
 -- cancelled, after deadlock_timeout (1 s), behind another VACUUM for the relay's lock_timeout (5 s). Meanwhile it kept the cursor's row and
 -- the child from everybody: no shard was read, and leases ran out. After 50 ms it is given up now, and tried again some seconds later.
 --
--- tandem.relay_shards: else as in 0003. tandem.relay_maintain: else as in 0004. Rights: none besides those of 0001 to 0004.
+-- tandem.relay_shards: else as in 0003. tandem.relay_maintain: else as in 0004. tandem.relay_adopt: else as in 0002. Rights: none besides those of 0001 to 0004.
 
 BEGIN;
 
 DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtext('tandem.migrations')); END $$;
+
+ALTER TABLE tandem.relay_cursor
+    ADD COLUMN IF NOT EXISTS half_xid     xid8,
+    ADD COLUMN IF NOT EXISTS half_last_id bigint NOT NULL DEFAULT 0;
+
+CREATE OR REPLACE FUNCTION tandem.relay_adopt() RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    adopted bigint;
+BEGIN
+    UPDATE tandem.relay_cursor SET epoch = epoch + 1, system_identifier = NULL, prev_snapshot = '3:3:', prev_floor = 0,
+        cur_snapshot = NULL, cur_floor = 0, cur_ceiling = 0, last_id = 0,
+        wal_lsn = NULL, txn_lsn = NULL, txn_index = 0, half_xid = NULL, half_last_id = 0, unparked = 0, authority = 'postgres';
+    UPDATE tandem.parked SET txid = NULL WHERE txid IS NOT NULL;
+    UPDATE tandem.outbox SET txid = pg_current_xact_id();
+    GET DIAGNOSTICS adopted = ROW_COUNT;
+    RETURN adopted;
+END
+$$;
 
 CREATE OR REPLACE FUNCTION tandem.relay_shards(n integer) RETURNS integer
 LANGUAGE plpgsql AS $$

@@ -29,13 +29,13 @@
  * stored, and the answer is a row without address.
  */
 const char relay_park_save_sql[] =
-    "WITH again AS (SELECT r.id, r.reason, r.detail, q.topic, q.key FROM unnest($20::bigint[], $21::text[], "
-    "$22::text[])"
+    "WITH again AS (SELECT r.id, r.reason, r.detail, q.topic, q.key FROM unnest($22::bigint[], $23::text[], "
+    "$24::text[])"
     "   AS r(id, reason, detail) JOIN tandem.parked q ON q.outbox_id = r.id),"
-    " refused AS (SELECT o.*, p.reason, p.detail FROM unnest($16::bigint[], $17::text[], $18::text[]) AS "
+    " refused AS (SELECT o.*, p.reason, p.detail FROM unnest($18::bigint[], $19::text[], $20::text[]) AS "
     "p(id, reason, detail)"
     "   JOIN tandem.outbox o ON o.id = p.id),"
-    " mine AS (" RELAY_TABLE_SAVE " AND (SELECT count(*) FROM refused) >= cardinality($16::bigint[])"
+    " mine AS (" RELAY_TABLE_SAVE " AND (SELECT count(*) FROM refused) >= cardinality($18::bigint[])"
     "  RETURNING ctid::text AS address, updated_at),"
     " stored AS (INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, "
     "payload, headers,"
@@ -52,11 +52,11 @@ const char relay_park_save_sql[] =
     "     AND NOT EXISTS (SELECT FROM again q WHERE q.topic = n.topic AND q.key = n.key)"
     "    THEN clock_timestamp() END"
     "  FROM refused n WHERE EXISTS (SELECT FROM mine) ON CONFLICT DO NOTHING),"
-    " taken AS (DELETE FROM tandem.parked WHERE outbox_id = ANY ($19::bigint[]) AND EXISTS (SELECT FROM "
+    " taken AS (DELETE FROM tandem.parked WHERE outbox_id = ANY ($21::bigint[]) AND EXISTS (SELECT FROM "
     "mine)),"
     " flagged AS (SELECT f.outbox_id FROM again a CROSS JOIN LATERAL (SELECT q.outbox_id FROM tandem.parked q"
     "   WHERE q.topic = a.topic AND q.key = a.key AND q.retry_at IS NOT NULL AND q.outbox_id <> ALL "
-    "($20::bigint[])"
+    "($22::bigint[])"
     "   ORDER BY q.outbox_id DESC LIMIT " GIVE_UP_ROWS ") f ORDER BY f.outbox_id DESC LIMIT " GIVE_UP_ROWS
     "),"
     " given_up AS (UPDATE tandem.parked SET retry_at = NULL"
@@ -65,7 +65,7 @@ const char relay_park_save_sql[] =
     "   retry_at = CASE WHEN (SELECT count(*) FROM flagged) >= " GIVE_UP_ROWS " THEN p.retry_at END"
     "   FROM again a WHERE p.outbox_id = a.id AND EXISTS (SELECT FROM mine))"
     " SELECT address, updated_at FROM mine"
-    " UNION ALL SELECT NULL, NULL WHERE (SELECT count(*) FROM refused) < cardinality($16::bigint[])";
+    " UNION ALL SELECT NULL, NULL WHERE (SELECT count(*) FROM refused) < cardinality($18::bigint[])";
 
 /* The same for an event that no table has. Runs behind the save, in its transaction: then the cursor row is ours, or nothing is stored. */
 const char relay_park_value_sql[] =

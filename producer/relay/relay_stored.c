@@ -1,4 +1,4 @@
-/* Writes and reads the text of a position in the topic of cursors: every line must be there (but for save), once, in this order. */
+/* Writes and reads the text of a position in the topic of cursors: every line must be there (but for save, and what is half done), once, in this order. */
 #include "producer/relay/relay_stored.h"
 
 #include <errno.h>
@@ -58,6 +58,10 @@ int relay_stored_format(const struct position *p, int64_t epoch, uint32_t timeli
     put_number(out, "lsn", (int64_t)p->lsn);
     put_number(out, "txn_lsn", (int64_t)p->txn_lsn);
     put_number(out, "txn_index", p->txn_index);
+    if (p->half_xid != 0) {
+        put_number(out, "half_xid", (int64_t)p->half_xid);
+        put_number(out, "half_last_id", p->half_last_id);
+    }
     put_unparked(out, &p->unparked);
     buf_puts(out, LAST_LINE "\n");
     if (out->failed)
@@ -169,15 +173,17 @@ static int take_snapshot(struct reader *r, const char *name, struct snapshot *re
     return take_value(r, name, &value) < 0 ? -1 : snapshot_parse(value.data, value.len, ret_s, r->err);
 }
 
+static bool comes(const struct reader *r, const char *start)
+{
+    size_t len = strlen(start);
+
+    return r->rest.len >= len && memcmp(r->rest.data, start, len) == 0;
+}
+
 /* Records of before have none. */
 static int take_save(struct reader *r, struct position *p)
 {
-    static const char name[] = "save=";
-    size_t len = sizeof(name) - 1;
-
-    if (r->rest.len < len || memcmp(r->rest.data, name, len) != 0)
-        return 0;
-    return take_number(r, "save", INT64_MAX, &p->save);
+    return comes(r, "save=") ? take_number(r, "save", INT64_MAX, &p->save) : 0;
 }
 
 static int take_batch(struct reader *r, struct position *p)
@@ -199,12 +205,27 @@ static int take_batch(struct reader *r, struct position *p)
     return 0;
 }
 
+/* Only where it is not the batch that is stored in part. */
+static int take_half(struct reader *r, struct position *p)
+{
+    int64_t xid = 0;
+
+    if (!comes(r, "half_xid="))
+        return 0;
+    if (take_number(r, "half_xid", INT64_MAX, &xid) < 0 ||
+        take_number(r, "half_last_id", INT64_MAX, &p->half_last_id) < 0)
+        return -1;
+    p->half_xid = (uint64_t)xid;
+    return 0;
+}
+
 static int take_stream(struct reader *r, struct position *p)
 {
     int64_t lsn = 0, txn_lsn = 0;
 
     if (take_number(r, "lsn", INT64_MAX, &lsn) < 0 || take_number(r, "txn_lsn", INT64_MAX, &txn_lsn) < 0 ||
-        take_number(r, "txn_index", INT64_MAX, &p->txn_index) < 0 || take_unparked(r, &p->unparked) < 0)
+        take_number(r, "txn_index", INT64_MAX, &p->txn_index) < 0 || take_half(r, p) < 0 ||
+        take_unparked(r, &p->unparked) < 0)
         return -1;
     p->lsn = (uint64_t)lsn;
     p->txn_lsn = (uint64_t)txn_lsn;

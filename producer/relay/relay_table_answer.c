@@ -81,7 +81,9 @@ static int read_position(const PGresult *res, struct position *ret_p, struct err
                          .partial = !PQgetisnull(res, 0, ACQUIRE_CUR),
                          .lsn = (uint64_t)number(res, 0, ACQUIRE_LSN),
                          .txn_lsn = (uint64_t)number(res, 0, ACQUIRE_TXN_LSN),
-                         .txn_index = number(res, 0, ACQUIRE_TXN_INDEX)};
+                         .txn_index = number(res, 0, ACQUIRE_TXN_INDEX),
+                         .half_xid = (uint64_t)number(res, 0, ACQUIRE_HALF_XID),
+                         .half_last_id = number(res, 0, ACQUIRE_HALF_LAST_ID)};
 
     if (read_snapshot(res, ACQUIRE_PREV, &p.prev, err) < 0)
         return -1;

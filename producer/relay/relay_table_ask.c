@@ -4,7 +4,7 @@
 #include "producer/relay/relay_slot.h"
 #include "producer/relay/relay_table.h"
 
-#define PARAMETERS_MAX 24
+#define PARAMETERS_MAX 26
 #define LOOKED_AT_MAX 32000 /* rows of all shards for one page, unless page_rows is more */
 
 /* Parameters as text; numbers keep their digits here. */
@@ -42,6 +42,15 @@ static void add_lsn(struct params *p, uint64_t lsn)
     snprintf(p->numbers[p->count], sizeof(p->numbers[0]), "%" PRIX32 "/%" PRIX32, (uint32_t)(lsn >> 32),
              (uint32_t)lsn);
     add_text(p, lsn ? p->numbers[p->count] : NULL);
+}
+
+/* A transaction id; 0 is null. */
+static void add_xid(struct params *p, uint64_t xid)
+{
+    if (xid != 0)
+        add_number(p, (int64_t)xid);
+    else
+        add_text(p, NULL);
 }
 
 static int send_prepared(struct table *t, const char *name, const struct params *p, struct err *err)
@@ -213,6 +222,8 @@ static int add_position(struct table *t, struct params *p, const struct position
     add_lsn(p, pos->lsn);
     add_lsn(p, pos->txn_lsn);
     add_number(p, pos->txn_index);
+    add_xid(p, pos->half_xid);
+    add_number(p, pos->half_last_id);
     add_number(p, pos->unparked.count > 0 ? pos->unparked.ids[pos->unparked.count - 1] : 0);
     return 0;
 }

@@ -76,6 +76,8 @@ enum acquire_column {
     ACQUIRE_LSN,
     ACQUIRE_TXN_LSN,
     ACQUIRE_TXN_INDEX,
+    ACQUIRE_HALF_XID,
+    ACQUIRE_HALF_LAST_ID,
     ACQUIRE_UNPARKED,
     ACQUIRE_KAFKA_RULES,
     ACQUIRE_UPDATED_AT,
@@ -88,14 +90,15 @@ enum acquire_column {
  * the two were compared leaves the number as it is.
  */
 
-/* The assignments of every SAVE: $1 epoch, $2 lease or NULL (infinity), $3 the row's address, $4 synchronous_commit, $5 … the position, $15 or NULL (as it is). */
+/* The assignments of every SAVE: $1 epoch, $2 lease or NULL (infinity), $3 the row's address, $4 synchronous_commit, $5 … the position, $17 or NULL (as it is). */
 #define RELAY_TABLE_SAVE                                                                                     \
     "UPDATE tandem.relay_cursor SET lease_until = coalesce(clock_timestamp() + $2::interval, 'infinity'),"   \
     " prev_snapshot = $5::pg_snapshot, prev_floor = $6::bigint, cur_snapshot = $7::pg_snapshot,"             \
     " cur_floor = $8::bigint, cur_ceiling = $9::bigint, last_id = $10::bigint, wal_lsn = $11::pg_lsn,"       \
-    " txn_lsn = $12::pg_lsn, txn_index = $13::bigint, unparked = $14::bigint,"                               \
-    " authority = coalesce($15::text, authority), updated_at = CASE WHEN $15::text IS NULL THEN updated_at"  \
+    " txn_lsn = $12::pg_lsn, txn_index = $13::bigint, half_xid = $14::xid8, half_last_id = $15::bigint,"     \
+    " unparked = $16::bigint,"                                                                               \
+    " authority = coalesce($17::text, authority), updated_at = CASE WHEN $17::text IS NULL THEN updated_at"  \
     "  ELSE greatest(clock_timestamp(), updated_at + interval '1 us') END"                                   \
     " WHERE ctid = $3::tid AND shard = " RELAY_SQL_SHARD " AND epoch = $1::bigint"                           \
     " AND set_config('synchronous_commit', $4::text, true) IS NOT NULL"
-#define RELAY_TABLE_SAVE_PARAMETERS 15
+#define RELAY_TABLE_SAVE_PARAMETERS 17

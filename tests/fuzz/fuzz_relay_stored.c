@@ -18,6 +18,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ENSURE(relay_stored_parse((struct slice){buf_str(&b), b.len}, &again, NULL) == 0);
     ENSURE(again.epoch == s.epoch && again.timeline == s.timeline);
     ENSURE(again.position.last_id == s.position.last_id && again.position.partial == s.position.partial);
+    ENSURE(again.position.txn_index == s.position.txn_index &&
+           again.position.half_xid == s.position.half_xid);
+    ENSURE(s.position.half_xid == 0 || again.position.half_last_id == s.position.half_last_id);
     ENSURE(snapshot_equal(&again.position.prev, &s.position.prev));
     relay_stored_done(&s);
     relay_stored_done(&again);

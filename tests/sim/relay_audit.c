@@ -36,15 +36,27 @@ static bool in_part(const struct scene *sc, const struct position *p, const stru
            !db_txn_visible(&p->prev, t);
 }
 
-/* Of a transaction that the stream brought in part, the rows up to last_id are the settled ones only if they are as many. */
-static bool part_holds(const struct scene *sc, const struct position *p)
+/* The same of a transaction that the stream brought in part, when that batch is of others. */
+static bool in_half(const struct scene *sc, const struct position *p, const struct row *r)
+{
+    return p->half_xid != 0 && r->committed && r->id <= p->half_last_id &&
+           sc->db.txns[r->txn].xid == p->half_xid;
+}
+
+/* Of a transaction that the stream brought in part, the rows up to an id are the settled ones only if they are as many. */
+static bool counts_as_told(const struct scene *sc, const struct position *p,
+                           bool (*in)(const struct scene *, const struct position *, const struct row *))
 {
     int64_t count = 0;
-    if (!p->partial || p->txn_index == 0)
-        return p->partial;
     for (int i = 0; i < sc->db.row_count; i++)
-        count += !sc->db.rows[i].gone && !sc->db.rows[i].foreign && in_part(sc, p, &sc->db.rows[i]);
+        count += !sc->db.rows[i].gone && !sc->db.rows[i].foreign && in(sc, p, &sc->db.rows[i]);
     return count == p->txn_index;
+}
+
+static bool covered_in_part(const struct scene *sc, const struct position *p, const struct row *r)
+{
+    bool one_txn = p->txn_index > 0 && p->half_xid == 0;
+    return p->partial && in_part(sc, p, r) && (!one_txn || counts_as_told(sc, p, in_part));
 }
 
 /* Does a position say that this row is confirmed? */
@@ -53,7 +65,8 @@ static bool covered(const struct scene *sc, const struct position *p, const stru
     const struct txn *t = &sc->db.txns[r->txn];
     if (sc->plan.kind == RELAY_KIND_MESSAGE)
         return covered_by_log(sc, p, r);
-    return db_txn_visible(&p->prev, t) || (in_part(sc, p, r) && part_holds(sc, p));
+    return db_txn_visible(&p->prev, t) || covered_in_part(sc, p, r) ||
+           (in_half(sc, p, r) && counts_as_told(sc, p, in_half));
 }
 
 /* The position from which a relay would go on now. */

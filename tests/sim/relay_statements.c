@@ -143,10 +143,10 @@ static void trace_position(struct scene *sc, const struct statement *st)
     const struct position *p = &sc->db.cursor.position;
     if (scene_long_calm(sc))
         return;
-    sim_trace(sc->sim, "pg: n%d stores its position (xmax %llu, last id %lld, lsn %llu)%s%s", st->door,
+    sim_trace(sc->sim, "pg: n%d stores its position (xmax %llu, last id %lld, lsn %llu)%s%s%s", st->door,
               (unsigned long long)p->prev.xmax, p->partial ? (long long)p->last_id : 0,
-              (unsigned long long)p->lsn, st->kind == RELAY_RELEASE ? " and releases" : "",
-              st->idle ? " and idles" : "");
+              (unsigned long long)p->lsn, p->half_xid != 0 ? ", a half beside it" : "",
+              st->kind == RELAY_RELEASE ? " and releases" : "", st->idle ? " and idles" : "");
 }
 
 static void execute_save(struct scene *sc, struct statement *st)

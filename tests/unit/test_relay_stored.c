@@ -164,6 +164,49 @@ static void a_record_from_before_saves_had_numbers_is_read(void **state)
     buf_done(&old);
 }
 
+/* One that is not the batch. */
+static void what_is_half_done_beside_the_batch_is_read(void **state)
+{
+    struct position p = whole();
+    struct relay_stored s = {0};
+    struct buf b;
+
+    (void)state;
+    p.half_xid = 4294967311;
+    p.half_last_id = 4294967297;
+    buf_init(&b, RELAY_STORED_BYTES_MAX);
+    write_to(&b, &p);
+    assert_non_null(
+        strstr(buf_str(&b), "txn_index=3\nhalf_xid=4294967311\nhalf_last_id=4294967297\nunparked="));
+    assert_int_equal(relay_stored_parse(text_of(&b), &s, NULL), 0);
+    assert_int_equal(s.position.half_xid, 4294967311);
+    assert_int_equal(s.position.half_last_id, 4294967297);
+    assert_int_equal(s.position.txn_index, 3);
+    assert_int_equal(s.position.last_id, 4294967299);
+    relay_stored_done(&s);
+    position_done(&p);
+    buf_done(&b);
+}
+
+/* As every record of before. */
+static void a_record_with_nothing_half_done_beside_the_batch_has_no_line_of_it(void **state)
+{
+    struct position p = whole();
+    struct relay_stored s = {0};
+    struct buf b;
+
+    (void)state;
+    buf_init(&b, RELAY_STORED_BYTES_MAX);
+    write_to(&b, &p);
+    assert_null(strstr(buf_str(&b), "half"));
+    assert_int_equal(relay_stored_parse(text_of(&b), &s, NULL), 0);
+    assert_int_equal(s.position.half_xid, 0);
+    assert_int_equal(s.position.half_last_id, 0);
+    relay_stored_done(&s);
+    position_done(&p);
+    buf_done(&b);
+}
+
 static void assert_refused_with(const char *line, const char *instead, const char *word)
 {
     struct relay_stored s = {0};
@@ -191,6 +234,9 @@ static void what_is_no_position_of_this_version_is_refused_and_named(void **stat
     assert_refused_with("save=1764412345678901\n", "save=1\nsave=1\n", "save");
     assert_refused_with("partial=1\n", "partial=2\n", "partial");
     assert_refused_with("10:20:11,12", "10:20:12,11", "snapshot");
+    assert_refused_with("txn_index=3\n", "txn_index=3\nhalf_xid=15\n", "half_last_id");
+    assert_refused_with("txn_index=3\n", "txn_index=3\nhalf_last_id=7\n", "half_last_id");
+    assert_refused_with("txn_index=3\n", "txn_index=3\nhalf_xid=x\nhalf_last_id=7\n", "half_xid");
     assert_refused_with("end\n", "end\nend\n", "end");
     assert_refused_with("end\n", "more=1\nend\n", "more");
 }
@@ -203,6 +249,8 @@ int main(void)
         cmocka_unit_test(the_largest_position_fits_the_record),
         cmocka_unit_test(a_record_cut_anywhere_is_refused),
         cmocka_unit_test(a_record_from_before_saves_had_numbers_is_read),
+        cmocka_unit_test(what_is_half_done_beside_the_batch_is_read),
+        cmocka_unit_test(a_record_with_nothing_half_done_beside_the_batch_has_no_line_of_it),
         cmocka_unit_test(what_is_no_position_of_this_version_is_refused_and_named),
     };
 

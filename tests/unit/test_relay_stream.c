@@ -185,6 +185,62 @@ static void the_rest_of_a_half_settled_transaction_waits_until_it_is_visible(voi
     end();
 }
 
+/* Rows 1 and 2 of transaction 100 are settled, it is not visible, and of 101, which is, row 9 is acknowledged; the next page is asked for. */
+static void stand_in_another_batch(void)
+{
+    begin_with_half(2, 2);
+    table_page(1, 0, false);
+    wait_for(RELAY_LOOK);
+    look_is("100:102:100", 20, 1200);
+    expect(RELAY_READ);
+    table_page(9, 1, true);
+    expect(RELAY_READ);
+    acked(expect(RELAY_PUBLISH).seq);
+}
+
+/* Somebody goes on from there, and then it shows. */
+static void go_on_until_it_shows(const struct position *stored)
+{
+    struct position p = {0};
+
+    assert_int_equal(position_copy(stored, &p, NULL), 0);
+    end();
+    begin_with(wal_config());
+    take_lease_at(p, 0);
+    assert_int_equal(expect(RELAY_READ).bounds.after_id, 9);
+    table_page(10, 1, false);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    wait_for(RELAY_LOOK);
+    look_is("102:102:", 20, 1300);
+    assert_int_equal(expect(RELAY_READ).bounds.after_id, 0);
+    table_page(1, 4, false);
+    assert_int_equal(wait_for(RELAY_PUBLISH).row, 2); /* 1 and 2 are counted only */
+    assert_int_equal(wait_for(RELAY_PUBLISH).row, 3);
+    end();
+}
+
+static void a_position_in_the_middle_of_another_batch_has_the_half_settled_transaction(void **state)
+{
+    struct relay_action a;
+
+    (void)state;
+    stand_in_another_batch();
+    table_page(10, 1, false);
+    expect(RELAY_PUBLISH); /* and no more of it: killed */
+    a = wait_for(RELAY_SAVE);
+    assert_int_equal(a.position->last_id, 9);
+    go_on_until_it_shows(a.position);
+}
+
+static void a_stop_in_the_middle_of_another_batch_keeps_the_half_settled_transaction(void **state)
+{
+    (void)state;
+    stand_in_another_batch();
+    relay_core_stop(core, now, false);
+    table_page(10, 1, false); /* nothing of it leaves any more */
+    go_on_until_it_shows(wait_for(RELAY_RELEASE).position);
+}
+
 static void a_half_settled_transaction_whose_rows_are_gone_is_passed(void **state)
 {
     (void)state;
@@ -574,6 +630,8 @@ int main(void)
         cmocka_unit_test(the_rest_of_a_half_settled_transaction_is_read_through_the_table),
         cmocka_unit_test(a_half_settled_transaction_with_ids_in_another_order_is_repeated_whole),
         cmocka_unit_test(the_rest_of_a_half_settled_transaction_waits_until_it_is_visible),
+        cmocka_unit_test(a_position_in_the_middle_of_another_batch_has_the_half_settled_transaction),
+        cmocka_unit_test(a_stop_in_the_middle_of_another_batch_keeps_the_half_settled_transaction),
         cmocka_unit_test(a_half_settled_transaction_whose_rows_are_gone_is_passed),
         cmocka_unit_test(what_the_stream_skipped_for_a_batch_that_is_given_up_is_read),
         cmocka_unit_test(what_no_position_could_tell_is_not_sent_by_the_stream),

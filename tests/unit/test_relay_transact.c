@@ -112,19 +112,25 @@ static void begin(void)
     expect(RELAY_LOOK);
 }
 
-/* A look with `count` rows, ids from 1 on, all of one key. */
-static void give_rows(int count)
+/* The last page of a batch: `count` rows, ids from 1 on, all of one key. */
+static void give_page(int count)
 {
     struct relay_row rows[20];
 
-    xmax = 201;
-    rows_there = count;
-    look_again();
-    expect(RELAY_READ);
     for (int i = 0; i < count; i++)
         rows[i] =
             (struct relay_row){.id = i + 1, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 100};
     relay_core_page(core, now, &page, rows, count, false, 0);
+}
+
+/* A look with as many rows. */
+static void give_rows(int count)
+{
+    xmax = 201;
+    rows_there = count;
+    look_again();
+    expect(RELAY_READ);
+    give_page(count);
 }
 
 static uint64_t publish(int row)
@@ -802,6 +808,52 @@ static void that_only_rows_of_other_shards_came_is_committed_after_a_while_and_a
     relay_core_free(core);
 }
 
+static void look_shows(const char *snapshot, int ceiling)
+{
+    struct look look = {snap(snapshot), 0, ceiling, ceiling, 0, 0};
+
+    look.next_xid = look.snapshot.xmax;
+    relay_core_looked(core, now, &look);
+}
+
+/* Of transaction 200 the rows 1 and 2 came by a stream; it waits for a synchronous standby, and 201 does not. */
+static void an_abort_behind_a_commit_in_the_middle_of_a_batch_keeps_the_half_settled_transaction(void **state)
+{
+    struct position p = {
+        .prev = snap("200:200:"), .partial = true, .last_id = 2, .txn_lsn = 1100, .txn_index = 2};
+
+    (void)state;
+    p.cur.snapshot = snap("201:201:");
+    p.cur.ceiling = INT64_MAX;
+    acquire(true);
+    relay_core_opened(core, now, &p);
+    expect(RELAY_READ);
+    relay_core_page(core, now, &page, NULL, 0, false, 0);
+    wait_for(RELAY_LOOK);
+    look_shows("200:202:200", 20);
+    expect(RELAY_READ);
+    one_more(9, true);
+    wait_for(RELAY_READ);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    now += relay_core_config_default().transaction_ns;
+    one_more(10, false); /* it is the next transaction's */
+    assert_int_equal(wait_for(RELAY_COMMIT).position->last_id, 9);
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    relay_core_report(core, now, wait_for(RELAY_PUBLISH).seq, RELAY_FAILED, PARK_REFUSED, NULL);
+    wait_for(RELAY_ABORT);
+    relay_core_committed(core, now, RELAY_ABORTED);
+    assert_int_equal(wait_for(RELAY_READ).bounds.after_id, 9);
+    one_more(10, false);
+    acked(wait_for(RELAY_PUBLISH).seq);
+    wait_for(RELAY_LOOK);
+    look_shows("202:202:", 20);
+    assert_int_equal(wait_for(RELAY_READ).bounds.after_id, 0);
+    give_page(4);
+    assert_int_equal(wait_for(RELAY_PUBLISH).row, 2); /* 1 and 2 are counted only */
+    assert_int_equal(wait_for(RELAY_PUBLISH).row, 3);
+    relay_core_free(core);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -831,6 +883,8 @@ int main(void)
         cmocka_unit_test(no_producers_are_made_under_a_lease_that_has_run_out),
         cmocka_unit_test(a_fenced_relay_gives_the_lease_up),
         cmocka_unit_test(that_only_rows_of_other_shards_came_is_committed_after_a_while_and_at_the_stop),
+        cmocka_unit_test(
+            an_abort_behind_a_commit_in_the_middle_of_a_batch_keeps_the_half_settled_transaction),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

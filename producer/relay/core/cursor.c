@@ -80,17 +80,30 @@ static uint64_t only_between(const struct snapshot *prev, const struct snapshot 
     return 0;
 }
 
+/* Its xid is 0 where the position has no batch: it is one of messages. */
+static struct half_txn stored_half(const struct position *p)
+{
+    struct half_txn half = {.lsn = p->txn_lsn, .index = p->txn_index, .max_id = p->last_id};
+
+    if (p->txn_index == 0)
+        return (struct half_txn){0};
+    if (p->half_xid != 0) {
+        half.xid = p->half_xid;
+        half.max_id = p->half_last_id;
+    } else if (p->partial) {
+        half.xid = only_between(&p->prev, &p->cur.snapshot);
+    }
+    return half;
+}
+
 void cursor_load(struct cursor *c, struct position *p)
 {
     cursor_done(c);
     c->lsn = p->lsn;
     c->unparked = p->unparked;
-    if (p->txn_index > 0)
-        c->half = (struct half_txn){.lsn = p->txn_lsn, .index = p->txn_index, .max_id = p->last_id};
-    if (p->partial && p->txn_index > 0) {
-        c->half.xid = only_between(&p->prev, &p->cur.snapshot);
+    c->half = stored_half(p);
+    if (p->partial && p->half_xid == 0)
         c->skim_rows = p->txn_index;
-    }
     c->prev.snapshot = snapshot_take(&p->prev);
     c->prev.floor = p->prev_floor;
     if (p->partial) {
@@ -403,10 +416,21 @@ static int batch_position(const struct cursor *c, struct position *p, struct err
     p->last_id = c->settled_id;
     p->cur.floor = cur->floor;
     p->cur.ceiling = cur->ceiling;
-    if (c->skim_rows > 0) {
+    if (c->skim_rows > 0 || c->half.xid != 0) {
         p->txn_lsn = c->half.lsn;
         p->txn_index = c->half.index;
     }
+#ifdef SIM_BUG_HALF_BESIDE_FORGOTTEN
+    if (c->skim_rows == 0) {
+        p->txn_lsn = 0;
+        p->txn_index = 0;
+    }
+#else
+    if (c->skim_rows == 0 && c->half.xid != 0) { /* this batch is others': it waits until it is visible */
+        p->half_xid = c->half.xid;
+        p->half_last_id = c->half.max_id;
+    }
+#endif
     return snapshot_copy(&cur->snapshot, &p->cur.snapshot, err);
 }
 

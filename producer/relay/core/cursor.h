@@ -62,6 +62,9 @@ struct position {
     uint64_t
         txn_lsn; /* of the transaction with this commit LSN the first txn_index rows are settled; 0: none is half done */
     int64_t txn_index;
+    /* That transaction, when batch `cur` is another one: its xid, and the highest id among those rows; 0: batch `cur` is of it alone, or there is none. */
+    uint64_t half_xid;
+    int64_t half_last_id;
     struct unparked unparked;
     /* Exactly-once. In Postgres' row: the save that stored it, a number that rises with each. In Kafka: the last one that was on disk before. */
     int64_t save;
@@ -140,11 +143,12 @@ void cursor_rewind(struct cursor *c);                  /* read again from what i
  * The stream. Its rows lie behind all batches, so the first of them is settled when no batch is left; from then on each transaction that is
  * settled is added to prev by itself.
  *
- * A transaction that is settled in part is stored as a partial batch of this one transaction, with the highest settled id. Reading it on
- * through the table is right only if no unsettled row of it has a lower id (a trigger can draw ids in one order and insert in another).
- * So a batch like that is read from its beginning once more, and the rows up to that id are only counted (*skimmed*): as many as were
- * settled, then these are the ones, and the rest follows. Else the whole transaction is forgotten, and repeated. It may not be visible yet
- * (it waits for a synchronous standby): then nothing of it is there, and it is asked for again when a look shows it.
+ * A transaction that is settled in part is stored as a partial batch of this one transaction, with the highest settled id; while another
+ * batch is stored in part, beside that one. Reading it on through the table is right only if no unsettled row of it has a lower id (a
+ * trigger can draw ids in one order and insert in another). So a batch like that is read from its beginning once more, and the rows up to
+ * that id are only counted (*skimmed*): as many as were settled, then these are the ones, and the rest follows. Else the whole transaction
+ * is forgotten, and repeated. It may not be visible yet (it waits for a synchronous standby): then nothing of it is there, and it is asked
+ * for again when a look shows it.
  */
 void cursor_stream_row_settled(struct cursor *c, const struct half_txn *row); /* index: of this row */
 /* The transaction whose row was settled last has no further row. */
