@@ -200,6 +200,19 @@ void audit_position(struct scene *sc, const struct position *p, const char *wher
     }
 }
 
+/* What a position had confirmed the next one confirms as well, or whoever goes on from it publishes it again. */
+void audit_forgets(struct scene *sc, const struct position *before, const struct position *p,
+                   const char *where)
+{
+    for (int i = 0; i < sc->db.row_count; i++) {
+        const struct row *r = &sc->db.rows[i];
+        if (r->committed && !r->foreign && !repeats_whole(sc, r) && covered(sc, before, r) &&
+            !covered(sc, p, r))
+            sim_broken(sc->sim, "G5", "%s confirms row %lld no more, which the one before it did", where,
+                       (long long)r->id);
+    }
+}
+
 /* A slot that is told so keeps nothing older, so a position must have it. */
 void audit_confirmed(struct scene *sc, struct door *d, uint64_t lsn)
 {

@@ -104,6 +104,17 @@ static void take(struct sender *w, int count)
     memmove(w->out, w->out + count, (size_t)w->count * sizeof(w->out[0]));
 }
 
+/* In the middle of a transaction: its rest is lost on the way, and for a while nobody gets it. */
+static void cut_midway(struct scene *sc, struct sender *w, const struct relay_stream_row *last)
+{
+    bool midway = last->end_lsn == 0 && last->index > 1;
+    if (!sc->plan.halves || !midway || !scene_strikes(sc, RFAULT_STREAM_ENDS, 0.4))
+        return;
+    sc->stream_back_at = sc->sim->now + rng_between(&sc->fault_rng[RFAULT_STREAM_ENDS], 50 * MS, 1000 * MS);
+    take(w, w->count);
+    sender_end(sc, w, "the network is cut in the middle of a transaction");
+}
+
 /* The rows in front, up to a keepalive or the core's room, as one page. */
 static int hand_rows(struct scene *sc, struct door *d, struct sender *w, int room)
 {
@@ -121,6 +132,7 @@ static int hand_rows(struct scene *sc, struct door *d, struct sender *w, int roo
     }
     int count = page->count;
     take(w, count);
+    cut_midway(sc, w, &rows[count - 1]);
     page_hold(d, page);
     sim_trace(sc->sim, "n%d: hears %d rows, the last of commit %llu", d->index, count,
               (unsigned long long)rows[count - 1].commit_lsn);

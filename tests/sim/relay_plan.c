@@ -149,6 +149,33 @@ static void plan_core(struct scene *sc, struct relay_core_config *cfg)
     cfg->transaction_idle_ns = pick(sc, 1, 20) * MS;
 }
 
+/*
+ * Half of a transaction is settled, and while none of it is to be seen rows of others come by the table, a few at a time: many of them without a
+ * key, for it holds the locks of its own. By a generator of its own.
+ */
+static void plan_halves(struct scene *sc)
+{
+    static const enum relay_fault THEIRS[] = {RFAULT_VISIBLE_LATE, RFAULT_BIG_TXN, RFAULT_STREAM_ENDS,
+                                              RFAULT_KEYLESS, RFAULT_KILL};
+    struct scene_plan *p = &sc->plan;
+    struct rng rng;
+    rng_seed(&rng, sc->sim->seed, 3003);
+    if (p->kind != RELAY_KIND_WAL || !rng_chance(&rng, 0.25))
+        return;
+    p->halves = true;
+    p->keys = at_most(KEYS_MAX, sc->sim->limits.keys);
+    p->writers = at_most(WRITERS_MAX, sc->sim->limits.records);
+    p->calm_at = sc->sim->now + rng_between(&rng, 2000, 5000) * MS;
+    p->intensity = 1.0;
+    p->faults = rng_chance(&rng, 0.5) ? p->faults : 0;
+    for (size_t i = 0; i < ARRAY_LEN(THEIRS); i++)
+        p->faults |= UINT64_C(1) << THEIRS[i] & sc->sim->limits.faults;
+    p->cfg.window_messages = (int)rng_between(&rng, 2, 5);
+    p->cfg.page_rows = (int)rng_between(&rng, 1, 4);
+    p->cfg.save_ns = rng_between(&rng, 2, 15) * MS;
+    p->cfg.poll_busy_ns = p->cfg.poll_idle_ns = rng_between(&rng, 10, 60) * MS;
+}
+
 struct relay_core_config scene_life(struct scene *sc)
 {
     struct relay_core_config cfg = sc->plan.cfg;
@@ -189,6 +216,7 @@ void *scene_build(struct sim *s)
     plan_sizes(sc);
     plan_bursts(sc);
     plan_core(sc, &sc->plan.cfg);
+    plan_halves(sc);
     db_begin(sc);
     plan_faults(sc);
     for (int i = 0; i < sc->plan.relays; i++) {

@@ -19,7 +19,7 @@ static void plan_writer(struct scene *sc, int i)
     struct txn *t = &sc->db.txns[i];
     t->service = !scene_strikes(sc, RFAULT_IDLE_WRITER, 0.1);
     t->steps_left = (int)scene_delay(sc, 1, 3);
-    if (scene_strikes(sc, RFAULT_BIG_TXN, 0.1))
+    if (scene_strikes(sc, RFAULT_BIG_TXN, sc->plan.halves ? 0.4 : 0.1))
         t->steps_left = (int)rng_between(&sc->fault_rng[RFAULT_BIG_TXN], 4, TXN_ROWS_MAX);
     t->early_xid = scene_strikes(sc, RFAULT_EARLY_XID, 0.4);
     t->rolls_back = scene_strikes(sc, RFAULT_ROLLBACK, 0.3);
@@ -126,14 +126,15 @@ static void txn_end(struct scene *sc, struct txn *t, bool commits)
 static void txn_log(struct scene *sc, struct txn *t)
 {
     struct postgres *db = &sc->db;
-    int64_t lag = 0;
+    bool half = sc->plan.halves && t->row_count > 3;
+    int64_t lag = 0, most = half ? 2000 * MS : 400 * MS;
     t->state = TXN_LOGGED;
     log_commit(sc, (int)(t - db->txns));
     for (int i = 0; i < t->row_count; i++)
         if (!db->rows[t->rows[i]].gone)
             audit_committed(sc, t->rows[i]);
-    if (scene_strikes(sc, RFAULT_VISIBLE_LATE, 0.4))
-        lag = rng_between(&sc->fault_rng[RFAULT_VISIBLE_LATE], MS / 10, 400 * MS);
+    if (scene_strikes(sc, RFAULT_VISIBLE_LATE, half ? 0.9 : 0.4))
+        lag = rng_between(&sc->fault_rng[RFAULT_VISIBLE_LATE], MS / 10, most);
     if (lag > 0)
         sim_at(sc->sim, lag, (struct happening){.kind = SCENE_VISIBLE, .number = t - db->txns});
     else

@@ -162,6 +162,7 @@ static void execute_save(struct scene *sc, struct statement *st)
     st->save = cursor->position.save + !st->unjudged;
     if (cursor->holder != st->life)
         sim_broken(sc->sim, "lease", "n%d stores a position, and another relay holds the lease", st->door);
+    audit_forgets(sc, &cursor->position, &st->position, "the stored position");
     position_done(&cursor->position);
     db_copy_position(&st->position, &cursor->position);
     cursor->position.save = st->save;

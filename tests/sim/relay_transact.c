@@ -181,6 +181,8 @@ static bool open_next(struct scene *sc, struct call *call)
 static void store_record(struct scene *sc, const struct call *call)
 {
     struct coordinator *c = &sc->coordinator;
+    if (c->has_record && sc->db.cursor.kafka_rules)
+        audit_forgets(sc, &c->record, &call->position, "the position in Kafka");
     position_done(&c->record);
     db_copy_position(&call->position, &c->record);
     c->has_record = true;

@@ -353,6 +353,7 @@ struct scene_plan {
     int relays, writers, keys, partitions;
     int keys_at_once; /* parked ones, in one answer */
     int open_max;     /* in a position */
+    bool halves;      /* large transactions are cut in their middle, and visible long after that */
     enum poison_known poison_known;
     int64_t calm_at;
     int bursts; /* 0: writers come all the time */
@@ -530,6 +531,8 @@ void audit_publish(struct scene *sc, struct door *d, const struct page *page, in
 void audit_seen(struct scene *sc, const struct record *record);
 void audit_committed(struct scene *sc, int row);
 void audit_position(struct scene *sc, const struct position *p, const char *where);
+void audit_forgets(struct scene *sc, const struct position *before, const struct position *p,
+                   const char *where);
 void audit_confirmed(struct scene *sc, struct door *d, uint64_t lsn);
 void audit_slot_made(struct scene *sc);
 /* A process ends the stream of another one to have the slot for itself. */
