@@ -48,6 +48,14 @@ def test_migrating_again_keeps_rows_and_position(database):
     assert database.value("SELECT last_id FROM tandem.relay_cursor") == 7
 
 
+def test_an_adopted_outbox_has_nothing_half_done(database):
+    """Its transaction ids and log positions are of another cluster."""
+    fields = "wal_lsn, txn_lsn, txn_index, half_xid, half_last_id, cur_snapshot, last_id"
+    database.query(f"UPDATE tandem.relay_cursor SET ({fields}) = ('0/10', '0/20', 3, '100', 7, '100:102:100', 9)")
+    database.query("SELECT tandem.relay_adopt()")
+    assert database.query(f"SELECT {fields} FROM tandem.relay_cursor") == [(None, None, 0, None, 0, None, 0)]
+
+
 def test_a_failing_migration_fails_the_command(empty_database):
     empty_database.query("CREATE SCHEMA tandem; CREATE TABLE tandem.outbox (id text)")
     done = migrate(empty_database.url)
