@@ -47,7 +47,13 @@ def seconds_to_full_rate(api):
     return seconds
 
 
+def be_back(api):
+    api.heal()
+    api.fault("delay", delay_ms=DELAY_MS)
+
+
 def fail_until_nothing_is_sent(program, api):
+    api.heal()
     api.fault("close")
     wait_until(lambda: program.metric("tandem_worker_breaker_state") == 1, message="the breaker opens")
     wait_until(lambda: program.metric("tandem_worker_in_flight_requests") == 0, message="nothing is under way")
@@ -55,7 +61,7 @@ def fail_until_nothing_is_sent(program, api):
 
 def test_an_outage_under_load_spends_nothing_and_ends_without_a_storm(topics, kafka, inventory_api, worker, record_property):
     program = worker("inventory")
-    inventory_api.fault("delay", delay_ms=DELAY_MS)
+    be_back(inventory_api)
     with Publisher(kafka.brokers, RATE) as publisher:
         before = inventory_api.audit()
         executed_more(inventory_api, 2 * RATE)
@@ -67,7 +73,7 @@ def test_an_outage_under_load_spends_nothing_and_ends_without_a_storm(topics, ka
         still_quiet = inventory_api.audit()
         assert still_quiet["executed"] == quiet["executed"]
         assert probes <= PROBES_A_SECOND, f"{probes:.2f} requests a second while it was away"
-        inventory_api.fault("delay", delay_ms=DELAY_MS)
+        be_back(inventory_api)
         healed = time.monotonic()
         full = seconds_to_full_rate(inventory_api)
         repetitions = share_of_repetitions((before, quiet), (still_quiet, inventory_api.audit()))
@@ -82,7 +88,7 @@ def test_an_outage_under_load_spends_nothing_and_ends_without_a_storm(topics, ka
                 return first
             fail_until_nothing_is_sent(program, inventory_api)
             seconds_pass(min(OUTAGE_S, SHORT_S))
-            inventory_api.fault("delay", delay_ms=DELAY_MS)
+            be_back(inventory_api)
             return seconds_to_full_rate(inventory_api)
 
         full = median_of_five(again, RECOVERED_S)

@@ -146,7 +146,9 @@ def test_the_order_of_the_page_appears_at_the_third_api(running, copy, blocks, b
     running("worker", running.admin)
     shell(copy, blocks["run"]["order"])
     wait_until(lambda: "PUT /v1/shipments/o-17 " in api.text(), message="the order appears")
+    shell(copy, "make -s build/bin/tandem-dlq")
+    assert "tandem.shipping.dlq" in shell(copy, blocks["run"]["letters"])
 
 
 def test_no_command_of_the_page_is_left_out(blocks):
-    assert set(blocks["run"]) == {"build", "unit", "try", "api", "worker", "order", "http"}, "and each of these is run above"
+    assert set(blocks["run"]) == {"build", "unit", "try", "api", "worker", "order", "letters", "http"}, "and each of these is run above"
