@@ -1,7 +1,8 @@
 -- tandem.relay_shards refuses a relay that was killed also after the database's clock went back, and leaves no shard a position in the log that
 -- was of other keys. tandem.relay_maintain waits for no TOAST table. What is half done stands beside a batch of others.
 -- Safe to run again. One transaction; no psql commands inside. Relays of schema 4 go on until they lose their connection.
--- It takes ACCESS EXCLUSIVE on tandem.relay_cursor for a moment (two columns; nothing is rewritten): only relays wait for that.
+-- The first time it takes ACCESS EXCLUSIVE on tandem.relay_cursor for a moment (two columns; nothing is rewritten). It waits for 2 s: behind
+-- a longer reader of that table, as pg_dump is, it fails with "lock timeout" and has changed nothing; run it again. Relays wait meanwhile.
 --
 -- tandem.relay_cursor, besides what 0001 to 0003 say:
 --   half_xid      the transaction of txn_lsn, when the batch that is published in part (cur_snapshot, last_id) is of others; null: that
@@ -31,9 +32,14 @@ BEGIN;
 
 DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtext('tandem.migrations')); END $$;
 
-ALTER TABLE tandem.relay_cursor
-    ADD COLUMN IF NOT EXISTS half_xid     xid8,
-    ADD COLUMN IF NOT EXISTS half_last_id bigint NOT NULL DEFAULT 0;
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'tandem.relay_cursor'::regclass AND attname = 'half_last_id') THEN
+        SET LOCAL lock_timeout = '2s';
+        ALTER TABLE tandem.relay_cursor ADD COLUMN half_xid xid8, ADD COLUMN half_last_id bigint NOT NULL DEFAULT 0;
+    END IF;
+END
+$$;
 
 CREATE OR REPLACE FUNCTION tandem.relay_adopt() RETURNS bigint
 LANGUAGE plpgsql AS $$

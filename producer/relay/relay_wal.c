@@ -230,6 +230,7 @@ int relay_wal_start(struct relay_wal *w, uint64_t lsn, struct err *err)
     if (!w->conn)
         return -1;
     w->decoder = (struct pgoutput){.emitted = w->opt->source == RELAY_KIND_MESSAGE};
+    w->slot_missed = w->slot_missed && lsn == w->start_lsn; /* somebody has streamed since: it was there */
     w->start_lsn = lsn;
     w->stale_by = 0;
     w->step = WAL_DIAL;
@@ -375,6 +376,7 @@ static int step_done(struct relay_wal *w, const struct relay_core *c, struct err
         ask_again_soon(w);
         return 0;
     case WAL_DROP:
+        w->slot_missed = true;
         tell_making(w);
         return send_sql(w, WAL_CREATE, write_create, err);
     case WAL_CREATE:

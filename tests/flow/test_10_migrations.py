@@ -56,6 +56,21 @@ def test_an_adopted_outbox_has_nothing_half_done(database):
     assert database.query(f"SELECT {fields} FROM tandem.relay_cursor") == [(None, None, 0, None, 0, None, 0)]
 
 
+def test_migrating_behind_a_long_reader_of_the_cursor_gives_up_and_again_needs_no_lock(database):
+    columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'tandem.relay_cursor'::regclass AND attname LIKE 'half_%%'"
+    reader = database.connect(autocommit=False)
+    reader.execute("LOCK TABLE tandem.relay_cursor IN ACCESS SHARE MODE")
+    assert migrate(database.url).returncode == 0, "nothing is left to do"
+    reader.rollback()
+    database.query("ALTER TABLE tandem.relay_cursor DROP COLUMN half_xid, DROP COLUMN half_last_id")
+    reader.execute("LOCK TABLE tandem.relay_cursor IN ACCESS SHARE MODE")
+    done = migrate(database.url)
+    assert done.returncode != 0 and "lock timeout" in done.stderr
+    database.query("UPDATE tandem.relay_cursor SET last_id = last_id")
+    reader.rollback()
+    assert migrate(database.url).returncode == 0 and database.value(columns) == 2
+
+
 def test_a_failing_migration_fails_the_command(empty_database):
     empty_database.query("CREATE SCHEMA tandem; CREATE TABLE tandem.outbox (id text)")
     done = migrate(empty_database.url)

@@ -952,43 +952,95 @@ static void a_window_that_is_not_full_takes_in_what_can_go(void **state)
     rig_free(r);
 }
 
-/*
- * Others had plenty while its key filled more than half of the window: intake stayed paused for its sake, and it did not count as full. Now it
- * is paused while others are served, and counts; it is not when these are done, and waits for room that its window has.
- */
-static void a_key_that_keeps_its_partition_paused_blocks_its_window(void **state)
+static void rig_give_to(struct rig *r, int stream, int64_t offset, uint64_t route)
+{
+    struct engine_record rec = rig_record(r, stream, offset, NULL, NULL);
+
+    rec.route = route;
+    engine_record(r->e, r->now, &rec);
+    rig_turn(r);
+}
+
+/* Another partition is never done: the window over half waited for it, and the events behind for an endpoint that was down. */
+static void a_window_with_room_waits_for_no_other_partition(void **state)
 {
     (void)state;
     struct engine_config cfg = rig_config();
-    cfg.attempts_max = 20;
-    cfg.blocking_attempts = 4;
-    cfg.blocking_successes = 5;
-    cfg.window_events = 30;
+    cfg.window_events = 10;
     struct rig *r = rig_of_two(&cfg);
-    int64_t answered = 0, given = 0, failed = 0;
+    int64_t next = 0;
 
-    for (int i = 0; i < 20; i++)
-        rig_give(r, 0, i, "stuck");
-    while (given < 12)
-        rig_give(r, 2, given++, NULL);
+    for (int64_t offset = 0; offset < 10; offset++)
+        rig_give_to(r, 0, offset, offset < 6 ? 1 : 2);
     assert_int_equal(r->paused[0], r->resumed[0] + 1);
-    while (answered < given)
-        rig_answer(r, 2, answered++, 200);
-    assert_int_equal(r->paused[2], r->resumed[2]);
-    assert_int_equal(r->paused[0], r->resumed[0] + 1);
-    rig_give(r, 2, given++, NULL); /* somebody is always under way */
-    while (rig_bury_waiting(r, 0, 0) == NULL && failed < 100) {
-        for (int i = 0; i < 3; i++) {
-            rig_give(r, 2, given++, NULL);
-            rig_answer(r, 2, answered++, 200);
-        }
-        for (int w = 0; w < 1000 && !rig_is_sent(r, 0, 0); w++)
-            rig_sleep(r, cfg.backoff_base_ns);
-        rig_answer(r, 0, 0, 500);
-        failed++;
+    rig_give_to(r, 2, next++, 2);
+    for (int64_t offset = 0; offset < 10; offset++)
+        rig_answer(r, 0, offset, offset < 6 ? 503 : 200);
+    for (int i = 0; i < 10; i++) {
+        rig_give_to(r, 2, next, 2);
+        rig_answer(r, 2, next++ - 1, 200);
     }
-    assert_int_equal(delivery_view(rig_bury_waiting(r, 0, 0)).reason, REASON_BLOCKING);
-    assert_int_equal(failed, 4);
+    assert_int_equal(r->paused[0], r->resumed[0]);
+    rig_free(r);
+}
+
+/* Each partition held something that could not go, so that none took in what could, though a part of the total was free. */
+static void a_total_with_room_takes_in_what_can_go(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.total_bytes = 1000;
+    struct rig *r = rig_of_two(&cfg);
+
+    for (int64_t offset = 0; offset < 6; offset++) {
+        rig_give_to(r, 0, offset, 1);
+        rig_answer(r, 0, offset, 503);
+    }
+    rig_give_to(r, 2, 0, 1);
+    rig_answer(r, 2, 0, 503);
+    for (int64_t offset = 1; offset < 4; offset++)
+        rig_give_to(r, 2, offset, 2);
+    assert_int_equal(r->paused[2], r->resumed[2] + 1);
+    for (int64_t offset = 1; offset < 4; offset++)
+        rig_answer(r, 2, offset, 200);
+    assert_int_equal(r->paused[2], r->resumed[2]);
+    rig_give_to(r, 2, 4, 2);
+    assert_true(rig_is_sent(r, 2, 4));
+    rig_free(r);
+}
+
+/* Its probe was answered, slowly: no repetition was left to show that it is back, and its first requests stayed behind all others'. */
+static void an_endpoint_without_a_repetition_in_hand_has_its_turn(void **state)
+{
+    (void)state;
+    struct engine_config cfg = rig_config();
+    cfg.breaker_slow_ns = NS_PER_S;
+    cfg.breaker_slow_share = 1;
+    cfg.breaker_share_min = 1;
+    cfg.in_flight_max = 1;
+    cfg.adaptive = ENGINE_ADAPTIVE_OFF;
+    struct rig *r = rig_new(&cfg);
+    int64_t other = 3;
+
+    r->kafka_commits = true;
+    for (int64_t offset = 0; offset < 3; offset++)
+        rig_give_to(r, 0, offset, 1);
+    rig_wait(r, 2 * NS_PER_S);
+    rig_answer(r, 0, 0, 200);
+    assert_int_equal(rig_counts(r).breaker, BREAKER_OPEN);
+    until_half_open(r);
+    rig_wait(r, 2 * NS_PER_S);
+    rig_answer(r, 0, 1, 200);
+    rig_give_to(r, 0, other, 2);
+    until_half_open(r);
+    rig_give_to(r, 0, other + 1, 2);
+    rig_answer(r, 0, other++, 200);
+    assert_int_equal(rig_counts(r).breaker, BREAKER_CLOSED);
+    for (int i = 0; i < 20 && !rig_is_sent(r, 0, 2); i++) {
+        rig_give_to(r, 0, other + 1, 2);
+        rig_answer(r, 0, other++, 200);
+    }
+    assert_true(rig_is_sent(r, 0, 2));
     rig_free(r);
 }
 
@@ -1032,7 +1084,9 @@ int main(void)
         cmocka_unit_test(what_fills_more_than_half_of_the_total_does_not_keep_other_partitions_waiting),
         cmocka_unit_test(a_window_that_is_not_full_takes_in_what_can_go),
         cmocka_unit_test(an_event_whose_window_is_nearly_empty_blocks_nobody_though_others_have_plenty),
-        cmocka_unit_test(a_key_that_keeps_its_partition_paused_blocks_its_window),
+        cmocka_unit_test(a_window_with_room_waits_for_no_other_partition),
+        cmocka_unit_test(a_total_with_room_takes_in_what_can_go),
+        cmocka_unit_test(an_endpoint_without_a_repetition_in_hand_has_its_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -492,6 +492,28 @@ static void keys_of_stored_parked_rows_count_from_the_start(void **state)
     end();
 }
 
+/* It went on to read the batch, and aborted when a message was settled meanwhile. */
+static void a_relay_of_messages_reads_no_batch_that_another_has_begun(void **state)
+{
+    struct position p = {.prev = snap("100:100:"), .lsn = 1000, .partial = true, .last_id = 2};
+    struct relay_core_config cfg = relay_core_config_default();
+    struct relay_action a;
+
+    (void)state;
+    p.cur.snapshot = snap("101:101:");
+    p.cur.ceiling = 9;
+    cfg.kind = RELAY_KIND_MESSAGE;
+    begin_with(cfg);
+    relay_core_connected(core, now);
+    expect(RELAY_ACQUIRE);
+    relay_core_acquired(core, now, 1, &p, false);
+    expect(RELAY_LOAD_KEYS);
+    relay_core_keys(core, now, NULL, 0, false, 0);
+    while (relay_core_next(core, now, &a))
+        assert_int_not_equal(a.kind, RELAY_READ);
+    end();
+}
+
 /* A relay of messages was killed between two events of one transaction: the next one, of rows, said for ever that a transaction is half done. */
 static void a_transaction_of_messages_that_is_half_done_is_forgotten_by_a_relay_of_rows(void **state)
 {
@@ -744,6 +766,7 @@ int main(void)
         cmocka_unit_test(beyond_parked_keys_max_a_further_key_goes_on_and_is_counted),
         cmocka_unit_test(other_keys_and_the_policy_continue_go_on),
         cmocka_unit_test(keys_of_stored_parked_rows_count_from_the_start),
+        cmocka_unit_test(a_relay_of_messages_reads_no_batch_that_another_has_begun),
         cmocka_unit_test(a_transaction_of_messages_that_is_half_done_is_forgotten_by_a_relay_of_rows),
         cmocka_unit_test(a_refused_request_is_published_again_one_row_at_a_time),
         cmocka_unit_test(a_failed_row_is_published_again_and_what_followed_it_too),

@@ -258,6 +258,29 @@ static void a_half_settled_transaction_whose_rows_are_gone_is_passed(void **stat
     end();
 }
 
+/* A relay of before stored the batch, and left the fields that it does not know: the half is the batch itself, and it counts its rows. */
+static void what_is_said_to_be_half_done_beside_a_batch_that_has_it_is_that_batch(void **state)
+{
+    struct position p = {.prev = snap("100:100:"), .lsn = 1000, .partial = true, .last_id = 2};
+    struct relay_action a;
+
+    (void)state;
+    p.cur.snapshot = snap("101:101:");
+    p.cur.ceiling = INT64_MAX;
+    p.txn_lsn = 1100;
+    p.txn_index = p.half_last_id = 2;
+    p.half_xid = 100;
+    begin_with(wal_config());
+    take_lease_at(p, 0);
+    a = expect(RELAY_READ);
+    assert_int_equal(a.bounds.after_id, 0);
+    table_page(1, 0, false); /* it is not visible yet */
+    a = wait_for(RELAY_SAVE);
+    assert_false(snapshot_visible(&a.position->prev, 100));
+    assert_int_equal(a.position->txn_index, 2);
+    end();
+}
+
 /* Its ids were drawn in another order, which only reading it shows. Meanwhile the stream brings it once more. */
 static void what_the_stream_skipped_for_a_batch_that_is_given_up_is_read(void **state)
 {
@@ -633,6 +656,7 @@ int main(void)
         cmocka_unit_test(a_position_in_the_middle_of_another_batch_has_the_half_settled_transaction),
         cmocka_unit_test(a_stop_in_the_middle_of_another_batch_keeps_the_half_settled_transaction),
         cmocka_unit_test(a_half_settled_transaction_whose_rows_are_gone_is_passed),
+        cmocka_unit_test(what_is_said_to_be_half_done_beside_a_batch_that_has_it_is_that_batch),
         cmocka_unit_test(what_the_stream_skipped_for_a_batch_that_is_given_up_is_read),
         cmocka_unit_test(what_no_position_could_tell_is_not_sent_by_the_stream),
         cmocka_unit_test(a_transaction_larger_than_the_window_passes_in_pieces),

@@ -98,8 +98,11 @@ static void tell_breaker(struct engine *e, const struct delivery *d, struct judg
         result = BREAKER_NO_ANSWER;
     if (result == BREAKER_SERVED)
         dispatch_served(e, d->endpoint);
+    bool was_closed = e->breaker.state == BREAKER_CLOSED;
     if (breaker_report(&e->breaker, e->now, result, probe))
         dispatch_breaker_closed(e);
+    else if (was_closed && e->breaker.state != BREAKER_CLOSED)
+        dispatch_breaker_opened(e);
 }
 
 /* What the API asks for, cut to the cap; 0: nothing. */
@@ -161,7 +164,7 @@ static bool is_too_old(const struct engine *e, const struct delivery *d)
  */
 static bool is_blocking(struct engine *e, const struct delivery *d)
 {
-    bool full = stream_is_full(e, d->stream);
+    bool full = d->stream->full;
 
 #ifdef SIM_BUG_PAUSED_IS_FULL
     full = d->stream->paused && !e->bytes_full;
@@ -311,7 +314,8 @@ static enum step after_no_request(struct engine *e, struct delivery *d, const st
 {
     bool probe = d->probe;
 
-    d->attempt--;
+    if (--d->attempt == 0)
+        dispatch_untried(e, d);
     d->again = d->was_again;
     d->probe = false;
     d->transport = TRANSPORT_CANCELLED;

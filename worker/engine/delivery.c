@@ -49,6 +49,11 @@ static bool is_active(enum step step)
     return step == STEP_IN_FLIGHT || step == STEP_BURYING || step == STEP_PARKING;
 }
 
+static bool is_first(enum step step, bool again)
+{
+    return (step == STEP_READY || step == STEP_IN_FLIGHT) && !again;
+}
+
 /* The one place where a step changes: it takes the delivery out of everything that the old step had put it into. */
 static void set_step(struct engine *e, struct delivery *d, enum step step)
 {
@@ -63,15 +68,18 @@ static void set_step(struct engine *e, struct delivery *d, enum step step)
         lanes_unstall(&d->place);
     if (old == STEP_IN_FLIGHT && d->batch != NULL)
         batch_left(e, d);
-    if (old == STEP_IN_FLIGHT && !d->was_again)
-        e->firsts_out--;
+    int first = is_first(step, d->again) - is_first(old, old == STEP_IN_FLIGHT ? d->was_again : d->again);
+    e->firsts += first;
     e->in_step[old]--;
     e->in_step[step]++;
     if (d->stream != NULL) {
         d->stream->active += is_active(step) - is_active(old);
+        d->stream->firsts += first;
         d->stream->stalled += (step == STEP_STALLED) - (old == STEP_STALLED);
     }
     d->step = step;
+    if (step == STEP_DONE || step == STEP_DROPPED)
+        dispatch_untried(e, d);
 }
 
 /* Whose order it must keep: its key's, its partition's, or nobody's. */
@@ -192,9 +200,10 @@ static enum step enter_in_flight(struct engine *e, struct delivery *d)
 {
     d->request_out = true;
     d->was_again = d->again;
-    e->firsts_out += !d->again;
     d->again = true;
     d->attempt++;
+    d->endpoint->tried += !d->tried;
+    d->tried = true;
     d->last_attempt_ns = e->now;
     if (d->attempt == 1) {
         d->first_attempt_ns = e->now;

@@ -73,6 +73,7 @@ struct delivery {
     int64_t probe_episode;
     int attempt;               /* requests made */
     struct endpoint *endpoint; /* that its request goes to */
+    bool tried;                /* counted there */
     /* of it: at the last failure, or at the first dispatch; and at the first dispatch */
     uint64_t successes_before, successes_at_first;
     bool failed_before;

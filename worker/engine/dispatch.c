@@ -4,9 +4,15 @@
 #define PROBES_MAX 0x3fff
 #define FIRSTS_BETWEEN 2
 
+/*
+ * Its endpoint was asked in this round, and did not serve. While the breaker is closed that counts only as long as an event is in hand whose
+ * repetition will show that the endpoint is back, and not of repetitions.
+ */
 static bool was_asked(const struct engine *e, const struct delivery *d)
 {
-    return d->endpoint->probe_round == e->probe_round;
+    bool waits = e->breaker.state != BREAKER_CLOSED || (!d->again && d->endpoint->tried > 0);
+
+    return waits && d->endpoint->probe_round == e->probe_round;
 }
 
 /*
@@ -223,7 +229,7 @@ bool dispatch_next(struct engine *e, struct action *ret_action)
         return false;
     struct action a = {.kind = ACTION_SEND, .d = d, .stream = d->rec.stream};
     budget_count(&e->budget, d->again);
-    e->firsts_sent = d->again ? 0 : e->firsts_sent + 1;
+    e->firsts_sent = d->again ? 0 : e->firsts_sent + (e->firsts_sent < FIRSTS_BETWEEN);
     size_t bytes = set_off(e, d, &a.batch);
     if (e->breaker.state == BREAKER_HALF_OPEN)
         count_probe(e, d);
@@ -238,6 +244,20 @@ void dispatch_breaker_closed(struct engine *e)
     e->breaker_episode++;
     rank_all_anew(e);
     limiter_restart(&e->limiter, e->now); /* an API that was away is not met with everything at once */
+}
+
+void dispatch_breaker_opened(struct engine *e)
+{
+    rank_all_anew(e);
+}
+
+void dispatch_untried(struct engine *e, struct delivery *d)
+{
+    if (!d->tried)
+        return;
+    d->tried = false;
+    if (--d->endpoint->tried == 0 && d->endpoint->probe_round == e->probe_round)
+        rank_all_anew(e);
 }
 
 void dispatch_served(struct engine *e, struct endpoint *endpoint)

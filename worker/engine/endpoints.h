@@ -17,6 +17,7 @@ struct endpoint {
     uint64_t successes;   /* delivered or duplicate-ok: the proof that the API works for others there */
     uint64_t probe_round; /* of the engine: the last in which it was asked and did not serve; 0: none */
     int users;
+    int tried; /* of these, those that had a request */
     struct endpoint *next;
 };
 

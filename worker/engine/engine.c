@@ -396,6 +396,8 @@ void engine_breaker(struct engine *e, int64_t now, enum breaker_override overrid
     engine_begin(e, now);
     if (breaker_command(&e->breaker, e->now, override))
         dispatch_breaker_closed(e);
+    else if (override == BREAKER_KEPT_OPEN)
+        dispatch_breaker_opened(e);
     breaker_tick(&e->breaker, e->now);
 }
 

@@ -33,6 +33,7 @@ struct stream {
     int64_t held_bytes;
     int active;  /* deliveries that a drain waits for: in flight, burying, parking */
     int stalled; /* deliveries that wait for room among the parked keys */
+    int firsts;  /* deliveries that are ready for their first request, or in it */
     bool revoking, drained;
     bool paused;     /* what the door was told last */
     bool full;       /* a limit of its own was reached, and half of that limit is not free */
@@ -89,7 +90,7 @@ struct engine {
     bool on_hold;            /* the operator paused it */
     int64_t breaker_episode; /* grows when the breaker closes: probes of an earlier one are forgotten */
     uint64_t probe_round;    /* grows with each round of probes of all endpoints */
-    int firsts_sent;         /* first requests since the last repetition */
+    int firsts_sent;         /* first requests since the last repetition, FIRSTS_BETWEEN at most */
 
     struct stream *streams[ENGINE_STREAMS_MAX];
     struct list streams_held;
@@ -121,7 +122,7 @@ struct engine {
     uint64_t park_generation;
 
     int64_t in_step[STEP_COUNT];
-    int64_t firsts_out;                      /* first requests under way */
+    int64_t firsts;                          /* deliveries that are ready for their first request, or in it */
     struct engine_counts counts;             /* the sums; what is counted now is filled in by engine_counts */
     struct buf value;                        /* of the last PARK */
     char metadata[OFFSET_MAP_CHARS_MAX + 1]; /* of the last COMMIT */
@@ -136,7 +137,6 @@ void timer_stop(struct engine *e, struct timer *timer);
 struct stream *stream_new(struct engine *e, int number, enum stream_kind kind, struct group *group);
 void stream_free(struct engine *e, struct stream *s);
 bool stream_takes(const struct engine *e, const struct stream *s);
-bool stream_is_full(const struct engine *e, const struct stream *s);
 /* What it holds has changed: pause or resume intake. */
 void stream_intake(struct engine *e, struct stream *s);
 /* There may be something to commit, or its drain may be over. */
@@ -171,7 +171,9 @@ int64_t dispatch_requests(const struct engine *e);      /* under way */
 int64_t dispatch_waiting_again(const struct engine *e); /* repetitions that are due */
 int64_t dispatch_firsts(const struct engine *e);        /* first requests that are due and may go */
 void dispatch_breaker_closed(struct engine *e);
+void dispatch_breaker_opened(struct engine *e);
 void dispatch_served(struct engine *e, struct endpoint *endpoint);
+void dispatch_untried(struct engine *e, struct delivery *d); /* it is over, or its request was none */
 bool dispatch_still_sends(const struct engine *e, const struct delivery *d);
 int dispatch_limit(const struct engine *e); /* requests at once */
 bool dispatch_over_budget(const struct engine *e);

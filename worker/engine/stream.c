@@ -79,8 +79,8 @@ static bool may_exceed_total(const struct engine *e, const struct stream *s)
 }
 
 /*
- * Whatever paused it, it stays so while it is over half: pausing costs the client its prefetched records. Not while nothing that is in hand
- * could bring it below half: then up to the limit something may come that can go.
+ * Whatever paused it, it stays so while it is over half: pausing costs the client its prefetched records. Not while nothing of it is on its way
+ * that could bring it below half: then up to the limit something may come that can go.
  */
 static bool wants_pause(const struct engine *e, const struct stream *s)
 {
@@ -90,18 +90,12 @@ static bool wants_pause(const struct engine *e, const struct stream *s)
         return true;
     if (!s->group->open)
         return true; /* until it is, all of it would only wait */
-    return holds_enough(e, s, s->paused && !e->starved);
+    return holds_enough(e, s, s->paused && !e->starved && s->firsts > 0);
 }
 
 bool stream_takes(const struct engine *e, const struct stream *s)
 {
     return !wants_pause(e, s);
-}
-
-/* Whatever paused it: what it holds keeps it paused now, or would. */
-bool stream_is_full(const struct engine *e, const struct stream *s)
-{
-    return s->full || (s->paused && holds_enough(e, s, true));
 }
 
 void stream_intake(struct engine *e, struct stream *s)
@@ -141,13 +135,15 @@ void stream_unhold(struct engine *e, struct stream *s, size_t bytes)
 }
 
 /* Repetitions alone are none: they may fail for ever, and those of others decide whether that counts. */
-static void look_for_progress(struct engine *e, int64_t ready)
+static void look_for_progress(struct engine *e)
 {
-    bool closed = e->breaker.state == BREAKER_CLOSED;
-    bool starved = ready == 0 && (!closed || e->firsts_out == 0) && (e->bytes_full || e->streams_paused > 0);
+    bool moves = e->breaker.state == BREAKER_CLOSED && e->firsts > 0;
+    bool starved = !moves && (e->bytes_full || e->streams_paused > 0);
 
     if (starved != e->starved)
         set_for_all(e, &e->starved, starved);
+    if (starved && e->bytes_full && e->counts.held_bytes < e->cfg.total_bytes)
+        set_for_all(e, &e->bytes_full, false);
 }
 
 /*
@@ -168,7 +164,7 @@ static void look_at_ready(struct engine *e)
     else if (e->plenty && ready <= enough / 2)
         set_for_all(e, &e->plenty, false);
 #endif
-    look_for_progress(e, ready);
+    look_for_progress(e);
 }
 
 /* ---- commits and drain ---------------------------------------------------------------------------------------------- */

@@ -196,7 +196,9 @@ void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struc
 #endif
     lease_taken(&c->lease, epoch);
     c->stream.confirm_lsn = p->lsn;
-    if (c->cfg.kind != RELAY_KIND_MESSAGE)
+    if (c->cfg.kind == RELAY_KIND_MESSAGE)
+        position_drop_rows(p);
+    else
         position_drop_messages(p);
     if (c->cfg.exactly_once)
         core_transact_acquired(c, p, kafka_rules);

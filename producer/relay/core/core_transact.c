@@ -150,7 +150,9 @@ void relay_core_opened(struct relay_core *c, int64_t now, struct position *p)
         /* What was heard beside rows is on no save: the stream begins where the row says. */
         if (c->cfg.kind == RELAY_KIND_WAL && p->lsn > t->committed.lsn)
             p->lsn = t->committed.lsn;
-        if (c->cfg.kind != RELAY_KIND_MESSAGE)
+        if (c->cfg.kind == RELAY_KIND_MESSAGE)
+            position_drop_rows(p);
+        else
             position_drop_messages(p);
         position_done(&t->committed);
         t->committed = *p;

@@ -32,6 +32,26 @@ void position_drop_messages(struct position *p)
     p->txn_index = 0;
 }
 
+void position_drop_rows(struct position *p)
+{
+    if (!p->partial)
+        return;
+    snapshot_done(&p->cur.snapshot);
+    p->cur = (struct look){0};
+    p->partial = false;
+    p->txn_lsn = p->half_xid = 0;
+    p->txn_index = p->last_id = p->half_last_id = 0;
+}
+
+/*
+ * What is half done stands beside the batch only while that does not show it. A relay of before, which knows nothing of it, leaves it there as
+ * it was, beside a later batch that has it or is of it alone.
+ */
+static bool half_is_beside(const struct position *p)
+{
+    return p->partial && p->half_xid != 0 && !snapshot_visible(&p->cur.snapshot, p->half_xid);
+}
+
 static unsigned slot(const struct cursor *c, unsigned i)
 {
     return (c->first + i) % CURSOR_BATCHES_MAX;
@@ -87,7 +107,7 @@ static struct half_txn stored_half(const struct position *p)
 
     if (p->txn_index == 0)
         return (struct half_txn){0};
-    if (p->half_xid != 0) {
+    if (half_is_beside(p)) {
         half.xid = p->half_xid;
         half.max_id = p->half_last_id;
     } else if (p->partial) {
@@ -102,7 +122,7 @@ void cursor_load(struct cursor *c, struct position *p)
     c->lsn = p->lsn;
     c->unparked = p->unparked;
     c->half = stored_half(p);
-    if (p->partial && p->half_xid == 0)
+    if (p->partial && !half_is_beside(p))
         c->skim_rows = p->txn_index;
     c->prev.snapshot = snapshot_take(&p->prev);
     c->prev.floor = p->prev_floor;

@@ -71,10 +71,11 @@ struct position {
 };
 void position_done(struct position *p);
 /*
- * For a relay that reads rows: of a transaction whose messages were settled in part no row is. It would never settle the rest, and store for
- * ever that one is half done.
+ * What is begun, where the relay before read the other kind. For one that reads rows: of a transaction whose messages were settled in part no
+ * row is; it would never settle the rest, and store for ever that one is half done. For one of messages: it reads no batch to its end.
  */
 void position_drop_messages(struct position *p);
+void position_drop_rows(struct position *p);
 NODISCARD int position_copy(const struct position *p, struct position *ret_p,
                             struct err *err); /* TEMPORARY: no memory */
 
