@@ -123,11 +123,14 @@ class World:
         self.database.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
                             " AND application_name LIKE 'tandem-relay%'")
 
+    def end_walsender_if_any(self):
+        """Of this test's database; Postgres has other databases' too."""
+        return self.database.query("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+                                   " WHERE database = current_database() AND active")
+
     def end_walsender(self):
-        """Of this test's database; Postgres has other databases' too. Waits for one to end: a relay that has lost its stream asks for
-        another after three seconds."""
-        wait_until(lambda: self.database.query("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
-                                               " WHERE database = current_database() AND active"), 60, "there is a walsender to end")
+        """Waits for one to end: a relay that has lost its stream asks for another after three seconds."""
+        wait_until(self.end_walsender_if_any, 60, "there is a walsender to end")
 
 
 class CursorLog:

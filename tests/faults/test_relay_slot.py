@@ -17,12 +17,12 @@ GONE, MADE_OR_MOVED, INVALIDATED = "it is not there", "somebody made it again, o
 def drop(world):
     """Before whoever uses it can come back."""
     def dropped():
+        world.end_walsender_if_any()
         try:
             world.database.query("SELECT pg_drop_replication_slot(%s)", [world.slot])
         except psycopg.errors.ObjectInUse:
             return False
         return True
-    world.end_walsender()
     wait_until(dropped, message="the slot is dropped")
 
 
