@@ -502,20 +502,22 @@ def test_a_server_without_room_for_the_slot_is_one_loss_however_often_it_is_trie
         except psycopg.errors.ConfigurationLimitExceeded:
             pass
 
-    try:
-        fill()
-        drop_slot(database, slot)
-        fill()
-        wait_until(lambda: running.metric("tandem_relay_streams_lost_total") >= 4, 60, "it tries to make the slot again and again")
-        told = [line["msg"] for line in running.log_lines()]
-        assert told.count("replication slot lost") == 1 and running.metric("tandem_relay_slots_lost_total") == 1
-        assert sum(message.startswith("making the replication slot") for message in told) == 1
-        assert any("all replication slots are in use" in line.get("why", "") for line in running.log_lines())
-    finally:
-        for name in mine:
-            database.query("SELECT pg_drop_replication_slot(%s)", (name,))
-    wait_until(lambda: streams(running), 60, lambda: f"it streams again:\n{running.log_tail()}")
-    assert running.metric("tandem_relay_slots_made_total") == 1 and running.metric("tandem_relay_slots_lost_total") == 1
+    for number in (1, 2):  # what is lost again is told again
+        missed = running.metric("tandem_relay_streams_lost_total")
+        try:
+            fill()
+            drop_slot(database, slot)
+            fill()
+            wait_until(lambda m=missed: running.metric("tandem_relay_streams_lost_total") >= m + 4, 60, "it tries to make it again and again")
+            told = [line["msg"] for line in running.log_lines()]
+            assert told.count("replication slot lost") == running.metric("tandem_relay_slots_lost_total") == number
+            assert sum(message.startswith("making the replication slot") for message in told) == number
+            assert any("all replication slots are in use" in line.get("why", "") for line in running.log_lines())
+        finally:
+            while mine:
+                database.query("SELECT pg_drop_replication_slot(%s)", (mine.pop(),))
+        wait_until(lambda: streams(running), 60, lambda: f"it streams again:\n{running.log_tail()}")
+        assert running.metric("tandem_relay_slots_made_total") == running.metric("tandem_relay_slots_lost_total") == number
 
 
 def test_a_publication_younger_than_the_slot_is_mended_by_a_new_slot(database, topics, slot, relay, settled):

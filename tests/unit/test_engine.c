@@ -381,27 +381,34 @@ static void what_completed_out_of_order_is_not_delivered_again_by_the_next_owner
     rig_free(r);
 }
 
+/* A process that is given stream 0 as the last owner has committed it, which had so many incomplete events, so far apart, but for the last. */
+static struct rig *heir_of(const struct engine_config *cfg, int incomplete, int apart)
+{
+    struct rig *r = rig_new(cfg), *next = rig_new_bare(cfg);
+
+    for (int i = 0; i <= incomplete; i++)
+        rig_give(r, 0, apart * i, NULL);
+    rig_answer(r, 0, apart * incomplete, 200);
+    rig_sleep(r, NS_PER_S);
+    assert_true(engine_assign(next->e, next->now, 0, STREAM_SOURCE, 0, r->committed[0], r->metadata[0]));
+    rig_sleep(next, 1);
+    rig_free(r);
+    return next;
+}
+
 static void what_the_last_owner_had_not_completed_keeps_no_heir_paused(void **state)
 {
     (void)state;
     struct engine_config cfg = rig_config();
     cfg.window_events = cfg.in_flight_max = 2000;
     cfg.adaptive = ENGINE_ADAPTIVE_OFF;
-    struct rig *r = rig_new(&cfg);
+    struct rig *next = heir_of(&cfg, 299, 10000);
 
-    for (int i = 0; i < 300; i++)
-        rig_give(r, 0, 10000 * i, NULL);
-    rig_answer(r, 0, 2990000, 200);
-    rig_sleep(r, NS_PER_S);
-    struct rig *next = rig_new_bare(&cfg);
-    assert_true(engine_assign(next->e, next->now, 0, STREAM_SOURCE, 0, r->committed[0], r->metadata[0]));
-    rig_sleep(next, 1);
     assert_int_equal(next->paused[0], 1); /* until it knows which keys are parked */
     engine_open(next->e, next->now, 0, 1);
     rig_sleep(next, 1);
     assert_int_equal(next->resumed[0], 1);
     rig_free(next);
-    rig_free(r);
 }
 
 /* Of what is still to come only the first cannot go on: it was held, so the length of the list, which only the others shorten, counted again. */
@@ -411,14 +418,8 @@ static void one_of_them_that_cannot_go_on_keeps_the_rest_from_nobody(void **stat
     struct engine_config cfg = rig_config();
     cfg.window_events = cfg.in_flight_max = 1000;
     cfg.adaptive = ENGINE_ADAPTIVE_OFF;
-    struct rig *r = rig_new(&cfg);
+    struct rig *next = heir_of(&cfg, 699, 100);
 
-    for (int i = 0; i < 700; i++)
-        rig_give(r, 0, 100 * i, NULL);
-    rig_answer(r, 0, 69900, 200);
-    rig_sleep(r, NS_PER_S);
-    struct rig *next = rig_new_bare(&cfg);
-    assert_true(engine_assign(next->e, next->now, 0, STREAM_SOURCE, 0, r->committed[0], r->metadata[0]));
     engine_open(next->e, next->now, 0, 1);
     rig_sleep(next, 1);
     for (int i = 0; i < 699; i++) {
@@ -430,7 +431,6 @@ static void one_of_them_that_cannot_go_on_keeps_the_rest_from_nobody(void **stat
     assert_int_equal(next->paused[0], next->resumed[0]);
     assert_int_equal(rig_counts(next).delivered, 698);
     rig_free(next);
-    rig_free(r);
 }
 
 static void unreadable_metadata_is_told_and_redelivers(void **state)

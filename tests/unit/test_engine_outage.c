@@ -685,9 +685,9 @@ static void a_target_that_has_read_the_answer_decides(void **state)
     rig_free(r);
 }
 
-static void give_to(struct rig *r, int64_t offset, const char *key, uint64_t route)
+static void give_to(struct rig *r, int stream, int64_t offset, const char *key, uint64_t route)
 {
-    struct engine_record rec = rig_record(r, 0, offset, key, NULL);
+    struct engine_record rec = rig_record(r, stream, offset, key, NULL);
     rec.route = route;
     engine_record(r->e, r->now, &rec);
     rig_turn(r);
@@ -703,12 +703,12 @@ static void no_two_endpoints_share_a_count(void **state)
     struct rig *r = rig_new(&cfg);
     r->kafka_commits = true;
 
-    give_to(r, 0, "down", 5);
+    give_to(r, 0, 0, "down", 5);
     for (int64_t i = 1; i <= 300; i++) {
-        give_to(r, i, "fine", 5 + (uint64_t)i * (i <= 200 ? 1 : 64));
+        give_to(r, 0, i, "fine", 5 + (uint64_t)i * (i <= 200 ? 1 : 64));
         rig_answer(r, 0, i, 200);
     }
-    give_to(r, 301, "fine", 5 + (UINT64_C(1) << 32));
+    give_to(r, 0, 301, "fine", 5 + (UINT64_C(1) << 32));
     rig_answer(r, 0, 301, 200);
     rig_answer(r, 0, 0, 500);
     assert_int_equal(r->bury_count, 0);
@@ -739,11 +739,11 @@ static void many_events_of_an_endpoint_that_is_down_do_not_keep_the_others_waiti
     r->kafka_commits = true;
 
     for (int64_t i = 0; i < 100; i++)
-        give_to(r, i, NULL, 1);
+        give_to(r, 0, i, NULL, 1);
     half_a_minute_with_route_1_down(r, 100);
     assert_true(rig_counts(r).breaker != BREAKER_CLOSED);
     for (int64_t i = 100; i < 150; i++)
-        give_to(r, i, NULL, 2);
+        give_to(r, 0, i, NULL, 2);
     half_a_minute_with_route_1_down(r, 100);
     assert_int_equal(rig_counts(r).delivered, 50);
     assert_int_equal(r->bury_count, 0);
@@ -760,7 +760,7 @@ static void an_open_breaker_takes_in_what_may_go_to_an_endpoint_that_works(void 
     r->kafka_commits = true;
 
     for (int64_t i = 0; i < 30; i++)
-        give_to(r, i, NULL, 1);
+        give_to(r, 0, i, NULL, 1);
     assert_int_equal(r->paused[0], r->resumed[0] + 1); /* plenty is ready, all of it for one endpoint */
     half_a_minute_with_route_1_down(r, 30);
     assert_int_equal(r->paused[0], r->resumed[0]);
@@ -776,17 +776,17 @@ static void an_endpoint_that_is_down_is_no_poison_though_others_of_the_api_work(
     struct rig *r = rig_new(&cfg);
     r->kafka_commits = true;
 
-    give_to(r, 0, "down", 1);
+    give_to(r, 0, 0, "down", 1);
     for (int64_t i = 1; i < 40; i++) {
         rig_answer(r, 0, 0, 500);
-        give_to(r, i, "fine", 2);
+        give_to(r, 0, i, "fine", 2);
         rig_answer(r, 0, i, 200);
         for (int w = 0; w < 1000 && !rig_is_sent(r, 0, 0); w++)
             rig_sleep(r, cfg.backoff_base_ns);
     }
     assert_int_equal(counted(r, 0), 0);
     assert_int_equal(r->bury_count, 0);
-    give_to(r, 40, "fine", 1); /* a success there, and its failures count */
+    give_to(r, 0, 40, "fine", 1); /* a success there, and its failures count */
     rig_answer(r, 0, 40, 200);
     rig_answer(r, 0, 0, 500);
     for (int w = 0; w < 1000 && !rig_is_sent(r, 0, 0); w++)
@@ -952,15 +952,6 @@ static void a_window_that_is_not_full_takes_in_what_can_go(void **state)
     rig_free(r);
 }
 
-static void rig_give_to(struct rig *r, int stream, int64_t offset, uint64_t route)
-{
-    struct engine_record rec = rig_record(r, stream, offset, NULL, NULL);
-
-    rec.route = route;
-    engine_record(r->e, r->now, &rec);
-    rig_turn(r);
-}
-
 /* Another partition is never done: the window over half waited for it, and the events behind for an endpoint that was down. */
 static void a_window_with_room_waits_for_no_other_partition(void **state)
 {
@@ -971,13 +962,13 @@ static void a_window_with_room_waits_for_no_other_partition(void **state)
     int64_t next = 0;
 
     for (int64_t offset = 0; offset < 10; offset++)
-        rig_give_to(r, 0, offset, offset < 6 ? 1 : 2);
+        give_to(r, 0, offset, NULL, offset < 6 ? 1 : 2);
     assert_int_equal(r->paused[0], r->resumed[0] + 1);
-    rig_give_to(r, 2, next++, 2);
+    give_to(r, 2, next++, NULL, 2);
     for (int64_t offset = 0; offset < 10; offset++)
         rig_answer(r, 0, offset, offset < 6 ? 503 : 200);
     for (int i = 0; i < 10; i++) {
-        rig_give_to(r, 2, next, 2);
+        give_to(r, 2, next, NULL, 2);
         rig_answer(r, 2, next++ - 1, 200);
     }
     assert_int_equal(r->paused[0], r->resumed[0]);
@@ -993,18 +984,18 @@ static void a_total_with_room_takes_in_what_can_go(void **state)
     struct rig *r = rig_of_two(&cfg);
 
     for (int64_t offset = 0; offset < 6; offset++) {
-        rig_give_to(r, 0, offset, 1);
+        give_to(r, 0, offset, NULL, 1);
         rig_answer(r, 0, offset, 503);
     }
-    rig_give_to(r, 2, 0, 1);
+    give_to(r, 2, 0, NULL, 1);
     rig_answer(r, 2, 0, 503);
     for (int64_t offset = 1; offset < 4; offset++)
-        rig_give_to(r, 2, offset, 2);
+        give_to(r, 2, offset, NULL, 2);
     assert_int_equal(r->paused[2], r->resumed[2] + 1);
     for (int64_t offset = 1; offset < 4; offset++)
         rig_answer(r, 2, offset, 200);
     assert_int_equal(r->paused[2], r->resumed[2]);
-    rig_give_to(r, 2, 4, 2);
+    give_to(r, 2, 4, NULL, 2);
     assert_true(rig_is_sent(r, 2, 4));
     rig_free(r);
 }
@@ -1024,20 +1015,20 @@ static void an_endpoint_without_a_repetition_in_hand_has_its_turn(void **state)
 
     r->kafka_commits = true;
     for (int64_t offset = 0; offset < 3; offset++)
-        rig_give_to(r, 0, offset, 1);
+        give_to(r, 0, offset, NULL, 1);
     rig_wait(r, 2 * NS_PER_S);
     rig_answer(r, 0, 0, 200);
     assert_int_equal(rig_counts(r).breaker, BREAKER_OPEN);
     until_half_open(r);
     rig_wait(r, 2 * NS_PER_S);
     rig_answer(r, 0, 1, 200);
-    rig_give_to(r, 0, other, 2);
+    give_to(r, 0, other, NULL, 2);
     until_half_open(r);
-    rig_give_to(r, 0, other + 1, 2);
+    give_to(r, 0, other + 1, NULL, 2);
     rig_answer(r, 0, other++, 200);
     assert_int_equal(rig_counts(r).breaker, BREAKER_CLOSED);
     for (int i = 0; i < 20 && !rig_is_sent(r, 0, 2); i++) {
-        rig_give_to(r, 0, other + 1, 2);
+        give_to(r, 0, other + 1, NULL, 2);
         rig_answer(r, 0, other++, 200);
     }
     assert_true(rig_is_sent(r, 0, 2));

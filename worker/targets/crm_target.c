@@ -42,7 +42,9 @@ static int crm_precondition(const json_t *root, struct request *req, struct err 
     if (!etag || json_is_null(etag))
         return 0;
     if (!json_is_string(etag) || strcmp(json_string_value(etag), "*") == 0)
-        return err_set(err, ERR_PERMANENT, "field \"etag\" of the payload is no entity tag");
+        return err_set(
+            err, ERR_PERMANENT,
+            "field \"etag\" of the payload is no entity tag: it is a text with its quotes, or null");
     return request_if_match(req, crm_field(root, "etag"), err);
 }
 
