@@ -8,7 +8,7 @@ import programs
 from processes import free_port
 from refusing_broker import CREATE_TOPICS, HoldingBroker, LateTopicsBroker
 from rig_kafka import Kafka
-from stream_world import put, values
+from stream_world import first_seen, put, values
 from topics import Topics
 
 LEASE = "600ms"  # the loop used to stand still for a second; with the default of 800 ms that ended a lease in two of three cases
@@ -149,10 +149,12 @@ def test_rows_of_a_forbidden_topic_are_parked_as_such_stop_no_others_and_come_ba
             put(connection, str(n), key=f"k{n}", topic="forbidden")
             put(connection, str(n), key=f"k{n}", topic="free")
     settled()
-    assert values(topics, "free") == [str(n) for n in range(1, 41)]
+    free, rewinds = values(topics, "free"), running.metric("tandem_relay_rewinds_total")
+    assert first_seen(free) == [str(n) for n in range(1, 41)]
+    assert len(free) <= (40 if delivery == "exactly-once" else 40 * (1 + rewinds)), "Kafka may have taken them before it refused the others (D10)"
     assert set(database.query("SELECT reason FROM tandem.parked")) == {("not-authorized",)}
     assert database.value("SELECT count(*) FROM tandem.parked") == 40
-    assert running.metric("tandem_relay_rewinds_total") < 10, "one row tells of the others"
+    assert rewinds < 10, "one row tells of the others"
     forbidden.all()
     retry = subprocess.run([programs.binary("tandem-relay"), "parked", "retry", "--reason", "not-authorized", "--yes", "--database-url", database.url],
                            capture_output=True, text=True, check=False)
