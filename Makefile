@@ -108,7 +108,7 @@ deps: ## install what is missing: packages, Kafka, the tests' Python packages
 	@tests/rig/deps.sh
 
 # A make of its own where something is built after deps: pkg-config answers differently once the packages are there.
-test: deps ## run every test; ends with "N passed, N failed"
+test: deps ## unit, sim, flow and faults; ends with "N passed, N failed"
 	@tests/run
 test-faults: deps ## kill -9, outages and restarts under load: [ONLY=relay|worker|…] [KILLS=n] [RESTARTS=n] [OUTAGE=seconds] [PAUSE=seconds] [SOURCE=table|…] [DELIVERY=…]
 	@$(MAKE) --no-print-directory -s all
