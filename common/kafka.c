@@ -24,29 +24,53 @@ static int set_one(rd_kafka_conf_t *conf, const char *name, const char *value, c
     return err_set(err, ERR_PERMANENT, "%s: %s", origin, text);
 }
 
-static const struct kafka_setting *find_setting(const struct kafka_setting *settings, size_t count,
-                                                const char *name)
+static int refuse_locked(const struct option_pair *pair, const struct kafka_setting *ours, struct err *err)
 {
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(settings[i].name, name) == 0)
-            return &settings[i];
-    return NULL;
+    return err_set(err, ERR_PERMANENT, "%s: \"%s\" is fixed to \"%s\": %s", pair->origin, pair->name,
+                   ours->value, ours->locked_why);
+}
+
+static bool says_the_same(const rd_kafka_conf_t *a, const rd_kafka_conf_t *b, const char *name)
+{
+    char texts[2][STRING_BYTES] = {"", ""};
+    size_t sizes[2] = {STRING_BYTES, STRING_BYTES};
+
+    return rd_kafka_conf_get(a, name, texts[0], &sizes[0]) ==
+               rd_kafka_conf_get(b, name, texts[1], &sizes[1]) &&
+           strcmp(texts[0], texts[1]) == 0;
+}
+
+/* A setting may have several names (max.in.flight, max.in.flight.requests.per.connection): by none of them is a locked one changed. */
+static int set_free(rd_kafka_conf_t *conf, const struct option_pair *pair,
+                    const struct kafka_setting *settings, size_t count, struct err *err)
+{
+    rd_kafka_conf_t *before = rd_kafka_conf_dup(conf);
+    int rc = set_one(conf, pair->name, pair->value, pair->origin, err);
+
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        if (settings[i].locked_why &&
+            (strcmp(settings[i].name, pair->name) == 0 || !says_the_same(before, conf, settings[i].name)))
+            rc = refuse_locked(pair, &settings[i], err);
+    rd_kafka_conf_destroy(before);
+    return rc;
 }
 
 static int set_pair(rd_kafka_conf_t *conf, const struct option_pair *pair,
                     const struct kafka_setting *settings, size_t count, struct err *err)
 {
-    static const char *const brokers[] = {"bootstrap.servers", "metadata.broker.list"};
-    const struct kafka_setting *ours = find_setting(settings, count, pair->name);
+    static const struct {
+        const char *name, *why;
+    } never[] = {
+        {"bootstrap.servers", "is set by the option kafka_brokers"},
+        {"metadata.broker.list", "is set by the option kafka_brokers"},
+        {"transactional.id", "is chosen by the program, where it has transactions"},
+        {"delivery.report.only.error", "would leave every success unreported"},
+    };
 
-    for (size_t i = 0; i < ARRAY_LEN(brokers); i++)
-        if (strcmp(pair->name, brokers[i]) == 0)
-            return err_set(err, ERR_PERMANENT, "%s: \"%s\" is set by the option kafka_brokers", pair->origin,
-                           pair->name);
-    if (ours && ours->locked_why)
-        return err_set(err, ERR_PERMANENT, "%s: \"%s\" is fixed to \"%s\": %s", pair->origin, pair->name,
-                       ours->value, ours->locked_why);
-    return set_one(conf, pair->name, pair->value, pair->origin, err);
+    for (size_t i = 0; i < ARRAY_LEN(never); i++)
+        if (strcmp(pair->name, never[i].name) == 0)
+            return err_set(err, ERR_PERMANENT, "%s: \"%s\" %s", pair->origin, pair->name, never[i].why);
+    return set_free(conf, pair, settings, count, err);
 }
 
 /*
@@ -55,13 +79,17 @@ static int set_pair(rd_kafka_conf_t *conf, const struct option_pair *pair,
  */
 #define METADATA_REFRESH_MS "10000"
 
+/* An answer has at least one record, whatever its size. One that is larger than this is asked for again and again (librdkafka's default: 100 MB). */
+#define ANSWER_BYTES "150000000" /* KAFKA_RECORD_BYTES_MAX, and what is around it */
+
 static int fill(rd_kafka_conf_t *conf, const char *brokers, const char *program,
                 const struct kafka_setting *settings, size_t count, const struct option_pairs *pairs,
                 struct err *err)
 {
     if (set_one(conf, "bootstrap.servers", brokers, "kafka_brokers", err) < 0 ||
         set_one(conf, "client.id", program, program, err) < 0 ||
-        set_one(conf, "topic.metadata.refresh.interval.ms", METADATA_REFRESH_MS, program, err) < 0)
+        set_one(conf, "topic.metadata.refresh.interval.ms", METADATA_REFRESH_MS, program, err) < 0 ||
+        set_one(conf, "receive.message.max.bytes", ANSWER_BYTES, program, err) < 0)
         return -1;
     for (size_t i = 0; i < count; i++)
         if (set_one(conf, settings[i].name, settings[i].value, program, err) < 0)

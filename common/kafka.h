@@ -14,6 +14,12 @@ struct kafka_setting {
     const char *name, *value;
     const char *locked_why; /* NULL: the user may override */
 };
+/*
+ * The largest record that a topic of ours takes, 128 MiB: a payload of 100 MiB, the most that payload_max and max_record_bytes allow, as a
+ * dead letter, with its headers.
+ */
+#define KAFKA_RECORD_BYTES_MAX "134217728"
+
 /* A configuration with brokers, client.id = program, our settings and the user's pairs. NULL: PERMANENT, names setting and origin. */
 rd_kafka_conf_t *kafka_conf_new(const char *brokers, const char *program,
                                 const struct kafka_setting *settings, size_t count,

@@ -1,8 +1,10 @@
 -- tandem.relay_shards refuses a relay that was killed also after the database's clock went back, and leaves no shard a position in the log that
--- was of other keys. tandem.relay_maintain waits for no TOAST table. What is half done stands beside a batch of others.
+-- was of other keys. tandem.relay_maintain waits for no TOAST table. What is half done stands beside a batch of others. A row is parked
+-- however long its key is.
 -- Safe to run again. One transaction; no psql commands inside. Relays of schema 4 go on until they lose their connection.
--- The first time it takes ACCESS EXCLUSIVE on tandem.relay_cursor for a moment (two columns; nothing is rewritten). It waits for 2 s: behind
--- a longer reader of that table, as pg_dump is, it fails with "lock timeout" and has changed nothing; run it again. Relays wait meanwhile.
+-- The first time it takes ACCESS EXCLUSIVE on tandem.relay_cursor and tandem.parked for a moment (columns; nothing is rewritten but rows
+-- with such keys). It waits for 2 s: behind a longer reader of one of them, as pg_dump is, it fails with "lock timeout" and has changed
+-- nothing; run it again. Relays wait meanwhile.
 --
 -- tandem.relay_cursor, besides what 0001 to 0003 say:
 --   half_xid      the transaction of txn_lsn, when the batch that is published in part (cur_snapshot, last_id) is of others; null: that
@@ -10,6 +12,14 @@
 --   half_last_id  with half_xid: the highest id among the rows of it that are settled
 -- It came by the stream, waits for a synchronous standby, and is read on when it is visible; until then other rows come by the table. Before,
 -- a position in the middle of those had no place for it, and whoever went on from there published its settled rows once more.
+--
+-- tandem.parked, besides what 0001 and 0002 say:
+--   key           of a key of more than 1,024 bytes its first 992 and the SHA-256 of all (tandem.parked_key)
+--   long_key      such a key itself; null: key is it
+--   topic         of more than 249 characters, which no topic of Kafka has, the first 243 and " (cut)", which none has either
+--                 (tandem.parked_topic)
+-- An index takes no row of more than 2,704 bytes. A key that was longer, and that compression did not make shorter, could not be parked: the
+-- save failed again and again, and the relay published what it had on its way each time. A trigger does it, so for older relays as well.
 --
 -- A position of exactly-once delivery is stored here some time after its commit in Kafka, so a number of shards may be changed only after
 -- the relay has stopped by itself: then its last save has all of it. It leaves a lease that ended one day before, and any other a lease
@@ -37,6 +47,41 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'tandem.relay_cursor'::regclass AND attname = 'half_last_id') THEN
         SET LOCAL lock_timeout = '2s';
         ALTER TABLE tandem.relay_cursor ADD COLUMN half_xid xid8, ADD COLUMN half_last_id bigint NOT NULL DEFAULT 0;
+    END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION tandem.parked_key(key bytea) RETURNS bytea
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN octet_length(key) > 1024 THEN substring(key FROM 1 FOR 992) || sha256(key) ELSE key END
+$$;
+
+CREATE OR REPLACE FUNCTION tandem.parked_topic(topic text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN length(topic) > 249 THEN left(topic, 243) || ' (cut)' ELSE topic END
+$$;
+
+CREATE OR REPLACE FUNCTION tandem.parked_fits() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF octet_length(NEW.key) > 1024 THEN
+        NEW.long_key := NEW.key;
+        NEW.key := tandem.parked_key(NEW.key);
+    END IF;
+    NEW.topic := tandem.parked_topic(NEW.topic);
+    RETURN NEW;
+END
+$$;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'tandem.parked'::regclass AND attname = 'long_key') THEN
+        SET LOCAL lock_timeout = '2s';
+        ALTER TABLE tandem.parked ADD COLUMN long_key bytea;
+        UPDATE tandem.parked SET long_key = CASE WHEN octet_length(key) > 1024 THEN key END, key = tandem.parked_key(key),
+            topic = tandem.parked_topic(topic)
+            WHERE octet_length(key) > 1024 OR length(topic) > 249;
+        CREATE TRIGGER fits BEFORE INSERT ON tandem.parked FOR EACH ROW EXECUTE FUNCTION tandem.parked_fits();
     END IF;
 END
 $$;

@@ -37,8 +37,8 @@ static rd_kafka_conf_t *bury_conf(const struct worker *w, struct err *err)
          "a second request could pass the first one of a partition, which would be lost"},
         {"acks", "all", "an event is complete only when its dead letter is safe"},
         {"partitioner", "murmur2_random", "so that Java producers agree on partitions"},
-        {"message.max.bytes", "115343360",
-         NULL}, /* what was taken in must go out again, with more headers: payload_max + 10 MiB */
+        {"message.max.bytes", KAFKA_RECORD_BYTES_MAX,
+         NULL}, /* what was taken in goes out, with more headers */
         {"queue.buffering.max.messages", "20000", NULL},
         {"message.timeout.ms", "30000", NULL},
         {"linger.ms", "0", NULL},

@@ -7,10 +7,10 @@
 #define TOPICS_ASK_MS 3000
 #define TOPICS_CREATE_MS 10000
 
-/* What the source topic held must fit, with more headers; 128 MiB is above what our producer writes at all. */
+/* What the source topic held must fit, with more headers. */
 #define TOPIC_SETTING_LARGE                                                                                  \
     {                                                                                                        \
-        "max.message.bytes", "134217728", NULL                                                               \
+        "max.message.bytes", KAFKA_RECORD_BYTES_MAX, NULL                                                    \
     }
 
 /* One of the worker's own topics: what it is made with. */

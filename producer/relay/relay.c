@@ -13,6 +13,7 @@
 
 #define CONNECT_DELAY_MIN_NS (100 * NS_PER_MS)
 #define CONNECT_DELAY_MAX_NS (5 * NS_PER_S)
+#define REFUSED_DELAY_MAX_NS (30 * NS_PER_S)
 #define PUBLISH_RETRY_NS (100 * NS_PER_MS)
 #define TURN_MAX_NS                                                                                          \
     NS_PER_S /* the loop turns at least so often: metrics, and the sign of life for /healthz */
@@ -63,6 +64,7 @@ struct relay *relay_new(const struct relay_options *opt, struct err *err)
     r->opt = opt;
     r->ops = &relay_table;
     r->connect_delay_ns = CONNECT_DELAY_MIN_NS;
+    r->refused_at = -REFUSED_DELAY_MAX_NS * 2;
     r->core = relay_core_new(&cfg, err);
     r->stats = stats_new(relay_stat_table, RELAY_STAT_COUNT);
     r->source = r->core ? r->ops->open(opt, err) : NULL;
@@ -121,15 +123,31 @@ void relay_free(struct relay *r)
 
 /* ---- Postgres ------------------------------------------------------------------------------------------------------- */
 
+/*
+ * What Postgres refuses (a right that was taken away, a constraint), it may refuse for ever, and with each new connection rows go to Kafka
+ * once more before the save that is refused. So the next one waits longer and longer, until none was refused for a while.
+ */
+static int64_t delay_of_refused(struct relay *r, int64_t now)
+{
+    bool again = now - r->refused_at < 2 * REFUSED_DELAY_MAX_NS;
+    int64_t delay = again ? r->refused_delay_ns : CONNECT_DELAY_MIN_NS;
+
+    r->refused_at = now;
+    r->refused_delay_ns = 2 * delay < REFUSED_DELAY_MAX_NS ? 2 * delay : REFUSED_DELAY_MAX_NS;
+    return delay;
+}
+
 static void lose_connection(struct relay *r, int64_t now, const struct err *err)
 {
-    LOG_WARNING("postgres lost", LOG_STR("why", err->message));
+    int64_t delay = err->kind == ERR_PERMANENT ? delay_of_refused(r, now) : r->connect_delay_ns;
+
+    LOG_WARNING("postgres lost", LOG_STR("why", err->message), LOG_INT("again_in_ms", delay / NS_PER_MS));
     r->ops->disconnect(r->source);
     relay_feed_hang_up(r->feed);
     relay_lag_hang_up(r->lag);
     relay_core_disconnected(r->core, now);
     r->connected = false;
-    r->connect_at = now + r->connect_delay_ns;
+    r->connect_at = now + delay;
 }
 
 /* An error that no new connection can mend ends the program; any other ends the connection. */

@@ -68,6 +68,8 @@ struct relay {
     struct relay_record record; /* 8 KiB, for one row at a time */
     struct relay_counts told;   /* what the log and the metrics know already */
     int64_t connect_at, connect_delay_ns, started_ns;
+    int64_t refused_delay_ns,
+        refused_at; /* Postgres refused a statement: the next wait, and when it did last */
     bool connected, was_up, stopping, stopped;
 };
 

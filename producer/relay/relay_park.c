@@ -32,7 +32,9 @@ const char relay_park_save_sql[] =
     "WITH again AS (SELECT r.id, r.reason, r.detail, q.topic, q.key FROM unnest($22::bigint[], $23::text[], "
     "$24::text[])"
     "   AS r(id, reason, detail) JOIN tandem.parked q ON q.outbox_id = r.id),"
-    " refused AS (SELECT o.*, p.reason, p.detail FROM unnest($18::bigint[], $19::text[], $20::text[]) AS "
+    " refused AS (SELECT o.*, tandem.parked_topic(o.topic) AS parked_topic, tandem.parked_key(o.key) AS "
+    "parked_key, p.reason, p.detail FROM "
+    "unnest($18::bigint[], $19::text[], $20::text[]) AS "
     "p(id, reason, detail)"
     "   JOIN tandem.outbox o ON o.id = p.id),"
     " mine AS (" RELAY_TABLE_SAVE " AND (SELECT count(*) FROM refused) >= cardinality($18::bigint[])"
@@ -45,11 +47,12 @@ const char relay_park_save_sql[] =
     "   n.created_at, n.partition, n.\"timestamp\", n.reason, n.detail, n.reason = 'behind', n.txid, "
     "clock_timestamp(),"
     "   CASE WHEN n.reason = 'behind'"
-    "     AND NOT EXISTS (SELECT FROM tandem.parked q WHERE q.topic = n.topic AND q.key = n.key AND "
+    "     AND NOT EXISTS (SELECT FROM tandem.parked q WHERE q.topic = n.parked_topic AND q.key = "
+    "n.parked_key AND "
     "q.retry_at IS NULL)"
     "     AND NOT EXISTS (SELECT FROM refused q WHERE q.topic = n.topic AND q.key = n.key AND q.reason <> "
     "'behind')"
-    "     AND NOT EXISTS (SELECT FROM again q WHERE q.topic = n.topic AND q.key = n.key)"
+    "     AND NOT EXISTS (SELECT FROM again q WHERE q.topic = n.parked_topic AND q.key = n.parked_key)"
     "    THEN clock_timestamp() END"
     "  FROM refused n WHERE EXISTS (SELECT FROM mine) ON CONFLICT DO NOTHING),"
     " taken AS (DELETE FROM tandem.parked WHERE outbox_id = ANY ($21::bigint[]) AND EXISTS (SELECT FROM "
@@ -80,12 +83,14 @@ const char relay_park_value_sql[] =
     "  $14::integer, 'epoch'::timestamptz + $15::bigint * interval '1 us', $16::text, $17::text, $16::text = "
     "'behind', clock_timestamp(),"
     "  CASE WHEN $16::text = 'behind' AND NOT EXISTS (SELECT FROM tandem.parked q"
-    "    WHERE q.topic = $4::text AND q.key = $5::bytea AND q.retry_at IS NULL) THEN clock_timestamp() END"
+    "    WHERE q.topic = tandem.parked_topic($4::text) AND q.key = tandem.parked_key($5::bytea) AND "
+    "q.retry_at IS NULL) THEN "
+    "clock_timestamp() END"
     " FROM tandem.relay_cursor WHERE shard = " RELAY_SQL_SHARD
     " AND epoch = $1::bigint ON CONFLICT DO NOTHING";
 
 /*
- * In the order of the index, from the successor of the last known key on (its bytes and a zero). One descent of the index for each topic and for
+ * In the order of the index, from the successor of the last known key on (its bytes, or what stands for a long one, and a zero). One descent of the index for each topic and for
  * each step of rows, which costs as much for one key with a million rows as for a step of keys with one row each. Rows without a key have no
  * order, and nothing follows them. Last comes a row without topic: how many rows wait to be published again, counted up to a bound, and whether
  * any row is parked.
@@ -97,10 +102,13 @@ const char relay_park_keys_sql[] =
     "1)) AS topic"
     " UNION ALL SELECT (SELECT p.topic FROM tandem.parked p WHERE p.topic > t.topic ORDER BY p.topic LIMIT 1)"
     "  FROM topics t WHERE t.topic IS NOT NULL)"
-    " (SELECT t.topic, k.key, 0::bigint, false FROM topics t CROSS JOIN LATERAL ("
+    " (SELECT t.topic, CASE WHEN octet_length(k.key) < " RELAY_PARKED_KEY_BYTES
+    " THEN k.key ELSE (SELECT coalesce(p.long_key, p.key) FROM tandem.parked p"
+    "   WHERE p.topic = t.topic AND p.key = k.key LIMIT 1) END, 0::bigint, false FROM topics t CROSS JOIN "
+    "LATERAL ("
     "   WITH RECURSIVE steps AS (SELECT ARRAY(SELECT p.key FROM tandem.parked p WHERE p.topic = t.topic AND "
     "p.key >="
-    "     CASE WHEN t.topic = $2::text THEN $3::bytea || decode('00', 'hex') ELSE '' END"
+    "     CASE WHEN t.topic = $2::text THEN tandem.parked_key($3::bytea) || decode('00', 'hex') ELSE '' END"
     "     ORDER BY p.key LIMIT " KEYS_STEP ") AS keys"
     "    UNION ALL SELECT ARRAY(SELECT p.key FROM tandem.parked p WHERE p.topic = t.topic"
     "     AND p.key > s.keys[" KEYS_STEP "] ORDER BY p.key LIMIT " KEYS_STEP ")"
@@ -108,7 +116,7 @@ const char relay_park_keys_sql[] =
     "   SELECT d.key FROM steps s CROSS JOIN LATERAL"
     "    (SELECT DISTINCT u.key FROM unnest(s.keys) AS u(key) ORDER BY u.key) AS d) AS k LIMIT $1::int)"
     " UNION ALL SELECT NULL, NULL, CASE WHEN $2::text IS NULL THEN (SELECT count(*) FROM"
-    "   (SELECT FROM tandem.parked WHERE retry_at IS NOT NULL AND " RELAY_SQL_OURS
+    "   (SELECT FROM " RELAY_PARKED_ROWS " WHERE retry_at IS NOT NULL AND " RELAY_SQL_OURS
     "    ORDER BY outbox_id LIMIT 1000) AS retries) ELSE 0 END,"
     "  $2::text IS NULL AND EXISTS (SELECT FROM tandem.parked)";
 

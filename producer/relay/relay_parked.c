@@ -21,13 +21,13 @@ void relay_parked_params(const struct relay_args *args, struct relay_params *p)
 static const char ls_sql[] =
     "SELECT outbox_id AS id, " RELAY_SQL_TIME_SHORT("parked_at") " AS parked,"
     " CASE WHEN retry_at IS NULL THEN 'parked' ELSE 'to be retried' END AS state,"
-    " reason, left(topic, 40) AS topic, left(" RELAY_SQL_KEY("key") ", 40) AS key,"
+    " reason, left(topic, 40) AS topic, left(" RELAY_SQL_KEY("coalesce(long_key, key)") ", 40) AS key,"
     " left(type, 40) AS type, event_id, left(detail, 100) AS detail"
     " FROM tandem.parked WHERE " RELAY_PARKED_CHOSEN " ORDER BY outbox_id LIMIT $6::bigint";
 
 #define JSON_COLUMNS                                                                                                 \
-    "outbox_id, event_id, topic, tandem.text_of(key) AS key,"                                                        \
-    " CASE WHEN tandem.text_of(key) IS NULL THEN encode(key, 'hex') END AS key_hex, type, source, content_type,"     \
+    "outbox_id, event_id, topic, tandem.text_of(coalesce(long_key, key)) AS key,"                                                        \
+    " CASE WHEN tandem.text_of(coalesce(long_key, key)) IS NULL THEN encode(coalesce(long_key, key), 'hex') END AS key_hex, type, source, content_type,"     \
     " octet_length(payload) AS payload_bytes, headers::json AS headers, traceparent, partition,"                     \
     " " RELAY_SQL_TIME("\"timestamp\"") " AS timestamp, " RELAY_SQL_TIME("created_at") " AS created_at,"             \
     " reason, detail, behind, " RELAY_SQL_TIME("parked_at") " AS parked_at, " RELAY_SQL_TIME("retry_at") " AS retry_at"

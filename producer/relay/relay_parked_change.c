@@ -31,7 +31,7 @@ static const char bounds_sql[] = "SELECT coalesce(max(outbox_id), 0)::text AS la
 #define WHOLE_KEYS                                                                                           \
     "(" CHOSEN                                                                                               \
     ") OR (topic, key) IN (SELECT topic, key FROM tandem.parked WHERE key IS NOT NULL AND " CHOSEN ")"
-#define LISTED "outbox_id, event_id, topic, " RELAY_SQL_KEY("key") " AS key, reason"
+#define LISTED "outbox_id, event_id, topic, " RELAY_SQL_KEY("coalesce(long_key, key)") " AS key, reason"
 /* So many rows are listed, whatever number is changed; the answer says both. */
 #define COUNTED ", count(*) OVER () AS _all"
 #define SOME " ORDER BY outbox_id LIMIT 1000"

@@ -133,7 +133,8 @@ const char relay_table_page_sized_shard_sql[] =
  */
 const char relay_table_parked_sql[] = SIZED(
     "SELECT outbox_id AS id, event_id, topic, key, type, source, content_type, payload, headers, traceparent,"
-    " created_at, partition, \"timestamp\" FROM tandem.parked WHERE retry_at IS NOT NULL AND " RELAY_SQL_OURS
+    " created_at, partition, \"timestamp\" FROM " RELAY_PARKED_ROWS
+    " WHERE retry_at IS NOT NULL AND " RELAY_SQL_OURS
     " AND (NOT $4::boolean OR txid IS NULL OR pg_visible_in_snapshot(txid,"
     "  (SELECT prev_snapshot FROM tandem.relay_cursor WHERE shard = " RELAY_SQL_SHARD ")))"
     " ORDER BY outbox_id LIMIT $1::int",

@@ -1,13 +1,16 @@
 """tandem-relay on a real Postgres and a real Kafka: every way in which polling relays lose, double or turn round events."""
 import concurrent.futures
 import json
+import os
 import signal
+import subprocess
 import threading
 import uuid
 
 import psycopg
 import pytest
 from cloudevents.v1.kafka import KafkaMessage, from_binary
+import programs
 from stream_world import TOPIC, by_key, first_seen, put, values
 
 
@@ -15,7 +18,7 @@ from stream_world import TOPIC, by_key, first_seen, put, values
 def bare(connection, payload, key="o-1", topic=TOPIC, headers=None):
     """An insert that no function has looked over."""
     connection.execute("INSERT INTO tandem.outbox (topic, key, type, payload, headers) VALUES (%s, %s, 'order.changed', %s, %s)",
-                       (topic, key.encode() if key is not None else None, payload, headers))
+                       (topic, key.encode() if isinstance(key, str) else key, payload, headers))
 
 
 # ---- order and loss: the schedules of other relays' bugs ---------------------------------------------------------------
@@ -343,6 +346,33 @@ def test_a_row_that_no_function_looked_over_is_parked_not_fatal(database, topics
     assert values(topics) == ["good"]
     assert parked(database) == [("a", reason, False)]
     assert running.metrics()[f'tandem_relay_parked_total{{reason="{reason}"}}'] == 1
+
+
+@pytest.mark.parametrize("topic, key, reason", [
+    ("not.there", os.urandom(4000), "unknown-topic"), ("".join(map(chr, range(0x4e00, 0x4e00 + 3000))), b"a", "bad-topic")], ids=["key", "topic"])
+def test_what_no_index_takes_is_parked_holds_its_key_and_comes_back_whole(database, topics, relay, settled, wait_until, topic, key, reason):
+    """An index row has 2,704 bytes at most: the save failed again and again, and all around was published each time."""
+    running = relay(create_topics=False)
+    connection = database.connect()
+    bare(connection, b"bad", key=key, topic=topic)
+    bare(connection, b"behind", key=key, topic=topic)
+    bare(connection, b"good", key="b")
+    settled()
+    assert values(topics) == ["good"]
+    whole = "SELECT coalesce(long_key, key), reason, behind FROM tandem.parked ORDER BY outbox_id"
+    assert [(bytes(found), why, behind) for found, why, behind in database.query(whole)] == [(key, reason, False), (key, "behind", True)]
+    assert running.stop() == 0
+    running.start_again()
+    bare(connection, b"later", key=key, topic=topic)
+    settled()
+    assert database.value("SELECT count(*) FROM tandem.parked WHERE retry_at IS NULL") == 3, "also behind a restart"
+    if reason == "unknown-topic":
+        topics.create(topic, 1)
+        retry = subprocess.run([programs.binary("tandem-relay"), "parked", "retry", "--topic", topic, "--yes", "--database-url", database.url],
+                               capture_output=True, text=True, check=False)
+        assert retry.returncode == 0, retry.stderr
+        wait_until(lambda: database.value("SELECT count(*) FROM tandem.parked") == 0, message="they are published after all")
+        assert [m.key() for m in topics.read(topic)] == [key] * 3 and values(topics, topic) == ["bad", "behind", "later"]
 
 
 # ---- records, read by others' clients ----------------------------------------------------------------------------------

@@ -208,6 +208,22 @@ def test_poison_is_a_dead_letter_and_the_next_record_goes_on(orders, topics, wor
     assert crm_api.audit()["requests"] == 1
 
 
+def test_a_record_as_large_as_a_broker_takes_is_a_dead_letter_that_can_be_replayed(orders, topics, worker, inventory_api, wait_until, dlq):
+    """From 100 MB on librdkafka asked for the record again and again, and from 64 MiB on the tool had no room for it."""
+    topics.delete("tandem.orders")
+    topics.create("tandem.orders", 6, max_message_bytes=128 << 20)
+    program = worker("inventory", **FAST)
+    topics.produce("tandem.orders", bytes(98 << 20), key=b"k", headers=event_headers("e-large"), partition=2)
+    event_id = orders.place("o-next", partition=2)
+    wait_until(lambda: inventory_api.ids() == [event_id], message="the next record is delivered")
+
+    def too_large():
+        return program.metrics()['tandem_worker_dead_letters_total{reason="too-large"}']
+    wait_until(lambda: too_large() == 1, message="the large one is a dead letter")
+    dlq("replay", "--all", "--execute")
+    wait_until(lambda: too_large() == 2, message="its replay is refused again")
+
+
 def test_a_key_whose_list_overflowed_is_freed_by_a_tombstone_while_no_worker_runs(
         orders, worker, inventory_api, wait_until, topics, dlq):
     """As the manual tells the operator: replays do not free it."""

@@ -63,7 +63,7 @@ class Topics:
         """One record, acknowledged when this returns."""
         if self.producer is None:
             self.producer = Producer({**self.common, "partitioner": "murmur2_random",
-                                      "message.max.bytes": 8 << 20})
+                                      "message.max.bytes": 128 << 20})
         failed = []
         self.producer.produce(topic, value=value, key=key, headers=headers, **where,
                               on_delivery=lambda error, _: failed.append(error) if error else None)

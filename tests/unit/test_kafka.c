@@ -12,6 +12,8 @@
 static struct err err;
 static const struct kafka_setting settings[] = {
     {"enable.auto.commit", "false", "an offset is committed when its event is complete"},
+    {"max.in.flight", "1", "requests must not pass each other"},
+    {"message.timeout.ms", "0", "nothing is given up"},
     {"session.timeout.ms", "10000", NULL},
 };
 
@@ -62,11 +64,22 @@ static void a_refused_setting_is_named_with_its_source_and_reason(void **state)
     (void)state;
     assert_refused("enable.auto.commit", "true", "fixed to \"false\": an offset is committed when");
     assert_refused("bootstrap.servers", "h:1", "is set by the option kafka_brokers");
+    assert_refused("transactional.id", "mine", "is chosen by the program");
+    assert_refused("delivery.report.only.error", "true", "every success unreported");
     assert_refused("no.such.thing", "1", "no.such.thing");
     assert_refused("session.timeout.ms", "soon", "session.timeout.ms");
     err_clear(&err);
     assert_null(kafka_conf_new("", "tandem-test", NULL, 0, NULL, &err));
     assert_int_equal(err.kind, ERR_PERMANENT);
+}
+
+static void a_fixed_setting_is_fixed_by_each_of_its_names(void **state)
+{
+    (void)state;
+    assert_refused("max.in.flight", "5", "fixed to \"1\"");
+    assert_refused("max.in.flight.requests.per.connection", "5", "fixed to \"1\": requests must not pass");
+    assert_refused("delivery.timeout.ms", "5000", "fixed to \"0\": nothing is given up");
+    assert_set(conf_with("retries", "7"), "message.send.max.retries", "7");
 }
 
 static void an_error_says_whether_to_try_again(void **state)
@@ -157,6 +170,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(our_settings_hold_and_the_users_stand_over_them),
         cmocka_unit_test(a_refused_setting_is_named_with_its_source_and_reason),
+        cmocka_unit_test(a_fixed_setting_is_fixed_by_each_of_its_names),
         cmocka_unit_test(an_error_says_whether_to_try_again),
         cmocka_unit_test(missing_rights_are_told_from_other_errors),
         cmocka_unit_test(the_partitions_of_a_topic_are_counted),

@@ -53,9 +53,8 @@ static int open_producer(struct dlq_store *s, struct err *err)
         {"transaction.timeout.ms", TRANSACTION_TIMEOUT_MS, NULL},
         {"acks", "all", DLQ_STORE_LOCKED},
         {"allow.auto.create.topics", "false", DLQ_STORE_LOCKED},
-        {"message.max.bytes", "104857600",
-         NULL}, /* what the broker took once it may take again: it decides */
-        {"queue.buffering.max.kbytes", "65536", NULL},
+        {"message.max.bytes", KAFKA_RECORD_BYTES_MAX, NULL}, /* the broker decides, as with the dead letter */
+        {"queue.buffering.max.kbytes", "131072", NULL},      /* the largest record has to fit */
         {"queue.buffering.max.messages", "20000", NULL},
         {"linger.ms", "5", NULL},
     };

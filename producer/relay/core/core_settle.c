@@ -1,6 +1,7 @@
 /* Lets rows leave in order, acknowledged or parked, and the position follow them. */
 #include <string.h>
 
+#include "common/utf8.h"
 #include "producer/relay/core/core_state.h"
 
 static struct held_page *find_page(struct relay_core *c, const void *page)
@@ -86,11 +87,26 @@ static bool remember_key(struct relay_core *c, uint64_t key)
     return (!c->keys_loading || keyset_add(&c->keys_coming, key)) && known;
 }
 
+/* Postgres takes nothing but UTF-8, and a broker's sentence may be cut inside a character. */
+static char *copy_of_detail(const char *detail)
+{
+    char *copy = detail ? strdup(detail) : NULL;
+
+    for (char *p = copy; p && *p;) {
+        size_t n = utf8_char(p, strlen(p));
+
+        if (n == 0)
+            *p = '?';
+        p += n ? n : 1;
+    }
+    return copy;
+}
+
 void core_park(struct relay_core *c, struct ledger_entry *e, enum park_reason reason, const char *detail)
 {
     e->parked = true;
     e->reason = reason;
-    e->detail = detail ? strdup(detail) : NULL;
+    e->detail = copy_of_detail(detail);
     if (e->retry) {
         ledger_settle(&c->ledger, e); /* it is parked already */
         return;
@@ -109,7 +125,7 @@ void core_park(struct relay_core *c, struct ledger_entry *e, enum park_reason re
 void core_remember_refused(struct relay_core *c, int64_t id, enum park_reason reason, const char *detail)
 {
     free(c->refused.detail);
-    c->refused = (struct relay_park){.id = id, .reason = reason, .detail = detail ? strdup(detail) : NULL};
+    c->refused = (struct relay_park){.id = id, .reason = reason, .detail = copy_of_detail(detail)};
 }
 
 bool core_park_refused(struct relay_core *c, struct ledger_entry *e)
