@@ -1,6 +1,7 @@
 """What the relay does beside its limits, each measured in the same run: drains, latency, idling, a backlog that grows.
 
-BENCH_ROWS_MAX=n (default 1,000,000): the largest backlog. BENCH_PARTS="drains held follow latency idle backlog": some of it.
+BENCH_ROWS_MAX=n (default 1,000,000): the largest backlog, and the longest stream. BENCH_PARTS="drains held follow latency idle backlog stream":
+some of it.
 """
 import json
 import os
@@ -17,6 +18,7 @@ ROWS = 300_000
 SESSIONS = 4
 PAIRS = 9
 HELD_PAIRS = 3
+WAL_DRAINS = 3
 HELD_SAVES = 100_000  # positions saved, none of their dead versions cleaned up: of an hour under load, at one every 36 ms
 WARM_UP_ROWS = 1_000_000
 WARM_UP_MAX = 8  # pairs of drains before those that count, if the broker's JVM is not warm sooner
@@ -133,6 +135,16 @@ def read_alone(world):
     return done["rows"] / done["seconds"]
 
 
+def piped(world):
+    """A program that only reads and publishes; behind a read, so that the rows' visibility is written down for both."""
+    read = read_alone(world)
+    with Meter(postgres=world.stage.pid_of("postgres"), kafka=world.stage.pid_of("kafka")) as m:
+        done = probe("pipe", world.url, world.stage.brokers, world.stage.topic())
+        m.stop()
+    m.cpu["pipe"] = done["cpu_s"]
+    return read, done["rows"] / done["seconds"], m
+
+
 def librdkafka_alone(stage):
     with Meter(kafka=stage.pid_of("kafka")) as m:
         done = probe("produce", stage.brokers, stage.topic(), ROWS)
@@ -149,11 +161,14 @@ def recvlogical(world, *words):
 
 def recvlogical_alone(world):
     end = value(world.url, "SELECT pg_current_wal_flush_lsn()")
-    rows, start = value(world.url, "SELECT count(*) FROM tandem.outbox"), time.monotonic()
-    subprocess.run(recvlogical(world, "--endpos", end), check=True, stdin=subprocess.DEVNULL)
-    seconds = time.monotonic() - start
+    rows = value(world.url, "SELECT count(*) FROM tandem.outbox")
+    with Meter(postgres=world.stage.pid_of("postgres")) as m:
+        start = time.monotonic()
+        subprocess.run(recvlogical(world, "--endpos", end), check=True, stdin=subprocess.DEVNULL)
+        seconds = time.monotonic() - start
+        m.stop()
     value(world.url, "SELECT count(pg_drop_replication_slot('limit'))")
-    return rows / seconds
+    return rows / seconds, m
 
 
 def hold_the_horizon(world):
@@ -192,27 +207,48 @@ def warm_up(stage):
     record("relay/warm-up", len(shares), "pairs of drains", compilers_share_of_broker=[round(share, 2) for share in shares])
 
 
+def middle(results):
+    return sorted(results, key=lambda r: r[0])[len(results) // 2]
+
+
+def spread(results):
+    """Of results that begin with a ratio."""
+    return sorted(round(r[0], 2) for r in results)
+
+
+def cpu_of(m, peer, part):
+    return ratio(m.cpu[part], peer.cpu[part])
+
+
 def drains(stage):
     warm_up(stage)
     producer, m = librdkafka_alone(stage)
     record("relay/limit-librdkafka", producer, "rows/s", ROWS, m)
     rates, pairs = [], []
     for n in range(PAIRS):  # single drains vary; a pair shares what the machine does meanwhile, and its order what is getting warmer
-        (rate, m, read), (once, m_once, _) = pair(lambda: drain(stage, "table", limit=read_alone),
-                                                  lambda: drain(stage, "table", options=("--delivery", "exactly-once"), limit=read_alone),
-                                                  swapped=n % 2)  # both after a read: the first one also writes down which rows are visible
-        rates.append((rate, m, read))
+        (rate, m, peer), (once, m_once, _) = pair(lambda: drain(stage, "table", limit=piped),
+                                                  lambda: drain(stage, "table", options=("--delivery", "exactly-once"), limit=piped),
+                                                  swapped=n % 2)
+        rates.append((rate / peer[1], rate, m, peer))
         pairs.append((once / rate, once, m_once))
-    rate, m, read = sorted(rates, key=lambda r: r[0])[PAIRS // 2]
+    share, rate, m, (read, pipe, m_pipe) = middle(rates)
     record("relay/limit-read-query", read, "rows/s", rows=ROWS)
-    record("relay/drain-table", rate, "rows/s", ROWS, m, of_librdkafka=ratio(rate, producer), of_read_query=ratio(rate, read))
-    _, once, m = sorted(pairs, key=lambda r: r[0])[PAIRS // 2]
+    record("relay/limit-read-and-publish", pipe, "rows/s", ROWS, m_pipe)
+    record("relay/drain-table", rate, "rows/s", ROWS, m, of_librdkafka=ratio(rate, producer), of_read_query=ratio(rate, read),
+           of_read_and_publish=round(share, 2), all_of_read_and_publish=spread(rates), cpu_of_pipe=ratio(m.cpu["relay"], m_pipe.cpu["pipe"]),
+           broker_of_pipe=cpu_of(m, m_pipe, "kafka"))
+    _, once, m = middle(pairs)
     record("relay/drain-table-exactly-once", once, "rows/s", ROWS, m, of_at_least_once=round(statistics.median(p[0] for p in pairs), 2),
-           pairs=sorted(round(p[0], 2) for p in pairs))
+           pairs=spread(pairs))
     for each in (1, 100):
-        rate, m, peer = drain(stage, "wal", each, limit=recvlogical_alone)
-        record(f"relay/limit-pg_recvlogical-{each}-a-transaction", peer, "rows/s", rows=ROWS)
-        record(f"relay/drain-wal-{each}-a-transaction", rate, "rows/s", ROWS, m, of_pg_recvlogical=ratio(rate, peer))
+        rates = []
+        for _ in range(WAL_DRAINS):
+            rate, m, (peer, m_peer) = drain(stage, "wal", each, limit=recvlogical_alone)
+            rates.append((rate / peer, rate, m, peer, m_peer))
+        share, rate, m, peer, m_peer = middle(rates)
+        record(f"relay/limit-pg_recvlogical-{each}-a-transaction", peer, "rows/s", ROWS, m_peer)
+        record(f"relay/drain-wal-{each}-a-transaction", rate, "rows/s", ROWS, m, of_pg_recvlogical=round(share, 2), all_of_pg_recvlogical=spread(rates),
+               postgres_of_limit=cpu_of(m, m_peer, "postgres"))
 
 
 def held(stage):
@@ -227,9 +263,8 @@ def held(stage):
     for n in range(HELD_PAIRS):
         (rate, _, _), (slow, m, _) = pair(free, under_a_snapshot, swapped=n % 2)
         pairs.append((slow / rate, slow, m))
-    _, rate, m = sorted(pairs, key=lambda r: r[0])[HELD_PAIRS // 2]
-    record("relay/drain-table-held-horizon", rate, "rows/s", ROWS, m, of_free=round(statistics.median(p[0] for p in pairs), 2),
-           pairs=sorted(round(p[0], 2) for p in pairs), dead_versions=HELD_SAVES)
+    share, rate, m = middle(pairs)
+    record("relay/drain-table-held-horizon", rate, "rows/s", ROWS, m, of_free=round(share, 2), pairs=spread(pairs), dead_versions=HELD_SAVES)
     beside = measure_latency(stage, "table", 2000)
     record_latency("latency-table-held-horizon-2000", measure_latency(stage, "table", 2000, prepare=hold_the_horizon),
                    p50_free_ms=beside["p50_ms"], p99_free_ms=beside["p99_ms"])
@@ -257,26 +292,32 @@ def follow_alone(stage, each):
     return ROWS / seconds, m
 
 
-def follow(stage, each):
-    """The stream alone: writers as fast as they can while the relay follows; the rate at which it received, and how far it was behind."""
-    peer, m = follow_alone(stage, each)
-    record(f"relay/limit-follow-pg_recvlogical-{each}-a-transaction", peer, "rows/s", ROWS, m)
+def streamed(stage, each, rows=ROWS):
+    """Writers as fast as they can while the relay follows: its rate, what it cost, and what else there is to say."""
     world = World(stage, "wal")
     relay = world.relay()
     until(lambda: stage.ready(relay), "the relay")
     until(lambda: metric(relay.admin, "tandem_relay_streaming") == 1, "the stream")
     with Meter(relay=relay.pid, postgres=stage.pid_of("postgres"), kafka=stage.pid_of("kafka")) as m:
         start = time.monotonic()
-        fill(world.url, world.topic, ROWS, each)
+        fill(world.url, world.topic, rows, each)
         wrote = time.monotonic() - start
-        behind = ROWS - stage.end_offsets(world.topic)
-        until(lambda: stage.end_offsets(world.topic) >= ROWS, "the last record", timeout=300, step=0.005)
+        behind = rows - stage.end_offsets(world.topic)
+        until(lambda: stage.end_offsets(world.topic) >= rows, "the last record", timeout=900, step=0.005)
         seconds = time.monotonic() - start
         m.stop()
     relay.stop()
     world.close()
-    record(f"relay/follow-wal-{each}-a-transaction", ROWS / seconds, "rows/s", ROWS, m, written_per_s=round(ROWS / wrote), behind_at_the_end=behind,
-           of_pg_recvlogical=ratio(ROWS / seconds, peer))
+    return rows / seconds, m, {"written_per_s": round(rows / wrote), "behind_at_the_end": behind}
+
+
+def follow(stage, each):
+    """The stream alone, beside pg_recvlogical's."""
+    peer, m_peer = follow_alone(stage, each)
+    record(f"relay/limit-follow-pg_recvlogical-{each}-a-transaction", peer, "rows/s", ROWS, m_peer)
+    rate, m, more = streamed(stage, each)
+    record(f"relay/follow-wal-{each}-a-transaction", rate, "rows/s", ROWS, m, **more, of_pg_recvlogical=ratio(rate, peer),
+           postgres_of_limit=cpu_of(m, m_peer, "postgres"))
 
 
 def measure_latency(stage, source, rate, options=(), seconds=15, prepare=None):
@@ -300,13 +341,22 @@ def record_latency(name, done, **more):
     record(f"relay/{name}", done["p50_ms"], "ms", **{k: v for k, v in done.items() if k not in ("p50_ms", "events")}, **more)
 
 
-def latency(stage, source, rate, options=()):
-    delivery = "-exactly-once" if "exactly-once" in options else ""
-    record_latency(f"latency-{source}{delivery}-{rate}", measure_latency(stage, source, rate, options))
+def latencies(stage):
+    limits = {}
+    for rate in (500, 2000):
+        limits[rate] = probe("latency", "-", stage.brokers, stage.topic(), 6, rate, 15)
+        record_latency(f"limit-latency-librdkafka-{rate}", limits[rate])
 
+    def one(name, source, rate, *options, **how):
+        done, limit = measure_latency(stage, source, rate, options, **how), limits[rate]
+        record_latency(f"latency-{name}-{rate}", done, above_librdkafka_ms={p: round(done[f"{p}_ms"] - limit[f"{p}_ms"], 2) for p in ("p50", "p99")})
 
-def latency_alone(stage, rate, seconds=15):
-    record_latency(f"limit-latency-librdkafka-{rate}", probe("latency", "-", stage.brokers, stage.topic(), 6, rate, seconds))
+    for rate in (500, 2000):
+        for source in SOURCES:
+            one(source, source, rate)
+    one("table-exactly-once", "table", 500, "--delivery", "exactly-once")
+    for source in SOURCES:  # is it over with the backlog? The first three of fifteen seconds, which do not count, are for that
+        one(f"{source}-behind-a-backlog", source, 500, prepare=lambda world: fill(world.url, world.topic, ROWS, 100))
 
 
 def settle(relay, seconds=15):
@@ -354,15 +404,14 @@ def idle(stage, source, seconds=15):
     record(f"relay/idle-{source}", asked / seconds, "queries/s", core_percent=round(cpu / seconds * 100, 2))
 
 
-def growth(stage, source):
-    """CPU a row and memory as the backlog grows tenfold; beside the first that takes longer than starting does."""
-    most, rows, each = int(os.environ.get("BENCH_ROWS_MAX") or 1_000_000), 10_000, 100
-    first = None
+def growth(stage, name, work, parts):
+    """work(each, rows) as the rows grow tenfold: memory, and the CPU of parts a row beside that of 100,000; of fewer, starting is most of it."""
+    most, rows, first = int(os.environ.get("BENCH_ROWS_MAX") or 1_000_000), 10_000, None
     while rows <= most:
-        rate, m, _ = drain(stage, source, each, rows)
-        cost = (m.cpu["relay"] + m.cpu["postgres"]) / rows
+        rate, m, _ = work(100, rows)
+        cost = sum(m.cpu[part] for part in parts) / rows
         first = first or (cost if rows >= 100_000 else None)
-        record(f"relay/backlog-{source}-{rows}", rate, "rows/s", rows, m, **({"cost_to_100000": round(cost / first, 2)} if first else {}))
+        record(f"relay/{name}-{rows}", rate, "rows/s", rows, m, **({"cost_to_100000": round(cost / first, 2)} if first else {}))
         rows *= 10
 
 
@@ -371,11 +420,10 @@ def run(stage):
         "drains": lambda: drains(stage),
         "held": lambda: held(stage),
         "follow": lambda: [follow(stage, each) for each in (1, 100)],
-        "latency": lambda: ([latency_alone(stage, rate) for rate in (500, 2000)],
-                            [latency(stage, source, rate) for rate in (500, 2000) for source in SOURCES],
-                            latency(stage, "table", 500, ("--delivery", "exactly-once"))),
+        "latency": lambda: latencies(stage),
         "idle": lambda: [idle(stage, source) for source in SOURCES],
-        "backlog": lambda: growth(stage, "table"),
+        "backlog": lambda: growth(stage, "backlog-table", lambda each, rows: drain(stage, "table", each, rows), ("relay", "postgres")),
+        "stream": lambda: growth(stage, "stream", lambda each, rows: streamed(stage, each, rows), ("relay",)),
     }
     for name in os.environ.get("BENCH_PARTS", "").split() or parts:
         parts[name]()

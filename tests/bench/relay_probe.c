@@ -1,4 +1,7 @@
-/* What a relay is measured against: librdkafka alone, the read query alone, and how long a commit takes to reach a consumer. */
+/*
+ * What a relay is measured against: librdkafka alone, the read query alone, a program that only reads and publishes; and how long a commit
+ * takes to reach a consumer.
+ */
 #include <errno.h>
 #include <inttypes.h>
 #include <libpq-fe.h>
@@ -73,7 +76,7 @@ static PGresult *run(PGconn *conn, const char *sql, int count, const char *const
 
 /* ---- librdkafka alone ------------------------------------------------------------------------------------------ */
 
-static int64_t acknowledged;
+static int64_t acknowledged, first_acknowledged_ns;
 
 static void delivered(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
 {
@@ -81,7 +84,33 @@ static void delivered(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
     (void)opaque;
     if (m->err != RD_KAFKA_RESP_ERR_NO_ERROR)
         fail("delivery", rd_kafka_err2str(m->err));
-    acknowledged++;
+    if (acknowledged++ == 0)
+        first_acknowledged_ns = clock_monotonic_ns();
+}
+
+static rd_kafka_t *producer(const char *brokers, const char *linger_ms)
+{
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+
+    set(conf, "bootstrap.servers", brokers);
+    set(conf, "enable.idempotence", "true");
+    set(conf, "linger.ms", linger_ms);
+    rd_kafka_conf_set_dr_msg_cb(conf, delivered);
+    return client(RD_KAFKA_PRODUCER, conf);
+}
+
+static void finish(rd_kafka_t *rk, int64_t count)
+{
+    rd_kafka_flush(rk, 60000);
+    if (acknowledged != count)
+        fail("produce", "not every record was acknowledged within 60 s");
+    rd_kafka_destroy(rk);
+}
+
+static void tell_rows(int64_t rows, int64_t start, double cpu)
+{
+    printf("{\"rows\": %" PRId64 ", \"seconds\": %.3f, \"cpu_s\": %.3f}\n", rows,
+           (double)(clock_monotonic_ns() - start) / 1e9, cpu_seconds() - cpu);
 }
 
 /* produce BROKERS TOPIC COUNT: records as the relay's, idempotent and acks=all, from memory. */
@@ -89,16 +118,10 @@ static int probe_produce(char **args)
 {
     int64_t count = strtoll(args[2], NULL, 10), start;
     char payload[PAYLOAD_BYTES], key[32];
-    rd_kafka_conf_t *conf = rd_kafka_conf_new();
     double cpu = cpu_seconds();
-    rd_kafka_t *rk;
+    rd_kafka_t *rk = producer(args[0], "5");
 
     memset(payload, 'x', sizeof(payload));
-    set(conf, "bootstrap.servers", args[0]);
-    set(conf, "enable.idempotence", "true");
-    set(conf, "linger.ms", "5");
-    rd_kafka_conf_set_dr_msg_cb(conf, delivered);
-    rk = client(RD_KAFKA_PRODUCER, conf);
     start = clock_monotonic_ns();
     for (int64_t i = 0; i < count;) {
         int len = snprintf(key, sizeof(key), "o-%" PRId64, i % 10000);
@@ -112,34 +135,31 @@ static int probe_produce(char **args)
             fail("produce", rd_kafka_err2str(code));
         rd_kafka_poll(rk, code == RD_KAFKA_RESP_ERR_NO_ERROR ? 0 : 10);
     }
-    rd_kafka_flush(rk, 60000);
-    if (acknowledged != count)
-        fail("produce", "not every record was acknowledged within 60 s");
-    printf("{\"rows\": %" PRId64 ", \"seconds\": %.3f, \"cpu_s\": %.3f}\n", count,
-           (double)(clock_monotonic_ns() - start) / 1e9, cpu_seconds() - cpu);
-    rd_kafka_destroy(rk);
+    finish(rk, count);
+    tell_rows(count, start, cpu);
     return 0;
 }
 
-/* ---- the read query alone -------------------------------------------------------------------------------------- */
+/* ---- the read query alone, and only published ------------------------------------------------------------------ */
 
-/* read URL: every row of the outbox by pages, binary, to nothing. */
-static int probe_read(char **args)
+/* Every row of the outbox by pages, binary; publish: each page, or NULL. */
+static int64_t read_all(const char *url, void (*publish)(const PGresult *page))
 {
     static const char sql[] =
         "SELECT id, event_id, topic, key, type, source, content_type, payload, headers, traceparent,"
         " created_at FROM tandem.outbox WHERE id > $1::text::bigint ORDER BY id LIMIT " PAGE_ROWS;
-    PGconn *conn = connect_to(args[0]);
+    PGconn *conn = connect_to(url);
     char after[24] = "0";
     const char *values[] = {after};
-    int64_t rows = 0, start = clock_monotonic_ns();
-    double cpu = cpu_seconds();
+    int64_t rows = 0;
 
     for (;;) {
         PGresult *res = run(conn, sql, 1, values);
         int n = PQntuples(res);
         uint64_t id = 0;
 
+        if (publish)
+            publish(res);
         for (int i = 0; n > 0 && i < 8; i++)
             id = id << 8 | (unsigned char)PQgetvalue(res, n - 1, 0)[i];
         PQclear(res);
@@ -148,9 +168,73 @@ static int probe_read(char **args)
         snprintf(after, sizeof(after), "%" PRIu64, id);
         rows += n;
     }
-    printf("{\"rows\": %" PRId64 ", \"seconds\": %.3f, \"cpu_s\": %.3f}\n", rows,
-           (double)(clock_monotonic_ns() - start) / 1e9, cpu_seconds() - cpu);
     PQfinish(conn);
+    return rows;
+}
+
+/* read URL: to nothing. */
+static int probe_read(char **args)
+{
+    int64_t start = clock_monotonic_ns(), rows;
+    double cpu = cpu_seconds();
+
+    rows = read_all(args[0], NULL);
+    tell_rows(rows, start, cpu);
+    return 0;
+}
+
+static struct {
+    rd_kafka_t *rk;
+    const char *topic;
+} pipe_to;
+
+/* The relay's key, payload and seven headers, as they come. */
+static void publish_row(const PGresult *page, int row)
+{
+    static const struct {
+        const char *name;
+        int column;
+    } columns[] = {{"ce_id", 1},    {"ce_source", 5},  {"ce_type", 4},
+                   {"ce_time", 10}, {"ce_subject", 3}, {"content-type", 6}};
+    rd_kafka_headers_t *headers = rd_kafka_headers_new(ARRAY_LEN(columns) + 1);
+    rd_kafka_resp_err_t code;
+
+    rd_kafka_header_add(headers, "ce_specversion", -1, "1.0", 3);
+    for (size_t i = 0; i < ARRAY_LEN(columns); i++)
+        rd_kafka_header_add(headers, columns[i].name, -1, PQgetvalue(page, row, columns[i].column),
+                            PQgetlength(page, row, columns[i].column));
+    do {
+        code = rd_kafka_producev(
+            pipe_to.rk, RD_KAFKA_V_TOPIC(pipe_to.topic),
+            RD_KAFKA_V_KEY(PQgetvalue(page, row, 3), (size_t)PQgetlength(page, row, 3)),
+            RD_KAFKA_V_VALUE(PQgetvalue(page, row, 7), (size_t)PQgetlength(page, row, 7)),
+            RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);
+        rd_kafka_poll(pipe_to.rk, code == RD_KAFKA_RESP_ERR_NO_ERROR ? 0 : 10);
+    } while (code == RD_KAFKA_RESP_ERR__QUEUE_FULL);
+    if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+        fail("produce", rd_kafka_err2str(code));
+}
+
+static void publish_page(const PGresult *page)
+{
+    for (int row = 0; row < PQntuples(page); row++)
+        publish_row(page, row);
+}
+
+/*
+ * pipe URL BROKERS TOPIC: every row of the outbox as a record, with no promise: no position, no lease, no order among transactions, nothing
+ * checked. Timed as a drain is, from the first record in Kafka to the last.
+ */
+static int probe_pipe(char **args)
+{
+    double cpu = cpu_seconds();
+    int64_t rows;
+
+    pipe_to.rk = producer(args[1], "5");
+    pipe_to.topic = args[2];
+    rows = read_all(args[0], publish_page);
+    finish(pipe_to.rk, rows);
+    tell_rows(rows, first_acknowledged_ns, cpu);
     return 0;
 }
 
@@ -201,15 +285,9 @@ static void *write_events(void *context)
 /* The limit: no database, each record given to librdkafka at its own moment, acks=all and no linger. */
 static void *produce_events(void *context)
 {
-    rd_kafka_conf_t *conf = rd_kafka_conf_new();
     char payload[PAYLOAD_BYTES], key[32];
-    rd_kafka_t *rk;
+    rd_kafka_t *rk = producer(context, "0");
 
-    set(conf, "bootstrap.servers", context);
-    set(conf, "enable.idempotence", "true");
-    set(conf, "linger.ms", "0");
-    rd_kafka_conf_set_dr_msg_cb(conf, delivered);
-    rk = client(RD_KAFKA_PRODUCER, conf);
     memset(payload, 'x', PAYLOAD_BYTES);
     for (int64_t i = 0; i < latency.count; i++) {
         int len = snprintf(key, sizeof(key), "o-%" PRId64, i % 1000);
@@ -351,6 +429,7 @@ static const struct {
 } probes[] = {
     {"produce", "BROKERS TOPIC COUNT", 3, probe_produce},
     {"read", "URL", 1, probe_read},
+    {"pipe", "URL BROKERS TOPIC", 3, probe_pipe},
     {"latency", "URL|- BROKERS TOPIC PARTITIONS RATE SECONDS [read_committed]", 6, probe_latency},
 };
 
