@@ -13,7 +13,8 @@ from processes import wait_until
 from refusing_broker import StallingBroker
 from relay_records import Follower, verdict
 from relay_world import NOT_STORED, CursorLog, World, case_id, cases
-from relay_writers import Writers
+from relay_writers import TOPIC, Writers
+from woken import Woken
 
 RATE = 100
 CONFLICTS = 3
@@ -41,7 +42,7 @@ def finish(world, topics, writers, follower, log):
 @pytest.mark.parametrize("case", cases(), ids=case_id)
 def test_a_zombie_that_wakes_up_changes_no_cursor_and_nothing_that_was_read(case, database, topics, relay):
     world, log = World(case, database, relay, kafka="linger.ms=20"), CursorLog(database)  # so that it stops with rows on their way
-    working, waiting = world.pair()
+    (working, waiting), wakes = world.pair(), []
     with Follower(topics) as follower, Writers(database.url, RATE, emit=world.emit) as writers:
         for conflict in range(CONFLICTS):
             follower.more(200)
@@ -49,11 +50,16 @@ def test_a_zombie_that_wakes_up_changes_no_cursor_and_nothing_that_was_read(case
             lease_taken_by(waiting)
             follower.more(200)
             seconds_pass(0 if conflict else PAUSE_S)
+            woken = Woken(topics, TOPIC, waiting)
             working.cont()
             fenced(working)
             assert waiting.metric("tandem_relay_active") == 1
+            follower.more(100)
+            wakes.append(woken.judged())
             working, waiting = waiting, working
         finish(world, topics, writers, follower, log)
+    if world.exactly_once:
+        assert [woken.aborted() for woken in wakes] == [[]] * CONFLICTS
 
 
 @pytest.mark.parametrize("how", ["cut", "stall"])

@@ -72,11 +72,11 @@ class Topics:
         if failed:
             raise RigError(f"record for {topic} refused: {failed[0]}")
 
-    def read(self, topic, timeout=60):
-        """Every committed record that is in the topic now, by partition and offset."""
+    def read(self, topic, timeout=60, isolation="read_committed"):
+        """Every committed record that is in the topic now, by partition and offset; read_uncommitted: aborted ones too."""
         partitions = range(self.partitions(topic))
         consumer = Consumer({**self.common, "group.id": "rig-reader", "enable.auto.commit": False,
-                             "enable.partition.eof": True, "isolation.level": "read_committed",
+                             "enable.partition.eof": True, "isolation.level": isolation,
                              "auto.offset.reset": "earliest"})
         records, ended, deadline = [], set(), time.monotonic() + timeout
         try:
@@ -106,6 +106,11 @@ class Topics:
         """Until a reader of committed records sees all there is: a commit returns before its partitions have the marker of it."""
         wait_until(lambda: self.ends(topic, IsolationLevel.READ_COMMITTED) == self.ends(topic, IsolationLevel.READ_UNCOMMITTED),
                    message=f"no transaction is open in {topic}")
+
+    def aborted(self, topic):
+        """Records that no reader of committed ones ever sees."""
+        committed = {(m.partition(), m.offset()) for m in self.read(topic)}
+        return [m for m in self.read(topic, isolation="read_uncommitted") if (m.partition(), m.offset()) not in committed]
 
     def count(self, topic):
         return len(self.read(topic)) if self.partitions(topic) else 0
