@@ -17,6 +17,7 @@ ROW_BYTES = 300  # with its entries in two indexes, and its share of rows that w
 EMPTY_BYTES = 3 * 64 * 1024
 CHILDREN = ["outbox_0", "outbox_1", "outbox_2"]
 CHANGED = "SELECT n_tup_upd + n_tup_del FROM pg_stat_all_tables WHERE relid = %s::regclass"  # insert-only: no dead rows but of rollbacks
+DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"  # told by sessions that have ended
 SIZE = "SELECT " + " + ".join(f"pg_total_relation_size('tandem.{child}')" for child in CHILDREN)
 
 
@@ -98,4 +99,5 @@ def test_the_outbox_stays_small_under_load_whoever_holds_a_snapshot_a_lock_or_a_
     assert sum(database.value(CHANGED, [f"tandem.{child}"]) for child in CHILDREN) == 0
     assert working.metric("tandem_relay_rewinds_total") == 0
     world.stop_all()
+    assert database.value(DEADLOCKS) == 0
     assert verdict(topics, truth, world.exactly_once) == 0
