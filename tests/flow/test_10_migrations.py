@@ -183,6 +183,22 @@ def test_the_event_goes_with_its_transaction(database):
     assert database.query("SELECT key FROM tandem.outbox") == [(b"k2",)]
 
 
+def test_no_event_says_notify_by_itself(database):
+    """Commits would wait for each other: Postgres locks the whole cluster at the end of a transaction that has said it."""
+    listener, writer = database.connect(), database.connect()
+    listener.execute("LISTEN tandem_outbox")
+    for verb in ("put", "emit"):
+        writer.execute(f"SELECT tandem.outbox_{verb}(topic => 't', key => 'k', type => 'x', payload => '')")
+    writer.execute("INSERT INTO tandem.outbox (topic, key, type) VALUES ('t', 'k', 'x')")
+    with writer.cursor().copy("COPY tandem.outbox (topic, type) FROM STDIN") as copy:
+        copy.write_row(("t", "x"))
+    writer.execute("NOTIFY tandem_outbox, 'by hand'")  # what came before it would be heard before it
+    assert [heard.payload for heard in listener.notifies(timeout=30, stop_after=1)] == ["by hand"]
+    said = """SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.prosrc ~* 'notify' AND (p.pronamespace = 'tandem'::regnamespace
+        OR EXISTS (SELECT FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE t.tgfoid = p.oid AND c.relnamespace = 'tandem'::regnamespace))"""
+    assert database.query(said) == [], "on whatever channel"
+
+
 GOOD = {"topic": "'t'", "key": "'k'", "type": "'x'", "payload": "''"}
 
 
