@@ -4,7 +4,7 @@ import socket
 import struct
 import threading
 
-PRODUCE, METADATA, CREATE_TOPICS, END_TRANSACTION = 0, 3, 19, 26
+PRODUCE, METADATA, CREATE_TOPICS, INIT_PRODUCER_ID, END_TRANSACTION = 0, 3, 19, 22, 26
 NOT_LEADER_OR_FOLLOWER = 6
 FIRST_FLEXIBLE_PRODUCE = 9  # from this version on lengths are varints and structures end with tags (KIP-482)
 
@@ -120,18 +120,26 @@ class HoldingConnection(Connection):
     def requests(self):
         while True:
             request = frame(self.client)
-            if struct.unpack(">h", request[:2])[0] == self.proxy.kind:
+            kind = struct.unpack(">h", request[:2])[0]
+            if kind == self.proxy.kind:
                 self.proxy.wait_open()
+            if kind == INIT_PRODUCER_ID and self.proxy.timeouts:
+                asked, given = (struct.pack(">i", ms) for ms in self.proxy.timeouts)
+                request = request.replace(asked, given, 1)
             self.broker.sendall(struct.pack(">i", len(request)) + request)
 
 
 class HoldingBroker(RefusingBroker):
-    """Refuses nothing; between hold() and release() requests of one kind get no further."""
+    """Refuses nothing; between hold() and release() requests of one kind get no further.
+
+    timeouts: for a transaction.timeout.ms of the first number the broker is asked for the second one.
+    """
 
     connection = HoldingConnection
 
-    def __init__(self, port, kind=PRODUCE):
+    def __init__(self, port, kind=PRODUCE, timeouts=None):
         self.kind = kind
+        self.timeouts = timeouts
         self.open = threading.Event()
         self.open.set()
         self.held = 0  # requests, since hold()
