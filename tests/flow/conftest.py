@@ -1,11 +1,24 @@
 """The fixtures that several flow tests share, and no other ones."""
 import subprocess
+import sys
 
 import newer_librdkafka
 import pytest
 from programs import binary
+from rig_postgres import major_version
 from stream_world import slot, streaming  # noqa: F401  pylint: disable=unused-import
 from worker_world import Orders
+
+
+def pytest_collection_modifyitems(config, items):
+    """Of what Postgres has from some version on, or had until one, nothing can be tested on others: deselected, not skipped, not passed."""
+    version = major_version()
+    others = [item for item in items for mark in item.iter_markers("postgres")
+              if not mark.kwargs.get("since", 0) <= version <= mark.kwargs.get("until", version)]
+    for item in others:
+        print(f"not of Postgres {version}: {item.nodeid}", file=sys.stderr)
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
 
 
 @pytest.fixture

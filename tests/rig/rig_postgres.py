@@ -1,6 +1,7 @@
 """A real Postgres cluster of its own: made by initdb, on a free loopback port, run as an unprivileged user."""
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,12 @@ def bin_dir():
     if found:
         return Path(found).resolve().parent
     raise RigError("no initdb found: run `make deps`, or install Debian's postgresql")
+
+
+def major_version():
+    """Of the programs that bin_dir has: 15, say."""
+    told = subprocess.run([str(bin_dir() / "postgres"), "--version"], capture_output=True, text=True, check=True).stdout
+    return int(re.search(r"\) (\d+)", told).group(1))
 
 
 def run_user():
