@@ -57,6 +57,34 @@ def test_headers_that_are_small_on_disk_and_large_as_text_are_bounded_too(databa
     assert database.query("SELECT DISTINCT reason, count(*) FROM tandem.parked GROUP BY reason") == [("bad-headers", 25)]
 
 
+def peak_bytes(running):
+    """The most memory that it has had at once."""
+    status = Path(f"/proc/{running.pid}/status").read_text(encoding="ascii")
+    return 1024 * int(re.search(r"^VmHWM:\s+(\d+) kB$", status, re.M).group(1))
+
+
+@pytest.mark.parametrize("source, share", [("table", 0.5), ("wal", 3)])
+def test_a_row_that_nobody_should_insert_is_parked_and_costs_the_relay_little_memory(request, database, topics, relay, settled, source, share):
+    """
+    outbox_put refuses 64 MiB; an INSERT does not. From the table such a row is not read at all; out of the stream comes what it has, and
+    libpq holds that twice: as bytes, where as text it would be double, and above half a gibibyte more than Postgres can send.
+    """
+    running = request.getfixturevalue("streaming")() if source == "wal" else relay()
+    connection = database.connect()
+    size = 100_000_000
+    connection.execute(INSERT, (TOPIC, b"large", b"before", None))
+    connection.execute("INSERT INTO tandem.outbox (topic, key, type, payload) VALUES (%s, 'large', 't', convert_to(repeat('x', %s), 'UTF8'))",
+                       (TOPIC, size))
+    connection.execute(INSERT, (TOPIC, b"large", b"behind", None))
+    connection.execute(INSERT, (TOPIC, b"other", b"goes on", None))
+    settled()
+    assert sorted((m.key(), m.value()) for m in topics.read(TOPIC)) == [(b"large", b"before"), (b"other", b"goes on")]
+    assert database.query("SELECT reason, length(payload) FROM tandem.parked ORDER BY outbox_id") == [("too-large", size), ("behind", 6)]
+    assert [running.metric(f"tandem_relay_{name}_total") for name in ("leases_lost", "streams_lost", "rewinds")] == [0, 0, 0]
+    print(f"{peak_bytes(running)} bytes at most for a row of {size}")
+    assert peak_bytes(running) < share * size
+
+
 def test_explicit_partition_and_timestamp_reach_the_record(database, topics, relay, settled):
     relay()
     connection = database.connect()
