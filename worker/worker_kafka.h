@@ -69,7 +69,8 @@ rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topi
 void topics_left_tell(const struct worker *w, rd_kafka_t *rk);
 /*
  * worker_topics_policy.c: -1 PERMANENT: one of the worker's own topics would not keep what it is for. What Kafka does not tell (no right to
- * DescribeConfigs, no answer within 3 s) is a line of the log, and so are replays that are kept for less time than their dead letters.
+ * DescribeConfigs, no answer within 3 s) is a line of the log, and so are replays that are kept for less time than their dead letters, and a
+ * topic whose max.message.bytes is too little for what a source topic takes.
  */
 int topics_policy_check(const struct worker *w, rd_kafka_t *rk, struct err *err);
 /* worker_topics_others.c: a line of the log for each member of the group that reads none of our topics. Waits up to 3 s. */

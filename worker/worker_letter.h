@@ -3,6 +3,9 @@
 
 #include "worker/worker_record.h"
 
+/* Room for what a dead letter, or its replay, has besides the record: five texts of 1 KiB (message, answer, ids), names of 249 bytes, and the headers' own names. */
+#define LETTER_HEADERS_BYTES_MAX 8192
+
 struct letter_facts {
     const char *destination, *group, *worker; /* "inventory", "tandem-inventory", client id */
     int64_t now_ns,

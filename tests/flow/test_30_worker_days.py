@@ -234,6 +234,25 @@ def test_replays_that_would_go_before_their_dead_letters_are_warned_of_at_the_st
     assert [(line["level"], line["topic"], line["needed"]) for line in told] == ([] if needed is None else [("warn", "tandem.inventory.replay", needed)])
 
 
+SOURCE, HEADERS = 1048588, 8192  # Kafka's default of max.message.bytes, and what a dead letter has besides its record
+
+
+@pytest.mark.parametrize("kind, takes, source, needed", [
+    ("dlq", SOURCE, SOURCE, SOURCE + HEADERS), ("replay", SOURCE + HEADERS - 1, SOURCE, SOURCE + HEADERS), ("replay", SOURCE + HEADERS, SOURCE, None),
+    ("parked", SOURCE, SOURCE, None), ("parked", SOURCE, 2 * SOURCE, 2 * SOURCE), ("parked", 200000, 100000, 262144 + HEADERS)])
+def test_a_dead_letter_topic_that_takes_less_than_its_source_is_warned_of(worker, topics, inventory_api, kind, takes, source, needed):
+    """A dead letter that its topic refuses is written again for ever; before, the log said so only when it happened."""
+    topic = f"tandem.inventory.{kind}"
+    topics.create("tandem.large", 6, max_message_bytes=source)
+    topics.create(topic, 6, max_message_bytes=takes, **({"cleanup_policy": "compact"} if kind == "parked" else {}))
+    program = worker("inventory", topic="tandem.large")
+    told = [line for line in program.log_lines() if "does not take all" in line["msg"]]
+    assert [(line["level"], line["topic"], line["max.message.bytes"], line["needed"]) for line in told] == (
+        [] if needed is None else [("warn", topic, takes, needed)])
+    for line in told:
+        assert f"--entity-name {topic} --add-config max.message.bytes={needed}" in line["hint"]
+
+
 def test_a_worker_that_may_not_look_at_the_settings_of_its_topics_works_and_says_so(session_dir, worker, started, inventory_api, wait_until):
     broker = Kafka(session_dir / "kafka-rights").start_new({"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
                                                             "allow.everyone.if.no.acl.found": "true"})

@@ -1,6 +1,8 @@
 /* A dead letter's headers: the record's own untouched, ours each once, and nothing claimed that did not happen. */
 #include "tests/unit/worker_fixture.h"
 
+#include <limits.h>
+
 #include "common/clock.h"
 #include "worker/worker_letter.h"
 
@@ -183,6 +185,51 @@ static void a_parked_event_names_the_one_before_it(void **state)
     record_free(rec);
 }
 
+static size_t added; /* bytes of the headers that are ours */
+
+static int weigh(void *context, struct slice name, struct slice value)
+{
+    (void)context;
+    if (record_header_is_ours(name))
+        added += name.len + value.len + 2 * 5; /* each length is a varint of at most five bytes */
+    return 0;
+}
+
+/* The topics are looked at with this room in mind at the start. */
+static void the_longest_headers_fit_into_the_room_that_is_kept_for_them(void **state)
+{
+    (void)state;
+    char text[EVENT_ATTRIBUTE_BYTES_MAX + 1], name[250];
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    const struct header_text headers[] = {{"ce_id", text},
+                                          {"__dlq.errors.topic", name},
+                                          {"x-dlq-replay-id", "01234567-0123-0123-0123-0123456789ab"},
+                                          {"x-dlq-replay-count", "1000000"},
+                                          {NULL, NULL}};
+    const struct letter_facts longest = {
+        .destination = name, .group = name, .worker = name, .now_ns = 2, .wall_ns = 2};
+    struct delivery_view v = {.attempt = INT_MAX,
+                              .first_attempt_ns = 1,
+                              .last_attempt_ns = 1,
+                              .status = 599,
+                              .transport = TRANSPORT_TIMEOUT,
+                              .reason = REASON_ATTEMPTS,
+                              .parked_behind = {text, strlen(text)}};
+    static struct event ev;
+    struct record *rec = record_of(STREAM_REPLAY, "o-17", "{}", headers);
+    admit_by(&crm_target, rec, 1000, &ev);
+    free(rec->poison);
+    rec->poison = strdup(text);
+    assert_int_equal(buf_puts(&rec->answer, text), 0);
+    added = 0;
+    assert_int_equal(letter_headers(rec, &v, &longest, weigh, NULL), 0);
+    assert_in_range(added, LETTER_HEADERS_BYTES_MAX / 2, LETTER_HEADERS_BYTES_MAX);
+    record_free(rec);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +240,7 @@ int main(void)
         cmocka_unit_test(a_timeout_names_the_transport_and_the_last_answer_is_quoted),
         cmocka_unit_test(a_replay_that_fails_again_replaces_what_the_last_round_wrote),
         cmocka_unit_test(a_parked_event_names_the_one_before_it),
+        cmocka_unit_test(the_longest_headers_fit_into_the_room_that_is_kept_for_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
