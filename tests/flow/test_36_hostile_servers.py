@@ -236,6 +236,42 @@ def test_a_handshake_that_goes_wrong_is_an_outage_and_nothing_was_sent(orders, w
     assert topics.read(DLQ) == [] and server.requests == []
 
 
+class FullServer:
+    """Listens, accepts nothing, and has no room for one more: the kernel answers no further SYN."""
+
+    def __init__(self):
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(0)
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.waiting = []
+        wait_until(self.is_full, message="nobody else gets in")
+
+    def is_full(self):
+        connection = socket.socket()
+        self.waiting.append(connection)
+        connection.settimeout(0.3)
+        try:
+            connection.connect(self.listener.getsockname())
+        except TimeoutError:
+            return True
+        return False
+
+    def close(self):
+        for connection in (*self.waiting, self.listener):
+            connection.close()
+
+
+@pytest.mark.parametrize("scheme, stalls", [("https:", lambda: HostileServer(greet=hangs(b""))), ("http:", FullServer)], ids=["TLS", "TCP"])
+def test_a_handshake_that_stalls_ends_after_connect_timeout(orders, worker, opened, wait_until, scheme, stalls):
+    """The others' two timeouts are alike: without a connect timeout the request's would end a handshake as well."""
+    program = worker("inventory", url=opened(stalls()).url.replace("http:", scheme), **{**FAST, "request_timeout": "120s"})
+    orders.place("o-1")
+    wait_until(lambda: program.metric("tandem_worker_retried_total") >= 2, timeout=60, message="two attempts have failed")
+    assert re.search("timeout|timed out", reasons(program)[0], re.IGNORECASE)
+    assert program.metric("tandem_worker_ambiguous_total") == 0
+
+
 def test_a_redirect_leads_nowhere(orders, worker, opened, wait_until, topics):
     inner = opened(SecureApi())
     where = f"{inner.url.replace('localhost', '127.0.0.1')}/admin".encode()
