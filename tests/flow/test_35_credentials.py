@@ -389,6 +389,31 @@ def test_an_api_that_wants_a_certificate_is_an_outage_without_one(
     assert topics.read(DLQ) == [] and dead(program) == 0
 
 
+# As an administrator who has an old server to talk to may set it for every program. Debian's own is TLS 1.2, and would refuse in the worker's place.
+OLD_TLS_ALLOWED = """
+openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = old
+[old]
+MinProtocol = TLSv1
+CipherString = DEFAULT@SECLEVEL=0
+"""
+
+
+def old_tls_allowed(directory):
+    file = directory / "openssl.cnf"
+    file.write_text(OLD_TLS_ALLOWED, encoding="ascii")
+    return {"OPENSSL_CONF": str(file)}
+
+
+def gets_through(url, version, env):
+    """Does a program of this environment that asks for nothing else speak this version with it, whatever the certificate?"""
+    words = ["openssl", "s_client", f"-{version}", "-connect", url.rpartition("/")[2]]
+    return subprocess.run(words, env={**os.environ, **env}, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+
+
 @pytest.mark.parametrize("fault", ["expired", "unknown authority", "another host", "TLS 1.1", "older than wanted", "no TLS"])
 def test_an_api_that_cannot_be_trusted_is_an_outage_with_its_reason(orders, worker, opened, rig_dir, authority, wait_until, topics, fault):
     options = dict(FAST)
@@ -398,10 +423,12 @@ def test_an_api_that_cannot_be_trusted_is_an_outage_with_its_reason(orders, work
     if fault == "TLS 1.1":
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
         context.set_ciphers("ALL:@SECLEVEL=0")
+        options["env"] = old_tls_allowed(rig_dir)
     if fault == "older than wanted":
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         options["tls_min_version"] = "1.3"
     api = opened(SecureApi(None if fault == "no TLS" else context))
+    assert fault != "TLS 1.1" or gets_through(api.url, "tls1_1", options["env"]) and not gets_through(api.url, "tls1_2", options["env"])
     program = worker("inventory", url=api.url.replace("http:", "https:"), tls_ca_file=authority.file, **options)
     orders.place_many(20, keys=20)
     wait_until(lambda: program.metric("tandem_worker_breaker_probes_total") >= 3, message="the breaker is open and probes")

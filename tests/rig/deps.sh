@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 PACKAGES=(gcc make pkg-config curl librdkafka-dev libcurl4-openssl-dev libjansson-dev libpq-dev libmicrohttpd-dev
-    libssl-dev libjq-dev libcmocka-dev clang libclang-rt-dev clang-format clang-tidy cppcheck shellcheck mandoc postgresql python3 python3-venv
+    libssl-dev openssl libjq-dev libcmocka-dev clang libclang-rt-dev clang-format clang-tidy cppcheck shellcheck mandoc postgresql python3 python3-venv
     maven kcat)
 PYTHON_PACKAGES=(pytest pytest-xdist 'psycopg[binary]' confluent-kafka cloudevents standardwebhooks requests
     authlib flask trustme hypercorn)
