@@ -239,9 +239,9 @@ def test_a_handshake_that_goes_wrong_is_an_outage_and_nothing_was_sent(orders, w
 class FullServer:
     """Listens, accepts nothing, and has no room for one more: the kernel answers no further SYN."""
 
-    def __init__(self):
+    def __init__(self, where=("127.0.0.1", 0)):
         self.listener = socket.socket()
-        self.listener.bind(("127.0.0.1", 0))
+        self.listener.bind(where)
         self.listener.listen(0)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.waiting = []
@@ -416,16 +416,19 @@ def test_a_private_address_of_the_token_server_is_refused_too(orders, worker, op
 
 
 # Addresses of moves.test are asked for in turn from MOVES, "A B" of two answers, "A,B" of one; what connects to OUTSIDE reaches 127.0.0.2.
+# The file ASKED gets a byte for each question.
 OUTSIDE, INSIDE = "11.22.33.44", "127.0.0.1"
 MOVING_RESOLVER = """
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 typedef int resolver(const char *, const char *, const struct addrinfo *, struct addrinfo **);
 typedef int connector(int, const struct sockaddr *, socklen_t);
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -437,6 +440,9 @@ static void next_answer(char *out, size_t size)
     pthread_mutex_lock(&lock);
     if (!at)
         at = getenv("MOVES");
+    int asked = open(getenv("ASKED"), O_WRONLY | O_CREAT | O_APPEND, 0600);
+    if (asked < 0 || write(asked, "?", 1) != 1 || close(asked))
+        abort();
     size_t len = strcspn(at, " ");
     snprintf(out, size, "%.*s", (int)len, at);
     if (at[len])
@@ -478,7 +484,30 @@ int connect(int fd, const struct sockaddr *address, socklen_t len)
 
 
 def moving(rig_dir, answers):
-    return preloaded(rig_dir, "moves", MOVING_RESOLVER, MOVES=answers)
+    return preloaded(rig_dir, "moves", MOVING_RESOLVER, MOVES=answers, ASKED=str(rig_dir / "asked"))
+
+
+@pytest.mark.parametrize("dead", ["refuses", "does not answer"])
+def test_a_name_whose_first_address_is_dead_is_delivered_to_by_its_second(orders, worker, opened, rig_dir, wait_until, dead):
+    server = opened(HostileServer(where=(INSIDE, 0)))
+    if dead == "does not answer":
+        opened(FullServer(("127.0.0.2", server.port)))
+    program = worker("inventory", url=f"http://moves.test:{server.port}", env=moving(rig_dir, f"{OUTSIDE},{INSIDE}"),
+                     **{**FAST, "connect_timeout": "4s", "request_timeout": "60s"})
+    orders.place_many(5, keys=5)
+    wait_until(lambda: program.metric("tandem_worker_delivered_total") == 5, message="all are delivered")
+    assert program.metric("tandem_worker_retried_total") == program.metric("tandem_worker_ambiguous_total") == 0
+    assert len(server.requests) == 5
+
+
+def test_a_name_is_not_asked_for_at_each_connection(orders, worker, opened, rig_dir, wait_until):
+    closing = GOOD.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n")
+    server = opened(HostileServer(where=(INSIDE, 0), answers=itertools.repeat(closing)))
+    program = worker("inventory", url=f"http://moves.test:{server.port}", in_flight_max=1, env=moving(rig_dir, INSIDE))
+    orders.place_many(60, keys=60)
+    wait_until(lambda: program.metric("tandem_worker_delivered_total") == 60, message="all are delivered")
+    assert server.connections == 60
+    assert (rig_dir / "asked").stat().st_size <= 6  # once a minute, in which a slow machine makes ten
 
 
 def test_a_private_address_behind_a_public_one_that_does_not_answer_is_refused(orders, worker, opened, rig_dir, wait_until, topics):
