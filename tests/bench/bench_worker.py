@@ -140,13 +140,32 @@ def flow(stage, rate, seconds, bad=(), keys=10_000):
     worker = stage.worker("inventory", topic, api.url, "--in-flight-max", "64")
     until(lambda: stage.ready(worker), "the worker to be ready")
     warm, count = time.time_ns() + seconds / 3 * 1e9, int(rate * seconds)
-    lines = publish(stage, topic, count, keys, rate, AS_THE_RELAY).splitlines()
-    acked = {line.split("\t")[0]: int(line.split("\t")[1]) for line in lines}
+    acked = times(publish(stage, topic, count, keys, rate, AS_THE_RELAY))
     good = count - len(bad)
     until(lambda: stage.delivered(worker) >= good, "the last delivery")
-    arrived = {line.split("\t")[0]: int(line.split("\t")[1]) for line in get(api.url, "/audit/ids?times=1").splitlines()}
+    arrived = times(get(api.url, "/audit/ids?times=1"))
     worker.stop()
     api.stop()
+    return delays(acked, arrived, warm)
+
+
+def consumed(stage, rate, seconds, keys=10_000):
+    """As `flow`, to a consumer that does nothing with them: what publisher and broker take of it on this machine."""
+    topic = stage.topic(PARTITIONS)
+    warm, count = time.time_ns() + seconds / 3 * 1e9, int(rate * seconds)
+    words = (PROBE, "follow", stage.brokers, topic, PARTITIONS, count)
+    with subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True) as follower:
+        acked = times(publish(stage, topic, count, keys, rate, AS_THE_RELAY))
+        arrived = times(follower.communicate()[0])
+    return delays(acked, arrived, warm)
+
+
+def times(text):
+    """{event id: nanoseconds since 1970} of lines of both."""
+    return {event: int(ns) for event, ns in (line.split("\t") for line in text.splitlines())}
+
+
+def delays(acked, arrived, warm):
     return sorted((arrived[e] - at) / 1e9 for e, at in acked.items() if e in arrived and at >= warm)
 
 
@@ -173,8 +192,11 @@ def half_load(stage):
 def latency(stage):
     rate = int(os.environ.get("BENCH_RATE") or 0) or half_load(stage)
     flow(stage, rate, SECONDS)  # for the broker's JVM: before it is warm it alone costs hundreds of milliseconds
-    seen = flow(stage, rate, SECONDS)
-    record(f"worker/added-latency-p50-at-{rate}", percentile(seen, 0.5), "ms", p99=round(percentile(seen, 0.99), 2), records=len(seen))
+    bare, seen = consumed(stage, rate, SECONDS), flow(stage, rate, SECONDS)
+    p50, p99 = ((percentile(bare, share), percentile(seen, share)) for share in (0.5, 0.99))
+    record(f"worker/added-latency-p50-at-{rate}", p50[1], "ms", p99=round(p99[1], 2), records=len(seen),
+           consumer_ms={"p50": round(p50[0], 2), "p99": round(p99[0], 2)},
+           above_consumer_ms={"p50": round(p50[1] - p50[0], 2), "p99": round(p99[1] - p99[0], 2)})
 
 
 def poison(stage):

@@ -1,4 +1,4 @@
-/* What a worker is measured against, libcurl alone sending requests and librdkafka alone reading a topic; and the events it is given. */
+/* What a worker is measured against, libcurl alone sending requests and librdkafka alone reading a topic or following it; and the events it is given. */
 #include <curl/curl.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -153,27 +153,50 @@ static rd_kafka_t *consumer(const char *brokers)
     return client(RD_KAFKA_CONSUMER, conf);
 }
 
-static void probe_kafka(const char *brokers, const char *topic, long partitions, long count)
+/* A consumer of the whole topic, from its beginning. */
+static rd_kafka_t *reader(const char *brokers, const char *topic, long partitions)
 {
     rd_kafka_t *rk = consumer(brokers);
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)partitions);
-    long got = 0;
 
     for (int p = 0; p < partitions; p++)
         rd_kafka_topic_partition_list_add(list, topic, p)->offset = RD_KAFKA_OFFSET_BEGINNING;
-    int64_t start = clock_monotonic_ns();
     rd_kafka_assign(rk, list);
-    while (got < count && clock_monotonic_ns() < start + GIVE_UP_NS) {
+    rd_kafka_topic_partition_list_destroy(list);
+    return rk;
+}
+
+/* Calls got for each of the next count records. */
+static void read_records(rd_kafka_t *rk, long count, void (*got)(const rd_kafka_message_t *m))
+{
+    int64_t start = clock_monotonic_ns();
+    long n = 0;
+
+    while (n < count && clock_monotonic_ns() < start + GIVE_UP_NS) {
         rd_kafka_message_t *m = rd_kafka_consumer_poll(rk, 100);
-        if (m && !m->err)
-            got++;
+        if (m && !m->err) {
+            n++;
+            got(m);
+        }
         if (m)
             rd_kafka_message_destroy(m);
     }
-    if (got < count)
+    if (n < count)
         fail("gave up", "the records took too long");
+}
+
+static void pass_over(const rd_kafka_message_t *m)
+{
+    (void)m;
+}
+
+static void probe_kafka(const char *brokers, const char *topic, long partitions, long count)
+{
+    int64_t start = clock_monotonic_ns();
+    rd_kafka_t *rk = reader(brokers, topic, partitions);
+
+    read_records(rk, count, pass_over);
     tell(count, clock_monotonic_ns() - start);
-    rd_kafka_topic_partition_list_destroy(list);
     rd_kafka_consumer_close(rk);
     rd_kafka_destroy(rk);
 }
@@ -182,9 +205,24 @@ static void probe_kafka(const char *brokers, const char *topic, long partitions,
 
 static struct {
     const char *topic;
-    long keys, acked;
-    int64_t *acked_ns; /* of each event, by the wall clock */
+    long count, keys, acked;
+    int64_t *at_ns; /* of each event, by the wall clock: when it was acknowledged, or came to who follows */
 } events;
+
+static void events_begin(void)
+{
+    events.at_ns = calloc((size_t)events.count, sizeof *events.at_ns);
+    if (!events.at_ns)
+        fail("events", "no memory");
+}
+
+/* A line for each: its id and its time. */
+static void events_tell(void)
+{
+    for (long i = 0; i < events.count; i++)
+        printf("%s-%ld\t%" PRId64 "\n", events.topic, i, events.at_ns[i]);
+    free(events.at_ns);
+}
 
 static void acknowledged(rd_kafka_t *rk, const rd_kafka_message_t *m, void *context)
 {
@@ -192,7 +230,7 @@ static void acknowledged(rd_kafka_t *rk, const rd_kafka_message_t *m, void *cont
     (void)context;
     if (m->err)
         fail("publish", rd_kafka_err2str(m->err));
-    events.acked_ns[(intptr_t)m->_private] = clock_wall_ns();
+    events.at_ns[(intptr_t)m->_private] = clock_wall_ns();
     events.acked++;
 }
 
@@ -245,30 +283,52 @@ static bool publish_one(rd_kafka_t *rk, rd_kafka_topic_t *topic, long i)
     return !code;
 }
 
-/* rate: events a second, 0 as fast as they go; then there is a line for each: its id and when it was acknowledged. */
-static void probe_publish(const char *brokers, long count, long rate, char **settings)
+/* rate: events a second, 0 as fast as they go; then there is a line for each. */
+static void probe_publish(const char *brokers, long rate, char **settings)
 {
     rd_kafka_t *rk = publisher(brokers, settings);
     rd_kafka_topic_t *topic = known_topic(rk);
 
-    events.acked_ns = calloc((size_t)count, sizeof *events.acked_ns);
-    if (!events.acked_ns)
-        fail("publish", "no memory");
+    events_begin();
     int64_t start = clock_monotonic_ns();
-    for (long i = 0; i < count;) {
+    for (long i = 0; i < events.count;) {
         bool due = !rate || clock_monotonic_ns() >= start + i * NS_PER_S / rate;
         bool sent = due && publish_one(rk, topic, i);
         i += sent;
         rd_kafka_poll(rk, sent ? 0 : 1);
     }
     rd_kafka_flush(rk, GIVE_UP_NS / NS_PER_MS);
-    if (events.acked < count)
+    if (events.acked < events.count)
         fail("publish", "not every event was acknowledged");
-    for (long i = 0; rate && i < count; i++)
-        printf("%s-%ld\t%" PRId64 "\n", events.topic, i, events.acked_ns[i]);
     rd_kafka_topic_destroy(topic);
     rd_kafka_destroy(rk);
-    free(events.acked_ns);
+    if (rate)
+        events_tell();
+}
+
+static void came(const rd_kafka_message_t *m)
+{
+    rd_kafka_headers_t *headers;
+    const void *id;
+    size_t len;
+
+    if (rd_kafka_message_headers(m, &headers) || rd_kafka_header_get_last(headers, "ce_id", &id, &len))
+        fail("follow", "a record without ce_id");
+    long i = strtol(strrchr(id, '-') + 1, NULL, 10);
+    if (i < 0 || i >= events.count)
+        fail("follow", "more events than were said");
+    events.at_ns[i] = clock_wall_ns();
+}
+
+/* A plain consumer beside a publisher: when each event came. */
+static void probe_follow(const char *brokers, long partitions)
+{
+    events_begin();
+    rd_kafka_t *rk = reader(brokers, events.topic, partitions);
+    read_records(rk, events.count, came);
+    rd_kafka_consumer_close(rk);
+    rd_kafka_destroy(rk);
+    events_tell();
 }
 
 int main(int argc, char **argv)
@@ -279,11 +339,16 @@ int main(int argc, char **argv)
         probe_kafka(argv[2], argv[3], number(argv[4], 1000), number(argv[5], COUNT_MAX));
     } else if (argc >= 7 && strcmp(argv[1], "publish") == 0) {
         events.topic = argv[3];
+        events.count = number(argv[4], COUNT_MAX);
         events.keys = number(argv[5], COUNT_MAX);
-        probe_publish(argv[2], number(argv[4], COUNT_MAX),
-                      strcmp(argv[6], "0") ? number(argv[6], 1000000) : 0, argv + 7);
+        probe_publish(argv[2], strcmp(argv[6], "0") ? number(argv[6], 1000000) : 0, argv + 7);
+    } else if (argc == 6 && strcmp(argv[1], "follow") == 0) {
+        events.topic = argv[3];
+        events.count = number(argv[5], COUNT_MAX);
+        probe_follow(argv[2], number(argv[4], 1000));
     } else {
         fail("usage", "worker_probe curl URL COUNT IN_FLIGHT | kafka BROKERS TOPIC PARTITIONS COUNT |"
+                      " follow BROKERS TOPIC PARTITIONS COUNT |"
                       " publish BROKERS TOPIC COUNT KEYS RATE [SETTING VALUE]...");
     }
     return 0;
