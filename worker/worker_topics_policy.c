@@ -124,16 +124,18 @@ static int64_t source_largest(const struct worker *w, const struct settings *s)
 }
 
 /*
- * A dead letter and a replay are the record with more headers. A parked key is the record's key with a list of ids; a key that takes most of a
- * record, and of which hundreds of events wait, is not reckoned with.
+ * A dead letter and a replay are the record with more headers, of KAFKA_RECORD_BYTES_MAX at most: more is not written at all. A parked key is
+ * the record's key with a list of ids; a key that takes most of a record, and of which hundreds of events wait, is not reckoned with.
  */
 static int64_t room_needed(const struct worker *w, const char *topic, int64_t largest)
 {
-    int64_t list = PARKED_VALUE_BYTES_MAX + LETTER_HEADERS_BYTES_MAX;
+    int64_t most = strtoll(KAFKA_RECORD_BYTES_MAX, NULL, 10), headers = LETTER_HEADERS_BYTES_MAX;
+    bool parked = strcmp(topic, w->parked_topic) == 0;
+    int64_t needed = parked ? largest : largest + headers, list = PARKED_VALUE_BYTES_MAX + headers;
 
-    if (strcmp(topic, w->parked_topic) != 0)
-        return largest + LETTER_HEADERS_BYTES_MAX;
-    return largest > list ? largest : list;
+    if (parked && needed < list)
+        needed = list;
+    return needed < most ? needed : most;
 }
 
 /* What the broker refuses as too large is written again for ever, and nothing is committed past it. */

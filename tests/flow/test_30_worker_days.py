@@ -234,11 +234,12 @@ def test_replays_that_would_go_before_their_dead_letters_are_warned_of_at_the_st
     assert [(line["level"], line["topic"], line["needed"]) for line in told] == ([] if needed is None else [("warn", "tandem.inventory.replay", needed)])
 
 
-SOURCE, HEADERS = 1048588, 8192  # Kafka's default of max.message.bytes, and what a dead letter has besides its record
+SOURCE, HEADERS, MOST = 1048588, 8192, 1 << 27  # Kafka's default of max.message.bytes, what a dead letter has besides its record, the largest that is written
 
 
 @pytest.mark.parametrize("kind, takes, source, needed", [
     ("dlq", SOURCE, SOURCE, SOURCE + HEADERS), ("replay", SOURCE + HEADERS - 1, SOURCE, SOURCE + HEADERS), ("replay", SOURCE + HEADERS, SOURCE, None),
+    ("dlq", MOST - 1, 2 * MOST, MOST), ("dlq", MOST, 2 * MOST, None),
     ("parked", SOURCE, SOURCE, None), ("parked", SOURCE, 2 * SOURCE, 2 * SOURCE), ("parked", 200000, 100000, 262144 + HEADERS)])
 def test_a_dead_letter_topic_that_takes_less_than_its_source_is_warned_of(worker, topics, inventory_api, kind, takes, source, needed):
     """A dead letter that its topic refuses is written again for ever; before, the log said so only when it happened."""
