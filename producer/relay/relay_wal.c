@@ -52,6 +52,7 @@ struct relay_wal {
     struct relay_shard shard;
     struct slot slot;
     uint64_t start_lsn;
+    bool stale_ended;       /* what holds the slot was a walsender, and was told to end */
     bool slot_unusable;     /* the stream failed in a way that only a new slot mends */
     bool slot_goes;         /* the guard drops it */
     bool slot_missed;       /* that there is none was told, and nothing has changed since */
@@ -187,10 +188,18 @@ static int write_ask(struct buf *sql, PGconn *conn, const struct relay_wal *w)
     return relay_slot_ask_sql(sql, conn, w->opt, &w->shard);
 }
 
+/*
+ * A stream, or a relay that makes the slot, is a walsender, and tandem-relay setup none: it may wait for long. A role that is not shown
+ * what another's process is can still see its name.
+ */
 static int write_end_stale(struct buf *sql, PGconn *conn, const struct relay_wal *w)
 {
     (void)conn;
-    return buf_printf(sql, "SELECT pg_terminate_backend(%d)", w->slot.active_pid);
+    return buf_printf(sql,
+                      "SELECT pg_terminate_backend(a.pid) FROM pg_replication_slots s JOIN pg_stat_activity a"
+                      " ON a.pid = s.active_pid WHERE s.slot_name = '%s' AND (a.backend_type = 'walsender'"
+                      " OR a.backend_type IS NULL AND a.application_name <> 'tandem-relay-tool')",
+                      w->opt->slot);
 }
 
 static int write_drop(struct buf *sql, PGconn *conn, const struct relay_wal *w)
@@ -233,6 +242,7 @@ int relay_wal_start(struct relay_wal *w, uint64_t lsn, struct err *err)
     w->slot_missed = w->slot_missed && lsn == w->start_lsn; /* somebody has streamed since: it was there */
     w->start_lsn = lsn;
     w->stale_by = 0;
+    w->stale_ended = false;
     w->step = WAL_DIAL;
     w->wants_write = true;
     return 0;
@@ -263,21 +273,35 @@ static void tell_lost(struct relay_wal *w, const char *what)
                                     : "rows are read through the table meanwhile"));
 }
 
-/* The last relay's walsender lives on until a timeout: this one holds the lease, so it may end it. */
+/*
+ * The last relay's walsender lives on until a timeout: this one holds the lease, so it may end it. Who makes the slot holds it as well, and
+ * is waited for: an attempt that ends is soon followed by the next.
+ */
 static int end_stale(struct relay_wal *w, struct err *err)
 {
     int64_t now = clock_monotonic_ns();
 
-    if (w->stale_by == 0) {
+    if (w->stale_by == 0)
         w->stale_by = now + STALE_LIMIT_NS;
-        w->news.walsenders_ended++;
-        LOG_WARNING("ending the walsender that holds the slot", LOG_STR("slot", w->opt->slot),
-                    LOG_INT("pid", w->slot.active_pid));
-    } else if (now > w->stale_by) {
-        return err_set(err, ERR_TEMPORARY, "replication slot \"%s\" is still held by process %d after 2 s",
+    else if (now > w->stale_by)
+        return err_set(err, ERR_TEMPORARY,
+                       w->stale_ended
+                           ? "replication slot \"%s\" is still held by process %d after 2 s"
+                           : "replication slot \"%s\" is held by process %d, which is no relay's: does "
+                             "tandem-relay setup make it and wait for an open transaction?",
                        w->opt->slot, w->slot.active_pid);
-    }
     return send_sql(w, WAL_END_STALE, write_end_stale, err);
+}
+
+static int stale_answered(struct relay_wal *w, const PGresult *res)
+{
+    if (PQntuples(res) == 0 || w->stale_ended)
+        return 0;
+    w->stale_ended = true;
+    w->news.walsenders_ended++;
+    LOG_WARNING("ending the walsender that holds the slot", LOG_STR("slot", w->opt->slot),
+                LOG_INT("pid", w->slot.active_pid));
+    return 0;
 }
 
 static void tell_making(const struct relay_wal *w)
@@ -308,14 +332,19 @@ static void tell_missing(struct relay_wal *w)
 
 /*
  * The log is decoded by what the publication was when each row was written. A transaction that began before it was altered, or mended, and
- * commits afterwards would be sent in part; a new slot waits for all of those, and the table has their rows.
+ * commits afterwards would be sent in part; a new slot waits for all of those, and the table has their rows. One that was missing meanwhile is
+ * new: setup mends first, and a relay makes none before.
  */
 static void check_publication(struct relay_wal *w)
 {
     const struct slot *s = &w->slot;
 
-    if (!s->published || (w->publication != 0 && s->publication_number != w->publication))
+    if (!s->there) {
+        w->slot_unusable = false;
+        w->publication = 0;
+    } else if (!s->published || (w->publication != 0 && s->publication_number != w->publication)) {
         w->slot_unusable = true;
+    }
 }
 
 static void ask_again_soon(struct relay_wal *w)
@@ -345,7 +374,7 @@ static int go_on(struct relay_wal *w, const struct relay_core *c, struct err *er
         if (!w->slot_missed)
             tell_missing(w);
         w->slot_missed = true;
-        w->slot_unusable = w->slot_goes = false;
+        w->slot_goes = false;
         return send_sql(w, WAL_CREATE, write_create, err);
     }
     if (s->active_pid != 0)
@@ -449,6 +478,8 @@ static int take_result(struct relay_wal *w, const PGresult *res, struct relay_co
             return check_server(w, res, err);
         if (w->step == WAL_ASK)
             return relay_slot_read(res, &w->slot, err);
+        if (w->step == WAL_END_STALE)
+            return stale_answered(w, res);
         return w->step == WAL_CREATE ? relay_slot_made(res, &w->slot, err) : 0;
     default:
         return begin_refused(w, res, err);

@@ -1,6 +1,8 @@
 """Publication and slot: made, mended, checked and taken away, by tandem-relay setup and by the guard; a person is told what is missing."""
+import threading
+
 from processes import wait_until
-from stream_world import drop_slot, setup, slots
+from stream_world import drop_slot, put, setup, slots, streams, values
 
 
 def test_setup_makes_publication_and_slot_and_a_second_run_changes_nothing(database, slot):
@@ -76,3 +78,23 @@ def test_the_guard_drops_a_slot_that_waits_to_be_made_behind_a_long_transaction(
     database.query("SELECT pg_logical_emit_message(false, 'other', repeat('x', 4000000))")
     wait_until(lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", (maker,)) == 0, message="its maker is ended")
     long.rollback()
+
+
+def test_a_relay_does_not_end_the_setup_that_makes_its_slot(database, topics, slot, relay):  # noqa: F811
+    """It took the process that makes the slot, and waits for an open transaction, for the walsender of a dead relay."""
+    running = relay(source="wal", slot=slot)
+    wait_until(lambda: any(line["msg"] == "no stream" for line in running.log_lines()), message="there is no publication")
+    writer = database.connect(autocommit=False)
+    put(writer, "by the table")
+    done = []
+    maker = threading.Thread(target=lambda: done.append(setup(database.url, slot)), daemon=True)
+    maker.start()
+    wait_until(lambda: done or any("which is no relay's" in line.get("why", "") for line in running.log_lines()), 60,
+               lambda: f"the relay has waited for it:\n{running.log_tail()}")
+    writer.commit()
+    maker.join(60)
+    assert done[0].returncode == 0, done[0].stderr
+    wait_until(lambda: streams(running), 60, lambda: f"it streams:\n{running.log_tail()}")
+    assert running.metric("tandem_relay_slots_made_total") == running.metric("tandem_relay_walsenders_ended_total") == 0
+    put(database.connect(), "by the stream")
+    wait_until(lambda: values(topics) == ["by the table", "by the stream"], message="every row")
