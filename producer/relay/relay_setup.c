@@ -8,6 +8,7 @@
 #include "producer/relay/relay_slot.h"
 
 #define VERSION_MIN 140000
+#define READER_ENDS_MS "5000"
 
 struct setup {
     const struct relay_options *opt;
@@ -16,7 +17,7 @@ struct setup {
     struct relay_shard shard; /* the one that is set up now: */
     struct relay_options one; /* the options with its slot */
     char slot[RELAY_NAME_BYTES], publication[RELAY_NAME_BYTES];
-    bool mended; /* its publication carried less, or was not there: a slot that is there is older */
+    bool replaces; /* its publication carried less, or was not there: the slot that was there has gone */
 };
 
 static void finish(struct setup *s)
@@ -62,7 +63,7 @@ static int change(const struct setup *s, const char *before, const char *after, 
 static void choose(struct setup *s, int shard)
 {
     s->shard.number = shard;
-    s->mended = false;
+    s->replaces = false;
     relay_slot_name(s->opt, shard, s->slot);
     s->one = *s->opt;
     s->one.slot = s->slot;
@@ -142,6 +143,85 @@ static int check_server(const struct setup *s, struct err *err)
                        PQgetvalue(res, 0, 0));
     fprintf(s->out, "wal_level: logical\n");
     return check_rights(s, err);
+}
+
+/* ---- the slot, asked about and taken away --------------------------------------------------------------------- */
+
+static int ask_slot(const struct setup *s, struct slot *ret_slot, struct err *err)
+{
+    struct buf sql;
+    int rc;
+
+    buf_init(&sql, 4096);
+    rc = relay_slot_ask_sql(&sql, s->conn, &s->one, &s->shard);
+    if (rc < 0) {
+        err_set(err, ERR_TEMPORARY, "no memory");
+    } else {
+        CLEANUP(pg_clearp) PGresult *res = PQexec(s->conn, buf_str(&sql));
+
+        rc = PQresultStatus(res) == PGRES_TUPLES_OK
+                 ? relay_slot_read(res, ret_slot, err)
+                 : pg_err(s->conn, res, err, "asking about the replication slot");
+    }
+    buf_done(&sql);
+    return rc;
+}
+
+static int drop_slot(const struct setup *s, struct err *err)
+{
+    struct buf sql;
+    int rc;
+
+    buf_init(&sql, 4096);
+    rc = relay_slot_drop_sql(&sql, s->conn, &s->one);
+    rc = rc < 0 ? err_set(err, ERR_TEMPORARY, "no memory") : pg_exec(s->conn, buf_str(&sql), err);
+    buf_done(&sql);
+    return rc;
+}
+
+/* What a relay of emitted events has not read yet has no other copy. */
+static int end_reader(const struct setup *s, struct err *err)
+{
+    CLEANUP(pg_clearp)
+    PGresult *emitted = query(s,
+                              "SELECT EXISTS (SELECT FROM tandem.relay_cursor WHERE slot = $1"
+                              "  AND source = 'message'), $2::text",
+                              err);
+    PGresult *ended = NULL;
+
+    if (emitted && truth(emitted, 0))
+        return err_set(err, ERR_PERMANENT,
+                       "a relay with source = message streams from replication slot \"%s\": stop it first",
+                       s->slot);
+    if (emitted)
+        ended = query(s,
+                      "SELECT count(pg_terminate_backend(active_pid, " READER_ENDS_MS ")), $2::text"
+                      " FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()",
+                      err);
+    PQclear(ended);
+    return ended ? 0 : -1;
+}
+
+/*
+ * Before the publication is altered: of a transaction that is open meanwhile, this slot would send a part only. It must not be there when
+ * the publication is right, for who comes next knows nothing of this. A new one waits for the end of that transaction, and the table has
+ * its rows; emitted events are sent whatever is published.
+ */
+static int drop_before_mending(struct setup *s, struct err *err)
+{
+    struct slot slot;
+
+    if (s->opt->source == RELAY_KIND_MESSAGE)
+        return 0;
+    if (ask_slot(s, &slot, err) < 0)
+        return -1;
+    if (!slot.there || !slot.ours)
+        return 0;
+    if ((slot.active_pid != 0 && end_reader(s, err) < 0) || drop_slot(s, err) < 0)
+        return -1;
+    fprintf(s->out, "replication slot %s: dropped, it is older than the publication will be\n", s->slot);
+    s->replaces = true;
+    return 0;
 }
 
 /* ---- the publication ------------------------------------------------------------------------------------------- */
@@ -228,7 +308,7 @@ static int set_settings(const struct setup *s, struct err *err)
     return rc;
 }
 
-/* With the table in it and the settings right, does it leave any row or column out? */
+/* Does it carry every row, with all its columns? */
 static int check_whole(const struct setup *s, bool *ret_whole, struct err *err)
 {
     CLEANUP(pg_clearp) PGresult *res = NULL;
@@ -264,6 +344,10 @@ static int mend_publication(struct setup *s, const PGresult *res, struct err *er
     bool message = s->opt->source == RELAY_KIND_MESSAGE, whole = true;
     bool has_table = truth(res, 1) || message, settings_right = truth(res, 2);
 
+    if (!message && check_whole(s, &whole, err) < 0)
+        return -1;
+    if ((!has_table || !settings_right || !whole) && drop_before_mending(s, err) < 0)
+        return -1;
     if (!has_table && add_table(s, err) < 0)
         return -1;
     if (!settings_right && set_settings(s, err) < 0)
@@ -272,7 +356,6 @@ static int mend_publication(struct setup *s, const PGresult *res, struct err *er
         return -1;
     if (!whole && make_whole(s, err) < 0)
         return -1;
-    s->mended = !message && (!has_table || !settings_right || !whole);
     fprintf(s->out, "publication %s: there%s%s%s\n", s->publication,
             has_table ? "" : "; tandem.outbox added to it",
             settings_right ? "" : "; set to publish inserts, as those of tandem.outbox itself",
@@ -296,88 +379,42 @@ static int check_publication(struct setup *s, struct err *err)
         return -1;
     if (truth(res, 0))
         return mend_publication(s, res, err);
-    s->mended = s->opt->source != RELAY_KIND_MESSAGE;
-    return make_publication(s, err);
+    return drop_before_mending(s, err) < 0 ? -1 : make_publication(s, err);
 }
 
 /* ---- the slot -------------------------------------------------------------------------------------------------- */
 
-static int ask_slot(const struct setup *s, struct slot *ret_slot, struct err *err)
+static bool is_there_already(const PGresult *res)
 {
-    struct buf sql;
-    int rc;
+    const char *state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
 
-    buf_init(&sql, 4096);
-    rc = relay_slot_ask_sql(&sql, s->conn, &s->one, &s->shard);
-    if (rc < 0) {
-        err_set(err, ERR_TEMPORARY, "no memory");
-    } else {
-        CLEANUP(pg_clearp) PGresult *res = PQexec(s->conn, buf_str(&sql));
-
-        rc = PQresultStatus(res) == PGRES_TUPLES_OK
-                 ? relay_slot_read(res, ret_slot, err)
-                 : pg_err(s->conn, res, err, "asking about the replication slot");
-    }
-    buf_done(&sql);
-    return rc;
+    return state && strcmp(state, "42710") == 0;
 }
 
-static int run_slot_sql(const struct setup *s,
-                        int (*write)(struct buf *, PGconn *, const struct relay_options *), struct err *err)
-{
-    struct buf sql;
-    int rc;
-
-    buf_init(&sql, 4096);
-    rc = write(&sql, s->conn, &s->one);
-    rc = rc < 0 ? err_set(err, ERR_TEMPORARY, "no memory") : pg_exec(s->conn, buf_str(&sql), err);
-    buf_done(&sql);
-    return rc;
-}
-
+/* Of a relay that makes a missing slot, one of both is quicker. */
 static int make_slot(const struct setup *s, const char *what, struct err *err)
 {
+    struct buf sql;
+    int rc = pg_exec(s->conn, "SET statement_timeout = 0", err);
+
+    buf_init(&sql, 4096);
     fprintf(s->out, "replication slot %s: making it (waits for every transaction that is writing now) …\n",
             s->slot);
     fflush(s->out);
-    if (pg_exec(s->conn, "SET statement_timeout = 0", err) < 0 ||
-        run_slot_sql(s, relay_slot_create_sql, err) < 0)
-        return -1;
-    fprintf(s->out, "replication slot %s: %s\n", s->slot, what);
-    return 0;
-}
+    if (rc == 0 && relay_slot_create_sql(&sql, s->conn, &s->one) < 0)
+        rc = err_set(err, ERR_TEMPORARY, "no memory");
+    if (rc == 0) {
+        CLEANUP(pg_clearp) PGresult *res = PQexec(s->conn, buf_str(&sql));
 
-/* A relay that works with the slot, streaming or by the table, sees for itself that the publication is another one. */
-static int relay_works(const struct setup *s, bool *ret_works, struct err *err)
-{
-    CLEANUP(pg_clearp)
-    PGresult *res =
-        query(s,
-              "SELECT EXISTS (SELECT FROM tandem.relay_cursor WHERE slot = $1 AND source = 'wal'"
-              "  AND lease_until > clock_timestamp() AND lease_until <> 'infinity')"
-              " OR EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND active), $2::text",
-              err);
-
-    if (!res)
-        return -1;
-    *ret_works = truth(res, 0);
-    return 0;
-}
-
-/* Of a transaction that was open when the publication was mended, an older slot would send a part only: a new one waits for its end. */
-static int replace_slot(const struct setup *s, struct err *err)
-{
-    bool works;
-
-    if (relay_works(s, &works, err) < 0)
-        return -1;
-    if (works) {
-        fprintf(s->out, "replication slot %s: there; the relay that works makes it again\n", s->slot);
-        return 0;
+        if (is_there_already(res))
+            what = "the relay that works makes it";
+        else if (PQresultStatus(res) != PGRES_TUPLES_OK)
+            rc = pg_err(s->conn, res, err, "making the replication slot");
     }
-    if (run_slot_sql(s, relay_slot_drop_sql, err) < 0)
-        return -1;
-    return make_slot(s, "made again, for it was older than the mended publication", err);
+    buf_done(&sql);
+    if (rc == 0)
+        fprintf(s->out, "replication slot %s: %s\n", s->slot, what);
+    return rc;
 }
 
 static int check_slot(const struct setup *s, struct err *err)
@@ -387,13 +424,10 @@ static int check_slot(const struct setup *s, struct err *err)
     if (ask_slot(s, &slot, err) < 0 || relay_slot_judge(&slot, s->conn, s->opt, s->publication, err) < 0)
         return -1;
     if (!slot.there)
-        return make_slot(s, "made", err);
+        return make_slot(s, s->replaces ? "made again, for it was older than the mended publication" : "made",
+                         err);
     if (slot.lost)
-        return run_slot_sql(s, relay_slot_drop_sql, err) < 0
-                   ? -1
-                   : make_slot(s, "made again, the server had invalidated it", err);
-    if (s->mended)
-        return replace_slot(s, err);
+        return drop_slot(s, err) < 0 ? -1 : make_slot(s, "made again, the server had invalidated it", err);
     if (s->opt->failover_slot && !slot.failover)
         return err_set(
             err, ERR_PERMANENT,
@@ -417,7 +451,7 @@ static int drop_all(const struct setup *s, struct err *err)
     if (slot.active_pid != 0)
         return err_set(err, ERR_PERMANENT, "a relay streams from replication slot \"%s\": stop it first",
                        s->slot);
-    if (slot.there && run_slot_sql(s, relay_slot_drop_sql, err) < 0)
+    if (slot.there && drop_slot(s, err) < 0)
         return -1;
     fprintf(s->out, "replication slot %s: %s\n", s->slot, slot.there ? "dropped" : "not there");
     if (slot.publication && change(s, "DROP PUBLICATION", "", err) < 0)

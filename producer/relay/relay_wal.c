@@ -450,7 +450,8 @@ static int begin_refused(struct relay_wal *w, const PGresult *res, struct err *e
     const char *state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
 
     /* Somebody was quicker: the question about the slot says who. */
-    if (w->step == WAL_BEGIN && state && strcmp(state, "55006") == 0) {
+    if (state && ((w->step == WAL_BEGIN && strcmp(state, "55006") == 0) ||
+                  (w->step == WAL_CREATE && strcmp(state, "42710") == 0))) {
         ask_again_soon(w);
         return 0;
     }

@@ -70,8 +70,9 @@ def test_a_publication_altered_and_altered_back_between_two_looks_loses_nothing(
     wait_until(lambda: streams(running) and running.metric("tandem_relay_streams_total") > begun, 60, "it streams anew")
 
 
-def test_a_transaction_that_was_open_while_the_publication_was_mended_loses_no_row(database, topics, slot, streaming, settled):
-    """Its first rows are decoded by what the publication was when they were written."""
+@pytest.mark.parametrize("then", ["the relay goes on", "another relay comes"])
+def test_a_transaction_that_was_open_while_the_publication_was_mended_loses_no_row(then, database, topics, slot, relay, streaming, settled):
+    """Its first rows are decoded by what the publication was when they were written; a relay that comes now knows nothing of that."""
     running = streaming()
     database.query(OUTBOX_TAKEN_OUT)
     put(database.connect(), "one")
@@ -79,13 +80,38 @@ def test_a_transaction_that_was_open_while_the_publication_was_mended_loses_no_r
     longer = database.connect(autocommit=False)
     put(longer, "before the mend", key="k")
     assert setup_in_background(database, slot)
+    if then == "another relay comes":
+        running.kill()
+        running = relay(source="wal", slot=slot)
     put(longer, "behind it", key="k")
-    wait_until(lambda: any(line["msg"].startswith("making the replication slot") for line in running.log_lines()), 60,
-               lambda: f"a new slot waits for it:\n{running.log_tail()}")
+    wait_until(lambda: streams(running) or waits_for_a_new_slot(running), 60, lambda: f"a new slot waits for it:\n{running.log_tail()}")
     longer.commit()
     wait_until(lambda: streams(running), 60, lambda: f"it streams again:\n{running.log_tail()}")
     settled()
     assert first_seen(values(topics)) == ["one", "before the mend", "behind it"]
+
+
+def waits_for_a_new_slot(running):
+    return says(running, "which is no relay's") or any(line["msg"].startswith("making the replication slot") for line in running.log_lines())
+
+
+def test_a_setup_that_was_interrupted_while_it_mends_leaves_no_older_slot(database, slot):
+    """The next one finds the publication mended, and would take the slot for a good one."""
+    assert setup(database.url, slot).returncode == 0
+    database.query(OUTBOX_TAKEN_OUT)
+    holder, done = database.connect(autocommit=False), []
+    holder.execute("LOCK TABLE ONLY tandem.outbox IN SHARE UPDATE EXCLUSIVE MODE")
+    maker = threading.Thread(target=lambda: done.append(setup(database.url, slot)), daemon=True)
+    maker.start()
+    mending = "SELECT pid FROM pg_stat_activity WHERE application_name = 'tandem-relay-tool' AND wait_event_type = 'Lock'"
+    pid = wait_until(lambda: database.query(mending), message="it mends")[0][0]
+    assert slots(database, slot) == []
+    database.query("SELECT pg_terminate_backend(%s)", (pid,))
+    maker.join(60)
+    holder.rollback()
+    assert done[0].returncode == 111, done[0].stderr
+    again = setup(database.url, slot)
+    assert again.returncode == 0 and f"replication slot {slot}: made" in again.stdout, again.stderr
 
 
 def setup_in_background(database, slot):
@@ -93,6 +119,14 @@ def setup_in_background(database, slot):
     threading.Thread(target=setup, args=(database.url, slot), daemon=True).start()
     return wait_until(lambda: database.value("SELECT count(*) FROM pg_publication_tables WHERE pubname = 'tandem_outbox'") > 0,
                       message="the publication is mended")
+
+
+def test_setup_does_not_take_the_slot_from_a_relay_of_emitted_events(database, slot, streaming):
+    """For rows of the outbox its publication would have to be mended."""
+    running = streaming(source="message")
+    done = setup(database.url, slot)
+    assert done.returncode == 100 and "a relay with source = message streams from replication slot" in done.stderr
+    assert streams(running) and running.metric("tandem_relay_streams_lost_total") == 0
 
 
 @pytest.mark.parametrize("how", WAYS)
