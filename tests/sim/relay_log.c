@@ -81,7 +81,7 @@ void slot_move(struct scene *sc)
     struct slot *slot = &sc->db.slot;
     if (!slot->exists || slot->lost || slot->active != 0)
         return;
-    slot->confirmed = slot->flushed = sc->db.flushed_lsn;
+    slot->confirmed = slot->flushed = slot->begins = sc->db.flushed_lsn;
     audit_incident(sc);
     sim_trace(sc->sim, "pg: a stranger advances the slot to %llu", (unsigned long long)slot->confirmed);
     audit_slot_made(sc);
@@ -123,7 +123,8 @@ static bool slot_made(struct scene *sc, struct door *d)
     if (slot->rounds < 2)
         return false;
     db_flush(sc);
-    *slot = (struct slot){.exists = true, .confirmed = sc->db.lsn, .flushed = sc->db.lsn};
+    *slot =
+        (struct slot){.exists = true, .confirmed = sc->db.lsn, .flushed = sc->db.lsn, .begins = sc->db.lsn};
     sim_trace(sc->sim, "pg: a new slot begins at %llu", (unsigned long long)slot->confirmed);
     audit_slot_made(sc);
     return true;
@@ -141,6 +142,15 @@ static struct sender *sender_new(struct scene *sc)
     return oldest;
 }
 
+/* Where what is logged is visible late, many streams end before it is. */
+static void end_soon(struct scene *sc, const struct sender *w)
+{
+    if (!sc->plan.late || !scene_strikes(sc, RFAULT_STREAM_ENDS, 0.5))
+        return;
+    sim_at(sc->sim, rng_between(&sc->fault_rng[RFAULT_STREAM_ENDS], MS, 300 * MS),
+           (struct happening){.kind = SCENE_SENDER_CUT, .node = w->door, .number = (int64_t)w->serial});
+}
+
 static void sender_begin(struct scene *sc, struct door *d)
 {
     struct slot *slot = &sc->db.slot;
@@ -154,11 +164,13 @@ static void sender_begin(struct scene *sc, struct door *d)
                          .alive_at = sc->sim->now,
                          .wakes_at = CLOCK_NEVER};
     w->sent = w->start;
-    while (w->next < sc->db.commit_count && sc->db.commits[w->next].lsn < w->start)
+    uint64_t from = w->start > slot->begins ? w->start : slot->begins;
+    while (w->next < sc->db.commit_count && sc->db.commits[w->next].lsn < from)
         w->next++;
     slot->active = w->serial;
     sim_trace(sc->sim, "pg: streams to n%d from %llu", d->index, (unsigned long long)w->start);
     sender_wake(sc, w, scene_delay(sc, 0, 5 * MS));
+    end_soon(sc, w);
 }
 
 /* A relay whose lease lasts ends whoever has the slot, as a dead one's; a lost slot is dropped and made again. */
@@ -181,7 +193,7 @@ bool slot_start(struct scene *sc, struct door *d)
     return true;
 }
 
-/* Since Postgres 17 a slot is not moved back; before, it is. */
+/* Before Postgres 17 a slot is moved back when it is told less than it has; that brings nothing back which it never had. */
 void slot_status(struct scene *sc, struct door *d, uint64_t lsn)
 {
     struct slot *slot = &sc->db.slot;

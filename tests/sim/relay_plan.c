@@ -176,6 +176,26 @@ static void plan_halves(struct scene *sc)
     p->cfg.poll_busy_ns = p->cfg.poll_idle_ns = rng_between(&rng, 10, 60) * MS;
 }
 
+/* Slots begin past the position, and streams end, while what committed before that is not to be seen yet. By a generator of its own. */
+static void plan_slots(struct scene *sc)
+{
+    static const enum relay_fault THEIRS[] = {RFAULT_VISIBLE_LATE, RFAULT_STREAM_ENDS, RFAULT_SLOT_LOST,
+                                              RFAULT_SLOT_MOVED};
+    struct scene_plan *p = &sc->plan;
+    struct rng rng;
+    rng_seed(&rng, sc->sim->seed, 3004);
+    if (p->kind != RELAY_KIND_WAL || p->halves || !rng_chance(&rng, 0.25))
+        return;
+    p->late = true;
+    p->writers = at_most(WRITERS_MAX, sc->sim->limits.records);
+    p->calm_at = sc->sim->now + rng_between(&rng, 2000, 5000) * MS;
+    p->intensity = 1.0;
+    p->faults = rng_chance(&rng, 0.5) ? p->faults : 0;
+    for (size_t i = 0; i < ARRAY_LEN(THEIRS); i++)
+        p->faults |= UINT64_C(1) << THEIRS[i] & sc->sim->limits.faults;
+    p->cfg.stream_retry_ns = rng_between(&rng, 5, 60) * MS;
+}
+
 struct relay_core_config scene_life(struct scene *sc)
 {
     struct relay_core_config cfg = sc->plan.cfg;
@@ -217,6 +237,7 @@ void *scene_build(struct sim *s)
     plan_bursts(sc);
     plan_core(sc, &sc->plan.cfg);
     plan_halves(sc);
+    plan_slots(sc);
     db_begin(sc);
     plan_faults(sc);
     for (int i = 0; i < sc->plan.relays; i++) {

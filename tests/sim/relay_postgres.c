@@ -127,7 +127,7 @@ static void txn_log(struct scene *sc, struct txn *t)
 {
     struct postgres *db = &sc->db;
     bool half = sc->plan.halves && t->row_count > 3;
-    int64_t lag = 0, most = half ? 2000 * MS : 400 * MS;
+    int64_t lag = 0, most = half || sc->plan.late ? 2000 * MS : 400 * MS;
     t->state = TXN_LOGGED;
     log_commit(sc, (int)(t - db->txns));
     for (int i = 0; i < t->row_count; i++)

@@ -141,7 +141,8 @@ struct log_commit {
 struct slot {
     bool exists, lost;
     uint64_t confirmed, flushed; /* flushed: as a crash leaves it */
-    uint64_t active;             /* sender.serial, 0: none */
+    uint64_t begins; /* what committed before it is never sent, whatever is confirmed and asked for */
+    uint64_t active; /* sender.serial, 0: none */
     /* while it is made: the transactions that were running must end, and then those that were running at that time */
     uint64_t maker, waits_below;
     int rounds;
@@ -354,6 +355,7 @@ struct scene_plan {
     int keys_at_once; /* parked ones, in one answer */
     int open_max;     /* in a position */
     bool halves;      /* large transactions are cut in their middle, and visible long after that */
+    bool late;        /* what is in the log may be visible long after that */
     enum poison_known poison_known;
     int64_t calm_at;
     int bursts; /* 0: writers come all the time */

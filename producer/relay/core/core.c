@@ -593,7 +593,7 @@ struct relay_counts relay_core_counts(const struct relay_core *c)
     n.careful = c->careful_left > 0;
     n.streaming = c->stream.state == STREAM_LIVE;
     n.caught_up = caught_up(c);
-    n.confirmed_lsn = c->stream.told_lsn;
+    n.confirmed_lsn = c->stream.told_lsn > 0 ? c->stream.told_lsn : c->stream.slot_lsn;
     n.received_lsn = c->stream.received_lsn;
     return n;
 }

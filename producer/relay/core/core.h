@@ -257,7 +257,7 @@ struct relay_action {
         unjudged; /* SAVE, RELEASE: whether it does is not known yet: what the row says of it stays, and its number */
     bool
         flush; /* SAVE, RELEASE: all of the log up to it is on disk when it is answered (synchronous_commit on or local) */
-    uint64_t lsn; /* STREAM: where to start, 0: where the slot is; STATUS: confirmed */
+    uint64_t lsn; /* STREAM: where to start, 0: where the slot is; STATUS: confirmed, 0: nothing */
     uint64_t seq; /* PUBLISH: name it in relay_core_report */
     void *page;   /* PUBLISH, FREE_PAGE */
     int row;      /* PUBLISH: index in the page */
@@ -293,7 +293,7 @@ struct relay_counts {
     int64_t streams_lost;   /* ended, or could not be had */
     int64_t streams_left;   /* of these, for the table: see core_stream_unblock */
     int64_t went_back;      /* positions of Kafka that the database does not know any more */
-    uint64_t confirmed_lsn; /* of the STATUS sent last */
+    uint64_t confirmed_lsn; /* of the STATUS sent last, or the slot's own */
     uint64_t received_lsn;  /* up to here the stream was heard */
 };
 struct relay_counts relay_core_counts(const struct relay_core *c);

@@ -324,15 +324,28 @@ static int64_t stream_due(const struct relay_core *c)
     return s->ask_at;
 }
 
+/*
+ * What is stored, or 0, which confirms nothing, while the slot has more. Before Postgres 17 a slot that is told less goes back: the next
+ * stream would seem to begin where the position is, though what committed before the slot's own beginning is in no stream.
+ */
+static uint64_t to_confirm(const struct stream *s)
+{
+#ifdef SIM_BUG_SLOT_GOES_BACK
+    return s->confirm_lsn;
+#endif
+    return s->confirm_lsn >= s->slot_lsn ? s->confirm_lsn : 0;
+}
+
 static int64_t status_due(const struct relay_core *c)
 {
     const struct stream *s = &c->stream;
+    uint64_t lsn = to_confirm(s);
 
     if (!stream_up(s))
         return CLOCK_NEVER;
-    if (s->want_status || s->confirm_lsn >= s->told_lsn + (uint64_t)c->cfg.status_bytes)
+    if (s->want_status || lsn >= s->told_lsn + (uint64_t)c->cfg.status_bytes)
         return 0;
-    return s->confirm_lsn > s->told_lsn ? s->status_at : s->status_at + (STATUS_QUIET - 1) * c->cfg.status_ns;
+    return lsn > s->told_lsn ? s->status_at : s->status_at + (STATUS_QUIET - 1) * c->cfg.status_ns;
 }
 
 static bool next_status(struct relay_core *c, int64_t now, struct relay_action *a)
@@ -343,9 +356,9 @@ static bool next_status(struct relay_core *c, int64_t now, struct relay_action *
         return false;
     s->want_status = s->farewell = false;
     s->status_at = now + c->cfg.status_ns;
-    s->told_lsn = s->confirm_lsn;
+    s->told_lsn = to_confirm(s);
     c->counts.statuses++;
-    *a = (struct relay_action){.kind = RELAY_STATUS, .lsn = s->confirm_lsn};
+    *a = (struct relay_action){.kind = RELAY_STATUS, .lsn = s->told_lsn};
     return true;
 }
 

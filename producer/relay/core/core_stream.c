@@ -96,6 +96,7 @@ void relay_core_stream_up(struct relay_core *c, int64_t now, uint64_t start_lsn,
         return; /* it was given up meanwhile */
     s->state = STREAM_OVERLAP;
     s->start_lsn = start_lsn;
+    s->slot_lsn = start_lsn > c->cursor.lsn ? start_lsn : 0;
     s->publication = publication;
     s->told_lsn = 0;
     s->status_at = c->look_at = now;

@@ -52,6 +52,7 @@ struct stream {
     bool caught_up;   /* with the table, since the last rewind */
     int64_t ask_at, status_at, refresh_at;
     uint64_t start_lsn, received_lsn, confirm_lsn, told_lsn;
+    uint64_t slot_lsn; /* the slot begins here, past the position: it is told nothing below; 0: it does not */
     uint64_t publication; /* as of before the start, when it was right */
 
     bool look_counts; /* the look under way was asked since the stream is up */
