@@ -150,11 +150,20 @@ void audit_publish(struct scene *sc, struct door *d, const struct page *page, in
         audit_publish_parked(sc, d, r);
     else
         audit_publish_new(sc, d, r);
-    bool excused = repeats_whole(sc, r) || (r->parked_ahead && !d->exactly_once);
+    bool excused = repeats_whole(sc, r) || (r->two_places && !d->exactly_once);
     if (r->stored > 0 && r->incident == sc->incidents && !excused)
         sim_broken(sc->sim, "G5", "n%d publishes row %lld again without a reason", d->index,
                    (long long)r->id);
     r->incident = sc->incidents;
+}
+
+/* A relay that does not read Kafka knows of a row that was parked ahead of the position there by what Postgres has. */
+void audit_acquired(struct scene *sc)
+{
+    for (int i = 0; i < sc->db.row_count; i++) {
+        struct row *r = &sc->db.rows[i];
+        r->two_places = r->parked_ahead && !covered(sc, &sc->db.cursor.position, r);
+    }
 }
 
 /* As a read_committed consumer sees it: the first appearances of a key in the order of their commits; between relays that deliver

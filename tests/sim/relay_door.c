@@ -242,6 +242,14 @@ static void down(struct scene *sc, struct door *d, bool host_dies, int64_t high)
            (struct happening){.kind = SCENE_START, .node = d->index});
 }
 
+/* Where relays hand over in the middle of a round: it is asked to stop. */
+static void stop_soon(struct scene *sc, const struct door *d, const struct page *page)
+{
+    if (sc->plan.handovers && page->parked && scene_strikes(sc, RFAULT_STOP, 0.2))
+        sim_at(sc->sim, rng_between(&sc->fault_rng[RFAULT_STOP], 0, 10 * MS),
+               (struct happening){.kind = SCENE_TERM, .node = d->index, .serial = d->life});
+}
+
 static void publish(struct scene *sc, struct door *d, const struct relay_action *a)
 {
     int row = page_row(sc, d, a->page, a->row);
@@ -254,6 +262,7 @@ static void publish(struct scene *sc, struct door *d, const struct relay_action 
     sim_trace(sc->sim, "n%d: PUBLISH row %lld", d->index, (long long)sc->db.rows[row].id);
     audit_publish(sc, d, a->page, row);
     kafka_produce(sc, d, a->seq, row);
+    stop_soon(sc, d, a->page);
 }
 
 static void free_page(struct scene *sc, struct door *d, const void *which)

@@ -137,7 +137,7 @@ void parked_clear(struct scene *sc)
     operator_commits(sc);
 }
 
-/* All rows of a key at once; some of them would still be refused. */
+/* All rows of a key at once, or of all keys; some of them would still be refused. */
 void parked_retry(struct scene *sc)
 {
     struct rng *rng = &sc->fault_rng[RFAULT_RETRIED];
@@ -148,7 +148,7 @@ void parked_retry(struct scene *sc)
          * Exactly-once stores a parked row before the position passes it. After a crash between the two the row is still to come: who
          * mends it and asks for it then has it published from both places. The world does not let the operator be that quick.
          */
-        if (!r->park.parked || r->key != key || !audit_passed(sc, r))
+        if (!r->park.parked || (r->key != key && !sc->plan.handovers) || !audit_passed(sc, r))
             continue;
         r->park.retry = true;
         r->poison = r->poison && rng_chance(rng, 0.3);

@@ -196,6 +196,30 @@ static void plan_slots(struct scene *sc)
     p->cfg.stream_retry_ns = rng_between(&rng, 5, 60) * MS;
 }
 
+/*
+ * Relays stop in peace in the middle of a round of parked rows, and others follow that deliver otherwise: few further faults, any of which
+ * would be a reason to publish again. By a generator of its own.
+ */
+static void plan_handovers(struct scene *sc)
+{
+    static const enum relay_fault THEIRS[] = {RFAULT_POISON, RFAULT_RETRIED, RFAULT_STOP, RFAULT_QUEUE_FULL,
+                                              RFAULT_DELIVERY_SWITCHED};
+    struct scene_plan *p = &sc->plan;
+    struct rng rng;
+    rng_seed(&rng, sc->sim->seed, 3005);
+    if (!p->exactly_once || p->late || p->halves || !rng_chance(&rng, 0.3))
+        return;
+    p->handovers = true;
+    p->keys = at_most(KEYS_MAX, sc->sim->limits.keys);
+    p->writers = at_most(WRITERS_MAX, sc->sim->limits.records);
+    p->calm_at = sc->sim->now + rng_between(&rng, 3000, 8000) * MS;
+    p->intensity = 1.0;
+    p->faults = 0;
+    for (size_t i = 0; i < ARRAY_LEN(THEIRS); i++)
+        p->faults |= UINT64_C(1) << THEIRS[i] & sc->sim->limits.faults;
+    p->cfg.window_messages = (int)rng_between(&rng, 1, 3);
+}
+
 struct relay_core_config scene_life(struct scene *sc)
 {
     struct relay_core_config cfg = sc->plan.cfg;
@@ -238,6 +262,7 @@ void *scene_build(struct sim *s)
     plan_core(sc, &sc->plan.cfg);
     plan_halves(sc);
     plan_slots(sc);
+    plan_handovers(sc);
     db_begin(sc);
     plan_faults(sc);
     for (int i = 0; i < sc->plan.relays; i++) {

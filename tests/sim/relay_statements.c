@@ -131,6 +131,7 @@ static void execute_acquire(struct scene *sc, struct statement *st)
     cursor->lease_until = db_now(sc) + sc->plan.cfg.lease_ttl_ns;
     cursor->holder = st->life;
     db_write_at_once(sc, false);
+    audit_acquired(sc);
     st->held = true;
     st->era = sc->eras;
     st->epoch = cursor->epoch;

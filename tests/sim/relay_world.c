@@ -98,6 +98,9 @@ static void happens_to_feed(struct scene *sc, struct door *d, struct happening h
 static void happens_to_door(struct scene *sc, struct door *d, struct happening h)
 {
     switch (h.kind) {
+    case SCENE_TERM:
+        door_stop(sc, d);
+        break;
     case SCENE_RUNG:
         if (d->connected && d->connection == (uint64_t)h.number) {
             relay_core_rung(d->core);

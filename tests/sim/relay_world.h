@@ -109,6 +109,7 @@ struct row {
     bool excused; /* message source: the slot that had it is gone */
     bool
         parked_ahead; /* stored as parked before the position in Kafka passed it: until then it may be tried again */
+    bool two_places; /* it was so when the lease was taken: read from the table, and from the parked rows */
     struct parking {
         bool parked;      /* is in the table of parked rows */
         bool retry;       /* the operator wants it published after all */
@@ -355,6 +356,7 @@ struct scene_plan {
     int keys_at_once; /* parked ones, in one answer */
     int open_max;     /* in a position */
     bool halves;      /* large transactions are cut in their middle, and visible long after that */
+    bool handovers;   /* relays are asked to stop while parked rows are on their way */
     bool late;        /* what is in the log may be visible long after that */
     enum poison_known poison_known;
     int64_t calm_at;
@@ -389,6 +391,7 @@ enum scene_happening {
     SCENE_FAULT,
     SCENE_CALM,
     SCENE_START,
+    SCENE_TERM,
     SCENE_CONNECTED,
     SCENE_TIMER,
     SCENE_LOOK_FLOOR,
@@ -539,6 +542,8 @@ void audit_confirmed(struct scene *sc, struct door *d, uint64_t lsn);
 void audit_slot_made(struct scene *sc);
 /* A process ends the stream of another one to have the slot for itself. */
 void audit_ended_by(struct scene *sc, const struct door *d, const struct sender *w);
+/* A relay takes the lease, and has the stored position. */
+void audit_acquired(struct scene *sc);
 /* Before the core is told: what this look shows; NULL: it has a new lease, and has not looked yet. */
 void audit_look(struct scene *sc, const struct door *d, const struct snapshot *shown);
 void audit_bounds(struct scene *sc, struct door *d);

@@ -490,6 +490,29 @@ static void a_row_that_is_refused_again_does_not_forget_the_others_of_its_round(
     relay_core_free(core);
 }
 
+/* A relay that delivers at least once does not read the position in Kafka, which names it: it would publish it again. */
+static void a_stop_in_the_middle_of_a_round_deletes_what_was_committed_of_it(void **state)
+{
+    struct relay_action a;
+    uint64_t first;
+
+    (void)state;
+    begin();
+    ask_for_parked_rows(10);
+    give_two_parked();
+    first = wait_for(RELAY_PUBLISH).seq;
+    relay_core_put_back(core, now, wait_for(RELAY_PUBLISH).seq, NS_PER_S); /* a full queue */
+    relay_core_stop(core, now, false);
+    acked(first);
+    assert_int_equal(wait_for(RELAY_COMMIT).position->unparked.count, 1);
+    relay_core_committed(core, now, RELAY_COMMITTED);
+    a = wait_for(RELAY_RELEASE);
+    assert_int_equal(a.unpark_count, 1);
+    assert_int_equal(a.unparks[0], 1);
+    assert_true(a.flush);
+    relay_core_free(core);
+}
+
 static void behind_parked_rows_that_are_published_again_nothing_overlaps(void **state)
 {
     struct relay_row row = {.id = 1, .topic = SLICE_LIT("t"), .key = SLICE_LIT("k"), .bytes = 100};
@@ -867,6 +890,7 @@ int main(void)
         cmocka_unit_test(parked_rows_of_several_keys_are_published_again_in_one_transaction_that_names_them),
         cmocka_unit_test(parked_rows_that_a_position_names_are_deleted_before_others_are_read),
         cmocka_unit_test(a_row_that_is_refused_again_does_not_forget_the_others_of_its_round),
+        cmocka_unit_test(a_stop_in_the_middle_of_a_round_deletes_what_was_committed_of_it),
         cmocka_unit_test(behind_parked_rows_that_are_published_again_nothing_overlaps),
         cmocka_unit_test(an_aborted_transaction_is_published_again_from_what_was_committed),
         cmocka_unit_test(a_row_that_spoilt_its_transaction_is_parked_without_being_published_again),
