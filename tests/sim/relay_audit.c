@@ -157,6 +157,19 @@ void audit_publish(struct scene *sc, struct door *d, const struct page *page, in
     r->incident = sc->incidents;
 }
 
+/*
+ * What a client kept until another relay had the lease would stand behind newer rows of its heir. A process that slept has a client
+ * that wakes up with it, and hears first what of it was sent before; and of transactions Kafka keeps nothing that was not committed.
+ */
+void audit_sent(struct scene *sc, const struct door *d, int row)
+{
+    bool wakes = sc->sim->now <= d->stalled_until + sc->plan.cfg.lease_ttl_ns / 8;
+    if (d->exactly_once || sc->db.cursor.holder == d->life || wakes || lease_cut_short(sc, d))
+        return;
+    sim_broken(sc->sim, "lease", "n%d sends row %lld, which its client kept, behind those of its heir",
+               d->index, (long long)sc->db.rows[row].id);
+}
+
 /* A relay that does not read Kafka knows of a row that was parked ahead of the position there by what Postgres has. */
 void audit_acquired(struct scene *sc)
 {

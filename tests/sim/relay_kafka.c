@@ -97,6 +97,8 @@ static void send_next(struct scene *sc, struct door *d, int which, int partition
     p->count -= rq->count;
     memmove(p->queue, p->queue + rq->count, (size_t)p->count * sizeof(*p->queue));
     p->out = true;
+    for (int i = 0; i < rq->count; i++)
+        audit_sent(sc, d, rq->messages[i].row);
     int64_t delay = scene_delay(sc, MS / 10, 4 * MS);
     if (sc->kafka_back_at > sc->sim->now)
         delay += sc->kafka_back_at - sc->sim->now;
@@ -167,6 +169,11 @@ void kafka_purge(struct scene *sc, struct door *d)
 {
     if (d->exactly_once)
         return;
+    if (!relay_core_leads(d->core,
+                          sc->sim->now)) { /* should it get its lease back, it publishes them again */
+        audit_incident(sc);
+        memset(d->knows_parked, 0, sizeof(d->knows_parked));
+    }
     d->purges++;
     for (int i = 0; i < sc->plan.partitions; i++) {
         struct client_partition *p = &d->client[0][i];

@@ -533,6 +533,8 @@ struct relay_row door_row(const struct scene *sc, int row, char (*text)[16]);
 /* Something happened after which a row may come twice. */
 void audit_incident(struct scene *sc);
 void audit_publish(struct scene *sc, struct door *d, const struct page *page, int row);
+/* The client of a process sends a row, which the core handed to it some time ago. */
+void audit_sent(struct scene *sc, const struct door *d, int row);
 void audit_seen(struct scene *sc, const struct record *record);
 void audit_committed(struct scene *sc, int row);
 void audit_position(struct scene *sc, const struct position *p, const char *where);

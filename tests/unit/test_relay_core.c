@@ -289,13 +289,87 @@ static void without_a_valid_lease_nothing_is_published(void **state)
     take_lease(1);
     expect(RELAY_LOOK);
     give_rows(1, 2, NULL);
-    publish(0);
+    acked(publish(0));
     now += NS_PER_S; /* stopped by SIGSTOP, say */
     expect(RELAY_SAVE);
     expect_nothing();
     saved(true); /* nobody had taken it */
     expect(RELAY_LOOK);
     publish(1);
+    end();
+}
+
+/* Its heir would publish the same and newer rows, and what is sent late would stand behind those. */
+static void what_kafka_has_not_acknowledged_when_the_lease_is_over_is_dropped(void **state)
+{
+    struct relay_core_config cfg = relay_core_config_default();
+
+    (void)state;
+    begin_with(cfg);
+    take_lease(1);
+    int64_t until = now + cfg.lease_ttl_ns;
+    expect(RELAY_LOOK);
+    give_rows(1, 3, NULL);
+    acked(publish(0));
+    uint64_t late = publish(1); /* Kafka is away */
+    publish(2);
+    wait_for(RELAY_LOOK); /* and so is Postgres: it never answers */
+    while (now < until) {
+        expect_nothing();
+        now += relay_core_tick(core, now);
+    }
+    assert_int_equal(now, until);
+    expect(RELAY_PURGE);
+    expect_nothing();
+    assert_int_equal(relay_core_counts(core).outstanding, 0);
+    acked(late);   /* too late */
+    nothing_new(); /* of a state that is gone */
+    expect(RELAY_SAVE);
+    saved(true);                                             /* nobody had taken it */
+    assert_int_equal(expect(RELAY_READ).bounds.after_id, 1); /* the others are published again */
+    end();
+}
+
+static void a_process_that_slept_through_the_end_of_its_lease_hears_first_what_was_acknowledged(void **state)
+{
+    (void)state;
+    begin_with(relay_core_config_default());
+    take_lease(1);
+    expect(RELAY_LOOK);
+    give_rows(1, 2, NULL);
+    uint64_t first = publish(0), second = publish(1);
+    now += 5 * NS_PER_S;
+    expect(RELAY_SAVE);
+    expect_nothing();
+    now += 10 * NS_PER_MS;
+    acked(first);
+    expect_nothing();
+    wait_for(RELAY_PURGE); /* but not for ever */
+    acked(second);
+    assert_int_equal(relay_core_counts(core).acknowledged, 1);
+    end();
+}
+
+/* What is handed over just before the end would be dropped though nothing is wrong with Kafka. */
+static void in_the_last_eighth_of_its_lease_a_relay_hands_nothing_over(void **state)
+{
+    struct relay_core_config cfg = relay_core_config_default();
+
+    (void)state;
+    begin_with(cfg);
+    take_lease(1);
+    int64_t until = now + cfg.lease_ttl_ns;
+    expect(RELAY_LOOK);
+    give_rows(1, 3, NULL);
+    acked(publish(0));
+    now = until - cfg.lease_ttl_ns / 8 - 1;
+    expect(RELAY_SAVE);
+    acked(publish(1));
+    now++;
+    expect_nothing();
+    saved(true);
+    expect(RELAY_LOOK);
+    publish(2);
     end();
 }
 
@@ -758,6 +832,9 @@ int main(void)
         cmocka_unit_test(the_doorbell_makes_a_look_due_at_once_and_each_two_milliseconds_at_most),
         cmocka_unit_test(a_fenced_relay_drops_all_and_waits_as_standby),
         cmocka_unit_test(without_a_valid_lease_nothing_is_published),
+        cmocka_unit_test(what_kafka_has_not_acknowledged_when_the_lease_is_over_is_dropped),
+        cmocka_unit_test(a_process_that_slept_through_the_end_of_its_lease_hears_first_what_was_acknowledged),
+        cmocka_unit_test(in_the_last_eighth_of_its_lease_a_relay_hands_nothing_over),
         cmocka_unit_test(a_lease_counts_from_the_sending_of_the_statement),
         cmocka_unit_test(a_lost_connection_forgets_what_was_not_stored),
         cmocka_unit_test(a_refused_row_is_stored_as_parked_with_the_position_past_it),

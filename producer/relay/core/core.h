@@ -25,8 +25,8 @@
  *
  * Promises kept here: a position never moves past a row that is neither acknowledged nor parked (G2); rows are published in batch order
  * (G3, see cursor.h), those of the stream behind those of the table (see stream.h); nothing is confirmed to the slot that a stored
- * position does not cover; what is held is bounded by the configuration (G6); without a valid lease nothing is published and with a
- * lost one nothing is stored.
+ * position does not cover; what is held is bounded by the configuration (G6); without a valid lease nothing is published, what
+ * Kafka has not acknowledged when it is over is taken back, and with a lost one nothing is stored.
  */
 #pragma once
 

@@ -261,7 +261,7 @@ static struct ledger_entry *publishable(struct relay_core *c, int64_t now)
 {
     struct ledger_entry *e = ledger_unsent(&c->ledger);
 
-    if (!e || !working(c) || !core_transact_takes_rows(c, now) || !lease_valid(&c->lease, now) ||
+    if (!e || !working(c) || !core_transact_takes_rows(c, now) || !lease_lets_publish(&c->lease, now) ||
         !window_open(c, e) || now < c->publish_at)
         return NULL;
     return e;
@@ -380,6 +380,37 @@ static bool next_stream(struct relay_core *c, int64_t now, struct relay_action *
     return true;
 }
 
+/* ---- the end of the lease -------------------------------------------------------------------------------------- */
+
+/* When what Kafka's client holds has to go. Of transactions Kafka itself keeps nothing that was not committed. */
+static int64_t overdue_at(const struct relay_core *c)
+{
+    int64_t over_at = lease_over_at(&c->lease);
+
+#ifdef SIM_BUG_CLIENT_OUTLIVES_LEASE
+    return CLOCK_NEVER;
+#endif
+    if (c->ledger.outstanding == 0 || c->cfg.exactly_once)
+        return CLOCK_NEVER;
+    return c->drop_at > over_at ? c->drop_at : over_at;
+}
+
+/*
+ * Whoever has the lease now publishes the same rows and newer ones, and what the client sends late would stand behind those. To a process
+ * that slept through the end the reports of what was sent long ago may come just now.
+ */
+static void drop_overdue(struct relay_core *c, int64_t now)
+{
+    int64_t over_at = lease_over_at(&c->lease), patience = lease_patience_ns(&c->lease);
+
+    if (now < over_at)
+        return;
+    if (c->drop_at < over_at)
+        c->drop_at = now - over_at > patience ? now + patience : now;
+    if (overdue_at(c) <= now)
+        core_rewind(c);
+}
+
 /* ---- actions --------------------------------------------------------------------------------------------------- */
 
 /* -1: each page is needed still. */
@@ -416,6 +447,7 @@ bool relay_core_next(struct relay_core *c, int64_t now, struct relay_action *ret
 {
     c->handed = false;
     core_transact_give_up(c, now);
+    drop_overdue(c, now);
     core_stream_unblock(c, now);
     if (next_free_page(c, ret_action))
         return true;
@@ -438,7 +470,7 @@ int64_t relay_core_tick(struct relay_core *c, int64_t now)
     if (c->purge || c->stream.told_off || publishable(c, now) || page_to_free(c) >= 0)
         return 0;
     at = least(statement_due(c, now, &kind), least(stream_due(c), status_due(c)));
-    at = least(at, core_transact_due(c, now));
+    at = least(at, least(core_transact_due(c, now), overdue_at(c)));
     if (ledger_unsent(&c->ledger) && c->publish_at > now && c->publish_at < at)
         at = c->publish_at;
     if (at == CLOCK_NEVER)

@@ -121,6 +121,7 @@ struct relay_core {
 
     int64_t acquire_at, look_at, keys_at, keys_asked_ns, keys_took_ns, maintain_at, saved_at, publish_at;
     int64_t row_seen_ns, look_delay_ns, looked_ns, put_back_at;
+    int64_t drop_at; /* the lease is over: what is not acknowledged then goes */
 
     struct held_page pages[PAGES_MAX];
     int page_count;

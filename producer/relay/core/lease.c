@@ -45,6 +45,21 @@ bool lease_valid(const struct lease *l, int64_t now)
     return l->held && !l->idle && now < l->until_ns;
 }
 
+int64_t lease_patience_ns(const struct lease *l)
+{
+    return l->ttl_ns / 8;
+}
+
+bool lease_lets_publish(const struct lease *l, int64_t now)
+{
+    return lease_valid(l, now + lease_patience_ns(l));
+}
+
+int64_t lease_over_at(const struct lease *l)
+{
+    return l->held && !l->idle ? l->until_ns : CLOCK_NEVER;
+}
+
 int64_t lease_renew_by(const struct lease *l)
 {
     return l->idle ? CLOCK_NEVER : l->until_ns - l->ttl_ns / 3;

@@ -27,6 +27,11 @@ void lease_idles(struct lease *l);
 void lease_renewed(struct lease *l, bool idle);
 void lease_lost(struct lease *l);
 bool lease_valid(const struct lease *l, int64_t now);
+/* So long Kafka has to acknowledge what it was handed: in the last eighth of a lease nothing is handed over. */
+int64_t lease_patience_ns(const struct lease *l);
+bool lease_lets_publish(const struct lease *l, int64_t now);
+/* Its time is over and nobody has said yet whether another relay has it now; CLOCK_NEVER: it is not held, or lasts by the stream. */
+int64_t lease_over_at(const struct lease *l);
 int64_t
 lease_renew_at(const struct lease *l); /* a third of its time after it was last renewed; CLOCK_NEVER: idle */
 int64_t lease_renew_by(const struct lease *l); /* two thirds: so long may it wait for company */
