@@ -3,8 +3,6 @@
 
 #define MS NS_PER_MS
 
-enum mood { MOOD_REFUSES, MOOD_503, MOOD_HANGS, MOOD_500, MOOD_AUTH, MOOD_FINE };
-
 static enum mood mood_now(const struct world *w)
 {
     for (int i = 0; !w->calm && i < w->plan.outage_count; i++)
@@ -55,9 +53,9 @@ static void answer_status(struct world *w, struct parcel *p, int status)
     answer_later(w, p, (struct outcome){.transport = TRANSPORT_OK, .status = status, .sent = true});
 }
 
-static bool answers_by_mood(struct world *w, struct parcel *p)
+static bool answers_by_mood(struct world *w, struct parcel *p, enum mood mood)
 {
-    switch (mood_now(w)) {
+    switch (mood) {
     case MOOD_503:
         answer_status(w, p, 503);
         return true;
@@ -158,13 +156,11 @@ static bool answers_refusal(struct world *w, struct parcel *p)
         return true;
     }
     if (!w->calm && world_has(w, FAULT_API_KEY_QUOTA) && has_failing_key(w, p)) {
-        answer_status(w, p, 429);
+        answer_status(w, p, w->plan.key_refusal);
         return true;
     }
-    if (!w->calm && world_has(w, FAULT_API_ENDPOINT) && p->members[0].truth->route == w->plan.endpoint_down) {
-        answer_status(w, p, 503);
-        return true;
-    }
+    if (!w->calm && world_has(w, FAULT_API_ENDPOINT) && p->members[0].truth->route == w->plan.endpoint_down)
+        return answers_by_mood(w, p, (enum mood)w->plan.endpoint_mood);
     if (world_strikes(w, FAULT_API_THROTTLE, 0.2)) {
         struct rng *rng = &w->fault_rng[FAULT_API_THROTTLE];
         answer_later(w, p,
@@ -315,7 +311,7 @@ void api_arrived(struct world *w, struct parcel *p)
         return; /* the connection was cut before */
     if (ends_without_an_answer(w, p))
         return;
-    if (answers_by_mood(w, p) || answers_refusal(w, p))
+    if (answers_by_mood(w, p, mood_now(w)) || answers_refusal(w, p))
         return;
     if (world_strikes(w, FAULT_API_LOST, 0.1)) {
         answer_later(w, p, (struct outcome){.transport = TRANSPORT_RESET, .sent = true});

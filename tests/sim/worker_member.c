@@ -25,6 +25,7 @@ void member_start(struct world *w, struct node *n)
     n->state = NODE_JOINING;
     n->next_due = CLOCK_NEVER;
     memset(n->successes, 0, sizeof(n->successes));
+    memset(n->endpoints, 0, sizeof(n->endpoints));
     n->throttled_until = n->refused_until = 0;
     n->refusals = 0;
     n->sent_count = 0;

@@ -86,7 +86,9 @@ static void ends(struct world *w, struct node *n, const struct parcel *p)
 static struct answer_seen seen_in(const struct world *w, const struct parcel *p)
 {
     const struct engine_config *cfg = &w->plan.cfg;
-    struct answer_seen a = {.at = w->sim->now, .failed = kind_of_parcel(p) == ANSWER_FAILURE, .counts = true};
+    enum answer kind = kind_of_parcel(p);
+    struct answer_seen a = {
+        .at = w->sim->now, .failed = kind == ANSWER_FAILURE, .counts = kind != ANSWER_REFUSED};
     for (int i = 0; i < p->count; i++)
         a.counts = a.counts &&
                    (p->members[i].answer.transport != TRANSPORT_OK || p->members[i].answer.status != 429);
@@ -140,12 +142,54 @@ static void share_is_kept(struct world *w, struct node *n, const struct parcel *
                    n->index, n->answer_count);
 }
 
+/* ---- credentials that one event or one endpoint is refused with --------------------------------------------------------------- */
+
+/* What the engine counts as a success of an endpoint this oracle may not, and never the other way round. */
+static void note_endpoint(const struct world *w, struct node *n, const struct parcel *p)
+{
+    const struct engine_config *cfg = &w->plan.cfg;
+    int route = p->members[0].truth->route;
+    bool slow = cfg->breaker_slow_ns > 0 && w->sim->now - p->sent_at > cfg->breaker_slow_ns;
+    bool fine = kind_of_parcel(p) == ANSWER_FINE;
+    for (int i = 0; fine && i < ROUTES_MAX; i++)
+        n->endpoints[i].others_served |= i != route && n->endpoints[i].fails;
+    if (!fine || slow)
+        n->endpoints[route].fails = true;
+    else if (p->members[0].success && !p->by_item)
+        n->endpoints[route] = (struct endpoint_seen){0};
+}
+
+static void note_refusals(struct node *n, const struct parcel *p)
+{
+    for (int i = 0; i < p->count; i++) {
+        struct entry *en = p->members[i].entry;
+        en->mark[n->index].refused =
+            en->mark[n->index].refused_life == n->life ? en->mark[n->index].refused : 0;
+        en->mark[n->index].refused_life = n->life;
+        en->mark[n->index].refused++;
+    }
+}
+
+/* Surely it is not the trouble of an event that was refused three times while others were served, nor of an endpoint in doubt. */
+static bool is_about_all(const struct node *n, const struct parcel *p)
+{
+    const struct endpoint_seen *endpoint = &n->endpoints[p->members[0].truth->route];
+    for (int i = 0; i < p->count; i++)
+        if (p->members[i].entry->mark[n->index].refused > 3)
+            return false;
+    return !endpoint->fails || !endpoint->others_served;
+}
+
 /* ---- an answer ----------------------------------------------------------------------------------------------------------- */
 
 void outage_answered(struct world *w, struct node *n, const struct parcel *p, bool was_closed)
 {
     struct outage_seen *o = &n->outage;
     enum answer kind = kind_of_parcel(p);
+    if (kind == ANSWER_REFUSED)
+        note_refusals(n, p);
+    bool surely = kind != ANSWER_REFUSED || is_about_all(n, p);
+    note_endpoint(w, n, p);
     share_is_kept(w, n, p, was_closed);
     if (n->override != BREAKER_AUTO)
         return;
@@ -153,10 +197,10 @@ void outage_answered(struct world *w, struct node *n, const struct parcel *p, bo
         ends(w, n, p);
         return;
     }
-    o->in_a_row++;
+    o->in_a_row += surely;
     if (o->known && p->probe)
         probe_failed(w, o);
-    o->known = o->known || kind == ANSWER_REFUSED || o->in_a_row >= w->plan.cfg.breaker_failures;
+    o->known = o->known || (surely && kind == ANSWER_REFUSED) || o->in_a_row >= w->plan.cfg.breaker_failures;
 }
 
 bool outage_is_failure(const struct parcel *p)

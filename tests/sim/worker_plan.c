@@ -154,6 +154,15 @@ static void plan_departures(struct world *w)
         w->plan.faults |= which[rng_between(&rng, 0, (int64_t)ARRAY_LEN(which) - 1)];
 }
 
+/* How an endpoint or a key is in trouble: by generators of their own as well. */
+static void plan_troubles(struct world *w)
+{
+    static const enum mood MOODS[] = {MOOD_503, MOOD_HANGS, MOOD_AUTH};
+    w->plan.endpoint_mood =
+        (int)MOODS[rng_between(&w->fault_rng[FAULT_API_ENDPOINT], 0, (int64_t)ARRAY_LEN(MOODS) - 1)];
+    w->plan.key_refusal = rng_chance(&w->fault_rng[FAULT_API_KEY_QUOTA], 0.5) ? 429 : 403;
+}
+
 static void plan_sizes(struct world *w)
 {
     struct plan *p = &w->plan;
@@ -181,6 +190,7 @@ static void plan_sizes(struct world *w)
         if (rng_chance(&w->fault_rng[f], 0.4))
             p->faults |= UINT64_C(1) << f;
     plan_departures(w);
+    plan_troubles(w);
     if (world_has(w, FAULT_ZOMBIE)) /* there must be something to park and to free */
         p->faults |= UINT64_C(1) << FAULT_API_REJECTS | UINT64_C(1) << FAULT_REPLAY;
     p->sleepers = world_has(w, FAULT_ZOMBIE) && rng_chance(&w->fault_rng[FAULT_ZOMBIE], 0.3);

@@ -142,6 +142,8 @@ struct entry {
         uint64_t life, successes, first;
         uint64_t
             halved; /* the life in which a batch with it was refused as a whole, last; 0: it ended otherwise */
+        uint64_t refused_life; /* in which it was refused with 401 or 403 */
+        int refused;           /* so often there */
     } mark[NODES_MAX];     /* by process: its successes at this record's dispatch, then at its last failure */
     uint64_t ambiguous_by; /* the assignment in which it ended without a known result */
     int64_t doubt_kept_at; /* a process gave it up in peace, and had committed that; 0: none */
@@ -219,6 +221,11 @@ struct outage_seen {
     int64_t not_before; /* the next one */
 };
 
+/* What the answers that a process had say of one endpoint: with both it may be in doubt, as one that fails while others are served. */
+struct endpoint_seen {
+    bool fails, others_served; /* since it served last */
+};
+
 /* What one answer said of the API while the breaker was closed. */
 struct answer_seen {
     int64_t at;
@@ -249,6 +256,7 @@ struct node {
     struct request *requests; /* in flight, as this process sees it */
     int in_flight;
     uint64_t successes[ROUTES_MAX]; /* deliveries that its engine knows of, by endpoint */
+    struct endpoint_seen endpoints[ROUTES_MAX];
     int64_t throttled_until;
     int refusals; /* requests in a row that were refused without a time, and how long the pause may last for it */
     int64_t refused_until;
@@ -355,6 +363,7 @@ struct letter {
     int64_t offset;
 };
 
+enum mood { MOOD_REFUSES, MOOD_503, MOOD_HANGS, MOOD_500, MOOD_AUTH, MOOD_FINE };
 struct outage {
     int64_t from, to;
     int mood;
@@ -362,6 +371,8 @@ struct outage {
 
 struct plan {
     int endpoint_down; /* this one fails until the world is calm */
+    int endpoint_mood; /* and how */
+    int key_refusal;   /* the status of a key that is refused */
     int common_topic;  /* in the list of every member; -1: each has two of three */
     int topics, partitions, keys, events, nodes, fetch_max;
     uint64_t faults;
