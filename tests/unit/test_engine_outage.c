@@ -773,6 +773,7 @@ static void an_endpoint_that_is_down_is_no_poison_though_others_of_the_api_work(
     struct engine_config cfg = rig_config();
     cfg.attempts_max = 2;
     cfg.breaker_share = 1;
+    cfg.adaptive = ENGINE_ADAPTIVE_OFF;
     struct rig *r = rig_new(&cfg);
     r->kafka_commits = true;
 

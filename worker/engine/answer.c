@@ -29,7 +29,7 @@ static enum breaker_result breaker_view(const struct engine *e, const struct del
     return BREAKER_SERVED;
 }
 
-/* ---- refusals: 429, 503 ----------------------------------------------------------------------------------------------------- */
+/* ---- refusals: 429, 503, 401 ------------------------------------------------------------------------------------------------ */
 
 #define REFUSED_ALONE 3 /* an overload that takes half of all requests does so to one event in eight */
 
@@ -39,18 +39,19 @@ static bool is_refusal(const struct outcome *out, struct judgement j)
            (out->transport == TRANSPORT_OK && (out->status == 429 || out->status == 503));
 }
 
-static void note_refusal(const struct engine *e, struct delivery *d)
+static void note_refusal(const struct engine *e, struct delivery *d, bool by_auth)
 {
     int64_t served = e->counts.delivered + e->counts.duplicate_ok;
-    bool others_were_served = d->refused && served > d->served_at_refusal;
+    bool again = d->refused && d->refused_by_auth == by_auth;
+    bool others_were_served = again && served > d->served_at_refusal;
 
     d->refused_alone = others_were_served ? d->refused_alone + 1 : 0;
     d->served_at_refusal = served;
     d->refused = true;
+    d->refused_by_auth = by_auth;
 }
 
-/* It is refused again and again while others are served: a quota of its own, perhaps. Its refusals say nothing about the others. */
-static bool is_refused_alone(const struct delivery *d)
+bool delivery_is_refused_alone(const struct delivery *d)
 {
 #ifdef SIM_BUG_PAUSE_BY_ITS_EVENT
     return false;
@@ -83,7 +84,7 @@ static void tell_limiter(struct engine *e, const struct delivery *d, const struc
 
     if (e->breaker.state != BREAKER_CLOSED)
         return;
-    if (is_refusal(out, j) && !is_refused_alone(d))
+    if (is_refusal(out, j) && !delivery_is_refused_alone(d))
         limiter_refused(&e->limiter, e->now, d->last_attempt_ns);
     else if (answered && !is_refusal(out, j) && !j.systemic)
         limiter_sample(&e->limiter, e->now, d->last_attempt_ns + out->setup_ns);
@@ -92,17 +93,22 @@ static void tell_limiter(struct engine *e, const struct delivery *d, const struc
 static void tell_breaker(struct engine *e, const struct delivery *d, struct judgement j, bool probe)
 {
     enum breaker_result result = breaker_view(e, d, j);
+    bool alone = j.verdict == VERDICT_AUTH && delivery_is_refused_alone(d);
 
+#ifdef SIM_BUG_REFUSED_IS_ALONE
+    alone = j.verdict == VERDICT_AUTH;
+#endif
     /* A 429 is from an API that works, which is all that a probe asks; otherwise it says nothing about failures. */
     if (j.verdict == VERDICT_THROTTLE && !j.systemic && !probe)
         result = BREAKER_NO_ANSWER;
-    if (result == BREAKER_SERVED)
-        dispatch_served(e, d->endpoint);
-    bool was_closed = e->breaker.state == BREAKER_CLOSED;
+    doubt_heard(e, d->endpoint, alone ? BREAKER_NO_ANSWER : result, probe);
+    /* Credentials that only one event or one endpoint is refused with are no reason to stop the others. A probe has not served all the same. */
+    if (alone && !probe)
+        result = BREAKER_NO_ANSWER;
+    else if (result == BREAKER_REFUSED && d->endpoint->doubtful)
+        result = BREAKER_FAILED;
     if (breaker_report(&e->breaker, e->now, result, probe))
         dispatch_breaker_closed(e);
-    else if (was_closed && e->breaker.state != BREAKER_CLOSED)
-        dispatch_breaker_opened(e);
 }
 
 /* What the API asks for, cut to the cap; 0: nothing. */
@@ -226,7 +232,7 @@ static enum step after_throttle(struct engine *e, struct delivery *d, const stru
 #endif
     if (asked > 0)
         dispatch_pause(e, asked);
-    else if (out->quota_wait_ns <= 0 && !is_refused_alone(d))
+    else if (out->quota_wait_ns <= 0 && !delivery_is_refused_alone(d))
         dispatch_pause(e, own_pause(e, d));
     return STEP_BACKOFF;
 }
@@ -290,12 +296,13 @@ void answer_doubt(struct engine *e, struct delivery *d)
 static void note(struct engine *e, struct delivery *d, const struct outcome *out, struct judgement j)
 {
     bool lost_track = went_out_twice(out) || (out->sent && out->transport != TRANSPORT_OK);
+    bool unauthorized = j.verdict == VERDICT_AUTH && !d->probe; /* beside a probe nobody is served */
 
     d->probe = false;
     d->transport = out->transport;
     d->status = out->transport == TRANSPORT_OK ? out->status : 0;
-    if (is_refusal(out, j))
-        note_refusal(e, d);
+    if (is_refusal(out, j) || unauthorized)
+        note_refusal(e, d, j.verdict == VERDICT_AUTH);
     if (j.verdict == VERDICT_AMBIGUOUS || lost_track)
         answer_doubt(e, d);
 }
@@ -314,8 +321,7 @@ static enum step after_no_request(struct engine *e, struct delivery *d, const st
 {
     bool probe = d->probe;
 
-    if (--d->attempt == 0)
-        dispatch_untried(e, d);
+    d->attempt--;
     d->again = d->was_again;
     d->probe = false;
     d->transport = TRANSPORT_CANCELLED;
@@ -323,6 +329,7 @@ static enum step after_no_request(struct engine *e, struct delivery *d, const st
     if (went_out_twice(out))
         answer_doubt(e, d);
     breaker_report(&e->breaker, e->now, BREAKER_NO_ANSWER, probe);
+    doubt_heard(e, d->endpoint, BREAKER_NO_ANSWER, probe);
     return STEP_READY;
 }
 
@@ -364,7 +371,8 @@ static void tell_of_items(struct engine *e, const struct batch *b, const struct 
         struct judgement j = judge(e, &items[i]);
         if (best == NULL || rank_of(j) > rank_of(best_j))
             best_j = j, best = d;
-        if (j.verdict == VERDICT_THROTTLE && e->breaker.state == BREAKER_CLOSED && !is_refused_alone(d))
+        if (j.verdict == VERDICT_THROTTLE && e->breaker.state == BREAKER_CLOSED &&
+            !delivery_is_refused_alone(d))
             limiter_refused(&e->limiter, e->now, d->last_attempt_ns);
         tell_wait(e, &items[i]);
     }
@@ -445,6 +453,8 @@ static enum step after_whole(struct engine *e, const struct batch *b, struct del
 {
     if (b->count > 1 && j.verdict == VERDICT_POISON)
         return after_refusal(b, d);
+    if (b->count > 1 && j.verdict == VERDICT_AUTH && delivery_is_refused_alone(d))
+        halve(b, d); /* others are served: it may be one of them that is not */
     if (b->count > 1 && (j.verdict == VERDICT_RETRY || j.verdict == VERDICT_AMBIGUOUS))
         return after_batch_failure(e, b, d, whole, j);
     return after_judgement(e, d, whole, j, probe);

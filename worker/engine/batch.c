@@ -6,32 +6,37 @@ bool batch_takes(const struct engine *e, const struct delivery *d)
     return d->rec.batch > 0 && e->cfg.batch_max_events > 1;
 }
 
+bool batch_waits(const struct engine *e, const struct delivery *d)
+{
+    return batch_takes(e, d) && !d->endpoint->doubtful;
+}
+
 /* ---- bins ----------------------------------------------------------------------------------------------------------- */
 
 void batch_init(struct engine *e)
 {
-    for (size_t again = 0; again <= 1; again++)
+    for (size_t waiting = 0; waiting < WAITING_IN_BINS; waiting++)
         for (size_t i = 0; i < ENGINE_BATCH_KINDS; i++)
-            list_init(&e->bins[again][i].by_time);
+            list_init(&e->bins[waiting][i].by_time);
 }
 
 void batch_done(struct engine *e)
 {
-    for (size_t again = 0; again <= 1; again++)
+    for (size_t waiting = 0; waiting < WAITING_IN_BINS; waiting++)
         for (size_t i = 0; i < ENGINE_BATCH_KINDS; i++)
-            heap_done(&e->bins[again][i].ready);
+            heap_done(&e->bins[waiting][i].ready);
 }
 
 static struct bin *bin_of(struct engine *e, const struct delivery *d)
 {
-    return &e->bins[d->again][d->rec.batch % ENGINE_BATCH_KINDS];
+    return &e->bins[d->again ? WAITING_AGAIN : WAITING_FIRST][d->rec.batch % ENGINE_BATCH_KINDS];
 }
 
-void batch_put(struct engine *e, struct delivery *d, int64_t rank)
+void batch_put(struct engine *e, struct delivery *d)
 {
     struct bin *bin = bin_of(e, d);
 
-    heap_put(&bin->ready, &d->ready, rank);
+    heap_put(&bin->ready, &d->ready, (int64_t)d->sequence);
     list_push(&bin->by_time, &d->queue);
     bin->bytes += (int64_t)d->rec.request_bytes;
     d->ready_ns = e->now;
@@ -83,15 +88,17 @@ static void join(struct engine *e, struct batch *b, struct delivery *d)
 
 /*
  * The oldest first. One with a smaller limit than what is gathered already stays for the next request, and so does what comes after it: a
- * batch that was halved must not grow again by its neighbours. A probe is a batch of one, whoever else is ready.
+ * batch that was halved must not grow again by its neighbours. A probe is a batch of one, whoever else is ready, and so is what asks an
+ * endpoint in doubt.
  */
 struct batch *batch_gather(struct engine *e, struct delivery *d)
 {
     if (!batch_takes(e, d))
         return NULL;
     struct bin *bin = bin_of(e, d);
-    int limit = e->breaker.state == BREAKER_CLOSED ? limit_of(e, d) : 1;
-    size_t room = bin->ready.count < (size_t)limit ? bin->ready.count : (size_t)limit;
+    bool asks = e->breaker.state != BREAKER_CLOSED || d->endpoint->doubtful;
+    int limit = asks ? 1 : limit_of(e, d);
+    size_t room = !asks && bin->ready.count < (size_t)limit ? bin->ready.count : (size_t)limit;
     struct batch *b = memory_zeroed(sizeof(*b) + room * sizeof(b->members[0]));
     int64_t bytes = (int64_t)d->rec.request_bytes;
 

@@ -15,7 +15,7 @@ struct delivery *delivery_new(struct engine *e, const struct engine_record *rec)
     d->sequence = e->sequence++;
     d->timer.kind = TIMER_DELIVERY;
     d->poison = rec->poison;
-    d->endpoint = endpoints_take(&e->endpoints, rec->route);
+    d->endpoint = endpoints_take(&e->endpoints, rec->route, &d->in_endpoint);
     e->in_step[STEP_WAITING]++;
     return d;
 }
@@ -38,7 +38,7 @@ void delivery_settle(struct engine *e, struct delivery *d)
     if (!is_over(d))
         return;
     e->in_step[d->step]--;
-    endpoints_give(&e->endpoints, d->endpoint);
+    endpoints_give(&e->endpoints, d->endpoint, &d->in_endpoint);
     pool_give(&e->deliveries, d);
 }
 
@@ -49,9 +49,28 @@ static bool is_active(enum step step)
     return step == STEP_IN_FLIGHT || step == STEP_BURYING || step == STEP_PARKING;
 }
 
-static bool is_first(enum step step, bool again)
+/* Those of an endpoint in doubt are none that intake may wait for: they may fail for ever. */
+static void count_first(struct engine *e, struct delivery *d, enum step step)
 {
-    return (step == STEP_READY || step == STEP_IN_FLIGHT) && !again;
+    bool first = (step == STEP_READY || step == STEP_IN_FLIGHT) && !d->again;
+    int change = first - d->first;
+
+    d->first = first;
+    if (d->endpoint->doubtful || change == 0)
+        return;
+    e->firsts += change;
+    if (d->stream != NULL)
+        d->stream->firsts += change;
+}
+
+/* A request of several is counted by the first of them. */
+static void count_request(struct engine *e, struct delivery *d, enum step old, enum step step)
+{
+    int change = d->batch_place == 0 ? (step == STEP_IN_FLIGHT) - (old == STEP_IN_FLIGHT) : 0;
+
+    d->endpoint->under_way += change;
+    if (d->endpoint->doubtful)
+        e->doubtful_under_way += change;
 }
 
 /* The one place where a step changes: it takes the delivery out of everything that the old step had put it into. */
@@ -68,18 +87,15 @@ static void set_step(struct engine *e, struct delivery *d, enum step step)
         lanes_unstall(&d->place);
     if (old == STEP_IN_FLIGHT && d->batch != NULL)
         batch_left(e, d);
-    int first = is_first(step, d->again) - is_first(old, old == STEP_IN_FLIGHT ? d->was_again : d->again);
-    e->firsts += first;
+    count_first(e, d, step);
+    count_request(e, d, old, step);
     e->in_step[old]--;
     e->in_step[step]++;
     if (d->stream != NULL) {
         d->stream->active += is_active(step) - is_active(old);
-        d->stream->firsts += first;
         d->stream->stalled += (step == STEP_STALLED) - (old == STEP_STALLED);
     }
     d->step = step;
-    if (step == STEP_DONE || step == STEP_DROPPED)
-        dispatch_untried(e, d);
 }
 
 /* Whose order it must keep: its key's, its partition's, or nobody's. */
@@ -202,8 +218,6 @@ static enum step enter_in_flight(struct engine *e, struct delivery *d)
     d->was_again = d->again;
     d->again = true;
     d->attempt++;
-    d->endpoint->tried += !d->tried;
-    d->tried = true;
     d->last_attempt_ns = e->now;
     if (d->attempt == 1) {
         d->first_attempt_ns = e->now;
@@ -276,6 +290,7 @@ static enum step enter_dropped(struct engine *e, struct delivery *d)
     stream_unhold(e, d->stream, d->rec.bytes);
     if (d->probe)
         breaker_report(&e->breaker, e->now, BREAKER_NO_ANSWER, true);
+    doubt_heard(e, d->endpoint, BREAKER_NO_ANSWER, d->probe);
     d->probe = false;
     if (d->request_out)
         list_push(&e->cancels, &d->queue);

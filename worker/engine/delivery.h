@@ -73,14 +73,15 @@ struct delivery {
     int64_t probe_episode;
     int attempt;               /* requests made */
     struct endpoint *endpoint; /* that its request goes to */
-    bool tried;                /* counted there */
+    struct link in_endpoint;   /* in endpoint.deliveries */
+    bool first;                /* it is ready for its first request, or in it */
     /* of it: at the last failure, or at the first dispatch; and at the first dispatch */
     uint64_t successes_before, successes_at_first;
     bool failed_before;
     int uncounted; /* throttles and refusals, which have a backoff of their own */
-    /* What the API had served when it refused it last (429, 503), and refusals in a row between which it served others */
+    /* What the API had served when it refused it last (429, 503, 401, 403), and refusals in a row between which it served others */
     int64_t served_at_refusal;
-    bool refused;
+    bool refused, refused_by_auth; /* and with which of these: one says nothing about the other */
     int refused_alone;
     int64_t first_attempt_ns, last_attempt_ns, first_attempt_active_ns;
     int64_t wait_ns; /* BACKOFF: how long */
@@ -103,6 +104,8 @@ void delivery_refuse(struct engine *e, struct delivery *d);
 struct slice delivery_lane_key(struct lane_place *place);
 /* Enter this step, and those that follow from it at once. */
 void delivery_go(struct engine *e, struct delivery *d, enum step step);
+/* It is refused again and again while others are served: a quota of its own, perhaps. Its refusals say nothing about the others. */
+bool delivery_is_refused_alone(const struct delivery *d);
 /* Its timer came. */
 void delivery_due(struct engine *e, struct delivery *d);
 /* Look at those whose turn may have come. Called at the end of each fact, so that a long chain does not nest. */

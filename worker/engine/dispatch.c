@@ -1,82 +1,31 @@
 /* Which request goes next: the oldest that is due, while the breaker, the destination's pause and the limit on requests let it. */
 #include "worker/engine/engine_state.h"
 
-#define PROBES_MAX 0x3fff
 #define FIRSTS_BETWEEN 2
 
-/*
- * Its endpoint was asked in this round, and did not serve. While the breaker is closed that counts only as long as an event is in hand whose
- * repetition will show that the endpoint is back, and not of repetitions.
- */
-static bool was_asked(const struct engine *e, const struct delivery *d)
+/* ---- what is ready ---------------------------------------------------------------------------------------------------------- */
+
+static struct heap *heap_of(struct engine *e, const struct delivery *d)
 {
-    bool waits = e->breaker.state != BREAKER_CLOSED || (!d->again && d->endpoint->tried > 0);
-
-    return waits && d->endpoint->probe_round == e->probe_round;
-}
-
-/*
- * Rotate the probes: endpoints that were not asked in this round first, so that many events of one that is down do not keep the breaker
- * open for the others; then the event with the fewest so far, then the oldest, so that a bad one at the head does not. Until it serves such an
- * endpoint stays behind the others also when these have closed the breaker: ten of its events in a row would open it again.
- */
-static int64_t rank_of(const struct engine *e, const struct delivery *d)
-{
-    int64_t probes = d->probe_episode == e->breaker_episode ? d->probes : 0;
-
-    if (probes > PROBES_MAX)
-        probes = PROBES_MAX;
-    return (int64_t)was_asked(e, d) << 62 | probes << 48 | (int64_t)(d->sequence & UINT64_C(0xffffffffffff));
-}
-
-static struct heap *heap_of(struct engine *e, bool again)
-{
-    return again ? &e->ready_again : &e->ready;
+    if (d->endpoint->doubtful)
+        return &e->ready[d->again ? WAITING_DOUBTFUL_AGAIN : WAITING_DOUBTFUL_FIRST];
+    return &e->ready[d->again ? WAITING_AGAIN : WAITING_FIRST];
 }
 
 void dispatch_ready(struct engine *e, struct delivery *d)
 {
-    if (batch_takes(e, d))
-        batch_put(e, d, rank_of(e, d));
+    if (batch_waits(e, d))
+        batch_put(e, d);
     else
-        heap_put(heap_of(e, d->again), &d->ready, rank_of(e, d));
+        heap_put(heap_of(e, d), &d->ready, d->endpoint->doubtful ? doubt_turn(e, d) : (int64_t)d->sequence);
 }
 
 void dispatch_forget(struct engine *e, struct delivery *d)
 {
-    if (batch_takes(e, d))
+    if (batch_waits(e, d))
         batch_take_out(e, d);
     else
-        heap_remove(heap_of(e, d->again), &d->ready);
-}
-
-static void rank_anew(struct engine *e, struct heap *ready)
-{
-    for (size_t i = 0; i < ready->count; i++)
-        ready->nodes[i]->key = rank_of(e, OWNER_OF(ready->nodes[i], struct delivery, ready));
-    heap_reorder(ready);
-}
-
-static void rank_all_anew(struct engine *e)
-{
-    for (int again = 0; again <= 1; again++) {
-        rank_anew(e, heap_of(e, again));
-        for (size_t i = 0; i < ENGINE_BATCH_KINDS; i++)
-            rank_anew(e, &e->bins[again][i].ready);
-    }
-}
-
-static void count_probe(struct engine *e, struct delivery *d)
-{
-    d->endpoint->probe_round = e->probe_round;
-    rank_all_anew(e);
-    if (d->probe_episode != e->breaker_episode)
-        d->probes = 0;
-    d->probe_episode = e->breaker_episode;
-    d->probes++;
-    d->probe = true;
-    e->counts.probes++;
-    breaker_probe_sent(&e->breaker);
+        heap_remove(heap_of(e, d), &d->ready);
 }
 
 int64_t dispatch_requests(const struct engine *e)
@@ -86,16 +35,18 @@ int64_t dispatch_requests(const struct engine *e)
 
 int64_t dispatch_waiting_again(const struct engine *e)
 {
-    int64_t waiting = (int64_t)e->ready_again.count;
+    size_t waiting = e->ready[WAITING_AGAIN].count + e->ready[WAITING_DOUBTFUL_AGAIN].count;
 
     for (size_t i = 0; i < ENGINE_BATCH_KINDS; i++)
-        waiting += (int64_t)e->bins[true][i].ready.count;
-    return waiting;
+        waiting += e->bins[WAITING_AGAIN][i].ready.count;
+    return (int64_t)waiting;
 }
 
 int64_t dispatch_firsts(const struct engine *e)
 {
-    return e->breaker.state == BREAKER_CLOSED ? e->in_step[STEP_READY] - dispatch_waiting_again(e) : 0;
+    int64_t others = dispatch_waiting_again(e) + (int64_t)e->ready[WAITING_DOUBTFUL_FIRST].count;
+
+    return e->breaker.state == BREAKER_CLOSED ? e->in_step[STEP_READY] - others : 0;
 }
 
 int dispatch_limit(const struct engine *e)
@@ -117,6 +68,8 @@ bool dispatch_over_budget(const struct engine *e)
     return e->breaker.state == BREAKER_CLOSED && !budget_allows(&e->budget);
 }
 
+/* ---- which goes next -------------------------------------------------------------------------------------------------------- */
+
 struct heap_node *dispatch_first(struct engine *e, struct heap *ready)
 {
     struct heap_node *first = heap_first(ready);
@@ -126,58 +79,140 @@ struct heap_node *dispatch_first(struct engine *e, struct heap *ready)
     return first;
 }
 
-/* Of the first requests or of the repetitions: the oldest, alone or with a batch that is due. */
-static struct heap_node *oldest_of(struct engine *e, bool again)
-{
-    struct heap_node *oldest = dispatch_first(e, heap_of(e, again));
-
-    for (size_t i = 0; e->cfg.batch_max_events > 1 && i < ENGINE_BATCH_KINDS; i++) {
-        struct bin *bin = &e->bins[again][i];
-        struct heap_node *first = batch_due(e, bin) <= e->now ? dispatch_first(e, &bin->ready) : NULL;
-        if (first != NULL && (oldest == NULL || first->key < oldest->key))
-            oldest = first;
-    }
-    return oldest;
-}
-
 static struct delivery *delivery_of(struct heap_node *node)
 {
     return node == NULL ? NULL : OWNER_OF(node, struct delivery, ready);
 }
 
-/*
- * A repetition before first requests: by age, whatever its endpoint, which shows by it that it is back. Not in a row: all to an endpoint that
- * is down, they would open the breaker for everybody as soon as it has closed.
- */
-static bool goes_before(const struct engine *e, struct heap_node *again, struct heap_node *first)
+/* Of the first requests or of the repetitions: the oldest, alone or with a batch that is due. */
+static struct delivery *oldest_of(struct engine *e, enum waiting waiting)
 {
-    if (e->breaker.state != BREAKER_CLOSED)
-        return again->key < first->key;
-    return e->firsts_sent >= FIRSTS_BETWEEN && delivery_of(again)->sequence < delivery_of(first)->sequence;
+    struct heap_node *oldest = dispatch_first(e, &e->ready[waiting]);
+
+    for (size_t i = 0; e->cfg.batch_max_events > 1 && i < ENGINE_BATCH_KINDS; i++) {
+        struct bin *bin = &e->bins[waiting][i];
+        struct heap_node *first = batch_due(e, bin) <= e->now ? dispatch_first(e, &bin->ready) : NULL;
+        if (first != NULL && (oldest == NULL || first->key < oldest->key))
+            oldest = first;
+    }
+    return delivery_of(oldest);
 }
 
-/* Repetitions beyond the budget wait, and do not hold up first requests. */
-static struct delivery *oldest_to_go(struct engine *e)
+/* Of those in doubt: whose turn it is. */
+static struct delivery *doubtful_of(struct engine *e, bool over_budget)
 {
-    struct heap_node *first = oldest_of(e, false);
-    struct heap_node *again = dispatch_over_budget(e) ? NULL : oldest_of(e, true);
+    struct heap_node *first = dispatch_first(e, &e->ready[WAITING_DOUBTFUL_FIRST]);
+    struct heap_node *again = over_budget ? NULL : dispatch_first(e, &e->ready[WAITING_DOUBTFUL_AGAIN]);
 
-    if (first == NULL || (again != NULL && goes_before(e, again, first)))
-        first = again;
-    return delivery_of(first);
+    if (first != NULL && again != NULL)
+        return delivery_of(e->doubtful_again ? first : again);
+    return delivery_of(first != NULL ? first : again);
+}
+
+/*
+ * Before a first request of an endpoint that nobody doubts go others only by age, which shows that theirs is back, and not in a row: all to
+ * an endpoint that is down, they would open the breaker for everybody as soon as it has closed.
+ */
+static bool goes_before(const struct engine *e, const struct delivery *d, const struct delivery *first)
+{
+    if (d == NULL || first == NULL)
+        return d != NULL;
+    return e->firsts_sent >= FIRSTS_BETWEEN && d->sequence < first->sequence;
+}
+
+/* Repetitions beyond the budget wait, and do not hold up first requests. They take turns with those in doubt. */
+static struct delivery *next_to_go(struct engine *e)
+{
+    bool over_budget = dispatch_over_budget(e);
+    struct delivery *first = oldest_of(e, WAITING_FIRST);
+    struct delivery *again = over_budget ? NULL : oldest_of(e, WAITING_AGAIN);
+    struct delivery *doubtful = doubt_is_full(e) ? NULL : doubtful_of(e, over_budget);
+    bool again_may = goes_before(e, again, first), doubtful_may = goes_before(e, doubtful, first);
+
+    if (again_may && doubtful_may)
+        return e->doubtful_sent ? again : doubtful;
+    if (again_may)
+        return again;
+    return doubtful_may ? doubtful : first;
+}
+
+/* ---- which is asked while the breaker is half open ------------------------------------------------------------------------------ */
+
+#define PROBES_MAX 0x1fff
+
+static bool was_asked(const struct engine *e, const struct delivery *d)
+{
+    return d->endpoint->probe_round == e->probe_round;
+}
+
+/*
+ * Rotate the probes: endpoints that were not asked in this round first, so that many events of one that is down do not keep the breaker
+ * open for the others; of these, one whose last answer was no failure; then the event with the fewest probes so far, then the oldest, so
+ * that a bad one at the head does not.
+ */
+static int64_t rank_of(const struct engine *e, const struct delivery *d)
+{
+    int64_t probes = d->probe_episode == e->breaker_episode ? d->probes : 0;
+    bool fails = d->endpoint->failures_in_row > 0 || d->endpoint->doubtful || delivery_is_refused_alone(d);
+
+    if (probes > PROBES_MAX)
+        probes = PROBES_MAX;
+    return (int64_t)was_asked(e, d) << 62 | (int64_t)fails << 61 | probes << 48 |
+           (int64_t)(d->sequence & UINT64_C(0xffffffffffff));
+}
+
+struct probe {
+    struct delivery *d; /* NULL: none can be asked */
+    int64_t rank;
+};
+
+static void look_for_probe(const struct engine *e, const struct heap *ready, struct probe *best)
+{
+    for (size_t i = 0; i < ready->count; i++) {
+        struct delivery *d = OWNER_OF(ready->nodes[i], struct delivery, ready);
+        int64_t rank = rank_of(e, d);
+        if ((best->d == NULL || rank < best->rank) && !uncommitted_waits(e, d))
+            *best = (struct probe){d, rank};
+    }
+}
+
+/* A walk over all that is ready: there is one for each probe. */
+static struct delivery *best_probe(const struct engine *e)
+{
+    struct probe best = {0};
+
+    for (size_t waiting = 0; waiting < WAITING_KINDS; waiting++)
+        look_for_probe(e, &e->ready[waiting], &best);
+    for (size_t waiting = 0; waiting < WAITING_IN_BINS; waiting++)
+        for (size_t i = 0; i < ENGINE_BATCH_KINDS; i++)
+            look_for_probe(e, &e->bins[waiting][i].ready, &best);
+    return best.d;
 }
 
 /* When all that could be asked were, the next round begins. */
 static struct delivery *probe_to_go(struct engine *e)
 {
-    struct delivery *d = oldest_to_go(e);
+    struct delivery *d = best_probe(e);
 
     if (d == NULL || !was_asked(e, d))
         return d;
     e->probe_round++;
-    rank_all_anew(e);
-    return oldest_to_go(e);
+    return best_probe(e);
 }
+
+static void count_probe(struct engine *e, struct delivery *d)
+{
+    d->endpoint->probe_round = e->probe_round;
+    if (d->probe_episode != e->breaker_episode)
+        d->probes = 0;
+    d->probe_episode = e->breaker_episode;
+    d->probes++;
+    d->probe = true;
+    e->counts.probes++;
+    breaker_probe_sent(&e->breaker);
+}
+
+/* ---- a request goes --------------------------------------------------------------------------------------------------------- */
 
 /* Until when nothing may go, whatever is ready; not after now: something may. */
 static int64_t closed_until(const struct engine *e)
@@ -220,18 +255,34 @@ static size_t set_off(struct engine *e, struct delivery *d, struct batch **ret_b
     return bytes;
 }
 
+/* Whose turn it is among first requests, repetitions and those in doubt: probes do not change it. */
+static void note_turn(struct engine *e, const struct delivery *d)
+{
+    bool first = !d->again && !d->endpoint->doubtful;
+
+    e->firsts_sent = first ? e->firsts_sent + (e->firsts_sent < FIRSTS_BETWEEN) : 0;
+    if (!first)
+        e->doubtful_sent = d->endpoint->doubtful;
+    if (!d->endpoint->doubtful)
+        return;
+    e->doubtful_again = d->again;
+    e->turn[d->again] = d->ready.key;
+}
+
 bool dispatch_next(struct engine *e, struct action *ret_action)
 {
     if (dispatch_requests(e) >= dispatch_limit(e) || e->now < closed_until(e) || !breaker_allows(&e->breaker))
         return false;
-    struct delivery *d = e->breaker.state == BREAKER_HALF_OPEN ? probe_to_go(e) : oldest_to_go(e);
+    bool probe = e->breaker.state == BREAKER_HALF_OPEN;
+    struct delivery *d = probe ? probe_to_go(e) : next_to_go(e);
     if (d == NULL)
         return false;
     struct action a = {.kind = ACTION_SEND, .d = d, .stream = d->rec.stream};
     budget_count(&e->budget, d->again);
-    e->firsts_sent = d->again ? 0 : e->firsts_sent + (e->firsts_sent < FIRSTS_BETWEEN);
+    if (!probe)
+        note_turn(e, d);
     size_t bytes = set_off(e, d, &a.batch);
-    if (e->breaker.state == BREAKER_HALF_OPEN)
+    if (probe)
         count_probe(e, d);
     pace_spend(&e->pace, e->now, bytes);
     limiter_sent(&e->limiter, dispatch_requests(e));
@@ -242,40 +293,20 @@ bool dispatch_next(struct engine *e, struct action *ret_action)
 void dispatch_breaker_closed(struct engine *e)
 {
     e->breaker_episode++;
-    rank_all_anew(e);
+    doubt_breaker_closed(e);
     limiter_restart(&e->limiter, e->now); /* an API that was away is not met with everything at once */
 }
 
-void dispatch_breaker_opened(struct engine *e)
-{
-    rank_all_anew(e);
-}
-
-void dispatch_untried(struct engine *e, struct delivery *d)
-{
-    if (!d->tried)
-        return;
-    d->tried = false;
-    if (--d->endpoint->tried == 0 && d->endpoint->probe_round == e->probe_round)
-        rank_all_anew(e);
-}
-
-void dispatch_served(struct engine *e, struct endpoint *endpoint)
-{
-    if (endpoint->probe_round != e->probe_round)
-        return;
-    endpoint->probe_round = 0;
-    rank_all_anew(e);
-}
-
 /* When the first of them could go, if nothing else stood in its way; CLOCK_NEVER: there is none. */
-static int64_t waiting_due(const struct engine *e, const struct heap *alone, const struct bin *bins)
+static int64_t waiting_due(const struct engine *e, enum waiting waiting)
 {
-    if (heap_first(alone) != NULL)
+    if (heap_first(&e->ready[waiting]) != NULL)
         return e->now;
     int64_t due = CLOCK_NEVER;
-    for (size_t i = 0; i < ENGINE_BATCH_KINDS; i++)
-        due = batch_due(e, &bins[i]) < due ? batch_due(e, &bins[i]) : due;
+    for (size_t i = 0; waiting < WAITING_IN_BINS && i < ENGINE_BATCH_KINDS; i++) {
+        int64_t bin_due = batch_due(e, &e->bins[waiting][i]);
+        due = bin_due < due ? bin_due : due;
+    }
     return due;
 }
 
@@ -284,16 +315,25 @@ static int64_t later(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+static int64_t sooner(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 int64_t dispatch_due(const struct engine *e)
 {
-    int64_t first = waiting_due(e, &e->ready, e->bins[false]);
-    int64_t again = waiting_due(e, &e->ready_again, e->bins[true]);
+    int64_t first = waiting_due(e, WAITING_FIRST);
+    int64_t again = waiting_due(e, WAITING_AGAIN);
 
     if (dispatch_requests(e) >= dispatch_limit(e))
         return CLOCK_NEVER;
+    if (!doubt_is_full(e)) { /* otherwise they wait for an answer */
+        first = sooner(first, waiting_due(e, WAITING_DOUBTFUL_FIRST));
+        again = sooner(again, waiting_due(e, WAITING_DOUBTFUL_AGAIN));
+    }
     if (again != CLOCK_NEVER && dispatch_over_budget(e))
         again = later(again, budget_due(&e->budget, e->now));
-    int64_t due = first < again ? first : again;
+    int64_t due = sooner(first, again);
     if (due != CLOCK_NEVER)
         due = later(due, closed_until(e));
     return due > e->now ? due : CLOCK_NEVER;

@@ -22,7 +22,7 @@ static struct endpoint **place_of(struct endpoints *all, uint64_t name)
     return at;
 }
 
-struct endpoint *endpoints_take(struct endpoints *all, uint64_t name)
+struct endpoint *endpoints_take(struct endpoints *all, uint64_t name, struct link *user)
 {
 #ifdef SIM_BUG_FOREIGN_SUCCESS
     name = 0;
@@ -32,15 +32,17 @@ struct endpoint *endpoints_take(struct endpoints *all, uint64_t name)
     if (*at == NULL) {
         *at = pool_take(&all->pool);
         (*at)->name = name;
+        list_init(&(*at)->deliveries);
     }
-    (*at)->users++;
+    list_push(&(*at)->deliveries, user);
     return *at;
 }
 
-void endpoints_give(struct endpoints *all, struct endpoint *endpoint)
+void endpoints_give(struct endpoints *all, struct endpoint *endpoint, struct link *user)
 {
-    ENSURE(endpoint->users > 0);
-    if (--endpoint->users > 0)
+    ENSURE(link_in_list(user));
+    link_remove(user);
+    if (list_first(&endpoint->deliveries) != NULL)
         return;
     *place_of(all, endpoint->name) = endpoint->next;
     pool_give(&all->pool, endpoint);

@@ -1,23 +1,30 @@
 /*
- * How often each endpoint of the API has served somebody, and whether it had its probe: while an event in hand goes there.
+ * How often each endpoint of the API has served somebody, whether it had its probe, and whether it is in doubt: while an event in hand goes
+ * there.
  *
  * Only the difference between two looks of one event counts, and as long as it is in hand its endpoint is here. So there are no more of them
  * than events, and two share a count only where their names do, numbers of 64 bits.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "worker/engine/list.h"
 #include "worker/engine/memory.h"
 
 #define ENDPOINT_BUCKETS 1024
 
 struct endpoint {
     uint64_t name;
-    uint64_t successes;   /* delivered or duplicate-ok: the proof that the API works for others there */
-    uint64_t probe_round; /* of the engine: the last in which it was asked and did not serve; 0: none */
-    int users;
-    int tried; /* of these, those that had a request */
+    uint64_t successes;     /* delivered or duplicate-ok: the proof that the API works for others there */
+    uint64_t probe_round;   /* of the engine: the last in which it was asked and did not serve; 0: none */
+    struct list deliveries; /* that go there, as long as they are in hand */
+    int failures_in_row;
+    uint64_t served_before; /* what the engine had been served, by any endpoint, when that row began */
+    bool doubtful;          /* it fails while others are served: see doubt.c */
+    int under_way;          /* requests */
+    int64_t turn[2];        /* of the last of its deliveries that waits in doubt: [repetition] */
     struct endpoint *next;
 };
 
@@ -28,6 +35,6 @@ struct endpoints {
 
 void endpoints_init(struct endpoints *all);
 void endpoints_done(struct endpoints *all);
-/* name: any number. Each take needs a give. */
-struct endpoint *endpoints_take(struct endpoints *all, uint64_t name);
-void endpoints_give(struct endpoints *all, struct endpoint *endpoint);
+/* name: any number; user: in no list. Each take needs a give. */
+struct endpoint *endpoints_take(struct endpoints *all, uint64_t name, struct link *user);
+void endpoints_give(struct endpoints *all, struct endpoint *endpoint, struct link *user);

@@ -396,8 +396,6 @@ void engine_breaker(struct engine *e, int64_t now, enum breaker_override overrid
     engine_begin(e, now);
     if (breaker_command(&e->breaker, e->now, override))
         dispatch_breaker_closed(e);
-    else if (override == BREAKER_KEPT_OPEN)
-        dispatch_breaker_opened(e);
     breaker_tick(&e->breaker, e->now);
 }
 
@@ -483,8 +481,8 @@ void engine_free(struct engine *e)
         group_free(e, OWNER_OF(link, struct group, link));
     lanes_done(&e->lanes);
     heap_done(&e->timers);
-    heap_done(&e->ready);
-    heap_done(&e->ready_again);
+    for (int waiting = 0; waiting < WAITING_KINDS; waiting++)
+        heap_done(&e->ready[waiting]);
     batch_done(e);
     for (int kind = 0; kind < STREAM_KINDS; kind++)
         heap_done(&e->unsafe[kind]);

@@ -33,7 +33,7 @@ struct stream {
     int64_t held_bytes;
     int active;  /* deliveries that a drain waits for: in flight, burying, parking */
     int stalled; /* deliveries that wait for room among the parked keys */
-    int firsts;  /* deliveries that are ready for their first request, or in it */
+    int firsts; /* deliveries that are ready for their first request, or in it, their endpoint not in doubt */
     bool revoking, drained;
     bool paused;     /* what the door was told last */
     bool full;       /* a limit of its own was reached, and half of that limit is not free */
@@ -62,9 +62,19 @@ struct group {
     struct list stalled; /* deliveries that wait for room in it, by queue link */
 };
 
+/* What a ready delivery waits among. Those of an endpoint in doubt go by themselves, in turn with those of other such endpoints. */
+enum waiting {
+    WAITING_FIRST, /* for its first request */
+    WAITING_AGAIN, /* for a repetition */
+    WAITING_DOUBTFUL_FIRST,
+    WAITING_DOUBTFUL_AGAIN,
+    WAITING_KINDS
+};
+#define WAITING_IN_BINS 2 /* the kinds that have bins */
+
 /* Ready deliveries that may go in one request. */
 struct bin {
-    struct heap ready;   /* by rank: the first one goes first */
+    struct heap ready;   /* by age: the first one goes first */
     struct list by_time; /* the same, by queue link: which has waited longest */
     int64_t bytes;       /* of their requests */
 };
@@ -90,7 +100,12 @@ struct engine {
     bool on_hold;            /* the operator paused it */
     int64_t breaker_episode; /* grows when the breaker closes: probes of an earlier one are forgotten */
     uint64_t probe_round;    /* grows with each round of probes of all endpoints */
-    int firsts_sent;         /* first requests since the last repetition, FIRSTS_BETWEEN at most */
+    int firsts_sent;         /* first requests since another one, FIRSTS_BETWEEN at most */
+    bool doubtful_sent;      /* that other one was of an endpoint in doubt */
+    bool doubtful_again;     /* the last one of an endpoint in doubt was a repetition */
+    int64_t turn[2];         /* of the last one that was sent of those in doubt: [repetition] */
+    uint64_t served;         /* answers of an API that works */
+    int doubtful_under_way;  /* requests to endpoints in doubt */
 
     struct stream *streams[ENGINE_STREAMS_MAX];
     struct list streams_held;
@@ -107,10 +122,9 @@ struct engine {
     struct budget budget;
 
     struct heap timers;
-    struct heap ready,
-        ready_again; /* deliveries that are due: for their first request, and for a repetition */
-    struct bin bins[2][ENGINE_BATCH_KINDS]; /* the batchable ones of each: [repetition][kind modulo] */
-    int64_t riders;                         /* deliveries in flight in the request of another */
+    struct heap ready[WAITING_KINDS]; /* deliveries that are due, by age; those in doubt by turn */
+    struct bin bins[WAITING_IN_BINS][ENGINE_BATCH_KINDS]; /* the batchable ones: [waiting][kind modulo] */
+    int64_t riders;                                       /* deliveries in flight in the request of another */
     struct heap unsafe[STREAM_KINDS]; /* streams by kind, each of which has one consumer: see uncommitted.c */
     struct list held_back[STREAM_KINDS]; /* deliveries that are ready, but wait for a commit, by queue link */
     struct list turns;                   /* first in their lane, to be looked at, by queue link */
@@ -122,7 +136,7 @@ struct engine {
     uint64_t park_generation;
 
     int64_t in_step[STEP_COUNT];
-    int64_t firsts;                          /* deliveries that are ready for their first request, or in it */
+    int64_t firsts;                          /* the sum of the streams' */
     struct engine_counts counts;             /* the sums; what is counted now is filled in by engine_counts */
     struct buf value;                        /* of the last PARK */
     char metadata[OFFSET_MAP_CHARS_MAX + 1]; /* of the last COMMIT */
@@ -159,6 +173,8 @@ void uncommitted_commit_safe(struct engine *e, struct stream *s);
 void uncommitted_forget(struct engine *e, struct stream *s);
 /* May d not go now? Then it comes back to the ready ones with the commit. */
 bool uncommitted_holds_back(struct engine *e, struct delivery *d);
+bool uncommitted_waits(const struct engine *e,
+                       const struct delivery *d); /* the same, and it stays where it is */
 
 /* ---- dispatch.c: which request goes next ---- */
 void dispatch_ready(struct engine *e, struct delivery *d);
@@ -171,9 +187,6 @@ int64_t dispatch_requests(const struct engine *e);      /* under way */
 int64_t dispatch_waiting_again(const struct engine *e); /* repetitions that are due */
 int64_t dispatch_firsts(const struct engine *e);        /* first requests that are due and may go */
 void dispatch_breaker_closed(struct engine *e);
-void dispatch_breaker_opened(struct engine *e);
-void dispatch_served(struct engine *e, struct endpoint *endpoint);
-void dispatch_untried(struct engine *e, struct delivery *d); /* it is over, or its request was none */
 bool dispatch_still_sends(const struct engine *e, const struct delivery *d);
 int dispatch_limit(const struct engine *e); /* requests at once */
 bool dispatch_over_budget(const struct engine *e);
@@ -181,11 +194,19 @@ bool dispatch_over_budget(const struct engine *e);
 void dispatch_pause(struct engine *e, int64_t wait_ns);
 int64_t dispatch_due(const struct engine *e); /* when time alone would let one go; CLOCK_NEVER */
 
+/* ---- doubt.c: endpoints that fail while others are served ---- */
+/* What an answer said of its endpoint; NO_ANSWER: nothing, so that its probe was none either. */
+void doubt_heard(struct engine *e, struct endpoint *endpoint, enum breaker_result result, bool probe);
+void doubt_breaker_closed(struct engine *e);
+bool doubt_is_full(const struct engine *e);                     /* no more may go to endpoints in doubt now */
+int64_t doubt_turn(struct engine *e, const struct delivery *d); /* when it begins to wait */
+
 /* ---- batch.c: requests of several events ---- */
-bool batch_takes(const struct engine *e, const struct delivery *d); /* it waits in a bin, not on its own */
+bool batch_takes(const struct engine *e, const struct delivery *d); /* its request is one of several events */
+bool batch_waits(const struct engine *e, const struct delivery *d); /* in a bin, when it is ready */
 void batch_init(struct engine *e);
 void batch_done(struct engine *e);
-void batch_put(struct engine *e, struct delivery *d, int64_t rank);
+void batch_put(struct engine *e, struct delivery *d);
 void batch_take_out(struct engine *e, struct delivery *d); /* of its bin; no effect when it is in none */
 int64_t batch_due(const struct engine *e,
                   const struct bin *bin); /* when its next request may go; CLOCK_NEVER: empty */

@@ -82,9 +82,3 @@ struct heap_node *heap_first(const struct heap *h)
 {
     return h->count == 0 ? NULL : h->nodes[0];
 }
-
-void heap_reorder(struct heap *h)
-{
-    for (size_t at = h->count / 2; at >= 1; at--)
-        sift_down(h, node_at(h, at));
-}

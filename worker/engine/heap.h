@@ -23,8 +23,6 @@ void heap_done(struct heap *h);
 void heap_put(struct heap *h, struct heap_node *node, int64_t key);
 void heap_remove(struct heap *h, struct heap_node *node); /* no effect on a node that is in no heap */
 struct heap_node *heap_first(const struct heap *h);       /* NULL: empty */
-/* After the keys of many nodes were changed in place: O(n). */
-void heap_reorder(struct heap *h);
 
 static inline bool heap_has(const struct heap_node *node)
 {

@@ -49,16 +49,19 @@ void uncommitted_forget(struct engine *e, struct stream *s)
     let_go(e, s->kind);
 }
 
-bool uncommitted_holds_back(struct engine *e, struct delivery *d)
+bool uncommitted_waits(const struct engine *e, const struct delivery *d)
 {
-    enum stream_kind kind = d->stream->kind;
-
 #ifdef SIM_BUG_SENDS_UNREMEMBERED
     return false;
 #endif
-    if (!is_too_old(e, kind))
+    return is_too_old(e, d->stream->kind);
+}
+
+bool uncommitted_holds_back(struct engine *e, struct delivery *d)
+{
+    if (!uncommitted_waits(e, d))
         return false;
     dispatch_forget(e, d);
-    list_push(&e->held_back[kind], &d->queue);
+    list_push(&e->held_back[d->stream->kind], &d->queue);
     return true;
 }
