@@ -12,7 +12,7 @@
 #include "common/clock.h"
 #include "worker/engine/engine.h"
 
-#define RIG_MAX 4096
+#define RIG_MAX 16384
 #define RIG_STREAMS 8
 
 struct rig_record {
