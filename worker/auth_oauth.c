@@ -187,6 +187,16 @@ void auth_token_missed(struct auth_token *t, int64_t now)
     t->failed++;
 }
 
+void auth_token_worked(struct auth_token *t, uint64_t generation)
+{
+    t->worked = generation;
+}
+
+bool auth_token_is_known_to_work(const struct auth_token *t)
+{
+    return t->usable && t->generation > 0 && t->worked == t->generation;
+}
+
 void auth_token_refused(struct auth_token *t, uint64_t generation)
 {
     if (generation == t->generation)

@@ -44,6 +44,7 @@ NODISCARD int auth_oauth_answer(int status, struct slice body, struct buf *value
 struct auth_token {
     uint64_t generation; /* of the token in force, rising; 0: there was none yet */
     bool usable;         /* there is one that nobody has refused */
+    uint64_t worked;     /* generation of the last one that a request was served with */
     bool fetching;
     int64_t refresh_at, expires_at;
     int64_t not_before; /* after a failure the refresh of a token that is still good waits */
@@ -56,5 +57,8 @@ bool auth_token_should_fetch(const struct auth_token *t, int64_t now); /* somebo
 void auth_token_asked(struct auth_token *t);
 void auth_token_came(struct auth_token *t, int64_t now, int64_t life_ns);
 void auth_token_missed(struct auth_token *t, int64_t now);
+void auth_token_worked(struct auth_token *t,
+                       uint64_t generation); /* the API served a request with this generation of it */
+bool auth_token_is_known_to_work(const struct auth_token *t); /* the one in force */
 /* The API answered 401 to a request with this generation of it: no use any more, unless there is a newer one already. */
 void auth_token_refused(struct auth_token *t, uint64_t generation);

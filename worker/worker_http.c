@@ -380,6 +380,8 @@ struct outcome exchange_outcome(struct exchange *x, CURLcode code)
     curl_easy_getinfo(x->transfer.easy, CURLINFO_PRETRANSFER_TIME_T, &setup_us);
     out.status = (int)status;
     out.setup_ns = setup_us * 1000;
+    if (x->h->token && status >= 200 && status <= 299)
+        auth_token_worked(&x->h->w->auth->token, x->token);
     out.retry_after_ns = exchange_retry_after(x);
     if (x->transfer.quota.has_remaining)
         out.quota_wait_ns = quota_wait(&x->transfer.quota, clock_wall_ns());
@@ -428,14 +430,23 @@ static bool exchange_was_held_back(const struct exchange *x, CURLcode code)
     return code == CURLE_ABORTED_BY_CALLBACK && !transfer_sent(&x->transfer);
 }
 
-/* The token may have been withdrawn: once, the same request with another one. */
+/*
+ * The token may have been withdrawn: once, the same request with another one. Not when this event was refused with two tokens before, and the
+ * one in force serves others: all would have to wait for a new one each time that it comes again.
+ */
 bool exchange_renew(struct exchange *x, int64_t now, const struct outcome *out)
 {
-    if (!x->h->token || x->renewed || out->transport != TRANSPORT_OK || out->status != 401)
+    struct auth_token *token = &x->h->w->auth->token;
+
+    if (!x->h->token || out->transport != TRANSPORT_OK || out->status != 401)
         return false;
+    if (x->renewed || (x->rec->unauthorized && auth_token_is_known_to_work(token))) {
+        x->rec->unauthorized = true;
+        return false;
+    }
     x->renewed = true;
     x->resent = out->resent;
-    auth_token_refused(&x->h->w->auth->token, x->token);
+    auth_token_refused(token, x->token);
     if (exchange_comes_too_late(x, now))
         return true;
     curl_multi_remove_handle(x->h->multi, x->transfer.easy);

@@ -53,6 +53,7 @@ struct record {
     struct trace trace; /* of the event, or a new one when it has none */
     bool traced;
 
+    bool unauthorized; /* it was refused with a token, and again with a newer one */
     bool
         doubtful; /* an attempt may have been executed: its answer was lost, or somebody on the way gave another one */
     struct buf answer; /* body of the last answer that was not a success: valid UTF-8, redacted, cut */

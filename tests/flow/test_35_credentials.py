@@ -177,6 +177,20 @@ def test_a_withdrawn_token_is_fetched_anew_once_and_nothing_fails(orders, worker
     assert program.metric("tandem_worker_auth_failures_total") == program.metric("tandem_worker_breaker_opened_total") == 0
 
 
+def test_an_event_that_is_always_refused_costs_the_others_no_more_tokens(orders, worker, opened, authority, secret, wait_until, topics):
+    world = Bearer(opened, authority, secret)
+    suspended = orders.place("o-suspended")
+    world.api.answer = lambda headers, body: (401, b"") if headers["Idempotency-Key"] == suspended else world.answer(headers, body)
+    program = worker("inventory", **{**world.options, "backoff_base": "200ms", "backoff_cap": "200ms"})
+    placed = 0
+    while program.metric("tandem_worker_auth_failures_total") < 12:
+        placed += 1
+        orders.place(f"o-{placed}")
+        wait_until(lambda n=placed: delivered(program) == n, message="it is delivered")
+    assert len(world.tokens.asked) <= 6  # each of its attempts asked for one; now only where nobody was served since the last
+    assert topics.read(DLQ) == []
+
+
 def test_an_api_that_refuses_every_token_is_an_outage(orders, worker, opened, authority, secret, wait_until, topics):
     world = Bearer(opened, authority, secret)
     refusing = {"now": True}

@@ -177,6 +177,24 @@ static void a_refused_token_is_given_up_unless_there_is_a_newer_one(void **state
     assert_true(auth_token_good(&t, 4));
 }
 
+static void a_token_is_known_to_work_until_it_is_refused_or_another_one_came(void **state)
+{
+    (void)state;
+    struct auth_token t = {0};
+    assert_false(auth_token_is_known_to_work(&t));
+    auth_token_asked(&t);
+    auth_token_came(&t, 1, 100 * NS_PER_S);
+    assert_false(auth_token_is_known_to_work(&t));
+    auth_token_worked(&t, t.generation);
+    assert_true(auth_token_is_known_to_work(&t));
+    auth_token_refused(&t, t.generation);
+    assert_false(auth_token_is_known_to_work(&t));
+    auth_token_asked(&t);
+    auth_token_came(&t, 3, 100 * NS_PER_S);
+    auth_token_worked(&t, t.generation - 1); /* a late answer to the old one */
+    assert_false(auth_token_is_known_to_work(&t));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, done)
 int main(void)
 {
@@ -188,6 +206,7 @@ int main(void)
         TEST(a_token_is_fetched_anew_before_it_ends_and_used_meanwhile),
         TEST(a_failed_refresh_waits_while_the_old_token_is_good_but_not_longer),
         TEST(a_refused_token_is_given_up_unless_there_is_a_newer_one),
+        TEST(a_token_is_known_to_work_until_it_is_refused_or_another_one_came),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
