@@ -32,11 +32,17 @@
 -- no shard has one after the number has changed, and each waits until the transactions of that moment have ended. Emitted events are in no
 -- table: for them it goes on from where it was.
 --
+-- Emitted events have no other copy than the log that a slot keeps, and a slot that is made later than the shard knows nothing of what was
+-- emitted before. So of one shard's slot of emitted events the new shards get copies, with its place in the log, before anybody can work: each
+-- reads all of it and takes its own keys. Of several shards each slot has another place; there the change is refused as long as there are such
+-- slots. What is done to slots is not undone with the transaction: with tandem.dry_run = on nothing is done to them.
+--
 -- NOWAIT is said of the child table, and TRUNCATE takes its TOAST table as well: behind autovacuum in that one it waited until this was
 -- cancelled, after deadlock_timeout (1 s), behind another VACUUM for the relay's lock_timeout (5 s). Meanwhile it kept the cursor's row and
 -- the child from everybody: no shard was read, and leases ran out. After 50 ms it is given up now, and tried again some seconds later.
 --
--- tandem.relay_shards: else as in 0003. tandem.relay_maintain: else as in 0004. tandem.relay_adopt: else as in 0002. Rights: none besides those of 0001 to 0004.
+-- tandem.relay_shards: else as in 0003; with emitted events its caller needs REPLICATION. tandem.relay_maintain: else as in 0004.
+-- tandem.relay_adopt: else as in 0002. Rights: none else besides those of 0001 to 0004.
 
 BEGIN;
 
@@ -101,12 +107,35 @@ BEGIN
 END
 $$;
 
+-- The slot's name with _1 behind it and so on, as the relay of each shard reads it. What has such a name is left over from an earlier division.
+CREATE OR REPLACE FUNCTION tandem.relay_copy_slot(original text, copies integer, trial boolean) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    names text[] := ARRAY(SELECT original || '_' || i FROM generate_series(1, copies) AS i);
+BEGIN
+    IF EXISTS (SELECT FROM pg_replication_slots s WHERE s.slot_name = original
+               AND (s.wal_status = 'lost' OR to_jsonb(s) ->> 'failover' = 'true')) THEN
+        RAISE EXCEPTION 'replication slot "%" has emitted events and cannot be copied, for it is lost or a failover slot: stop what emits, let the relay finish, stop it, run tandem-relay setup drop --source message, and setup afterwards',
+            original USING ERRCODE = 'object_not_in_prerequisite_state';
+    ELSIF (SELECT count(*) FROM pg_replication_slots s WHERE s.slot_name <> ALL (names)) + copies
+            > current_setting('max_replication_slots')::integer THEN
+        RAISE EXCEPTION 'each shard needs a replication slot, and max_replication_slots leaves no room for % more: raise it, or drop some', copies
+            USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    PERFORM pg_drop_replication_slot(s.slot_name) FROM pg_replication_slots s
+        WHERE NOT trial AND s.slot_name = ANY (names) AND s.plugin = 'pgoutput' AND s.database = current_database();
+    PERFORM pg_copy_logical_replication_slot(original, copy) FROM unnest(names) AS copy WHERE NOT trial;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION tandem.relay_shards(n integer) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
     was     integer;
     c       record;
     slowest tandem.relay_cursor;
+    emitted text;
+    trial   boolean := coalesce(current_setting('tandem.dry_run', true), '') = 'on';
 BEGIN
     IF n IS NULL OR n < 1 OR n > 32 THEN
         RAISE EXCEPTION 'shards: % is not between 1 and 32', n USING ERRCODE = 'invalid_parameter_value';
@@ -137,20 +166,30 @@ BEGIN
         RAISE EXCEPTION 'rows were written since shard % looked last: stop what writes to the outbox, start the relays, let them finish, stop them',
             slowest.shard USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
+    SELECT s.slot_name INTO emitted FROM pg_replication_slots s JOIN tandem.relay_cursor r ON s.slot_name = r.slot
+        WHERE r.source = 'message' AND s.database = current_database() AND s.plugin = 'pgoutput' ORDER BY r.shard::integer LIMIT 1;
+    IF emitted IS NOT NULL AND was > 1 THEN
+        RAISE EXCEPTION 'replication slot "%" has emitted events, and each shard''s slot another place in the log: stop what emits, let the relays finish, stop them, run tandem-relay setup drop --source message, and setup afterwards',
+            emitted USING ERRCODE = 'object_not_in_prerequisite_state';
+    ELSIF emitted IS NOT NULL THEN
+        PERFORM tandem.relay_copy_slot(emitted, n - 1, trial);
+    END IF;
     PERFORM pg_drop_replication_slot(s.slot_name)
         FROM pg_replication_slots s JOIN tandem.relay_cursor r ON s.slot_name = r.slot
-        WHERE r.shard::integer >= n AND s.database = current_database();
+        WHERE NOT trial AND r.shard::integer >= n AND s.database = current_database();
     slowest.epoch := (SELECT max(epoch) + 1 FROM tandem.relay_cursor);
     slowest.rotated_at := (SELECT max(rotated_at) FROM tandem.relay_cursor);
     DELETE FROM tandem.relay_cursor WHERE shard::integer >= n;
     UPDATE tandem.relay_cursor SET epoch = slowest.epoch, prev_snapshot = slowest.prev_snapshot,
         prev_floor = slowest.prev_floor, wal_lsn = CASE WHEN source = 'message' THEN wal_lsn END, authority = 'postgres',
         updated_at = clock_timestamp();
-    -- A position in the log is of one slot: a new shard begins through the table, as after a change of the source.
+    -- A position in the log is of one slot: a new shard begins through the table, as after a change of the source, unless it has a copy.
     INSERT INTO tandem.relay_cursor (shard, epoch, prev_snapshot, cur_snapshot, prev_floor, cur_floor, cur_ceiling, last_id,
-                                     system_identifier, rotated_at)
+                                     system_identifier, rotated_at, source, slot, wal_lsn)
         SELECT i::text, slowest.epoch, slowest.prev_snapshot, slowest.cur_snapshot, slowest.prev_floor, slowest.cur_floor,
-               slowest.cur_ceiling, slowest.last_id, slowest.system_identifier, slowest.rotated_at
+               slowest.cur_ceiling, slowest.last_id, slowest.system_identifier, slowest.rotated_at,
+               CASE WHEN emitted IS NULL THEN 'table' ELSE 'message' END, coalesce(emitted || '_' || i, ''),
+               CASE WHEN emitted IS NOT NULL THEN slowest.wal_lsn END
         FROM generate_series(was, n - 1) AS i;
     RETURN was;
 END

@@ -8,6 +8,10 @@
 static const char count_sql[] = "SELECT count(*) AS shards FROM tandem.relay_cursor";
 static const char change_sql[] = "SELECT tandem.relay_shards($1::integer) AS was";
 
+/* What is done to slots is not undone with a transaction. */
+static const char trial_sql[] = "SET LOCAL tandem.dry_run = on",
+                  for_good_sql[] = "SET LOCAL tandem.dry_run = off";
+
 /* The database's own words are for the person who asked; what it refuses, no repetition mends. */
 static bool refused(const PGresult *res, struct err *err)
 {
@@ -31,11 +35,14 @@ static PGresult *change(struct relay_tool *t, const char *wanted, struct err *er
     return NULL;
 }
 
-/* Without --yes it is done as well, and undone: whatever stands in the way is told now. */
+/* Without --yes it is done as well, and undone, but for the slots: whatever stands in the way is told now. */
 static int try(struct relay_tool *t, const char *wanted, bool for_good, int64_t *ret_was, struct err *err)
 {
     CLEANUP(pg_clearp) PGresult *begun = relay_tool_query(t, "beginning", "BEGIN", NULL, err);
-    CLEANUP(pg_clearp) PGresult *res = begun ? change(t, wanted, err) : NULL;
+    CLEANUP(pg_clearp)
+    PGresult *told =
+        begun ? relay_tool_query(t, "beginning", for_good ? for_good_sql : trial_sql, NULL, err) : NULL;
+    CLEANUP(pg_clearp) PGresult *res = told ? change(t, wanted, err) : NULL;
 
     if (!res)
         return -1; /* the end of the connection rolls back */

@@ -398,6 +398,68 @@ def test_a_position_in_the_log_does_not_outlive_a_change_of_the_number_unless_th
         (str(n), kept if n < was else None, None, 0) for n in range(becomes)]
 
 
+def emit(connection, payload, key):
+    connection.execute("SELECT tandem.outbox_emit(topic => %s, key => %s::text, type => 'order.changed', payload => %s::text)", (TOPIC, key, payload))
+
+
+def slot_names(database):
+    return {name for (name,) in database.query("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()")}
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+def test_what_is_emitted_between_a_split_and_the_start_of_its_relays_is_not_lost(database, topics, relay, shards, slot, delivery, wait_until):
+    """The slots of the new shards were made later, by setup or their relays, and nobody else wants their keys."""
+    assert setup(database.url, slot, source="message").returncode == 0
+    options = {"source": "message", "slot": slot, "delivery": delivery}
+    running = relay(**options)
+    connection, longer = database.connect(), database.connect(autocommit=False)
+    for key in KEYS:
+        emit(connection, "0", key)
+    wait_until(lambda: in_order(topics, 1), message=lambda: f"one relay works:\n{running.log_tail()}")
+    emit(longer, "of an open transaction", "longer")
+    assert running.stop() == 0
+    for version in range(1, 3):
+        for key in KEYS:
+            emit(connection, str(version), key)
+        if version == 1:
+            assert shards(3)[0] == 0 and slot_names(database) == {slot}, "nothing was changed"
+            assert shards(3, "--yes")[0] == 0
+    longer.commit()
+    assert setup(database.url, slot, source="message").returncode == 0
+    relays = [relay(shard=n, **options) for n in range(SHARDS)]
+    for key in KEYS:
+        emit(connection, "3", key)
+    expected = {"longer": ["of an open transaction"], **{key: [str(n) for n in range(4)] for key in KEYS}}
+    wait_until(lambda: all("3" in values for key, values in by_key(topics).items() if key != b"longer") and len(by_key(topics)) == len(expected), 60,
+               lambda: f"the last events are there:\n{relays[1].log_tail()}")
+    assert by_key(topics) == {key.encode(): values for key, values in expected.items()}
+    assert [one.metric("tandem_relay_slots_lost_total") for one in relays] == [0] * SHARDS
+
+
+def test_emitted_events_of_several_shards_go_to_another_number_only_by_new_slots(database, relay, shards, three, slot, wait_until):
+    """Each slot has another place in the log, and a shard that gets a key would go on behind or in front of what its last one did."""
+    assert setup(database.url, slot, source="message").returncode == 0
+    relays = [relay(shard=n, source="message", slot=slot) for n in range(SHARDS)]
+    wait_until(lambda: all(one.metric("tandem_relay_streaming") == 1 for one in relays), 60, "they stream")
+    assert [one.stop() for one in relays] == [0] * SHARDS
+    emit(database.connect(), "not read yet", KEYS_OF[1][0])
+    code, _, notes = shards(2, "--yes")
+    assert code == 100 and "emitted events" in notes and "tandem-relay setup drop" in notes
+    assert len(slot_names(database)) == SHARDS and database.value("SELECT count(*) FROM tandem.relay_cursor") == SHARDS
+    assert setup(database.url, slot, "drop", source="message").returncode == 0
+    assert shards(2, "--yes")[0] == 0
+
+
+def test_a_change_of_the_number_that_is_only_tried_drops_no_slot(database, relay, shards, three, slot, settled, wait_until):
+    """What becomes of a slot is not undone with the transaction."""
+    assert setup(database.url, slot).returncode == 0
+    relays = [relay(shard=n, source="wal", slot=slot) for n in range(SHARDS)]
+    wait_until(lambda: all(one.metric("tandem_relay_streaming") == 1 for one in relays), 60, "they stream")
+    assert [one.stop() for one in relays] == [0] * SHARDS
+    assert shards(1)[:2] == (0, "3 shards would become 1\n") and len(slot_names(database)) == SHARDS
+    assert shards(1, "--yes")[0] == 0 and slot_names(database) == {slot}
+
+
 def test_a_key_that_changes_its_shard_while_its_commit_waits_for_a_synchronous_standby_is_not_lost(own_postgres, topics, relay, wait_until):
     """The stream of the shard that gets it has passed it, and no look shows it before it ends."""
     _, database = own_postgres(synchronous_standby_names="ghost", synchronous_commit="local")  # nobody waits who does not ask for it
