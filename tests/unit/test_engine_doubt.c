@@ -534,6 +534,26 @@ static void a_batch_that_is_refused_403_while_others_are_served_comes_again_in_h
     api_free(a);
 }
 
+/* Its 429s had shown that its quota is its own trouble; of a batch that was taken for the same of its first 403. */
+static void an_event_over_its_own_quota_still_tells_of_refused_credentials(void **state)
+{
+    (void)state;
+    struct engine_config cfg = closed_config();
+    cfg.batch_max_events = 4;
+    cfg.backoff_cap_ns = NS_PER_S;
+    struct api *a = api_new(&cfg);
+
+    give_batchable(a, 1);
+    for (int round = 0; round < 8; round++) {
+        rig_sleep(a->r, 2 * NS_PER_S);
+        answer_batches(a, a->r->batch_count - 1, round < 7 ? 429 : 403);
+        give(a, 1);
+        let_pass(a, NS_PER_S / 10);
+    }
+    assert_int_equal(rig_counts(a->r).breaker_opened, 1);
+    api_free(a);
+}
+
 /* ---- intake ----------------------------------------------------------------------------------------------------------- */
 
 /* Plenty was ready, all of it for the endpoint that hangs: what could go was not taken in. */
@@ -604,6 +624,7 @@ int main(void)
         cmocka_unit_test(credentials_refused_for_all_still_open_the_breaker_at_once),
         cmocka_unit_test(an_endpoint_in_doubt_is_asked_with_one_event_at_a_time),
         cmocka_unit_test(a_batch_that_is_refused_403_while_others_are_served_comes_again_in_halves),
+        cmocka_unit_test(an_event_over_its_own_quota_still_tells_of_refused_credentials),
         cmocka_unit_test(what_cannot_go_does_not_pause_the_intake),
         cmocka_unit_test(a_window_half_full_of_what_cannot_go_takes_in_what_can),
     };

@@ -51,12 +51,12 @@ static void note_refusal(const struct engine *e, struct delivery *d, bool by_aut
     d->refused_by_auth = by_auth;
 }
 
-bool delivery_is_refused_alone(const struct delivery *d)
+bool delivery_is_refused_alone(const struct delivery *d, bool by_auth)
 {
 #ifdef SIM_BUG_PAUSE_BY_ITS_EVENT
     return false;
 #endif
-    return d->refused_alone >= REFUSED_ALONE;
+    return d->refused_alone >= REFUSED_ALONE && d->refused_by_auth == by_auth;
 }
 
 /*
@@ -84,7 +84,7 @@ static void tell_limiter(struct engine *e, const struct delivery *d, const struc
 
     if (e->breaker.state != BREAKER_CLOSED)
         return;
-    if (is_refusal(out, j) && !delivery_is_refused_alone(d))
+    if (is_refusal(out, j) && !delivery_is_refused_alone(d, false))
         limiter_refused(&e->limiter, e->now, d->last_attempt_ns);
     else if (answered && !is_refusal(out, j) && !j.systemic)
         limiter_sample(&e->limiter, e->now, d->last_attempt_ns + out->setup_ns);
@@ -93,7 +93,7 @@ static void tell_limiter(struct engine *e, const struct delivery *d, const struc
 static void tell_breaker(struct engine *e, const struct delivery *d, struct judgement j, bool probe)
 {
     enum breaker_result result = breaker_view(e, d, j);
-    bool alone = j.verdict == VERDICT_AUTH && delivery_is_refused_alone(d);
+    bool alone = j.verdict == VERDICT_AUTH && delivery_is_refused_alone(d, true);
 
 #ifdef SIM_BUG_REFUSED_IS_ALONE
     alone = j.verdict == VERDICT_AUTH;
@@ -232,7 +232,7 @@ static enum step after_throttle(struct engine *e, struct delivery *d, const stru
 #endif
     if (asked > 0)
         dispatch_pause(e, asked);
-    else if (out->quota_wait_ns <= 0 && !delivery_is_refused_alone(d))
+    else if (out->quota_wait_ns <= 0 && !delivery_is_refused_alone(d, false))
         dispatch_pause(e, own_pause(e, d));
     return STEP_BACKOFF;
 }
@@ -372,7 +372,7 @@ static void tell_of_items(struct engine *e, const struct batch *b, const struct 
         if (best == NULL || rank_of(j) > rank_of(best_j))
             best_j = j, best = d;
         if (j.verdict == VERDICT_THROTTLE && e->breaker.state == BREAKER_CLOSED &&
-            !delivery_is_refused_alone(d))
+            !delivery_is_refused_alone(d, false))
             limiter_refused(&e->limiter, e->now, d->last_attempt_ns);
         tell_wait(e, &items[i]);
     }
@@ -453,7 +453,7 @@ static enum step after_whole(struct engine *e, const struct batch *b, struct del
 {
     if (b->count > 1 && j.verdict == VERDICT_POISON)
         return after_refusal(b, d);
-    if (b->count > 1 && j.verdict == VERDICT_AUTH && delivery_is_refused_alone(d))
+    if (b->count > 1 && j.verdict == VERDICT_AUTH && delivery_is_refused_alone(d, true))
         halve(b, d); /* others are served: it may be one of them that is not */
     if (b->count > 1 && (j.verdict == VERDICT_RETRY || j.verdict == VERDICT_AMBIGUOUS))
         return after_batch_failure(e, b, d, whole, j);

@@ -104,8 +104,11 @@ void delivery_refuse(struct engine *e, struct delivery *d);
 struct slice delivery_lane_key(struct lane_place *place);
 /* Enter this step, and those that follow from it at once. */
 void delivery_go(struct engine *e, struct delivery *d, enum step step);
-/* It is refused again and again while others are served: a quota of its own, perhaps. Its refusals say nothing about the others. */
-bool delivery_is_refused_alone(const struct delivery *d);
+/*
+ * It is refused again and again while others are served: a quota of its own, perhaps, or, by_auth, a customer who is suspended. Its refusals
+ * say nothing about the others.
+ */
+bool delivery_is_refused_alone(const struct delivery *d, bool by_auth);
 /* Its timer came. */
 void delivery_due(struct engine *e, struct delivery *d);
 /* Look at those whose turn may have come. Called at the end of each fact, so that a long chain does not nest. */

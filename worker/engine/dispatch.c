@@ -153,7 +153,8 @@ static bool was_asked(const struct engine *e, const struct delivery *d)
 static int64_t rank_of(const struct engine *e, const struct delivery *d)
 {
     int64_t probes = d->probe_episode == e->breaker_episode ? d->probes : 0;
-    bool fails = d->endpoint->failures_in_row > 0 || d->endpoint->doubtful || delivery_is_refused_alone(d);
+    bool fails =
+        d->endpoint->failures_in_row > 0 || d->endpoint->doubtful || delivery_is_refused_alone(d, true);
 
     if (probes > PROBES_MAX)
         probes = PROBES_MAX;
