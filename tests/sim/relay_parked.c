@@ -46,6 +46,9 @@ static void park(struct scene *sc, struct row *r, enum park_reason reason, bool 
 {
     r->parked_ahead = r->parked_ahead || ahead;
     r->park.parked = true;
+    if (reason != PARK_BEHIND &&
+        !sc->plan.cfg.park_key) /* later rows of its key go on, and may be seen first */
+        r->refused = true;
     r->park.retry = reason == PARK_BEHIND && scene_has(sc, RFAULT_RETRIED) && !key_waits(sc, r);
     sim_trace(sc->sim, "pg: row %lld is parked: %s%s", (long long)r->id, park_reason_name(reason),
               r->park.retry ? ", to be published again" : "");
