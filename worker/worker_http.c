@@ -442,6 +442,7 @@ bool exchange_renew(struct exchange *x, int64_t now, const struct outcome *out)
         return false;
     if (x->renewed || (x->rec->unauthorized && auth_token_is_known_to_work(token))) {
         x->rec->unauthorized = true;
+        auth_token_worked(token, 0); /* until it serves somebody again */
         return false;
     }
     x->renewed = true;

@@ -302,6 +302,56 @@ static void a_new_round_of_probes_begins_with_the_endpoint_that_works(void **sta
     api_free(a);
 }
 
+/* Nine had been down for long, with the oldest events, when the one that serves all others failed for a second: each had its probe before. */
+static void a_short_trouble_of_the_endpoint_that_works_waits_for_no_long_one_of_others(void **state)
+{
+    (void)state;
+    struct engine_config cfg = api_config();
+    struct api *a = api_new(&cfg);
+
+    for (int route = 1; route < ROUTES; route++) {
+        a->endpoint[route].status = 503;
+        for (int i = 0; i < 10; i++) {
+            give(a, route);
+            with_traffic(a, 0, 10 * NS_PER_MS, 200 * NS_PER_MS);
+        }
+    }
+    with_traffic(a, 0, 20 * NS_PER_MS, 20 * NS_PER_S);
+    assert_int_equal(rig_counts(a->r).breaker, BREAKER_CLOSED);
+    a->endpoint[0].status = 503;
+    while (rig_counts(a->r).breaker == BREAKER_CLOSED)
+        with_traffic(a, 0, 20 * NS_PER_MS, 20 * NS_PER_MS);
+    a->endpoint[0].status = 200;
+    int64_t probes = rig_counts(a->r).probes;
+    while (rig_counts(a->r).breaker != BREAKER_CLOSED)
+        with_traffic(a, 0, 20 * NS_PER_MS, 20 * NS_PER_MS);
+    assert_true(rig_counts(a->r).probes - probes <= 2);
+    api_free(a);
+}
+
+/* Each of them counted as one that nobody had asked, for ever, and what had been asked and was back had its turn behind them. */
+static void events_that_are_refused_alone_leave_probes_to_the_others(void **state)
+{
+    (void)state;
+    struct engine_config cfg = api_config();
+    struct api *a = api_new(&cfg);
+
+    for (int i = 0; i < 30; i++)
+        a->event[give(a, 1)] = (struct manner){403, 10 * NS_PER_MS};
+    with_traffic(a, 0, 50 * NS_PER_MS, 600 * NS_PER_S);
+    assert_int_equal(rig_counts(a->r).breaker, BREAKER_CLOSED);
+    a->endpoint[0].status = 503;
+    with_traffic(a, 0, 50 * NS_PER_MS, 30 * NS_PER_S);
+    assert_int_not_equal(rig_counts(a->r).breaker, BREAKER_CLOSED);
+    a->endpoint[0].status = 200;
+    int64_t probes = rig_counts(a->r).probes;
+    for (int i = 0; i < 600 && rig_counts(a->r).breaker != BREAKER_CLOSED; i++)
+        let_pass(a, NS_PER_S);
+    assert_int_equal(rig_counts(a->r).breaker, BREAKER_CLOSED);
+    assert_true(rig_counts(a->r).probes - probes <= 3);
+    api_free(a);
+}
+
 /* Nobody had asked it, and it had to wait until all others were asked again. */
 static void a_probe_that_never_left_does_not_count_as_asked(void **state)
 {
@@ -359,6 +409,28 @@ static void an_endpoint_whose_probe_failed_is_in_doubt_once_another_is_served(vo
     assert_int_equal(rig_counts(a->r).breaker, BREAKER_CLOSED);
     assert_int_equal(a->served[2], 1);
     assert_int_equal(rig_in_flight(a->r), 2);
+    api_free(a);
+}
+
+/* It works, slowly: after a probe that was slow it was in doubt for as long as an event of it was in hand. */
+static void an_endpoint_that_is_always_slow_comes_out_of_doubt(void **state)
+{
+    (void)state;
+    struct engine_config cfg = closed_config();
+    cfg.breaker_slow_ns = 2 * NS_PER_S;
+    cfg.breaker_slow_share = 2; /* never */
+    cfg.adaptive = ENGINE_ADAPTIVE_OFF;
+    cfg.in_flight_max = 40;
+    struct api *a = api_new(&cfg);
+
+    bring_into_doubt(a, 1);
+    a->endpoint[1] = (struct manner){200, 3 * NS_PER_S};
+    for (int i = 0; i < 40; i++)
+        give(a, 1);
+    let_pass(a, 10 * NS_PER_MS);
+    assert_true(rig_in_flight(a->r) <= 10);
+    let_pass(a, 4 * NS_PER_S);
+    assert_true(rig_in_flight(a->r) > 10);
     api_free(a);
 }
 
@@ -616,6 +688,9 @@ int main(void)
         cmocka_unit_test(a_repetition_of_a_healthy_endpoint_is_not_starved_by_a_dead_one),
         cmocka_unit_test(an_endpoint_that_is_back_is_noticed_under_a_backlog_of_others),
         cmocka_unit_test(a_new_round_of_probes_begins_with_the_endpoint_that_works),
+        cmocka_unit_test(a_short_trouble_of_the_endpoint_that_works_waits_for_no_long_one_of_others),
+        cmocka_unit_test(events_that_are_refused_alone_leave_probes_to_the_others),
+        cmocka_unit_test(an_endpoint_that_is_always_slow_comes_out_of_doubt),
         cmocka_unit_test(a_probe_that_never_left_does_not_count_as_asked),
         cmocka_unit_test(a_probe_that_is_dropped_does_not_count_as_asked),
         cmocka_unit_test(an_endpoint_whose_probe_failed_is_in_doubt_once_another_is_served),

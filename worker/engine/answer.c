@@ -101,7 +101,7 @@ static void tell_breaker(struct engine *e, const struct delivery *d, struct judg
     /* A 429 is from an API that works, which is all that a probe asks; otherwise it says nothing about failures. */
     if (j.verdict == VERDICT_THROTTLE && !j.systemic && !probe)
         result = BREAKER_NO_ANSWER;
-    doubt_heard(e, d->endpoint, alone ? BREAKER_NO_ANSWER : result, probe);
+    doubt_heard(e, d->endpoint, alone ? BREAKER_NO_ANSWER : result, probe && !alone);
     /* Credentials that only one event or one endpoint is refused with are no reason to stop the others. A probe has not served all the same. */
     if (alone && !probe)
         result = BREAKER_NO_ANSWER;

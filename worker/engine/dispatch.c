@@ -140,9 +140,15 @@ static struct delivery *next_to_go(struct engine *e)
 
 #define PROBES_MAX 0x1fff
 
+/* It, or its endpoint, is refused while others are served: what it hears says little of the API. */
+static bool is_apart(const struct delivery *d)
+{
+    return d->endpoint->doubtful || delivery_is_refused_alone(d, true);
+}
+
 static bool was_asked(const struct engine *e, const struct delivery *d)
 {
-    return d->endpoint->probe_round == e->probe_round;
+    return d->endpoint->probe_round == e->probe_round[is_apart(d)];
 }
 
 /*
@@ -153,8 +159,7 @@ static bool was_asked(const struct engine *e, const struct delivery *d)
 static int64_t rank_of(const struct engine *e, const struct delivery *d)
 {
     int64_t probes = d->probe_episode == e->breaker_episode ? d->probes : 0;
-    bool fails =
-        d->endpoint->failures_in_row > 0 || d->endpoint->doubtful || delivery_is_refused_alone(d, true);
+    bool fails = d->endpoint->failures_in_row > 0;
 
     if (probes > PROBES_MAX)
         probes = PROBES_MAX;
@@ -163,6 +168,7 @@ static int64_t rank_of(const struct engine *e, const struct delivery *d)
 }
 
 struct probe {
+    bool apart;         /* among which it is looked for */
     struct delivery *d; /* NULL: none can be asked */
     int64_t rank;
 };
@@ -172,15 +178,17 @@ static void look_for_probe(const struct engine *e, const struct heap *ready, str
     for (size_t i = 0; i < ready->count; i++) {
         struct delivery *d = OWNER_OF(ready->nodes[i], struct delivery, ready);
         int64_t rank = rank_of(e, d);
+        if (is_apart(d) != best->apart)
+            continue;
         if ((best->d == NULL || rank < best->rank) && !uncommitted_waits(e, d))
-            *best = (struct probe){d, rank};
+            best->d = d, best->rank = rank;
     }
 }
 
 /* A walk over all that is ready: there is one for each probe. */
-static struct delivery *best_probe(const struct engine *e)
+static struct delivery *best_probe(const struct engine *e, bool apart)
 {
-    struct probe best = {0};
+    struct probe best = {.apart = apart};
 
     for (size_t waiting = 0; waiting < WAITING_KINDS; waiting++)
         look_for_probe(e, &e->ready[waiting], &best);
@@ -190,20 +198,32 @@ static struct delivery *best_probe(const struct engine *e)
     return best.d;
 }
 
-/* When all that could be asked were, the next round begins. */
-static struct delivery *probe_to_go(struct engine *e)
+/* When all of them that could be asked were, the next round begins. */
+static struct delivery *probe_of(struct engine *e, bool apart)
 {
-    struct delivery *d = best_probe(e);
+    struct delivery *d = best_probe(e, apart);
 
     if (d == NULL || !was_asked(e, d))
         return d;
-    e->probe_round++;
-    return best_probe(e);
+    e->probe_round[apart]++;
+    return best_probe(e, apart);
+}
+
+/*
+ * By turns: many customers' endpoints may have been down for hours, with the oldest events, when the one that serves all others fails for
+ * some seconds. And the other way round what has served may have gone for good.
+ */
+static struct delivery *probe_to_go(struct engine *e)
+{
+    struct delivery *d = probe_of(e, e->probe_apart);
+
+    return d != NULL ? d : probe_of(e, !e->probe_apart);
 }
 
 static void count_probe(struct engine *e, struct delivery *d)
 {
-    d->endpoint->probe_round = e->probe_round;
+    e->probe_apart = !is_apart(d);
+    d->endpoint->probe_round = e->probe_round[is_apart(d)];
     if (d->probe_episode != e->breaker_episode)
         d->probes = 0;
     d->probe_episode = e->breaker_episode;
@@ -294,6 +314,7 @@ bool dispatch_next(struct engine *e, struct action *ret_action)
 void dispatch_breaker_closed(struct engine *e)
 {
     e->breaker_episode++;
+    e->probe_apart = false;
     doubt_breaker_closed(e);
     limiter_restart(&e->limiter, e->now); /* an API that was away is not met with everything at once */
 }

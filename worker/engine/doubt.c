@@ -6,8 +6,9 @@
  */
 #include "worker/engine/engine_state.h"
 
-#define DOUBT_ROW 5  /* a probe that fails, and refused credentials, are as good as so many */
-#define DOUBT_PART 4 /* of the requests at once so many in one may be theirs */
+#define DOUBT_ROW 5         /* a probe that fails, and refused credentials, are as good as so many */
+#define DOUBT_RETURNS_MAX 4 /* with each return the row doubles, until one as long was served */
+#define DOUBT_PART 4        /* of the requests at once so many in one may be theirs */
 
 bool doubt_is_full(const struct engine *e)
 {
@@ -63,24 +64,44 @@ static void flip(struct engine *e, struct endpoint *endpoint)
         dispatch_ready(e, OWNER_OF(link, struct delivery, queue));
 }
 
+static int row_of(const struct endpoint *endpoint)
+{
+    return DOUBT_ROW << endpoint->returns;
+}
+
 static bool is_doubtful(const struct engine *e, const struct endpoint *endpoint)
 {
 #ifdef SIM_BUG_DOUBT_WITHOUT_PROOF
-    return endpoint->failures_in_row >= DOUBT_ROW;
+    return endpoint->failures_in_row >= row_of(endpoint);
 #endif
-    return endpoint->failures_in_row >= DOUBT_ROW && e->served > endpoint->served_before;
+    return endpoint->failures_in_row >= row_of(endpoint) && e->served > endpoint->served_before;
 }
 
 static void heard_failure(struct engine *e, struct endpoint *endpoint, bool whole_row)
 {
     if (endpoint->failures_in_row == 0)
         endpoint->served_before = e->served;
+    endpoint->served_in_row = 0;
     if (whole_row)
-        endpoint->failures_in_row = DOUBT_ROW;
-    else if (endpoint->failures_in_row < DOUBT_ROW)
+        endpoint->failures_in_row = row_of(endpoint);
+    else if (endpoint->failures_in_row < row_of(endpoint))
         endpoint->failures_in_row++;
     if (!endpoint->doubtful && is_doubtful(e, endpoint))
         flip(e, endpoint);
+}
+
+/* To come into doubt and out of it costs a pass over all that is in hand for it: one that half fails does so seldom. */
+static void heard_success(struct engine *e, struct endpoint *endpoint)
+{
+    endpoint->failures_in_row = 0;
+    if (endpoint->doubtful) {
+        flip(e, endpoint);
+        endpoint->returns += endpoint->returns < DOUBT_RETURNS_MAX;
+    }
+    if (++endpoint->served_in_row < row_of(endpoint))
+        return;
+    endpoint->served_in_row = 0;
+    endpoint->returns = 0;
 }
 
 void doubt_heard(struct engine *e, struct endpoint *endpoint, enum breaker_result result, bool probe)
@@ -88,14 +109,15 @@ void doubt_heard(struct engine *e, struct endpoint *endpoint, enum breaker_resul
     switch (result) {
     case BREAKER_SERVED:
         e->served++;
-        endpoint->failures_in_row = 0;
         endpoint->probe_round = 0;
-        if (endpoint->doubtful)
-            flip(e, endpoint);
+        heard_success(e, endpoint);
         break;
     case BREAKER_SLOW: /* it works, but a probe that is slow has not served */
-        if (probe)
+        if (probe) {
             heard_failure(e, endpoint, true);
+            break;
+        }
+        heard_success(e, endpoint);
         break;
     case BREAKER_FAILED:
     case BREAKER_REFUSED:

@@ -24,7 +24,9 @@ struct endpoint {
     uint64_t served_before; /* what the engine had been served, by any endpoint, when that row began */
     bool doubtful;          /* it fails while others are served: see doubt.c */
     int under_way;          /* requests */
-    int64_t turn[2];        /* of the last of its deliveries that waits in doubt: [repetition] */
+    int returns,
+        served_in_row; /* how often it has come out of doubt, and answers since that or the last failure */
+    int64_t turn[2];   /* of the last of its deliveries that waits in doubt: [repetition] */
     struct endpoint *next;
 };
 

@@ -122,7 +122,7 @@ struct engine *engine_new(const struct engine_config *cfg, struct err *err)
     lanes_init(&e->lanes, delivery_lane_key);
     pool_init(&e->deliveries, sizeof(struct delivery));
     endpoints_init(&e->endpoints);
-    e->probe_round = 1; /* 0: of an endpoint that was not asked */
+    e->probe_round[false] = e->probe_round[true] = 1; /* 0: of an endpoint that was not asked */
     breaker_init(&e->breaker, &e->cfg, &e->random);
     limiter_init(&e->limiter, cfg->in_flight_min, cfg->in_flight_max, cfg->limit_window_ns);
     pace_init(&e->pace, cfg->rate_requests, cfg->rate_bytes);

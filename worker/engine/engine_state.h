@@ -99,13 +99,15 @@ struct engine {
     int64_t refused_ns;      /* the last of them */
     bool on_hold;            /* the operator paused it */
     int64_t breaker_episode; /* grows when the breaker closes: probes of an earlier one are forgotten */
-    uint64_t probe_round;    /* grows with each round of probes of all endpoints */
-    int firsts_sent;         /* first requests since another one, FIRSTS_BETWEEN at most */
-    bool doubtful_sent;      /* that other one was of an endpoint in doubt */
-    bool doubtful_again;     /* the last one of an endpoint in doubt was a repetition */
-    int64_t turn[2];         /* of the last one that was sent of those in doubt: [repetition] */
-    uint64_t served;         /* answers of an API that works */
-    int doubtful_under_way;  /* requests to endpoints in doubt */
+    uint64_t probe_round
+        [2]; /* grows with each round of probes of all endpoints; and of all that are apart from the others */
+    bool probe_apart;       /* it is their turn */
+    int firsts_sent;        /* first requests since another one, FIRSTS_BETWEEN at most */
+    bool doubtful_sent;     /* that other one was of an endpoint in doubt */
+    bool doubtful_again;    /* the last one of an endpoint in doubt was a repetition */
+    int64_t turn[2];        /* of the last one that was sent of those in doubt: [repetition] */
+    uint64_t served;        /* answers of an API that works */
+    int doubtful_under_way; /* requests to endpoints in doubt */
 
     struct stream *streams[ENGINE_STREAMS_MAX];
     struct list streams_held;
