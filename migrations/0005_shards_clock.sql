@@ -2,8 +2,8 @@
 -- was of other keys. tandem.relay_maintain waits for no TOAST table. What is half done stands beside a batch of others. A row is parked
 -- however long its key is.
 -- Safe to run again. One transaction; no psql commands inside. Relays of schema 4 go on until they lose their connection.
--- The first time it takes ACCESS EXCLUSIVE on tandem.relay_cursor and tandem.parked for a moment (columns; nothing is rewritten but rows
--- with such keys). It waits for 2 s: behind a longer reader of one of them, as pg_dump is, it fails with "lock timeout" and has changed
+-- The first time it takes ACCESS EXCLUSIVE on tandem.parked, which it reads once, and on tandem.relay_cursor, for a moment (columns; nothing
+-- is rewritten but rows with such keys). It waits for 2 s: behind a longer reader of one of them, as pg_dump is, it fails with "lock timeout" and has changed
 -- nothing; run it again. Relays wait meanwhile.
 --
 -- tandem.relay_cursor, besides what 0001 to 0003 say:
@@ -14,12 +14,13 @@
 -- a position in the middle of those had no place for it, and whoever went on from there published its settled rows once more.
 --
 -- tandem.parked, besides what 0001 and 0002 say:
---   key           of a key of more than 1,024 bytes its first 992 and the SHA-256 of all (tandem.parked_key)
+--   key           of a key of more than 2,400 bytes its first 2,368 and the SHA-256 of all (tandem.parked_key)
 --   long_key      such a key itself; null: key is it
---   topic         of more than 249 characters, which no topic of Kafka has, the first 243 and " (cut)", which none has either
+--   topic         of more than 249 bytes, which no topic of Kafka has, the first 60 characters and " (cut)", which none has either
 --                 (tandem.parked_topic)
 -- An index takes no row of more than 2,704 bytes. A key that was longer, and that compression did not make shorter, could not be parked: the
--- save failed again and again, and the relay published what it had on its way each time. A trigger does it, so for older relays as well.
+-- save failed again and again, and the relay published what it had on its way each time. A trigger does it, so for older relays as well; but
+-- these read back what stands for such a key, so have none of them work with keys of that size.
 --
 -- A position of exactly-once delivery is stored here some time after its commit in Kafka, so a number of shards may be changed only after
 -- the relay has stopped by itself: then its last save has all of it. It leaves a lease that ended one day before, and any other a lease
@@ -48,29 +49,20 @@ BEGIN;
 
 DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtext('tandem.migrations')); END $$;
 
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'tandem.relay_cursor'::regclass AND attname = 'half_last_id') THEN
-        SET LOCAL lock_timeout = '2s';
-        ALTER TABLE tandem.relay_cursor ADD COLUMN half_xid xid8, ADD COLUMN half_last_id bigint NOT NULL DEFAULT 0;
-    END IF;
-END
-$$;
-
 CREATE OR REPLACE FUNCTION tandem.parked_key(key bytea) RETURNS bytea
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT CASE WHEN octet_length(key) > 1024 THEN substring(key FROM 1 FOR 992) || sha256(key) ELSE key END
+    SELECT CASE WHEN octet_length(key) > 2400 THEN substring(key FROM 1 FOR 2368) || sha256(key) ELSE key END
 $$;
 
 CREATE OR REPLACE FUNCTION tandem.parked_topic(topic text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT CASE WHEN length(topic) > 249 THEN left(topic, 243) || ' (cut)' ELSE topic END
+    SELECT CASE WHEN octet_length(topic) > 249 THEN left(topic, 60) || ' (cut)' ELSE topic END
 $$;
 
 CREATE OR REPLACE FUNCTION tandem.parked_fits() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF octet_length(NEW.key) > 1024 THEN
+    IF octet_length(NEW.key) > 2400 THEN
         NEW.long_key := NEW.key;
         NEW.key := tandem.parked_key(NEW.key);
     END IF;
@@ -79,15 +71,34 @@ BEGIN
 END
 $$;
 
+-- Who may ask for a row's shard, where that was taken from PUBLIC, may ask what stands for a key.
+DO $$
+DECLARE
+    who text;
+BEGIN
+    FOR who IN
+        SELECT acl.grantee::regrole::text FROM pg_proc p, aclexplode(p.proacl) acl
+        WHERE p.oid = 'tandem.relay_shard(bytea, uuid, integer)'::regprocedure AND acl.grantee NOT IN (0, p.proowner)
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION tandem.parked_key(bytea), tandem.parked_topic(text) TO %s', who);
+    END LOOP;
+END
+$$;
+
+-- In the order in which relays lock the two tables.
 DO $$
 BEGIN
+    SET LOCAL lock_timeout = '2s';
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'tandem.parked'::regclass AND attname = 'long_key') THEN
-        SET LOCAL lock_timeout = '2s';
         ALTER TABLE tandem.parked ADD COLUMN long_key bytea;
-        UPDATE tandem.parked SET long_key = CASE WHEN octet_length(key) > 1024 THEN key END, key = tandem.parked_key(key),
+        UPDATE tandem.parked SET long_key = CASE WHEN octet_length(key) > 2400 THEN key END, key = tandem.parked_key(key),
             topic = tandem.parked_topic(topic)
-            WHERE octet_length(key) > 1024 OR length(topic) > 249;
+            WHERE octet_length(key) > 2400 OR octet_length(topic) > 249;
         CREATE TRIGGER fits BEFORE INSERT ON tandem.parked FOR EACH ROW EXECUTE FUNCTION tandem.parked_fits();
+        ALTER TABLE tandem.parked ENABLE ALWAYS TRIGGER fits; -- also for what replication applies
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'tandem.relay_cursor'::regclass AND attname = 'half_last_id') THEN
+        ALTER TABLE tandem.relay_cursor ADD COLUMN half_xid xid8, ADD COLUMN half_last_id bigint NOT NULL DEFAULT 0;
     END IF;
 END
 $$;

@@ -90,7 +90,7 @@ const char relay_park_value_sql[] =
     " AND epoch = $1::bigint ON CONFLICT DO NOTHING";
 
 /*
- * In the order of the index, from the successor of the last known key on (its bytes, or what stands for a long one, and a zero). One descent of the index for each topic and for
+ * In the order of the index, from the successor of the last known key on (its bytes and a zero). Of a long key comes what stands for it. One descent of the index for each topic and for
  * each step of rows, which costs as much for one key with a million rows as for a step of keys with one row each. Rows without a key have no
  * order, and nothing follows them. Last comes a row without topic: how many rows wait to be published again, counted up to a bound, and whether
  * any row is parked.
@@ -102,13 +102,11 @@ const char relay_park_keys_sql[] =
     "1)) AS topic"
     " UNION ALL SELECT (SELECT p.topic FROM tandem.parked p WHERE p.topic > t.topic ORDER BY p.topic LIMIT 1)"
     "  FROM topics t WHERE t.topic IS NOT NULL)"
-    " (SELECT t.topic, CASE WHEN octet_length(k.key) < " RELAY_PARKED_KEY_BYTES
-    " THEN k.key ELSE (SELECT coalesce(p.long_key, p.key) FROM tandem.parked p"
-    "   WHERE p.topic = t.topic AND p.key = k.key LIMIT 1) END, 0::bigint, false FROM topics t CROSS JOIN "
+    " (SELECT t.topic, k.key, 0::bigint, false FROM topics t CROSS JOIN "
     "LATERAL ("
     "   WITH RECURSIVE steps AS (SELECT ARRAY(SELECT p.key FROM tandem.parked p WHERE p.topic = t.topic AND "
     "p.key >="
-    "     CASE WHEN t.topic = $2::text THEN tandem.parked_key($3::bytea) || decode('00', 'hex') ELSE '' END"
+    "     CASE WHEN t.topic = $2::text THEN $3::bytea || decode('00', 'hex') ELSE '' END"
     "     ORDER BY p.key LIMIT " KEYS_STEP ") AS keys"
     "    UNION ALL SELECT ARRAY(SELECT p.key FROM tandem.parked p WHERE p.topic = t.topic"
     "     AND p.key > s.keys[" KEYS_STEP "] ORDER BY p.key LIMIT " KEYS_STEP ")"

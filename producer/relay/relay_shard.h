@@ -25,7 +25,6 @@ bool relay_shard_has(const struct relay_shard *s, struct slice key, struct slice
 #define RELAY_SQL_SHARD_BUILTIN "get_byte(sha256(coalesce(key, uuid_send(event_id))), 0) %% %d"
 #define RELAY_SQL_SHARD "current_setting('tandem.shard')"
 /* What is parked, each with its whole key; tandem.parked has no more of a long one than fits into an index. */
-#define RELAY_PARKED_KEY_BYTES "1024" /* of one that may stand for a longer one */
 #define RELAY_PARKED_ROWS                                                                                    \
     "(SELECT outbox_id, event_id, topic, coalesce(long_key, key) AS key, type, source, content_type,"        \
     " payload, headers, traceparent, created_at, partition, \"timestamp\", txid, retry_at"                   \

@@ -19,7 +19,8 @@ INSERT = "INSERT INTO tandem.outbox (topic, key, type, payload, headers) VALUES 
 def statement(file, name):
     """A statement of the relay's own, out of its source."""
     literals = re.search(name + r"\[\] =([^;]*);", (SOURCES / file).read_text(encoding="utf-8")).group(1)
-    for macro, text in (("RELAY_SQL_OURS", '"tandem.relay_shard(key, event_id, 1) = 0"'), ("RELAY_SQL_SHARD", "\"'0'\""), ("KEYS_STEP", '"32"')):
+    parked = '"(SELECT event_id, outbox_id, coalesce(long_key, key) AS key, retry_at FROM tandem.parked) AS parked"'
+    for macro, text in (("RELAY_PARKED_ROWS", parked), ("RELAY_SQL_OURS", '"tandem.relay_shard(key, event_id, 1) = 0"'), ("RELAY_SQL_SHARD", "\"'0'\""), ("KEYS_STEP", '"32"')):
         literals = literals.replace(macro, text)
     return "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', literals)).replace('\\"', '"')
 

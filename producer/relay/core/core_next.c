@@ -406,7 +406,7 @@ static void drop_overdue(struct relay_core *c, int64_t now)
     if (now < over_at)
         return;
     if (c->drop_at < over_at)
-        c->drop_at = now - over_at > patience ? now + patience : now;
+        c->drop_at = now - over_at > patience / 16 ? now + patience : now;
     if (overdue_at(c) <= now)
         core_rewind(c);
 }
