@@ -18,6 +18,7 @@ EMPTY_BYTES = 3 * 64 * 1024
 CHILDREN = ["outbox_0", "outbox_1", "outbox_2"]
 CHANGED = "SELECT n_tup_upd + n_tup_del FROM pg_stat_all_tables WHERE relid = %s::regclass"  # insert-only: no dead rows but of rollbacks
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"  # told by sessions that have ended
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'tandem-relay%'"
 SIZE = "SELECT " + " + ".join(f"pg_total_relation_size('tandem.{child}')" for child in CHILDREN)
 
 
@@ -70,7 +71,7 @@ def prepared_transaction(database):
 
 @pytest.mark.parametrize("case", cases("table", "wal", deliveries=["at-least-once"]), ids=case_id)
 def test_the_outbox_stays_small_under_load_whoever_holds_a_snapshot_a_lock_or_a_transaction(case, postgres, database, topics, relay):
-    world = World(case, database, relay, retention="0s", rotate_rows=ROTATE_ROWS)
+    world = World(case, database, relay, retention="0s", rotate_rows=ROTATE_ROWS, lease_ttl="10s")
     working, _ = world.pair()
 
     def space_comes_back(why):
@@ -99,5 +100,6 @@ def test_the_outbox_stays_small_under_load_whoever_holds_a_snapshot_a_lock_or_a_
     assert sum(database.value(CHANGED, [f"tandem.{child}"]) for child in CHILDREN) == 0
     assert working.metric("tandem_relay_rewinds_total") == 0
     world.stop_all()
+    wait_until(lambda: database.value(SESSIONS) == 0, message="the relays' sessions have ended")
     assert database.value(DEADLOCKS) == 0
     assert verdict(topics, truth, world.exactly_once) == 0

@@ -13,6 +13,9 @@ from worker_world import Orders
 def pytest_collection_modifyitems(config, items):
     """Of what Postgres has from some version on, or had until one, nothing can be tested on others: deselected, not skipped, not passed."""
     version = major_version()
+    for item in items:
+        for mark in item.iter_markers("postgres"):
+            assert not mark.args and mark.kwargs and mark.kwargs.keys() <= {"since", "until"} and all(9 < n < 30 for n in mark.kwargs.values()), item.nodeid
     others = [item for item in items for mark in item.iter_markers("postgres")
               if not mark.kwargs.get("since", 0) <= version <= mark.kwargs.get("until", version)]
     for item in others:

@@ -88,12 +88,16 @@ def test_a_relay_does_not_end_the_setup_that_makes_its_slot(database, topics, sl
     put(writer, "by the table")
     done = []
     maker = threading.Thread(target=lambda: done.append(setup(database.url, slot)), daemon=True)
+    running.pause()  # between the publication and the slot it would make one itself
     maker.start()
+    wait_until(lambda: done or slots(database, slot), message="setup makes the slot")
+    running.cont()
     wait_until(lambda: done or any("which is no relay's" in line.get("why", "") for line in running.log_lines()), 60,
                lambda: f"the relay has waited for it:\n{running.log_tail()}")
+    assert not done, "it waits for the open transaction"
     writer.commit()
-    maker.join(60)
-    assert done[0].returncode == 0, done[0].stderr
+    maker.join(90)
+    assert done and done[0].returncode == 0, done
     wait_until(lambda: streams(running), 60, lambda: f"it streams:\n{running.log_tail()}")
     assert running.metric("tandem_relay_slots_made_total") == running.metric("tandem_relay_walsenders_ended_total") == 0
     put(database.connect(), "by the stream")

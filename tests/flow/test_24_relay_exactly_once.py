@@ -231,9 +231,10 @@ def test_a_zombie_that_wakes_up_writes_nothing(database, topics, exactly, settle
     wakes, writers = [], Writers(database.url)
     try:
         more(writers, wait_until, 300)
-        for zombie, other in ((first, second), (second, first), (first, second)):
-            wait_until(lambda z=zombie: z.metric("tandem_relay_active") == 1 and z.metric("tandem_relay_outstanding") > 0,
-                       message="it works, and rows are on their way")
+        for _ in range(3):
+            zombie = wait_until(lambda: next((one for one in (first, second) if one.metric("tandem_relay_active") == 1
+                                              and one.metric("tandem_relay_outstanding") > 0), None), message="one works, and rows are on their way")
+            other = second if zombie is first else first
             zombie.pause()
             wait_until(lambda o=other: o.metric("tandem_relay_active") == 1, message="the other takes over")
             more(writers, wait_until, 300)

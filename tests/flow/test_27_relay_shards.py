@@ -410,7 +410,7 @@ def slot_names(database):
 def test_what_is_emitted_between_a_split_and_the_start_of_its_relays_is_not_lost(database, topics, relay, shards, slot, delivery, wait_until):
     """The slots of the new shards were made later, by setup or their relays, and nobody else wants their keys."""
     assert setup(database.url, slot, source="message").returncode == 0
-    options = {"source": "message", "slot": slot, "delivery": delivery}
+    options = {"source": "message", "slot": slot, "delivery": delivery, "lease_ttl": "10s"}
     running = relay(**options)
     connection, longer = database.connect(), database.connect(autocommit=False)
     for key in KEYS:

@@ -247,6 +247,8 @@ def test_a_dead_letter_topic_that_takes_less_than_its_source_is_warned_of(worker
     topics.create("tandem.large", 6, max_message_bytes=source)
     topics.create(topic, 6, max_message_bytes=takes, **({"cleanup_policy": "compact"} if kind == "parked" else {}))
     program = worker("inventory", topic="tandem.large")
+    unseen = [line for line in program.log_lines() if "could not be looked at" in line["msg"] and line.get("topic", topic) in (topic, "tandem.large")]
+    assert unseen == []
     told = [line for line in program.log_lines() if "does not take all" in line["msg"]]
     assert [(line["level"], line["topic"], line["max.message.bytes"], line["needed"]) for line in told] == (
         [] if needed is None else [("warn", topic, takes, needed)])

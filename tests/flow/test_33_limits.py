@@ -130,7 +130,7 @@ def test_requests_a_second_stay_under_their_ceiling(orders, worker, api_that, wa
 
 def test_bytes_a_second_stay_under_their_ceiling(orders, worker, api_that, wait_until):
     """Few and large: without a ceiling they would all be there at once, also on a machine that is slow."""
-    ceiling, held_up_s = 20000, 1
+    ceiling, held_up_s = 20000, 3
     api = api_that(lambda _: (200, {}, 0))
     program = worker("inventory", url=api.url, rate_bytes=ceiling)
     for key in range(12):

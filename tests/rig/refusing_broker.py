@@ -125,6 +125,8 @@ class HoldingConnection(Connection):
                 self.proxy.wait_open()
             if kind == INIT_PRODUCER_ID and self.proxy.timeouts:
                 asked, given = (struct.pack(">i", ms) for ms in self.proxy.timeouts)
+                if asked not in request:
+                    raise ConnectionError("another transaction.timeout.ms than this test knows")
                 request = request.replace(asked, given, 1)
             self.broker.sendall(struct.pack(">i", len(request)) + request)
 

@@ -67,8 +67,8 @@ class Topics:
         failed = []
         self.producer.produce(topic, value=value, key=key, headers=headers, **where,
                               on_delivery=lambda error, _: failed.append(error) if error else None)
-        if self.producer.flush(30):
-            raise RigError(f"Kafka did not take the record for {topic} in 30 s")
+        if self.producer.flush(120):
+            raise RigError(f"Kafka did not take the record for {topic} in 120 s")
         if failed:
             raise RigError(f"record for {topic} refused: {failed[0]}")
 
