@@ -15,18 +15,22 @@ static bool is_control(const char *s, size_t len)
     return len == 2 && c == 0xc2 && (unsigned char)s[1] < 0xa0;
 }
 
-void show_text(FILE *out, const char *s, size_t len, const char *allowed)
+size_t show_text(FILE *out, const char *s, size_t len, const char *allowed)
 {
+    size_t written = 0;
     for (size_t i = 0; i < len;) {
         size_t n = utf8_char(s + i, len - i);
         bool plain = n > 0 && (!is_control(s + i, n) || (s[i] && strchr(allowed, s[i])));
         if (plain) {
             fwrite(s + i, 1, n, out);
             i += n;
+            written++;
         } else {
             fprintf(out, "\\x%02x", (unsigned char)s[i++]);
+            written += 4;
         }
     }
+    return written;
 }
 
 static void show_hex_line(FILE *out, const char *data, size_t len)

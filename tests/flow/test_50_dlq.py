@@ -1,4 +1,5 @@
 """The dead-letter tool against a real Kafka: what it tells of dead letters in the documented format, and what its replays are."""
+import base64
 import json
 import os
 import re
@@ -60,7 +61,7 @@ class Letters:
         self.offsets = 0
 
     def bury(self, event, key="o-17", partition=0, offset=None, count=0, reason="rejected", payload=b'{"order":"o-17"}', **more):
-        """One dead letter, every header as docs/formats.md has it; more: x-dlq-* headers by their last words, None leaves one out."""
+        """One dead letter, every header as docs/formats.md has it; more: the topic, or x-dlq-* headers by their last words, None leaves one out."""
         if offset is None:
             offset, self.offsets = self.offsets, self.offsets + 1
         headers = {
@@ -74,7 +75,7 @@ class Letters:
             "x-dlq-response-body": '{"error":"no such sku \x1b[31m"}', "x-dlq-first-attempt-at": "2026-01-02T03:04:05.678Z",
             "x-dlq-last-attempt-at": "2026-01-02T03:04:06.678Z", "x-dlq-attempts": "3", "x-dlq-ambiguous": "false",
             "x-dlq-worker": "inventory-1", "x-dlq-replay-count": str(count)}
-        headers |= {"x-dlq-" + name.replace("_", "-"): value for name, value in more.items()}
+        headers |= {"__dlq.errors.topic" if name == "topic" else "x-dlq-" + name.replace("_", "-"): value for name, value in more.items()}
         self.topics.produce(DLQ, payload, key=key, partition=partition,
                             headers=[(n, v) for n, v in headers.items() if v is not None])
         return event
@@ -142,6 +143,39 @@ def test_show_tells_everything_and_what_to_do_next(letters, tool):
     shown, = tool.lines("show", "inventory/tandem.orders/0/0/0")
     assert shown["event_id"] == "e-1" and shown["payload"] == '{"order":"o-17","total":0.10}' and shown["next"]
     assert {"name": "shop", "value": None, "value_base64": "/wA="} in shown["headers"]
+
+
+STEERING = b"\x1b[2J\xff\xc2\x9b\n"
+
+
+def assert_harmless(done):
+    assert done.stdout.isascii() and not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", done.stdout + done.stderr), done.stdout
+    return done.stdout
+
+
+def test_reason_topic_and_version_do_not_steer_the_terminal(letters, tool):
+    """They were written raw, by each verb; what a version was not known for vanished from the JSON, as did the id."""
+    here = b"t" + STEERING
+    where = {"id": b"inventory/" + here + b"/0/0/0"}
+    letters.bury("e-1", key="a", offset=0, reason=b"r" + STEERING, topic=here, **where)
+    letters.bury("e-2", key="b", offset=1)
+    letters.bury("e-3", partition=1, version=b"1" + STEERING)
+    listed = assert_harmless(tool.run("ls")).splitlines()
+    escaped = "\\x1b[2J\\xff\\xc2\\x9b\\x0a"
+    assert len(listed) == 2 and "r" + escaped in listed[0]
+    assert listed[1].index("rejected") == listed[0].index("r" + escaped) and listed[1].index("422") == listed[1].index("rejected") + 20
+    counted = assert_harmless(tool.run("stats"))
+    assert "r" + escaped + " " in counted
+    rows = [line for line in counted.splitlines() if line.startswith(("reason", "rejected"))]
+    assert len(set(map(len, rows))) == 1, "the columns stand below their heads"
+    text = assert_harmless(tool.run("show", "e-1"))
+    assert f"r{escaped}: " in text and f"0: r{escaped} at " in text and f"t{escaped} partition 0 offset 0" in text
+    assert "x-dlq-version" in assert_harmless(tool.run("show", "1/0"))
+    assert f"r{escaped}  key a" in assert_harmless(tool.run("replay", "e-1"))
+    shown, = tool.lines("show", "1/0")
+    assert "x-dlq-version" in shown["unreadable"]
+    shown, = tool.lines("show", "e-1")
+    assert shown["id_base64"] == base64.b64encode(where["id"]).decode() and shown["id"] is None and shown["reason"] is None
 
 
 @pytest.mark.parametrize("reason", REASONS)

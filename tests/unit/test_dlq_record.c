@@ -99,6 +99,24 @@ static void what_identifies_it_must_be_there_and_agree(void **state)
     }
 }
 
+/* It was quoted as it stood: anybody who may write to the topic could steer the terminal of whoever looks. */
+static void a_version_that_is_no_number_is_not_quoted(void **state)
+{
+    (void)state;
+    static const char *const ODD[] = {"", "1\x1b[2J", "\xff\xfe", "1.0", "-1", "12345678901234567890"};
+    struct dlq_record rec;
+    struct err err = {0};
+    for (size_t i = 0; i < ARRAY_LEN(ODD); i++) {
+        err_clear(&err);
+        assert_int_equal(parse_changed(&rec, "x-dlq-version", ODD[i], &err), -1);
+        assert_string_equal(err.message,
+                            "header \"x-dlq-version\" is no number: not written by a Tandem worker");
+    }
+    err_clear(&err);
+    assert_int_equal(parse_changed(&rec, "x-dlq-version", "2", &err), -1);
+    assert_string_equal(err.message, "header \"x-dlq-version\" is \"2\", this program knows \"1\"");
+}
+
 static void a_detail_that_cannot_be_read_does_not_hide_the_dead_letter(void **state)
 {
     (void)state;
@@ -166,6 +184,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_dead_letter_is_read_with_all_its_facts),
         cmocka_unit_test(what_identifies_it_must_be_there_and_agree),
+        cmocka_unit_test(a_version_that_is_no_number_is_not_quoted),
         cmocka_unit_test(a_detail_that_cannot_be_read_does_not_hide_the_dead_letter),
         cmocka_unit_test(ten_thousand_headers_of_the_event_are_no_trouble),
         cmocka_unit_test(headers_of_a_null_value_count_as_missing),

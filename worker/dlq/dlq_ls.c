@@ -18,8 +18,10 @@ static void print_line(FILE *out, const struct dlq_entry *e)
     char time[CLOCK_RFC3339_BYTES], status[16] = "-";
     if (e->status >= 0)
         snprintf(status, sizeof(status), "%d", e->status);
-    fprintf(out, "%-24s  %-12s  %-18s  %3s  ", e->time_ns ? clock_rfc3339(e->time_ns, time) : "-",
-            dlq_state_name(e->state), e->reason->data, status);
+    fprintf(out, "%-24s  %-12s  ", e->time_ns ? clock_rfc3339(e->time_ns, time) : "-",
+            dlq_state_name(e->state));
+    dlq_print_column(out, e->reason, "-", 18);
+    fprintf(out, "  %3s  ", status);
     dlq_print_text(out, e->key, "-");
     fputs("  ", out);
     dlq_print_text(out, e->type, "-");

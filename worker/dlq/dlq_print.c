@@ -35,6 +35,13 @@ void dlq_print_text(FILE *out, const struct dlq_text *t, const char *missing)
         fputs(missing, out);
 }
 
+void dlq_print_column(FILE *out, const struct dlq_text *t, const char *missing, size_t width)
+{
+    struct slice s = t ? dlq_text_slice(t) : (struct slice){missing, strlen(missing)};
+    for (size_t written = show_text(out, s.data, s.len, ""); written < width; written++)
+        fputc(' ', out);
+}
+
 /* ---- JSON ---- */
 
 static void set_base64(json_t *object, const char *name, struct slice s)
@@ -71,16 +78,20 @@ void dlq_json_time(json_t *object, const char *name, int64_t wall_ns)
     json_object_set_new(object, name, wall_ns ? json_string(clock_rfc3339(wall_ns, text)) : json_null());
 }
 
-static json_t *id_string(const char *destination, const struct dlq_entry *e)
+static void set_id(json_t *object, const char *destination, const struct dlq_entry *e)
 {
-    return json_sprintf("%s/%s/%d/%lld/%d", destination, e->topic->data, e->partition, (long long)e->offset,
-                        e->replay_count);
+    struct buf id;
+    buf_init(&id, DLQ_ID_BYTES_MAX);
+    if (buf_printf(&id, "%s/", destination) == 0 && buf_append(&id, e->topic->data, e->topic->len) == 0 &&
+        buf_printf(&id, "/%d/%lld/%d", e->partition, (long long)e->offset, e->replay_count) == 0)
+        dlq_json_set(object, "id", (struct slice){buf_str(&id), id.len});
+    buf_done(&id);
 }
 
 json_t *dlq_json_entry(const char *destination, const struct dlq_entry *e)
 {
     json_t *o = json_object();
-    json_object_set_new(o, "id", id_string(destination, e));
+    set_id(o, destination, e);
     dlq_json_set(o, "event_id", dlq_text_slice(e->event_id));
     json_object_set_new(o, "state", json_string(dlq_state_name(e->state)));
     dlq_json_set(o, "reason", dlq_text_slice(e->reason));

@@ -15,6 +15,8 @@ void dlq_print_lines(FILE *out, struct slice s);
 void dlq_print_hex(FILE *out, struct slice s,
                    size_t max_bytes); /* offset, bytes, text; says what it left out */
 void dlq_print_text(FILE *out, const struct dlq_text *t, const char *missing);
+/* The same in a table: filled up with spaces to `width` characters. */
+void dlq_print_column(FILE *out, const struct dlq_text *t, const char *missing, size_t width);
 
 struct slice dlq_text_slice(const struct dlq_text *t); /* {NULL, 0} for NULL */
 

@@ -85,15 +85,25 @@ static int check_position(const struct dlq_record *rec, const char *destination,
     return 0;
 }
 
-int dlq_record_end(struct dlq_record *rec, const char *destination, struct err *err)
+/* Quoted only when it is digits: the message goes to a terminal as it is. */
+static int check_version(struct slice version, struct err *err)
 {
-    if (!rec->version.data)
+    if (!version.data)
         return err_set(err, ERR_PERMANENT,
                        "header \"x-dlq-version\" is missing: not written by a Tandem worker");
-    if (!slice_is(rec->version, "1"))
+    if (dlq_number(version, INT64_MAX) < 0)
+        return err_set(err, ERR_PERMANENT,
+                       "header \"x-dlq-version\" is no number: not written by a Tandem worker");
+    if (!slice_is(version, "1"))
         return err_set(err, ERR_PERMANENT, "header \"x-dlq-version\" is \"%.*s\", this program knows \"1\"",
-                       (int)(rec->version.len < 16 ? rec->version.len : 16), rec->version.data);
-    if (check_word(rec->id_text, "x-dlq-id", DLQ_ID_BYTES_MAX, err) < 0 ||
+                       (int)version.len, version.data);
+    return 0;
+}
+
+int dlq_record_end(struct dlq_record *rec, const char *destination, struct err *err)
+{
+    if (check_version(rec->version, err) < 0 ||
+        check_word(rec->id_text, "x-dlq-id", DLQ_ID_BYTES_MAX, err) < 0 ||
         check_word(rec->event_id, "x-dlq-event-id", DLQ_ID_BYTES_MAX, err) < 0 ||
         check_word(rec->reason, "x-dlq-reason", DLQ_WORD_BYTES_MAX, err) < 0 ||
         check_word(rec->topic, "__dlq.errors.topic", DLQ_WORD_BYTES_MAX, err) < 0)

@@ -137,7 +137,9 @@ static void print_entry(FILE *out, const char *name, const struct dlq_entry *e)
 {
     fprintf(out, "  %-6s", name);
     dlq_print_text(out, e->event_id, "-");
-    fprintf(out, "  %s  key ", e->reason->data);
+    fputs("  ", out);
+    dlq_print_text(out, e->reason, "-");
+    fputs("  key ", out);
     dlq_print_text(out, e->key, "(none)");
     fprintf(out, "  partition %d\n", e->dlq_partition);
 }

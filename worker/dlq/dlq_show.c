@@ -66,8 +66,9 @@ static void print_rounds(FILE *out, const struct dlq_index *ix, const struct dlq
         first--;
     for (const struct dlq_entry *r = first; r < ix->entries + ix->count && dlq_same_event(r, e); r++) {
         char time[CLOCK_RFC3339_BYTES];
-        fprintf(out, "%-16s%d: %s at %s, dead letter %d/%lld%s\n", r == first ? "rounds" : "",
-                r->replay_count, r->reason->data, r->time_ns ? clock_rfc3339(r->time_ns, time) : "-",
+        fprintf(out, "%-16s%d: ", r == first ? "rounds" : "", r->replay_count);
+        dlq_print_text(out, r->reason, "-");
+        fprintf(out, " at %s, dead letter %d/%lld%s\n", r->time_ns ? clock_rfc3339(r->time_ns, time) : "-",
                 r->dlq_partition, (long long)r->dlq_offset, r == e ? " (this)" : "");
     }
 }
@@ -105,7 +106,9 @@ static void print_about(const struct dlq *dlq, const struct shown *s)
     const struct dlq_record *rec = &msg->rec;
     line(out, "event", rec->event_id);
     fprintf(out, "%-16s%s: %s\n", "state", dlq_state_name(e->state), dlq_state_prose(e->state));
-    fprintf(out, "%-16s%s: %s\n", "reason", e->reason->data, dlq_advice_meaning(e->reason));
+    fprintf(out, "%-16s", "reason");
+    dlq_print_text(out, e->reason, "-");
+    fprintf(out, ": %s\n", dlq_advice_meaning(e->reason));
     line(out, "message", rec->message);
     line_text(out, "what to do", dlq_advice_next(e));
     fputc('\n', out);
@@ -122,8 +125,9 @@ static void print_about(const struct dlq *dlq, const struct shown *s)
     print_attempts(out, rec);
     line(out, "worker", rec->worker);
     line(out, "group", rec->group);
-    fprintf(out, "%-16s%s partition %d offset %lld\n", "first stood at", e->topic->data, e->partition,
-            (long long)e->offset);
+    fprintf(out, "%-16s", "first stood at");
+    dlq_print_text(out, e->topic, "-");
+    fprintf(out, " partition %d offset %lld\n", e->partition, (long long)e->offset);
     print_rounds(out, &dlq->index, e);
     print_copy(out, s);
     print_others(out, &dlq->index, e);
@@ -199,13 +203,14 @@ static void set_about(json_t *o, const struct dlq_index *ix, const struct shown 
 }
 
 /* In one sentence, why nothing is said of what became of it. */
-static const char *why_unknown(const struct dlq *dlq, const struct shown *s)
+static struct slice why_unknown(const struct dlq *dlq, const struct shown *s)
 {
     if (!s->msg->readable)
-        return s->msg->why.message;
-    return dlq->index.partial
-               ? "it lies behind what was read, so what became of it is not known (--scan-max, --scan-bytes)"
-               : "it was written after the topic was read, so what became of it is not known: ask again";
+        return (struct slice){s->msg->why.message, strlen(s->msg->why.message)};
+    if (dlq->index.partial)
+        return SLICE_LIT(
+            "it lies behind what was read, so what became of it is not known (--scan-max, --scan-bytes)");
+    return SLICE_LIT("it was written after the topic was read, so what became of it is not known: ask again");
 }
 
 static int show_json(const struct dlq *dlq, const struct shown *s, struct err *err)
@@ -216,7 +221,7 @@ static int show_json(const struct dlq *dlq, const struct shown *s, struct err *e
         set_about(o, &dlq->index, s);
     else {
         dlq_json_set(o, "key", msg->key);
-        json_object_set_new(o, msg->readable ? "unread" : "unreadable", json_string(why_unknown(dlq, s)));
+        dlq_json_set(o, msg->readable ? "unread" : "unreadable", why_unknown(dlq, s));
     }
     json_object_set_new(o, "headers", headers_json(msg));
     json_object_set_new(o, "header_count", json_integer((json_int_t)msg->header_count));
@@ -226,9 +231,10 @@ static int show_json(const struct dlq *dlq, const struct shown *s, struct err *e
 
 static void print_unknown(const struct dlq *dlq, const struct shown *s)
 {
-    fprintf(dlq->out, "%d/%lld is %s: %s\n", s->partition, (long long)s->offset,
-            s->msg->readable ? "a dead letter" : "not a dead letter that this version can read",
-            why_unknown(dlq, s));
+    fprintf(dlq->out, "%d/%lld is %s: ", s->partition, (long long)s->offset,
+            s->msg->readable ? "a dead letter" : "not a dead letter that this version can read");
+    dlq_print_bytes(dlq->out, why_unknown(dlq, s));
+    fputc('\n', dlq->out);
 }
 
 /* Where the record lies: from the index, or as written by somebody who looks at a record that is not in it. */

@@ -155,7 +155,7 @@ static void print_summary(const struct dlq *dlq, const struct summary *sum)
     print_time(out, "newest not resolved", sum->newest_ns);
     print_heads(out, "reason");
     for (size_t i = 0; i < sum->reason_count; i++) {
-        fprintf(out, "%-20s", ((const struct dlq_text *)sum->reasons[i].what)->data);
+        dlq_print_column(out, (const struct dlq_text *)sum->reasons[i].what, "-", 20);
         print_counts(out, &sum->reasons[i]);
     }
     print_heads(out, "last status");
@@ -168,10 +168,7 @@ static void print_summary(const struct dlq *dlq, const struct summary *sum)
     }
     print_heads(out, "key (most waiting)");
     for (size_t i = 0; i < sum->key_count; i++) {
-        const struct dlq_text *key = (const struct dlq_text *)sum->keys[i].what;
-        dlq_print_text(out, key, "(no key)");
-        for (size_t pad = key ? key->len : 8; pad < 20; pad++)
-            fputc(' ', out);
+        dlq_print_column(out, (const struct dlq_text *)sum->keys[i].what, "(no key)", 20);
         print_counts(out, &sum->keys[i]);
     }
 }
