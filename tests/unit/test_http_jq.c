@@ -101,6 +101,52 @@ static void a_number_that_fits_no_machine_word_is_a_result_like_any(void **state
     assert_int_equal(map("{\"n\":1e400}"), TARGET_SEND);
 }
 
+/* As http_jq_take_request is called: behind a route that has filled the request. */
+static enum target_answer map_behind_route(void)
+{
+    request_done(&req);
+    request_init(&req, 65536);
+    err_clear(&err);
+    event_of(&ev, "order.placed", "o/1", "{}");
+    req.method = "PUT";
+    assert_int_equal(buf_puts(&req.path, "/v1"), 0);
+    assert_int_equal(http_header_put(&req, "X-Shop", SLICE_LIT("eu"), &err), 0);
+    assert_int_equal(http_header_put(&req, "If-Match", SLICE_LIT("\"v1\""), &err), 0);
+    assert_int_equal(http_header_put(&req, "X-Shop-2", SLICE_LIT("us"), &err), 0);
+    return http_jq_map(helper, &ev, &req, &err);
+}
+
+/* Two lines of If-Match went out, which HTTP reads as a list: the version of either was changed. */
+static void a_header_of_the_program_replaces_the_routes_of_that_name(void **state)
+{
+    (void)state;
+    const char expected[] = "X-Shop-2: us\0If-Match: \"v2\"\0x-shop: asia";
+    assert_non_null(program("{headers: {\"if-match\": \"\\\"v2\\\"\", \"x-shop\": \"asia\"}}"));
+    assert_int_equal(map_behind_route(), TARGET_SEND);
+    assert_int_equal(req.header_count, 3);
+    assert_int_equal(req.headers.len, sizeof expected);
+    assert_memory_equal(req.headers.data, expected, sizeof expected);
+    assert_true(req.if_match);
+}
+
+static void a_header_that_is_replaced_takes_no_second_place(void **state)
+{
+    (void)state;
+    assert_non_null(
+        program("{headers: ([range(61) | {(\"X-\" + tostring): \"v\"}] + [{\"X-SHOP\": \"asia\"}] | add)}"));
+    assert_int_equal(map_behind_route(), TARGET_SEND);
+    assert_int_equal(req.header_count, REQUEST_HEADERS_MAX);
+    assert_non_null(program("{headers: {\"X-Shop\": null}}"));
+    assert_int_equal(map_behind_route(), TARGET_SEND);
+    assert_int_equal(req.header_count, 3);
+    const char *names[] = {"X-shop-2", "IF-MATCH", "X-Shop"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        request_header_drop(&req, names[i]);
+    assert_int_equal(req.header_count, 0);
+    assert_string_equal(buf_str(&req.headers), "");
+    assert_false(req.if_match);
+}
+
 static void null_or_nothing_says_that_the_event_is_not_for_this_api(void **state)
 {
     (void)state;
@@ -400,6 +446,8 @@ int main(void)
         cmocka_unit_test(a_path_as_text_may_end_with_a_slash),
         cmocka_unit_test(a_number_goes_as_the_program_writes_it),
         cmocka_unit_test(a_number_that_fits_no_machine_word_is_a_result_like_any),
+        cmocka_unit_test(a_header_of_the_program_replaces_the_routes_of_that_name),
+        cmocka_unit_test(a_header_that_is_replaced_takes_no_second_place),
         cmocka_unit_test(null_or_nothing_says_that_the_event_is_not_for_this_api),
         cmocka_unit_test(what_is_no_request_is_poison_and_says_why),
         cmocka_unit_test(a_wrong_program_is_named_at_the_start),

@@ -147,6 +147,7 @@ static int take_header(struct request *req, const char *name, struct slice value
         return -1;
     if (!value.data)
         return err_set(err, ERR_PERMANENT, "header \"%.64s\" is neither text nor number", name);
+    request_header_drop(req, name); /* of two lines HTTP makes a list: with If-Match either would do */
     return http_header_put(req, name, value, err);
 }
 

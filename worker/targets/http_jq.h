@@ -7,7 +7,8 @@
 /*
  * The program's input is the event in CloudEvents' JSON format, with "key" and its payload as "data". Its result is null or nothing, the
  * event is not for this API; or an object that says more than the route did, or something else: "method"; "path", as text or as an array of
- * segments; "query", an object; "headers", an object; "body", a text as it is, anything else as JSON, null for none.
+ * segments; "query", an object; "headers", an object, of which each takes the place of one of that name that req has, null changes none;
+ * "body", a text as it is, anything else as JSON, null for none.
  * Called after the route has filled req (req->method NULL: there are no routes).
  */
 enum target_answer http_jq_map(struct jq_helper *h, const struct event *ev, struct request *req,

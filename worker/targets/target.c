@@ -2,6 +2,7 @@
 #include "worker/targets/target.h"
 
 #include <string.h>
+#include <strings.h>
 
 void request_init(struct request *req, size_t payload_max)
 {
@@ -42,6 +43,27 @@ int request_header(struct request *req, const char *name, struct slice value, st
                        REQUEST_HEADER_BYTES_MAX);
     req->header_count++;
     return 0;
+}
+
+void request_header_drop(struct request *req, const char *name)
+{
+    size_t len = strlen(name), kept = 0;
+
+    for (size_t at = 0, bytes; at < req->headers.len; at += bytes) {
+        char *line = req->headers.data + at;
+        bytes = strlen(line) + 1;
+        if (strncasecmp(line, name, len) == 0 && line[len] == ':') {
+            req->header_count--;
+            continue;
+        }
+        memmove(req->headers.data + kept, line, bytes);
+        kept += bytes;
+    }
+    if (kept < req->headers.len)
+        req->headers.data[kept] = '\0';
+    req->headers.len = kept;
+    req->if_match &= strcasecmp(name, "If-Match") != 0;
+    req->if_none_match &= strcasecmp(name, "If-None-Match") != 0;
 }
 
 int request_segment(struct request *req, const char *what, struct slice segment, struct err *err)

@@ -25,7 +25,7 @@ struct request {
     struct slice body;   /* borrowed from the event, or from own_body; data NULL: a request without a body */
     struct buf own_body; /* where the target builds a body; limit = payload_max */
     const char *content_type; /* static or own_type; NULL: the event's own */
-    struct buf headers; /* further "Name: value" lines, each ended by a NUL: only through request_header */
+    struct buf headers; /* further "Name: value" lines, each ended by a NUL: only through request_header… */
     size_t header_count;
     char own_type[REQUEST_TYPE_BYTES]; /* where the target writes a content_type */
     bool if_match, if_none_match;      /* it has this precondition: 412 means something else with each */
@@ -34,6 +34,8 @@ void request_init(struct request *req, size_t payload_max);
 void request_done(struct request *req);
 /* Add one header. -1 PERMANENT: value has a control or non-ASCII character, or there is no room: in bytes, or for so many. */
 NODISCARD int request_header(struct request *req, const char *name, struct slice value, struct err *err);
+/* Take those of that name, in any case, out again. */
+void request_header_drop(struct request *req, const char *name);
 /*
  * Preconditions (RFC 9110 13.1.1, 13.1.2): one entity tag with its quotes ("\"v1\"", 8.8.3), or "*": -1 PERMANENT for anything else, and
  * for a weak tag in If-Match, which never matches. A 412 to If-None-Match says that the API has it; one to If-Match that somebody else has
