@@ -71,6 +71,25 @@ static void a_header_is_found_by_its_name_in_any_case_and_by_each_of_its_values(
     assert_false(matches("header X-Error -> retry", &a));
 }
 
+/* The end of its line was taken for space in front of the value: the next line was passed over. */
+static void a_header_without_a_value_does_not_hide_the_next_of_its_name(void **state)
+{
+    (void)state;
+    const char *blocks[] = {"X-State:\r\nX-State: gone\r\n\r\n", "X-State: \t\r\nX-State: gone\r\n",
+                            "X-State: here\r\nX-State:\r\nX-State: gone\r\n\r\n",
+                            "Age: 1\nX-State:\nX-State: gone"};
+    for (size_t i = 0; i < ARRAY_LEN(blocks); i++) {
+        struct answer a = answer_of(400, blocks[i], "");
+        assert_true(matches("header X-State = \"\" -> retry", &a));
+        if (!matches("header X-State = gone -> retry", &a))
+            fail_msg("\"gone\" is not seen in: %s", blocks[i]);
+        assert_false(matches("header X-State = other -> retry", &a));
+    }
+    struct answer a = answer_of(400, "X-State:\r\n\r\n", "");
+    assert_true(matches("header X-State = \"\" -> retry", &a));
+    assert_false(matches("header X-State = gone -> retry", &a));
+}
+
 static void a_place_in_the_body_is_found_by_its_pointer(void **state)
 {
     (void)state;
@@ -319,6 +338,7 @@ int main(void)
         cmocka_unit_test(a_status_is_one_a_class_or_a_range),
         cmocka_unit_test(a_failure_has_a_name_and_no_status),
         cmocka_unit_test(a_header_is_found_by_its_name_in_any_case_and_by_each_of_its_values),
+        cmocka_unit_test(a_header_without_a_value_does_not_hide_the_next_of_its_name),
         cmocka_unit_test(a_place_in_the_body_is_found_by_its_pointer),
         cmocka_unit_test(a_number_in_the_body_is_compared_as_it_is_written),
         cmocka_unit_test(a_body_that_is_not_json_has_no_places),

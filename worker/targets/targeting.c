@@ -101,12 +101,13 @@ bool targeting_judge(struct targeting *t, const struct answer *a, struct ruling 
 
 /* ---- headers of an answer -------------------------------------------------------------------------------------------------- */
 
+/* Its end first: an empty value then stays on its own line, and who looks on from there finds the next one. */
 static struct slice trimmed(const char *from, const char *to)
 {
-    while (from < to && strchr(" \t\r\n", *from))
-        from++;
     while (to > from && strchr(" \t\r\n", to[-1]))
         to--;
+    while (from < to && strchr(" \t\r\n", *from))
+        from++;
     return (struct slice){from, (size_t)(to - from)};
 }
 
