@@ -146,11 +146,31 @@ static void record_find_id(struct record *rec)
     rec->event_id = rec->own_id ? (struct slice){rec->own_id, (size_t)n} : SLICE_LIT("unnamed");
 }
 
+/* One line of UTF-8: a reason may quote any bytes of the event, and be cut inside a character. */
+static char *plain_text(const char *s)
+{
+    struct buf text;
+    buf_init(&text, ERR_MESSAGE_BYTES);
+    int r = utf8_clean(&text, s, strlen(s), ERR_MESSAGE_BYTES - 1);
+    ENSURE(r == 0);
+    for (size_t i = 0, n; i < text.len; i += n) {
+        char *c = text.data + i;
+        n = utf8_char(c, text.len - i);
+        bool control = (unsigned char)c[0] < 0x20 || c[0] == 0x7F;
+        bool c1 = n == 2 && (unsigned char)c[0] == 0xC2 && (unsigned char)c[1] < 0xA0;
+        if (control || c1)
+            memset(c, ' ', n);
+    }
+    char *copy = strdup(buf_str(&text));
+    ENSURE(copy);
+    buf_done(&text);
+    return copy;
+}
+
 void record_poison(struct record *rec, enum reason reason, const char *why)
 {
     rec->poison_reason = reason;
-    rec->poison = strdup(why);
-    ENSURE(rec->poison);
+    rec->poison = plain_text(why);
     request_done(&rec->request);
     rec->request.method = NULL;
 }

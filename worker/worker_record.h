@@ -88,7 +88,7 @@ struct intake {
     size_t payload_max;
 };
 void record_admit(struct record *rec, struct targeting *target, const struct intake *in, struct event *ev);
-/* It can never be a request after all, why in words. */
+/* It can never be a request after all, why in words: kept as one line of UTF-8, of at most ERR_MESSAGE_BYTES. */
 void record_poison(struct record *rec, enum reason reason, const char *why);
 /* The event of an admitted record that is not poison; slices borrow from rec. */
 void record_event(const struct record *rec, struct event *ev);

@@ -4,6 +4,7 @@
 #include <limits.h>
 
 #include "common/clock.h"
+#include "common/utf8.h"
 #include "worker/worker_letter.h"
 
 static struct {
@@ -185,6 +186,36 @@ static void a_parked_event_names_the_one_before_it(void **state)
     record_free(rec);
 }
 
+/* It was cut inside a character, and the message was no UTF-8, which docs/formats.md promises. */
+static void a_reason_that_quotes_the_payload_is_one_line_of_utf8(void **state)
+{
+    (void)state;
+    const struct header_text changed[] = {{"ce_specversion", "1.0"},
+                                          {"ce_id", "e1"},
+                                          {"ce_source", "orders"},
+                                          {"ce_type", "order.changed"},
+                                          {NULL, NULL}};
+    static struct event ev;
+    struct delivery_view v = {.reason = REASON_NOT_MAPPABLE};
+    char value[200], cut[64];
+    memset(cut, 'a', sizeof cut - 1);
+    cut[sizeof cut - 1] = '\0';
+    const char *etags[] = {cut, "\\u001b[2J\\r\\nx\\u007f\\u009b"};
+    const char *says[] = {"a\xEF\xBF\xBD\" is not a strong", "\" [2J  x   \" is not a strong"};
+    for (size_t i = 0; i < ARRAY_LEN(etags); i++) {
+        snprintf(value, sizeof value, "{\"customer\":\"c-9\",\"etag\":\"%s%s\"}", etags[i],
+                 i == 0 ? "\xC3\xA9" : "");
+        struct record *rec = record_of(STREAM_SOURCE, "o-17", value, changed);
+        admit_by(&crm_target, rec, 1000, &ev);
+        got_count = 0;
+        assert_int_equal(letter_headers(rec, &v, &facts, collect, NULL), 0);
+        const char *message = value_of("__dlq.errors.message");
+        if (!utf8_valid(message, strlen(message)) || !strstr(message, says[i]))
+            fail_msg("%zu: %s", i, message);
+        record_free(rec);
+    }
+}
+
 static size_t added; /* bytes of the headers that are ours */
 
 static int weigh(void *context, struct slice name, struct slice value)
@@ -240,6 +271,7 @@ int main(void)
         cmocka_unit_test(a_timeout_names_the_transport_and_the_last_answer_is_quoted),
         cmocka_unit_test(a_replay_that_fails_again_replaces_what_the_last_round_wrote),
         cmocka_unit_test(a_parked_event_names_the_one_before_it),
+        cmocka_unit_test(a_reason_that_quotes_the_payload_is_one_line_of_utf8),
         cmocka_unit_test(the_longest_headers_fit_into_the_room_that_is_kept_for_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
