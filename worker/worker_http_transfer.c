@@ -218,6 +218,13 @@ static bool is_endless_line(const struct transfer *t, CURLcode code)
     return code == CURLE_OUT_OF_MEMORY && transfer_sent(t);
 }
 
+/* libcurl quotes what the environment names and it cannot take, with the password. */
+static bool quotes_proxy(const char *text)
+{
+    static const char words[] = "Unsupported proxy";
+    return strncmp(text, words, sizeof words - 1) == 0;
+}
+
 void transfer_trouble(const struct transfer *t, CURLcode code, char out[HTTP_TROUBLE_BYTES])
 {
     if (code == CURLE_COULDNT_CONNECT && t->refused[0])
@@ -229,6 +236,9 @@ void transfer_trouble(const struct transfer *t, CURLcode code, char out[HTTP_TRO
         snprintf(out, HTTP_TROUBLE_BYTES, "the answer is larger than 64 KiB of headers");
     else if (code == CURLE_WRITE_ERROR)
         snprintf(out, HTTP_TROUBLE_BYTES, "the answer is larger than response_body_max");
+    else if (quotes_proxy(t->error))
+        snprintf(out, HTTP_TROUBLE_BYTES,
+                 "the proxy's address in the environment cannot be understood (it is not shown)");
     else
         snprintf(out, HTTP_TROUBLE_BYTES, "%s", t->error[0] ? t->error : curl_easy_strerror(code));
 }
