@@ -138,13 +138,34 @@ static int make_webhook(struct auth *a, struct err *err)
     return secret ? auth_webhook_set(&a->webhook, secret, old, err) : 0;
 }
 
+/* libcurl makes it again for itself: here it is made to be hidden. */
+static int make_proxy(struct auth *a, struct err *err)
+{
+    const char *password = auth_secret_text(a, AUTH_WORD_PROXY);
+    struct buf value;
+    struct err why = {0};
+
+    if (!password)
+        return 0;
+    buf_init(&value, AUTH_VALUE_BYTES_MAX);
+    int rc = auth_basic_value(a->opt->proxy_user, password, &value, &why);
+    if (rc == 0)
+        hide_value(a, AUTH_WORD_PROXY_BASIC, &value);
+    else
+        err_set(err, ERR_PERMANENT, "proxy_password: %s", why.message);
+    if (value.data)
+        explicit_bzero(value.data, value.cap);
+    buf_done(&value);
+    return rc;
+}
+
 /* Also tries what is only asked for later, so that a wrong secret is said now. */
 static int make_all(struct auth *a, struct err *err)
 {
     struct buf form, authorization;
     int rc = 0;
 
-    if (make_value(a, err) < 0 || make_webhook(a, err) < 0)
+    if (make_value(a, err) < 0 || make_webhook(a, err) < 0 || make_proxy(a, err) < 0)
         return -1;
     if (a->kind != AUTH_OAUTH)
         return 0;

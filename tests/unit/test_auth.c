@@ -275,6 +275,66 @@ static void what_is_made_of_a_secret_is_hidden_too(void **state)
     auth_free(a);
 }
 
+/* Where user and colon are not a multiple of three bytes, the password alone in base64 is no part of it. */
+static void assert_proxy_pair_hidden(const struct auth *a, const char *name, const char *password)
+{
+    struct buf pair, echo, out;
+    buf_init(&pair, 100);
+    buf_init(&echo, 200);
+    buf_init(&out, 400);
+    assert_int_equal(buf_printf(&pair, "%s:%s", name, password), 0);
+    assert_int_equal(buf_puts(&echo, "Proxy-Authorization: Basic "), 0);
+    assert_int_equal(buf_base64(&echo, pair.data, pair.len), 0);
+    assert_int_equal(auth_redact(a, (struct slice){echo.data, echo.len}, HIDDEN_WHOLE, &out), 0);
+    assert_string_equal(buf_str(&out), "Proxy-Authorization: Basic [redacted]");
+    buf_done(&pair);
+    buf_done(&echo);
+    buf_done(&out);
+}
+
+/* A proxy's page that repeated the request put user and password into logs and dead letters. */
+static void what_is_sent_to_a_proxy_is_hidden_whatever_the_length_of_its_user(void **state)
+{
+    (void)state;
+    char names[][8] = {"abc", "abcd", "abcde"}, password[] = "hunter-2";
+    opt.oauth_client_id = empty;
+    opt.proxy_password = password;
+    opt.proxy_password_path = path;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        file_write("hunter-2\n");
+        opt.proxy_user = names[i];
+        struct auth *a = auth_new(&opt, &err);
+        assert_non_null(a);
+        assert_proxy_pair_hidden(a, names[i], "hunter-2");
+        file_write("hunter-33\n");
+        tick(a);
+        assert_int_equal(a->reloaded, 1);
+        assert_proxy_pair_hidden(a, names[i], "hunter-33");
+        assert_proxy_pair_hidden(a, names[i], "hunter-2"); /* requests under way may still be answered */
+        auth_free(a);
+    }
+}
+
+static void a_password_that_no_proxy_takes_is_refused_and_leaves_the_old(void **state)
+{
+    (void)state;
+    char password[] = "hunter-2", two_lines[] = "hunter-2\nx";
+    opt.oauth_client_id = empty;
+    opt.proxy_user = client;
+    opt.proxy_password = two_lines;
+    assert_refused("proxy_password: the password has control characters");
+    file_write("hunter-2\n");
+    opt.proxy_password = password;
+    opt.proxy_password_path = path;
+    struct auth *a = auth_new(&opt, &err);
+    assert_non_null(a);
+    file_write("hunter-33\nx\n");
+    tick(a);
+    assert_string_equal(auth_secret_text(a, AUTH_WORD_PROXY), "hunter-2");
+    assert_proxy_pair_hidden(a, client, "hunter-2");
+    auth_free(a);
+}
+
 static int make_dir(void **state)
 {
     (void)state;
@@ -301,6 +361,8 @@ int main(void)
         cmocka_unit_test_setup(contents_that_cannot_be_used_leave_the_key_in_force_and_the_one_before_hidden,
                                begin),
         cmocka_unit_test_setup(what_is_made_of_a_secret_is_hidden_too, begin),
+        cmocka_unit_test_setup(what_is_sent_to_a_proxy_is_hidden_whatever_the_length_of_its_user, begin),
+        cmocka_unit_test_setup(a_password_that_no_proxy_takes_is_refused_and_leaves_the_old, begin),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
