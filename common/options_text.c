@@ -152,9 +152,23 @@ static void print_list(struct buf *out, const struct option *o, const void *valu
         buf_printf(out, "%s =\n", o->name);
 }
 
+/* With a password it is no setting, but a comment. */
+static void print_value(struct buf *out, const char *name, const char *value)
+{
+    struct buf shown;
+
+    buf_init(&shown, 4 * (size_t)OPTIONS_TEXT_BYTES_MAX);
+    redact_text(&shown, value);
+    if (strcmp(value, buf_str(&shown)) == 0)
+        buf_printf(out, "%s =%s%s\n", name, *value ? " " : "", value);
+    else
+        buf_printf(out, "# the password is not shown\n# %s = %s\n", name, buf_str(&shown));
+    buf_done(&shown);
+}
+
 static void print_option(struct buf *out, const struct option *o, const void *values)
 {
-    struct buf value, shown;
+    struct buf value;
 
     if (o->type == OPTION_SECRET) {
         const char *secret = *(char *const *)(const void *)((const char *)values + o->offset);
@@ -166,15 +180,9 @@ static void print_option(struct buf *out, const struct option *o, const void *va
         return;
     }
     buf_init(&value, OPTIONS_TEXT_BYTES_MAX);
-    buf_init(&shown, 4 * (size_t)OPTIONS_TEXT_BYTES_MAX);
     options_value_format(o, values, &value);
-    redact_text(&shown, buf_str(&value));
-    if (strcmp(buf_str(&value), buf_str(&shown)) == 0)
-        buf_printf(out, "%s =%s%s\n", o->name, value.len ? " " : "", buf_str(&value));
-    else
-        buf_printf(out, "# the password is not shown\n# %s = %s\n", o->name, buf_str(&shown));
+    print_value(out, o->name, buf_str(&value));
     buf_done(&value);
-    buf_done(&shown);
 }
 
 static void print_pairs(struct buf *out, const char *section, const struct option_pairs *pairs)
@@ -186,8 +194,10 @@ static void print_pairs(struct buf *out, const char *section, const struct optio
         const struct option_pair *p = &pairs->items[i];
         if (redact_is_secret_name(p->name))
             buf_printf(out, "# %s: (set)\n", p->name);
+        else if (strpbrk(p->value, "\r\n")) /* its second line would be read as another setting */
+            buf_printf(out, "# several lines are not shown\n# %s: (set)\n", p->name);
         else
-            buf_printf(out, "%s = %s\n", p->name, p->value);
+            print_value(out, p->name, p->value);
     }
 }
 

@@ -427,6 +427,39 @@ static void no_secret_is_printed(void **state)
     buf_done(&out);
 }
 
+#define PAIRS_OF(...)                                                                                        \
+    {                                                                                                        \
+        .items = {__VA_ARGS__}, .count = ARRAY_LEN(((struct option_pair[]){__VA_ARGS__}))                    \
+    }
+
+/* Settings were hidden by their names only: an address with a password in it was printed. */
+static void no_secret_in_the_value_of_a_librarys_setting_is_printed(void **state)
+{
+    (void)state;
+    char dbname[] = "dbname", address[] = "postgresql://u:hunter2@h/db", options[] = "service",
+         words[] = "host=h password=hunter2", endpoint[] = "sasl.oauthbearer.token.endpoint.url",
+         login[] = "https://id:hunter2@idp/", crl[] = "ssl.crl.location", url[] = "http://id:hunter2@pki/",
+         certificate[] = "ssl.certificate.pem", lines[] = "-----BEGIN\r\nsasl.mechanism = PLAIN",
+         rack[] = "client.rack", plain[] = "a:b@c";
+    struct option_pairs kafka = PAIRS_OF({endpoint, login, NULL}, {crl, url, NULL},
+                                         {certificate, lines, NULL}, {rack, plain, NULL}),
+                        postgres = PAIRS_OF({dbname, address, NULL}, {options, words, NULL});
+    struct buf out;
+    buf_init(&out, 1 << 20);
+    assert_int_equal(NO_FLAGS(), 0);
+    options_print(&set, &got, &kafka, &postgres, &out);
+    assert_null(strstr(buf_str(&out), "hunter2"));
+    assert_non_null(strstr(buf_str(&out), "\n# sasl.oauthbearer.token.endpoint.url: (set)\n"));
+    assert_non_null(
+        strstr(buf_str(&out), "\n# the password is not shown\n# ssl.crl.location = http://id:***@pki/\n"));
+    assert_non_null(strstr(buf_str(&out), "\n# several lines are not shown\n# ssl.certificate.pem: (set)\n"));
+    assert_null(strstr(buf_str(&out), "PLAIN"));
+    assert_non_null(strstr(buf_str(&out), "\nclient.rack = a:b@c\n"));
+    assert_non_null(strstr(buf_str(&out), "\n# dbname = postgresql://u:***@h/db\n"));
+    assert_non_null(strstr(buf_str(&out), "\n# service = host=h password=***\n"));
+    buf_done(&out);
+}
+
 static void the_sample_file_holds_the_defaults(void **state)
 {
     (void)state;
@@ -580,6 +613,7 @@ int main(void)
         TEST(a_secret_comes_from_a_file_or_the_environment_only),
         TEST(what_is_printed_can_be_read_back),
         TEST(no_secret_is_printed),
+        TEST(no_secret_in_the_value_of_a_librarys_setting_is_printed),
         TEST(the_sample_file_holds_the_defaults),
         TEST(help_and_manual_name_every_option),
         TEST(times_and_sizes_have_exact_units),
