@@ -1,4 +1,5 @@
 /* Looks at the options of requests at the start: what could never work is said then, not at the first event. */
+#include <arpa/inet.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -115,13 +116,20 @@ static int check_version(const struct worker_options *o, struct err *err)
     return err_set(err, ERR_PERMANENT, "http_version 2 needs an https url: HTTP/2 without TLS is not spoken");
 }
 
+/* Only as an address: 127.api.example.com is a name like any other. */
+static bool is_local(const char *host)
+{
+    struct in_addr ip;
+    if (inet_pton(AF_INET, host, &ip) == 1)
+        return ntohl(ip.s_addr) >> 24 == 127;
+    return strcmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0;
+}
+
 static bool is_plain(const char *url)
 {
     struct address a = {0};
     CURLUcode code = address_parse(url, 0, &a);
-    bool local = !code && (strncmp(a.host, "127.", 4) == 0 || strcmp(a.host, "localhost") == 0 ||
-                           strcmp(a.host, "[::1]") == 0);
-    bool plain = !code && strcmp(a.scheme, "http") == 0 && !local;
+    bool plain = !code && strcmp(a.scheme, "http") == 0 && !is_local(a.host);
     address_done(&a);
     return plain;
 }
