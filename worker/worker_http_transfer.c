@@ -7,6 +7,8 @@
 #include "common/clock.h"
 #include "worker/worker_http.h"
 
+#define PROXY_LOGIN_BYTES_MAX (3 * AUTH_SECRET_BYTES_MAX + 2) /* escaped, a colon between */
+
 /* ---- an answer comes in -------------------------------------------------------------------------------------------------- */
 
 /* Returning less than what came makes curl end the request with CURLE_WRITE_ERROR: over the cap is garbage. */
@@ -114,8 +116,6 @@ static void setup_proxy(const struct transfer *t, const struct worker_options *o
         return;
     curl_easy_setopt(t->easy, CURLOPT_PROXY, o->proxy);
     curl_easy_setopt(t->easy, CURLOPT_NOPROXY, "");
-    if (*o->proxy_user)
-        curl_easy_setopt(t->easy, CURLOPT_PROXYUSERNAME, o->proxy_user);
 }
 
 void transfer_init(struct transfer *t, const struct worker *w, enum transfer_to to, CURLSH *sessions,
@@ -169,10 +169,35 @@ static void take_identity(struct transfer *t, const struct auth_identity *id)
     t->identity = id->generation;
 }
 
+static void put_escaped(struct buf *out, CURL *easy, const char *text)
+{
+    char *escaped = curl_easy_escape(easy, text, (int)strlen(text));
+    ENSURE(escaped && buf_puts(out, escaped) == 0);
+    explicit_bzero(escaped, strlen(escaped));
+    curl_free(escaped);
+}
+
+/* Escaped: each libcurl decodes this option, and some the two for user and password alone as well. */
+static void take_proxy_login(struct transfer *t)
+{
+    const struct worker_options *o = &t->w->opt;
+    const char *password = auth_secret_text(t->w->auth, AUTH_WORD_PROXY);
+    struct buf login;
+
+    if (!*o->proxy_user || strcmp(o->proxy, "environment") == 0)
+        return;
+    buf_init(&login, PROXY_LOGIN_BYTES_MAX);
+    put_escaped(&login, t->easy, o->proxy_user);
+    ENSURE(buf_puts(&login, ":") == 0);
+    put_escaped(&login, t->easy, password ? password : "");
+    curl_easy_setopt(t->easy, CURLOPT_PROXYUSERPWD, login.data);
+    explicit_bzero(login.data, login.cap);
+    buf_done(&login);
+}
+
 void transfer_begin(struct transfer *t)
 {
     const struct auth *auth = t->w->auth;
-    const char *proxy_password = auth_secret_text(auth, AUTH_WORD_PROXY);
 
     buf_reset(&t->body);
     buf_reset(&t->headers);
@@ -184,8 +209,7 @@ void transfer_begin(struct transfer *t)
     t->refused[0] = '\0';
     if (t->to == TO_API && t->identity != auth->identity.generation)
         take_identity(t, &auth->identity);
-    if (proxy_password)
-        curl_easy_setopt(t->easy, CURLOPT_PROXYPASSWORD, proxy_password);
+    take_proxy_login(t);
 }
 
 /* ---- how it ended ---------------------------------------------------------------------------------------------------------- */

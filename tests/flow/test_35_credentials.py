@@ -565,10 +565,10 @@ class Http2Api:
 # ---- proxies ----------------------------------------------------------------------------------------------------------
 
 def test_a_proxy_is_used_where_the_option_says_so_and_no_variable_counts(orders, worker, opened, authority, secret, wait_until):
-    proxy = opened(Proxy(login="tandem:proxy-pass-1"))
+    proxy = opened(Proxy(login="tandem:proxy-pass%41:/1"))
     api = opened(SecureApi(authority.server_context()))
     program = worker("inventory", url=api.url, tls_ca_file=authority.file, proxy=proxy.url, proxy_user="tandem",
-                     proxy_password_file=secret("proxy", "proxy-pass-1"))
+                     proxy_password_file=secret("proxy", "proxy-pass%41:/1"))
     orders.place_many(20, keys=20)
     wait_until(lambda: delivered(program) == 20, message="all delivered through the proxy")
     assert set(proxy.asked) == {("CONNECT", f"localhost:{api.port}")}
