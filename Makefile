@@ -176,7 +176,8 @@ install: all install-outbox ## everything into DESTDIR and PREFIX: programs, lib
 	install -m 644 migrations/[0-9]*.sql "$(DESTDIR)$(PREFIX)/share/tandem/migrations"
 	for m in $(MANUALS); do install -D -m 644 $$m "$(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}" || exit 1; done
 	cd "$(DESTDIR)$(PREFIX)/share/man" && \
-	    for name in put send emit emit_send version; do ln -sf outbox.3 man3/outbox_$$name.3 || exit 1; done
+	    for name in put send emit emit_send version; do ln -sf outbox.3 man3/outbox_$$name.3 || exit 1; done; \
+	    ln -sf ../man8/tandem-relay.8 man1/tandem-relay.1
 clean: ## take away everything that was built
 	rm -rf build
 help: ## this list

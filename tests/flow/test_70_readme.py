@@ -171,7 +171,7 @@ def test_what_is_installed_takes_the_options_of_the_readme(readme, installed):
         for value in line.split()[2::2]:
             assert f" = {value}\n" in said
     for manual in ("man1/tandem-dlq.1", "man3/outbox.3", "man8/tandem-relay.8", "man8/tandem-worker.8", "man1/tandem-inventory.1", "man1/tandem-crm.1",
-                   "man1/tandem-http.1"):
+                   "man1/tandem-http.1", "man1/tandem-relay.1"):
         assert "NAME" in shell(f"mandoc -T html {installed}/share/man/{manual}")
 
 
