@@ -3,8 +3,8 @@
 -- however long its key is.
 -- Safe to run again. One transaction; no psql commands inside. Relays of schema 4 go on until they lose their connection.
 -- The first time it takes ACCESS EXCLUSIVE on tandem.parked, which it reads once, and on tandem.relay_cursor, for a moment (columns; nothing
--- is rewritten but rows with such keys). It waits for 2 s: behind a longer reader of one of them, as pg_dump is, it fails with "lock timeout" and has changed
--- nothing; run it again. Relays wait meanwhile.
+-- is rewritten but rows with such keys). It waits for 2 s: behind a longer reader of one of them, as pg_dump is, it fails with "lock timeout"
+-- and has changed nothing; run it again. Relays wait meanwhile.
 --
 -- tandem.relay_cursor, besides what 0001 to 0003 say:
 --   half_xid      the transaction of txn_lsn, when the batch that is published in part (cur_snapshot, last_id) is of others; null: that

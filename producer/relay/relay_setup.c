@@ -179,25 +179,33 @@ static int drop_slot(const struct setup *s, struct err *err)
     return rc;
 }
 
-/* What a relay of emitted events has not read yet has no other copy. */
-static int end_reader(const struct setup *s, struct err *err)
+/* What a relay of emitted events has not read yet has no other copy, whether or not it runs just now. */
+static int check_emitted(const struct setup *s, struct err *err)
 {
     CLEANUP(pg_clearp)
     PGresult *emitted = query(s,
                               "SELECT EXISTS (SELECT FROM tandem.relay_cursor WHERE slot = $1"
                               "  AND source = 'message'), $2::text",
                               err);
-    PGresult *ended = NULL;
 
-    if (emitted && truth(emitted, 0))
-        return err_set(err, ERR_PERMANENT,
-                       "a relay with source = message streams from replication slot \"%s\": stop it first",
-                       s->slot);
-    if (emitted)
-        ended = query(s,
-                      "SELECT count(pg_terminate_backend(active_pid, " READER_ENDS_MS ")), $2::text"
-                      " FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()",
-                      err);
+    if (!emitted)
+        return -1;
+    if (!truth(emitted, 0))
+        return 0;
+    return err_set(err, ERR_PERMANENT,
+                   "a relay with source = message streams from replication slot \"%s\", and what was emitted "
+                   "is nowhere else: let it finish, stop it, run tandem-relay setup drop --source message",
+                   s->slot);
+}
+
+static int end_reader(const struct setup *s, struct err *err)
+{
+    PGresult *ended =
+        query(s,
+              "SELECT count(pg_terminate_backend(active_pid, " READER_ENDS_MS ")), $2::text"
+              " FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()",
+              err);
+
     PQclear(ended);
     return ended ? 0 : -1;
 }
@@ -217,7 +225,8 @@ static int drop_before_mending(struct setup *s, struct err *err)
         return -1;
     if (!slot.there || !slot.ours)
         return 0;
-    if ((slot.active_pid != 0 && end_reader(s, err) < 0) || drop_slot(s, err) < 0)
+    if (check_emitted(s, err) < 0 || (slot.active_pid != 0 && end_reader(s, err) < 0) ||
+        drop_slot(s, err) < 0)
         return -1;
     fprintf(s->out, "replication slot %s: dropped, it is older than the publication will be\n", s->slot);
     s->replaces = true;

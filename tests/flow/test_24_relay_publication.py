@@ -127,6 +127,8 @@ def test_setup_does_not_take_the_slot_from_a_relay_of_emitted_events(database, s
     done = setup(database.url, slot)
     assert done.returncode == 100 and "a relay with source = message streams from replication slot" in done.stderr
     assert streams(running) and running.metric("tandem_relay_streams_lost_total") == 0
+    assert running.stop() == 0
+    assert setup(database.url, slot).returncode == 100 and len(slots(database, slot)) == 1, "nor when it does not run: what is emitted meanwhile is there only"
 
 
 @pytest.mark.parametrize("how", WAYS)

@@ -824,6 +824,27 @@ static void looks_slow_down_when_nothing_comes(void **state)
     end();
 }
 
+/* Of more than 2,400 bytes tandem.parked has the first 2,368 and a SHA-256 (tandem.parked_key): what is loaded has to hold what is read. */
+static void a_long_key_and_what_stands_for_it_are_one(void **state)
+{
+    (void)state;
+    char whole[4000], stored[2400], shorter[2399];
+    struct slice topic = SLICE_LIT("t");
+
+    for (size_t i = 0; i < sizeof(whole); i++)
+        whole[i] = (char)(i * 7);
+    memcpy(stored, whole, 2368);
+    memset(stored + 2368, 's', 32);
+    memcpy(shorter, whole, sizeof(shorter));
+    uint64_t hash = keyset_hash(topic, (struct slice){whole, sizeof(whole)});
+    assert_true(keyset_hash(topic, (struct slice){stored, sizeof(stored)}) == hash);
+    stored[2367]++;
+    assert_true(keyset_hash(topic, (struct slice){stored, sizeof(stored)}) != hash);
+    hash = keyset_hash(topic, (struct slice){shorter, sizeof(shorter)});
+    shorter[2398]++;
+    assert_true(keyset_hash(topic, (struct slice){shorter, sizeof(shorter)}) != hash);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -855,6 +876,7 @@ int main(void)
         cmocka_unit_test(a_stop_at_once_releases_what_is_settled),
         cmocka_unit_test(a_stop_without_a_database_ends_at_once),
         cmocka_unit_test(looks_slow_down_when_nothing_comes),
+        cmocka_unit_test(a_long_key_and_what_stands_for_it_are_one),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
