@@ -116,6 +116,12 @@ rd_kafka_conf_t *kafka_conf_new(const char *brokers, const char *program,
     return NULL;
 }
 
+void kafka_conf_leaders(rd_kafka_conf_t *conf)
+{
+    char why[64];
+    ENSURE(rd_kafka_conf_set(conf, "client.rack", "", why, sizeof why) == RD_KAFKA_CONF_OK);
+}
+
 /* ---- log ------------------------------------------------------------------------------------------------------ */
 
 /* What librdkafka calls an error (a broker that does not answer) it tries again by itself: it is a warning of ours. */

@@ -24,6 +24,11 @@ struct kafka_setting {
 rd_kafka_conf_t *kafka_conf_new(const char *brokers, const char *program,
                                 const struct kafka_setting *settings, size_t count,
                                 const struct option_pairs *pairs, struct err *err);
+/*
+ * Reads from leaders alone, though the user's settings name a rack (client.rack): the end that a follower gives may lie before what is
+ * acknowledged (KIP-392), so who must know all that is there must not ask one.
+ */
+void kafka_conf_leaders(rd_kafka_conf_t *conf);
 /* Fill err from a response code: kind by whether librdkafka would retry it (fatal: FATAL). Returns -1. */
 int kafka_err(rd_kafka_resp_err_t code, const char *detail, struct err *err, const char *doing);
 /* Is it one of those, and says that rights are missing? */

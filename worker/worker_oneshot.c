@@ -36,6 +36,7 @@ static rd_kafka_t *look_client(const struct worker *w, enum stream_kind kind, st
     if (!conf)
         return NULL;
     kafka_conf_log(conf);
+    kafka_conf_leaders(conf);
     rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
     if (!rk) {
         rd_kafka_conf_destroy(conf);

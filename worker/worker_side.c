@@ -29,6 +29,7 @@ struct worker_side {
         *parked; /* held so that their leaders are known before partitions come: saves 2 s */
     int unread;  /* partitions whose parked keys are still being read */
     bool reading[WORKER_PARTITIONS_MAX];               /* by partition */
+    int64_t parked_end[WORKER_PARTITIONS_MAX];         /* of its parked keys, when it was assigned */
     int64_t given_ms[WORKER_PARTITIONS_MAX];           /* when it was assigned, by the clock on the wall */
     struct side_replay replays[WORKER_PARTITIONS_MAX]; /* by partition */
     struct commits commits;
@@ -122,6 +123,7 @@ struct worker_side *worker_side_new(struct worker *w, struct err *err)
     fetch_again_init(&s->fetch);
     s->w = w;
     kafka_conf_log(conf);
+    kafka_conf_leaders(conf);
     rd_kafka_conf_set_opaque(conf, s);
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_OFFSET_COMMIT | RD_KAFKA_EVENT_ERROR);
     s->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
@@ -171,12 +173,31 @@ static void side_tell_engine(struct worker_side *s, int64_t now, rd_kafka_topic_
     }
 }
 
+/* A leader that was just elected may give an end before what its predecessor acknowledged; asked like this it says that it does not know yet (KIP-207). */
+static int side_find_ends(struct worker_side *s, const int *partitions, int count, struct err *err)
+{
+    rd_kafka_resp_err_t code = 0;
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(count);
+    for (int i = 0; i < count; i++)
+        rd_kafka_topic_partition_list_add(list, s->w->parked_topic, partitions[i]);
+    rd_kafka_topic_partition_list_t *ends =
+        bounds_read(s->rk, list, RD_KAFKA_OFFSET_END, kafka_wait_ms(s->w), &code);
+    for (int i = 0; ends && i < ends->cnt; i++)
+        s->parked_end[ends->elems[i].partition] = ends->elems[i].offset;
+    rd_kafka_topic_partition_list_destroy(list);
+    if (!ends)
+        return kafka_err(code, NULL, err, "asking for the end of the parked keys");
+    rd_kafka_topic_partition_list_destroy(ends);
+    return 0;
+}
+
 int worker_side_assign(struct worker_side *s, int64_t now, const int *partitions, int count, struct err *err)
 {
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(2 * count);
     for (int i = 0; i < count; i++)
         rd_kafka_topic_partition_list_add(list, s->w->replay_topic, partitions[i]);
-    if (count && (committed_read(s->w, s->rk, list, err) < 0 || side_start(s->w, s->rk, list, err) < 0)) {
+    if (count && (committed_read(s->w, s->rk, list, err) < 0 || side_start(s->w, s->rk, list, err) < 0 ||
+                  side_find_ends(s, partitions, count, err) < 0)) {
         rd_kafka_topic_partition_list_destroy(list);
         return -1;
     }
@@ -257,6 +278,10 @@ static void side_end(struct worker_side *s, int64_t now, rd_kafka_event_t *ev)
     if (!p)
         return;
     if (strcmp(p->topic, s->w->parked_topic) == 0 && s->reading[p->partition]) {
+        if (p->offset < s->parked_end[p->partition]) { /* the rest comes, and another end behind it */
+            rd_kafka_topic_partition_destroy(p);
+            return;
+        }
         s->reading[p->partition] = false;
         s->unread--;
         partition_pause(s->rk, s->w->parked_topic, p->partition, true);

@@ -43,7 +43,8 @@ struct reader {
     const char *key;
     const atomic_bool *quit;
     int64_t until_ns;
-    int64_t low, end; /* the topic's; end < 0: not known yet */
+    int64_t asked; /* the end that the leader gave first: the next one may know less for a moment (KIP-207) */
+    int64_t end;   /* the topic's; < 0: not known yet */
     struct buf last;  /* value of the last record of key */
     int64_t last_offset;
     bool found, has_value;
@@ -64,6 +65,7 @@ static int open_reader(struct reader *r, const struct relay_options *opt, struct
 
     if (!conf)
         return -1;
+    kafka_conf_leaders(conf);
     r->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, text, sizeof(text));
     if (!r->rk) {
         rd_kafka_conf_destroy(conf);
@@ -105,7 +107,7 @@ static bool at_end(struct reader *r, int64_t offset)
             RD_KAFKA_RESP_ERR_NO_ERROR &&
         high >= 0)
         r->end = high;
-    return r->end >= 0 && offset >= r->end;
+    return r->end >= 0 && offset >= r->end && offset >= r->asked;
 }
 
 /* 1: the range has been read to its stop; 0: not yet. */
@@ -167,6 +169,7 @@ static int read_backwards(struct reader *r, struct err *err)
 
     if (code)
         return kafka_err(code, NULL, err, "asking for its end");
+    r->asked = high;
     for (start = high; !r->found && (stop < 0 || start > low); stop = start, block *= 4) {
         start = start - low > block ? start - block : low;
         if (read_range(r, start, stop, err) < 0)

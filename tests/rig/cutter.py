@@ -1,8 +1,10 @@
-"""A TCP proxy that cuts, stalls and heals the traffic to a server: the network as it is on bad days."""
+"""TCP proxies that cut, stall and heal the traffic to a server, or bring its answers late: the network as it is on bad days."""
+import queue
 import select
 import socket
 import struct
 import threading
+import time
 
 CHUNK = 65536
 
@@ -129,6 +131,65 @@ class Cutter:
             self.pairs.discard(pair)
         for one in pair:
             reset(one)
+
+
+class Late:
+    """Listens on a free loopback port and forwards to (host, port); what comes back arrives `seconds` later, as on a long way."""
+
+    def __init__(self, host, port):
+        self.target = (host, port)
+        self.seconds = 0
+        self.server = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        self.server.close()
+
+    def _accept(self):
+        while True:
+            try:
+                client = self.server.accept()[0]
+                upstream = socket.create_connection(self.target, timeout=10)
+            except OSError:
+                if self.server.fileno() < 0:
+                    return
+                reset(client)  # the server is away
+                continue
+            upstream.settimeout(None)
+            on_their_way = queue.Queue()
+            for work in (lambda c=client, u=upstream: self._forward(c, u), lambda u=upstream, q=on_their_way: self._collect(u, q),
+                         lambda c=client, q=on_their_way: self._deliver(c, q)):
+                threading.Thread(target=work, daemon=True).start()
+
+    @staticmethod
+    def _forward(client, upstream):
+        try:
+            while data := client.recv(CHUNK):
+                upstream.sendall(data)
+        except OSError:
+            pass
+        reset(upstream)
+
+    def _collect(self, upstream, on_their_way):
+        try:
+            while data := upstream.recv(CHUNK):
+                on_their_way.put((time.monotonic() + self.seconds, data))
+        except OSError:
+            pass
+        on_their_way.put((0, b""))
+
+    @staticmethod
+    def _deliver(client, on_their_way):
+        while True:
+            due, data = on_their_way.get()
+            if not data:
+                return reset(client)
+            time.sleep(max(0, due - time.monotonic()))  # the way itself, not a wait for something
+            try:
+                client.sendall(data)
+            except OSError:
+                return None
 
 
 def reset(connection):

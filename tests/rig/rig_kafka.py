@@ -1,4 +1,4 @@
-"""A real Apache Kafka, one node, KRaft: formatted and started by java from its Maven artifacts, on free loopback ports."""
+"""A real Apache Kafka, KRaft: one node or three, formatted and started by java from its Maven artifacts, on free loopback ports."""
 import os
 import shutil
 import socket
@@ -6,7 +6,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-from processes import Process, RigError, free_port, start_and_wait
+from processes import Process, RigError, free_port, start_and_wait, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER_ID = "VGFuZGVtUmlnQ2x1c3RlcA"  # any 16 bytes in base64; each cluster has its own directory
@@ -75,10 +75,10 @@ class Kafka(Process):
         """Format the log when there is none; a stopped broker goes on with its data."""
         self.dir.mkdir(parents=True, exist_ok=True)
         fresh = not (self.data / "meta.properties").exists()
-        start_and_wait(self, lambda: self._launch(settings or {}, fresh), self.answers)
+        start_and_wait(self, lambda: self.launch(settings or {}, fresh), self.answers)
         return self
 
-    def _launch(self, settings, fresh):
+    def launch(self, settings, fresh):
         if fresh:
             shutil.rmtree(self.data, ignore_errors=True)
             port, controller = free_port(), free_port()
@@ -92,8 +92,8 @@ class Kafka(Process):
                 raise RigError(f"formatting Kafka's log failed: {done.stdout}{done.stderr}")
         self.start(self.java("kafka.Kafka", self.config))
 
-    def answers(self):
-        """A metadata request that lists this broker: the port alone is open before the broker may be used."""
+    def answers(self, brokers=1):
+        """A metadata request that lists so many: the port alone is open before the broker may be used."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=2) as s:
                 body = struct.pack(">hhih3s", 3, 4, 1, 3, b"rig") + struct.pack(">i?", 0, False)
@@ -101,7 +101,7 @@ class Kafka(Process):
                 answer = s.recv(64)
         except OSError:
             return False
-        return len(answer) >= 16 and struct.unpack(">iiii", answer[:16])[3] >= 1
+        return len(answer) >= 16 and struct.unpack(">iiii", answer[:16])[3] >= brokers
 
     def start_again(self):
         start_and_wait(self, super().start_again, self.answers)
@@ -109,3 +109,49 @@ class Kafka(Process):
 
     def wipe(self):
         shutil.rmtree(self.data, ignore_errors=True)
+
+
+# Each node may vote and lead. A record is acknowledged when two of three have it, so any one may be lost.
+KEPT_BY_THREE = {
+    "default.replication.factor": "3",
+    "min.insync.replicas": "2",
+    "offsets.topic.replication.factor": "3",
+    "transaction.state.log.replication.factor": "3",
+    "transaction.state.log.min.isr": "2",
+    "replica.lag.time.max.ms": "3000",
+    "leader.imbalance.check.interval.seconds": "5",
+    "replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+}
+
+
+class Cluster:
+    """Three nodes. `brokers` are the addresses of all of them, and stay when a node is started again."""
+
+    def __init__(self, directory):
+        self.dir = Path(directory).absolute()
+        self.nodes = [Kafka(self.dir / f"node-{n}") for n in (1, 2, 3)]
+
+    def start_new(self):
+        controllers = [free_port() for _ in self.nodes]
+        for number, (node, controller) in enumerate(zip(self.nodes, controllers), 1):
+            node.dir.mkdir(parents=True, exist_ok=True)
+            port = free_port()
+            node.launch({**KEPT_BY_THREE, "node.id": str(number), "broker.rack": f"rack-{number}",
+                         "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+                         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+                         "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{c}" for n, c in enumerate(controllers, 1))}, True)
+        for node in self.nodes:
+            wait_until(lambda n=node: n.answers(len(self.nodes)), message=lambda n=node: f"{n.config} lists all; its log: {n.log_tail()}")
+        return self
+
+    @property
+    def brokers(self):
+        return ",".join(node.brokers for node in self.nodes)
+
+    def stop(self):
+        """Together: the last two could not end in order one after the other, without a majority of the votes."""
+        for node in self.nodes:
+            node.kill()
+
+    def wipe(self):
+        shutil.rmtree(self.dir, ignore_errors=True)

@@ -28,9 +28,12 @@ class Topics:
         for future in self.admin.create_partitions([NewPartitions(topic, partitions)]).values():
             future.result(30)
 
-    def create(self, topic, partitions=6, **config):
+    def create(self, topic, partitions=6, on=None, **config):
+        """on: the brokers that keep each partition, the leader first; else the brokers decide."""
         settings = {name.replace("_", "."): str(value) for name, value in config.items()}
-        for future in self.admin.create_topics([NewTopic(topic, partitions, 1, config=settings)]).values():
+        new = (NewTopic(topic, num_partitions=partitions, replica_assignment=[on] * partitions, config=settings) if on
+               else NewTopic(topic, partitions, -1, config=settings))
+        for future in self.admin.create_topics([new]).values():
             future.result(30)
         wait_until(lambda: self.partitions(topic) == partitions, message=f"topic {topic} is there")
 
@@ -72,12 +75,12 @@ class Topics:
         if failed:
             raise RigError(f"record for {topic} refused: {failed[0]}")
 
-    def read(self, topic, timeout=60, isolation="read_committed"):
-        """Every committed record that is in the topic now, by partition and offset; read_uncommitted: aborted ones too."""
+    def read(self, topic, timeout=60, isolation="read_committed", **more):
+        """Every committed record that is in the topic now, by partition and offset; read_uncommitted: aborted ones too; more: settings of the client."""
         partitions = range(self.partitions(topic))
         consumer = Consumer({**self.common, "group.id": "rig-reader", "enable.auto.commit": False,
                              "enable.partition.eof": True, "isolation.level": isolation,
-                             "auto.offset.reset": "earliest"})
+                             "auto.offset.reset": "earliest", **{name.replace("_", "."): value for name, value in more.items()}})
         records, ended, deadline = [], set(), time.monotonic() + timeout
         try:
             consumer.assign([TopicPartition(topic, p, 0) for p in partitions])

@@ -50,6 +50,7 @@ static int open_consumer(struct dlq_store *s, struct err *err)
     if (!conf)
         return -1;
     kafka_conf_log(conf);
+    kafka_conf_leaders(conf);
     char text[256];
     s->consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, text, sizeof(text));
     if (!s->consumer) {
