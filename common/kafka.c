@@ -82,6 +82,22 @@ static int set_pair(rd_kafka_conf_t *conf, const struct option_pair *pair,
 /* An answer has at least one record, whatever its size. One that is larger than this is asked for again and again (librdkafka's default: 100 MB). */
 #define ANSWER_BYTES "150000000" /* KAFKA_RECORD_BYTES_MAX, and what is around it */
 
+/*
+ * A leader whose host is gone without a word is asked until then, though there is another one: an answer is waited for before anything
+ * further goes to the partition. Kafka's own clients wait as long (librdkafka's default: a minute).
+ */
+#define SOCKET_TIMEOUT_MS "30000"
+
+/* With transactions the library derives it from the time that one may last. */
+static int set_socket_timeout(rd_kafka_conf_t *conf, const struct kafka_setting *settings, size_t count,
+                              const char *program, struct err *err)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(settings[i].name, "transaction.timeout.ms") == 0)
+            return 0;
+    return set_one(conf, "socket.timeout.ms", SOCKET_TIMEOUT_MS, program, err);
+}
+
 static int fill(rd_kafka_conf_t *conf, const char *brokers, const char *program,
                 const struct kafka_setting *settings, size_t count, const struct option_pairs *pairs,
                 struct err *err)
@@ -89,7 +105,8 @@ static int fill(rd_kafka_conf_t *conf, const char *brokers, const char *program,
     if (set_one(conf, "bootstrap.servers", brokers, "kafka_brokers", err) < 0 ||
         set_one(conf, "client.id", program, program, err) < 0 ||
         set_one(conf, "topic.metadata.refresh.interval.ms", METADATA_REFRESH_MS, program, err) < 0 ||
-        set_one(conf, "receive.message.max.bytes", ANSWER_BYTES, program, err) < 0)
+        set_one(conf, "receive.message.max.bytes", ANSWER_BYTES, program, err) < 0 ||
+        set_socket_timeout(conf, settings, count, program, err) < 0)
         return -1;
     for (size_t i = 0; i < count; i++)
         if (set_one(conf, settings[i].name, settings[i].value, program, err) < 0)
@@ -178,7 +195,6 @@ static bool is_permanent(rd_kafka_resp_err_t code)
         RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
         RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS,
         RD_KAFKA_RESP_ERR_INVALID_PARTITIONS,
-        RD_KAFKA_RESP_ERR_INVALID_REPLICATION_FACTOR,
         RD_KAFKA_RESP_ERR_INVALID_CONFIG,
         RD_KAFKA_RESP_ERR_INVALID_REQUEST,
         RD_KAFKA_RESP_ERR_INVALID_GROUP_ID,
@@ -213,12 +229,21 @@ int kafka_err(rd_kafka_resp_err_t code, const char *detail, struct err *err, con
 }
 
 /* By the name of the code, which stands at the end. */
+static bool names_code(const struct err *err, const char *end)
+{
+    size_t len = strlen(err->message), n = strlen(end);
+
+    return len > n && strcmp(err->message + len - n, end) == 0;
+}
+
 bool kafka_err_forbidden(const struct err *err)
 {
-    static const char end[] = "_AUTHORIZATION_FAILED)";
-    size_t len = strlen(err->message), n = sizeof(end) - 1;
+    return err->kind == ERR_PERMANENT && names_code(err, "_AUTHORIZATION_FAILED)");
+}
 
-    return err->kind == ERR_PERMANENT && len > n && strcmp(err->message + len - n, end) == 0;
+bool kafka_err_too_few_brokers(const struct err *err)
+{
+    return names_code(err, "(INVALID_REPLICATION_FACTOR)");
 }
 
 /* ---- topics --------------------------------------------------------------------------------------------------- */
@@ -259,6 +284,36 @@ int kafka_partition_count(rd_kafka_t *rk, const char *topic, int timeout_ms, str
     }
     rd_kafka_metadata_destroy(metadata);
     return count;
+}
+
+static int count_single_copies(const struct rd_kafka_metadata *metadata)
+{
+    int count = 0;
+
+    for (int i = 0; metadata->topic_cnt == 1 && i < metadata->topics[0].partition_cnt; i++)
+        count += metadata->topics[0].partitions[i].replica_cnt == 1;
+    return count;
+}
+
+void kafka_warn_of_one_copy(rd_kafka_t *rk, const char *topic, int timeout_ms)
+{
+    const struct rd_kafka_metadata *metadata = NULL;
+    rd_kafka_topic_t *handle = rd_kafka_topic_new(rk, topic, NULL);
+
+    if (!handle)
+        return;
+    if (rd_kafka_metadata(rk, 0, handle, &metadata, timeout_ms) == RD_KAFKA_RESP_ERR_NO_ERROR) {
+        int single = count_single_copies(metadata);
+
+        if (metadata->broker_cnt > 1 && single > 0)
+            LOG_WARNING("partitions of a topic are kept by one broker alone, and lost with its disk: "
+                        "give the topic more replicas, and the brokers a default.replication.factor of 3 and "
+                        "min.insync.replicas of 2",
+                        LOG_STR("topic", topic), LOG_INT("partitions", single),
+                        LOG_INT("brokers", metadata->broker_cnt));
+        rd_kafka_metadata_destroy(metadata);
+    }
+    rd_kafka_topic_destroy(handle);
 }
 
 static rd_kafka_NewTopic_t *new_topic(const char *topic, int partitions, const struct kafka_setting *settings,

@@ -33,9 +33,13 @@ void kafka_conf_leaders(rd_kafka_conf_t *conf);
 int kafka_err(rd_kafka_resp_err_t code, const char *detail, struct err *err, const char *doing);
 /* Is it one of those, and says that rights are missing? */
 bool kafka_err_forbidden(const struct err *err);
+/* Is it one of those, and says that a topic cannot be made because brokers are missing? They may be on their way, so it is TEMPORARY. */
+bool kafka_err_too_few_brokers(const struct err *err);
 
 /* Partitions of topic, 0 when it does not exist, -1 when the cluster cannot be asked within timeout_ms (TEMPORARY). */
 NODISCARD int kafka_partition_count(rd_kafka_t *rk, const char *topic, int timeout_ms, struct err *err);
+/* A line in the log when there are several brokers and some partition of topic is kept by one alone. Waits up to timeout_ms. */
+void kafka_warn_of_one_copy(rd_kafka_t *rk, const char *topic, int timeout_ms);
 /* Create topic (compacted or not; replication -1: the broker's default) and wait until it is there; existing is fine. */
 NODISCARD int kafka_topic_create(rd_kafka_t *rk, const char *topic, int partitions, bool compacted,
                                  int timeout_ms, struct err *err);

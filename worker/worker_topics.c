@@ -98,6 +98,11 @@ static int topics_check(struct worker *w, rd_kafka_t *rk, bool *ret_missing, str
         return -1;
     if (topics_policy_check(w, rk, err) < 0)
         return -1;
+    for (int i = 0; i < w->sources.count; i++)
+        kafka_warn_of_one_copy(rk, w->sources.topics[i], TOPICS_ASK_MS);
+    kafka_warn_of_one_copy(rk, w->dlq_topic, TOPICS_ASK_MS);
+    kafka_warn_of_one_copy(rk, w->replay_topic, TOPICS_ASK_MS);
+    kafka_warn_of_one_copy(rk, w->parked_topic, TOPICS_ASK_MS);
     topics_left_tell(w, rk);
     topics_others_tell(w, rk);
     return 0;

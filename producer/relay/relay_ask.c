@@ -14,6 +14,8 @@
 #define ASK_MS 500 /* of one producer */
 #define CREATE_MS 3000
 #define SETTLE_MS 20
+#define BROKERS_COME_MS 60000 /* looked for each half second */
+#define BROKERS_PAUSE_MS 500
 #define THERE_MS 500 /* the producers that have not made the topic */
 
 struct relay_ask {
@@ -182,18 +184,45 @@ static int wait_until_there(const struct relay_ask *a, struct err *err)
     return count;
 }
 
+/*
+ * A cluster that is coming up has too few brokers for the replicas of a topic: an outage, not the rows' fault. The rows of other topics wait
+ * meanwhile, so not for ever, and once for each topic.
+ */
+static int make_topic(const struct relay_ask *a, struct err *err)
+{
+    const struct relay_question *q = &a->question;
+    int64_t until = clock_monotonic_ns() + (q->first ? BROKERS_COME_MS * NS_PER_MS : 0);
+
+    while (still_wanted(a, err) == 0) {
+        if (kafka_topic_create(q->rks[0], q->topic, q->partitions, false, CREATE_MS, err) == 0)
+            return 0;
+        if (!kafka_err_too_few_brokers(err))
+            return -1;
+        if (clock_monotonic_ns() >= until) {
+            err->kind = ERR_PERMANENT;
+            return -1;
+        }
+        LOG_WARNING("waiting for brokers", LOG_STR("topic", q->topic), LOG_STR("why", err->message));
+        err_clear(err);
+        poll(NULL, 0, BROKERS_PAUSE_MS);
+    }
+    return -1;
+}
+
 static int ask_for_topic(const struct relay_ask *a, struct err *err)
 {
     const struct relay_question *q = &a->question;
     int count = count_partitions(a, err);
 
-    if (count != 0 || q->partitions == 0)
-        return count;
-    if (still_wanted(a, err) < 0 ||
-        kafka_topic_create(q->rks[0], q->topic, q->partitions, false, CREATE_MS, err) < 0)
-        return -1;
-    LOG("topic created", LOG_STR("topic", q->topic), LOG_INT("partitions", q->partitions));
-    return wait_until_there(a, err);
+    if (count == 0 && q->partitions > 0) {
+        if (make_topic(a, err) < 0)
+            return -1;
+        LOG("topic created", LOG_STR("topic", q->topic), LOG_INT("partitions", q->partitions));
+        count = wait_until_there(a, err);
+    }
+    if (q->first && count > 0)
+        kafka_warn_of_one_copy(q->rks[0], q->topic, ASK_MS);
+    return count;
 }
 
 static void answer(struct relay_ask *a)

@@ -17,6 +17,8 @@ struct relay_ask;
 struct relay_question {
     char topic[250]; /* "": only whether Kafka is there */
     int partitions;  /* above 0: where the topic is not there, make it with so many */
+    bool
+        first; /* it has not been asked for before: worth a minute, should brokers for it be missing, and a warning */
     rd_kafka_t *rks[RELAY_PRODUCERS];
     int producers; /* each is asked: what one knows of a topic, the others are to know too */
 };

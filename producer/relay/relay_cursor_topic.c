@@ -13,7 +13,8 @@
 #define ASK_MS 1000
 #define CREATE_MS 3000
 #define POLL_MS 50
-#define BLOCK_RECORDS 1000 /* read first; four times as many each time that the key is not among them */
+#define BLOCK_RECORDS                                                                                        \
+    INT64_C(1000) /* read first; four times as many each time that the key is not among them */
 /* Another relay's transaction that is open before the end, of a dead one at worst, keeps the records behind it back. */
 #define READ_NS ((RELAY_TRANSACTION_TIMEOUT_MS + 5000) * NS_PER_MS)
 
@@ -30,12 +31,25 @@ int relay_cursor_topic_make(const struct relay_options *opt, rd_kafka_t *rk, str
     int partitions = kafka_partition_count(rk, opt->cursor_topic, ASK_MS, err);
 
     snprintf(largest, sizeof(largest), "%d", RELAY_STORED_BYTES_MAX + 65536);
-    if (partitions != 0)
-        return partitions < 0 ? -1 : 0;
-    return kafka_topic_create_with(rk, opt->cursor_topic, 1, settings, ARRAY_LEN(settings), CREATE_MS, err);
+    if (partitions < 0 ||
+        (partitions == 0 && kafka_topic_create_with(rk, opt->cursor_topic, 1, settings, ARRAY_LEN(settings),
+                                                    CREATE_MS, err) < 0))
+        return -1;
+    kafka_warn_of_one_copy(rk, opt->cursor_topic, ASK_MS);
+    return 0;
 }
 
 /* ---- reading ---- */
+
+/* The topic is there: a partition that is called unknown has no leader. */
+static int cursor_err(rd_kafka_resp_err_t code, const char *detail, struct err *err, const char *doing)
+{
+    kafka_err(code, detail, err, doing);
+    if (code == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION || code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC ||
+        code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+        err->kind = ERR_TEMPORARY;
+    return -1;
+}
 
 struct reader {
     rd_kafka_t *rk;
@@ -43,9 +57,8 @@ struct reader {
     const char *key;
     const atomic_bool *quit;
     int64_t until_ns;
-    int64_t asked; /* the end that the leader gave first: the next one may know less for a moment (KIP-207) */
-    int64_t end;   /* the topic's; < 0: not known yet */
-    struct buf last;  /* value of the last record of key */
+    int64_t end;     /* the topic's; < 0: not known yet */
+    struct buf last; /* value of the last record of key */
     int64_t last_offset;
     bool found, has_value;
 };
@@ -55,6 +68,7 @@ static int open_reader(struct reader *r, const struct relay_options *opt, struct
     const struct kafka_setting settings[] = {
         {"isolation.level", "read_committed", "an aborted position never was one"},
         {"enable.partition.eof", "true", "the end must be known"},
+        {"auto.offset.reset", "earliest", "what is looked for may be the first of few"},
         {"fetch.wait.max.ms", "10", NULL},
         {"fetch.error.backoff.ms", "50", NULL},
         {"queued.max.messages.kbytes", "16384", NULL},
@@ -107,18 +121,16 @@ static bool at_end(struct reader *r, int64_t offset)
             RD_KAFKA_RESP_ERR_NO_ERROR &&
         high >= 0)
         r->end = high;
-    return r->end >= 0 && offset >= r->end && offset >= r->asked;
+    return r->end >= 0 && offset >= r->end;
 }
 
-/* 1: the range has been read to its stop; 0: not yet. */
-static int take(struct reader *r, const rd_kafka_message_t *m, int64_t stop, struct err *err)
+/* 1: the end is reached; 0: not yet. */
+static int take(struct reader *r, const rd_kafka_message_t *m, struct err *err)
 {
     if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
-        return stop >= 0 || at_end(r, m->offset);
+        return at_end(r, m->offset);
     if (m->err)
-        return kafka_err(m->err, rd_kafka_message_errstr(m), err, "reading");
-    if (stop >= 0 && m->offset >= stop)
-        return 1;
+        return cursor_err(m->err, rd_kafka_message_errstr(m), err, "reading");
     return note_record(r, m, err);
 }
 
@@ -134,7 +146,7 @@ static int out_of_time(struct reader *r, struct err *err)
                    READ_NS / NS_PER_MS);
 }
 
-static int read_to(struct reader *r, int64_t stop, struct err *err)
+static int read_on(struct reader *r, struct err *err)
 {
     int rc = 0;
 
@@ -143,39 +155,32 @@ static int read_to(struct reader *r, int64_t stop, struct err *err)
 
         if (!m)
             continue;
-        rc = take(r, m, stop, err);
+        rc = take(r, m, err);
         rd_kafka_message_destroy(m);
     }
     return rc == 1 ? 0 : -1;
 }
 
-/* The records from `start` up to `stop`, -1: to the end. */
-static int read_range(struct reader *r, int64_t start, int64_t stop, struct err *err)
+/* The last so many records. The library finds the end and the leader, which may be away: asking for either by a call of its own waits for it, and cannot be ended. */
+static int read_tail(struct reader *r, int64_t records, struct err *err)
 {
     int rc;
 
-    if (rd_kafka_consume_start(r->topic, 0, start) < 0)
-        return kafka_err(rd_kafka_last_error(), NULL, err, "reading");
-    rc = read_to(r, stop, err);
+    if (rd_kafka_consume_start(r->topic, 0, RD_KAFKA_OFFSET_TAIL(records)) < 0)
+        return cursor_err(rd_kafka_last_error(), NULL, err, "reading");
+    rc = read_on(r, err);
     rd_kafka_consume_stop(r->topic, 0);
     return rc;
 }
 
 static int read_backwards(struct reader *r, struct err *err)
 {
-    int64_t low = 0, high = 0, block = BLOCK_RECORDS, start, stop = -1;
-    rd_kafka_resp_err_t code =
-        rd_kafka_query_watermark_offsets(r->rk, rd_kafka_topic_name(r->topic), 0, &low, &high, ASK_MS);
-
-    if (code)
-        return kafka_err(code, NULL, err, "asking for its end");
-    r->asked = high;
-    for (start = high; !r->found && (stop < 0 || start > low); stop = start, block *= 4) {
-        start = start - low > block ? start - block : low;
-        if (read_range(r, start, stop, err) < 0)
+    for (int64_t records = BLOCK_RECORDS;; records *= 4) {
+        if (read_tail(r, records, err) < 0)
             return -1;
+        if (r->found || records >= r->end)
+            return 0;
     }
-    return 0;
 }
 
 int relay_cursor_topic_read(const struct relay_options *opt, const char *key, const atomic_bool *quit,

@@ -236,7 +236,7 @@ static enum topic_answer refuse_missing(const struct relay_topic *topic, const s
 
 static void put_question(struct relay_topics *t, struct relay_topic *topic)
 {
-    struct relay_question q = {.producers = t->producers};
+    struct relay_question q = {.producers = t->producers, .first = topic->asked_ns == 0};
 
     snprintf(q.topic, sizeof(q.topic), "%s", topic->kafka_name);
     q.partitions = t->opt->create_topics ? (int)t->opt->topic_partitions : 0;

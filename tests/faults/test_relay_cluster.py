@@ -8,9 +8,10 @@ import random
 import pytest
 
 from cluster import lose_some, three_brokers, wait_in_sync  # noqa: F401
+from processes import wait_until
 from relay_records import Follower, came_again, stamped_by_the_broker, unexplained, verdict
-from relay_world import World, case_id, cases
-from relay_writers import Writers
+from relay_world import Case, World, case_id, cases
+from relay_writers import CALL, TOPIC, Writers
 
 KILLS = int(os.environ.get("KILLS") or 6)
 RATE = 100
@@ -62,3 +63,29 @@ def test_the_loss_of_brokers_of_three_loses_nothing_and_keeps_the_order(case, da
     print(f"{sum(truth.values())} events of {writers.transactions} transactions, {writers.failed} failed; {repeated} repeated")
     assert not unexplained(came_again(topics), lost, world.beginnings())
     assert database.value("SELECT count(*) FROM tandem.parked") == 0
+
+
+def test_a_leader_that_is_gone_without_a_word_is_given_up_after_half_a_minute(database, topics, kafka, relay):
+    """No reset comes from it. The library waited a minute for its answer before it sent anything to the new leader."""
+    world = World(Case("table", "at-least-once"), database, relay)
+    running = world.start()
+
+    def published(count):
+        return lambda: running.metric("tandem_relay_acknowledged_total") >= count
+
+    def write(versions):
+        for key in range(60):  # some for each partition
+            for version in versions:
+                database.query(CALL.format("put"), (TOPIC, f"k-{key}", str(version)))
+
+    write([1])
+    wait_until(published(60), message="all is published")
+    wait_in_sync(topics)
+    leader = topics.admin.list_topics(TOPIC, timeout=30).topics[TOPIC].partitions[0].leader
+    kafka.nodes[leader - 1].pause()
+    write([2, 3])
+    wait_until(published(180), 50, "the others have what the one had to take")
+    kafka.nodes[leader - 1].cont()
+    wait_in_sync(topics)
+    world.stop_all()
+    assert verdict(topics, {f"k-{key}": 3 for key in range(60)}) == 0
