@@ -10,8 +10,8 @@
  * auth.h has who we are: what credentials put into a request, how their files are followed, and what no text may show.
  *
  * worker.c turns the loop: facts from the doors into the engine, the engine's actions to the doors. One thread. What it
- * waits for: committed offsets when partitions are assigned (nothing of them is in flight then; with group_protocol = consumer the others'
- * requests are), and a program of jq, at most jq_cpu_max of its CPU time. No other call in it waits.
+ * waits for: committed offsets when partitions are assigned (nothing of them is in flight then; with group_protocol = consumer, or when they
+ * had to wait for a leader, the others' requests are), and a program of jq, at most jq_cpu_max of its CPU time. No other call in it waits.
  * worker_topics.c looks at the topics once at the start. worker_admin.c serves /metrics and /readyz from copies.
  */
 #pragma once
@@ -108,6 +108,15 @@ void worker_consume_drained(struct worker_consume *c, int64_t now, int stream);
 bool worker_consume_ready(const struct worker_consume *c, struct buf *why);
 /* Partitions that the group gave us and that wait, because a member with another list of topics has others of their number. */
 int worker_consume_apart(const struct worker_consume *c);
+/* Partitions of source topics that the group gave us and that wait, because Kafka cannot be asked about something of their number. */
+int worker_consume_waiting(const struct worker_consume *c);
+struct consume_wait {
+    int number;        /* of the partitions that wait */
+    const char *topic; /* whose partition of that number cannot be asked about; lasts as long as the worker */
+    const char *error;
+};
+/* The waiting number of that place in their list; false: there are not so many. */
+bool worker_consume_wait(const struct worker_consume *c, int place, struct consume_wait *ret);
 struct consume_look {
     const char *topic;
     int partition;
@@ -124,9 +133,12 @@ struct worker_side *worker_side_new(struct worker *w, struct err *err);
 void worker_side_free(struct worker_side *s);
 bool worker_side_poll(struct worker_side *s, int64_t now);
 int64_t worker_side_wait_ns(const struct worker_side *s, int64_t now); /* so long at most without a poll */
-/* Tell the engine of the replay streams of these partitions and start reading; waits for their committed offsets. */
-NODISCARD int worker_side_assign(struct worker_side *s, int64_t now, const int *partitions, int count,
-                                 struct err *err);
+/* Where replays and parked keys of these partition numbers stand: puts them into a, which the caller frees also on failure. */
+struct asked;
+NODISCARD int worker_side_ask(struct worker_side *s, const int *numbers, int count, struct asked *a,
+                              struct err *err);
+/* Tell the engine of the replay streams of these numbers, all of them in a and known, and start reading. */
+void worker_side_assign(struct worker_side *s, int64_t now, const int *numbers, int count, struct asked *a);
 void worker_side_unassign(struct worker_side *s, const int *partitions, int count);
 void worker_side_pause(struct worker_side *s, int stream, bool pause);
 void worker_side_commit(struct worker_side *s, const struct action *a);

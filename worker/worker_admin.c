@@ -374,6 +374,7 @@ void worker_admin_tick(struct worker_admin *a, int64_t now)
     stats_copy_auth(a->w->stats, a->w->auth);
     stats_set(a->w->stats, STAT_DELETED, a->w->deleted);
     stats_set(a->w->stats, STAT_APART, worker_consume_apart(a->w->consume));
+    stats_set(a->w->stats, STAT_WAITING, worker_consume_waiting(a->w->consume));
     admin_log_breaker(a, &counts);
 
     pthread_mutex_lock(&a->lock);

@@ -85,7 +85,7 @@ void worker_consume_free(struct worker_consume *c)
 {
     if (!c)
         return;
-    ENSURE(c->held_count == 0); /* abandoned or given up */
+    ENSURE(c->held_count + c->wait_count == 0); /* abandoned or given up */
     rd_kafka_queue_cb_event_enable(c->queue, NULL, NULL);
     consume_close(c);
     consume_forget_wanted(c);

@@ -10,6 +10,8 @@
  *
  * With the classic protocol and range, an eager assignor, a rebalance takes all partitions and then gives a new set. With KIP-848's it
  * takes and gives some of them, while the rest is HELD: what is said of them in ASSIGNING and DRAINING concerns those that move.
+ *
+ * A number that Kafka cannot be asked about, as one of its partitions has no leader, waits while the others are HELD (worker_consume_wait.c).
  */
 enum consume_state { CONSUME_IDLE, CONSUME_ASSIGNING, CONSUME_HELD, CONSUME_DRAINING };
 
@@ -31,7 +33,7 @@ struct came {
  *   in the common queue ──paused, and a record of it met──▶ apart ──resumed, and what was set aside is taken──▶ in the common queue
  */
 struct consume_partition {
-    rd_kafka_queue_t *queue; /* NULL: not held */
+    rd_kafka_queue_t *queue; /* NULL: not ours */
     bool paused;
     bool leaving; /* revoked: nothing more of it is taken in */
     bool apart;
@@ -40,6 +42,13 @@ struct consume_partition {
     int aside_at, aside_count, aside_room;
     int taken; /* in this turn */
     size_t taken_bytes;
+};
+
+/* Why a number waits: this topic's partition of it. */
+struct barred {
+    const char *topic;        /* lasts as long as the worker */
+    rd_kafka_resp_err_t code; /* 0: it does not */
+    rd_kafka_resp_err_t told; /* in the log */
 };
 
 struct worker_consume {
@@ -57,8 +66,12 @@ struct worker_consume {
     bool incremental; /* a rebalance names the partitions that move, as with KIP-848's protocol */
     int held[WORKER_PARTITIONS_MAX]; /* partition numbers; of each we have every source topic's */
     int held_count;
-    int undrained; /* streams of those that leave */
-    int untold;    /* looks at which we were in the group and had heard of no partition */
+    int waits[WORKER_PARTITIONS_MAX]; /* numbers that are ours and not held yet */
+    int wait_count;
+    struct barred barred[WORKER_PARTITIONS_MAX]; /* by number: as the last question found it */
+    int64_t ask_again_at;                        /* about those that wait */
+    int undrained;                               /* streams of those that leave */
+    int untold; /* looks at which we were in the group and had heard of no partition */
     struct consume_partition partitions[ENGINE_STREAMS_MAX]; /* by stream; the replay topic's are not used */
     rd_kafka_topic_partition_list_t
         *given; /* by the group; what is not held of it waits for the others of its number */
@@ -77,6 +90,25 @@ void consume_rebalance(struct worker_consume *c, int64_t now, rd_kafka_event_t *
 /* Go on with what is being taken on, and see whether what is being given up was lost meanwhile. Once a turn. */
 void consume_assign_turn(struct worker_consume *c, int64_t now);
 void consume_forget_wanted(struct worker_consume *c);
+/* These are ours from now on: what was asked of them goes to the engine, and their records come as soon as librdkafka fetches. Takes a's offsets. */
+void consume_begin(struct worker_consume *c, int64_t now, const int *numbers, int count, struct asked *a);
+/* Our own log of it: the operator sees who works on what. */
+void consume_log(const struct worker_consume *c, const char *what, const int *numbers, int count);
+
+/* worker_consume_wait.c */
+/*
+ * Where all of these numbers stand. What is left in ret is of those that can be taken on; they come first in numbers, ret_fit of them. -1: the
+ * question is one that concerns all, and has no answer. The caller frees ret in each case.
+ */
+NODISCARD int consume_ask(struct worker_consume *c, int *numbers, int count, struct asked *ret, int *ret_fit,
+                          struct err *err);
+/* The numbers are given to us and wait: their partitions go into assignment, and bring nothing. */
+void consume_wait_begin(struct worker_consume *c, const int *numbers, int count,
+                        rd_kafka_topic_partition_list_t *assignment);
+/* They do not wait any more, and go. */
+void consume_wait_end(struct worker_consume *c, const int *numbers, int count);
+/* Ask again about those that wait, when it is time, and take on what can be. */
+void consume_wait_turn(struct worker_consume *c, int64_t now);
 /* worker_consume.c: something came from a broker. */
 void consume_reached(struct worker_consume *c);
 /* Takes ev over. */
@@ -85,6 +117,8 @@ void consume_event(struct worker_consume *c, int64_t now, rd_kafka_event_t *ev);
 /* worker_consume_intake.c */
 void intake_init(struct worker_consume *c);
 void intake_done(struct worker_consume *c);
+/* Nothing of it comes yet; then it is opened, or closed. */
+void intake_bar(struct worker_consume *c, int stream);
 void intake_open(struct worker_consume *c, int stream);
 void intake_close(struct worker_consume *c, int stream);
 /* A record or the end of a partition; takes ev over. */

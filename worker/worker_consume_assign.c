@@ -1,7 +1,10 @@
 /* Takes partitions on and gives them up without losing or doubling what is in flight. */
+#include "worker/worker_consume.h"
+
+#include <string.h>
+
 #include "common/clock.h"
 #include "common/log.h"
-#include "worker/worker_consume.h"
 
 #define CONSUME_RETRY_NS NS_PER_S
 
@@ -14,8 +17,7 @@ void consume_forget_wanted(struct worker_consume *c)
     c->wanted = NULL;
 }
 
-/* Our own log of it: the operator sees who works on what. */
-static void consume_log(const struct worker_consume *c, const char *what, const int *numbers, int count)
+void consume_log(const struct worker_consume *c, const char *what, const int *numbers, int count)
 {
     struct buf list;
     buf_init(&list, 1000);
@@ -41,51 +43,101 @@ static void consume_tell_engine(struct worker_consume *c, int64_t now,
     }
 }
 
+static void consume_begin_stream(struct worker_consume *c, int stream)
+{
+    if (!sources_is_replay(&c->w->sources, stream))
+        intake_open(c, stream);
+    c->drained[stream] = false;
+    oneshot_assigned(c->w->oneshot, stream);
+}
+
+/* The job has seen no end of what had no leader then. */
+static void consume_tell_job(struct worker_consume *c, const rd_kafka_topic_partition_list_t *ends)
+{
+    for (int i = 0; i < ends->cnt; i++)
+        oneshot_there(c->w->oneshot, worker_stream_of(c->w, ends->elems[i].topic, ends->elems[i].partition),
+                      ends->elems[i].offset);
+}
+
+void consume_begin(struct worker_consume *c, int64_t now, const int *numbers, int count, struct asked *a)
+{
+    const struct sources *s = &c->w->sources;
+
+    places_believe(c->w, &a->sources);
+    worker_side_assign(c->w->side, now, numbers, count, a);
+    consume_tell_engine(c, now, a->sources.list);
+    for (int i = 0; i < count * sources_streams(s); i++)
+        consume_begin_stream(c, sources_stream(s, i % sources_streams(s), numbers[i / sources_streams(s)]));
+    consume_tell_job(c, a->sources.ends);
+    consume_tell_job(c, a->replays.ends);
+    for (int i = 0; i < count; i++)
+        c->held[c->held_count++] = numbers[i];
+    c->assigned_ns = clock_monotonic_ns();
+}
+
 /* Answer librdkafka; the engine and the queues know of them already. */
-static int consume_take(struct worker_consume *c, struct err *err)
+static int consume_take(struct worker_consume *c, const rd_kafka_topic_partition_list_t *list,
+                        struct err *err)
 {
     if (c->incremental)
-        return assignment_add(c->rk, c->wanted, err);
-    rd_kafka_resp_err_t code = rd_kafka_assign(c->rk, c->wanted);
+        return assignment_add(c->rk, list, err);
+    rd_kafka_resp_err_t code = rd_kafka_assign(c->rk, list);
     return code ? kafka_err(code, NULL, err, "taking the assignment") : 0;
+}
+
+static int consume_wanted_numbers(const struct worker_consume *c, int *ret_numbers)
+{
+    int count = 0;
+
+    for (int i = 0; i < c->wanted->cnt; i++) /* of each number there is every topic's */
+        if (sources_find(&c->w->sources, c->wanted->elems[i].topic) == 0)
+            ret_numbers[count++] = c->wanted->elems[i].partition;
+    return count;
+}
+
+/* The first fit of the numbers are known, the others wait; librdkafka has all of them from now on. */
+static void consume_accept(struct worker_consume *c, int64_t now, const int *numbers, int count, int fit,
+                           struct asked *a)
+{
+    rd_kafka_topic_partition_list_t *assignment = a->sources.list;
+
+    if (fit)
+        consume_begin(c, now, numbers, fit, a);
+    consume_wait_begin(c, numbers + fit, count - fit, assignment);
+    if (consume_take(c, assignment, &c->w->failure) < 0)
+        return;
+    c->state = CONSUME_HELD;
+    consume_reached(c);
+    if (fit || !c->incremental)
+        consume_log(c, "partitions assigned", numbers, fit);
+    consume_forget_wanted(c);
 }
 
 static void consume_assign(struct worker_consume *c, int64_t now)
 {
-    const struct sources *s = &c->w->sources;
+    static int numbers[WORKER_PARTITIONS_MAX];
     struct err err = {0};
-    int *fresh = c->held + c->held_count;
-    int n = 0;
+    struct asked a = {0};
+    int count = consume_wanted_numbers(c, numbers), fit = 0;
 
-    for (int i = 0; i < c->wanted->cnt; i++) /* of each number there is every topic's */
-        if (sources_find(s, c->wanted->elems[i].topic) == 0)
-            fresh[n++] = c->wanted->elems[i].partition;
-    if (n &&
-        (committed_read(c->w, c->rk, c->wanted, &err) < 0 || consume_start(c->w, c->rk, c->wanted, &err) < 0))
-        goto again;
-    if (worker_side_assign(c->w->side, now, fresh, n, &err) < 0)
-        goto again;
-    consume_tell_engine(c, now, c->wanted);
-    for (int i = 0; i < n * sources_streams(s); i++) {
-        int stream = sources_stream(s, i % sources_streams(s), fresh[i / sources_streams(s)]);
-        if (!sources_is_replay(s, stream))
-            intake_open(c, stream);
-        c->drained[stream] = false;
-        oneshot_assigned(c->w->oneshot, stream);
+    if (consume_ask(c, numbers, count, &a, &fit, &err) == 0)
+        consume_accept(c, now, numbers, count, fit, &a);
+    else {
+        LOG_WARNING("the assignment waits", LOG_STR("error", err.message));
+        c->retry_at =
+            clock_monotonic_ns() + CONSUME_RETRY_NS; /* the brokers took their time: now is long ago */
     }
-    c->held_count += n;
-    c->assigned_ns = clock_monotonic_ns();
-    if (consume_take(c, &c->w->failure) < 0)
-        return;
-    c->state = CONSUME_HELD;
-    consume_reached(c);
-    if (n || !c->incremental)
-        consume_log(c, "partitions assigned", fresh, n);
-    consume_forget_wanted(c);
-    return;
-again:
-    LOG_WARNING("the assignment waits", LOG_STR("error", err.message));
-    c->retry_at = clock_monotonic_ns() + CONSUME_RETRY_NS; /* the brokers took their time: now is long ago */
+    asked_done(&a);
+}
+
+/* A number that waits was asked for already. */
+static rd_kafka_topic_partition_list_t *consume_new(const struct worker_consume *c)
+{
+    static int ours[2 * WORKER_PARTITIONS_MAX];
+
+    memcpy(ours, c->held, (size_t)c->held_count * sizeof(*ours));
+    memcpy(ours + c->held_count, c->waits, (size_t)c->wait_count * sizeof(*ours));
+    return consume_whole(c->w, c->given, ours, c->held_count + c->wait_count);
 }
 
 static void consume_begin_assign(struct worker_consume *c, int64_t now,
@@ -110,24 +162,24 @@ static void consume_begin_assign(struct worker_consume *c, int64_t now,
     for (int i = 0; i < list->cnt; i++)
         if (!rd_kafka_topic_partition_list_find(c->given, list->elems[i].topic, list->elems[i].partition))
             rd_kafka_topic_partition_list_add(c->given, list->elems[i].topic, list->elems[i].partition);
-    c->wanted = consume_whole(c->w, c->given, c->held, c->held_count);
+    c->wanted = consume_new(c);
     c->state = CONSUME_ASSIGNING;
     consume_assign(c, now);
 }
 
 /* ---- giving partitions up ----------------------------------------------------------------------------------------------- */
 
-/* Those that leave go from the list of those held into ret_gone. Returns how many. */
-static int consume_part(struct worker_consume *c, int *ret_gone)
+/* Those that leave go from the list. Returns how many. */
+static int consume_part(struct worker_consume *c, int *numbers, int *count, int *ret_gone)
 {
     int gone = 0, left = 0;
 
-    for (int i = 0; i < c->held_count; i++)
-        if (c->partitions[sources_stream(&c->w->sources, 0, c->held[i])].leaving)
-            ret_gone[gone++] = c->held[i];
+    for (int i = 0; i < *count; i++)
+        if (c->partitions[sources_stream(&c->w->sources, 0, numbers[i])].leaving)
+            ret_gone[gone++] = numbers[i];
         else
-            c->held[left++] = c->held[i];
-    c->held_count = left;
+            numbers[left++] = numbers[i];
+    *count = left;
     return gone;
 }
 
@@ -146,21 +198,29 @@ static void consume_give(struct worker_consume *c, const int *partitions, int co
     rd_kafka_topic_partition_list_destroy(list);
 }
 
-static void consume_let_go(struct worker_consume *c, int64_t now)
+static void consume_end(struct worker_consume *c, int64_t now, const int *numbers, int count)
 {
-    static int gone[WORKER_PARTITIONS_MAX];
     const struct sources *s = &c->w->sources;
-    int count = consume_part(c, gone);
 
     for (int i = 0; i < count * sources_streams(s); i++) {
-        int stream = sources_stream(s, i % sources_streams(s), gone[i / sources_streams(s)]);
+        int stream = sources_stream(s, i % sources_streams(s), numbers[i / sources_streams(s)]);
         engine_lost(c->w->engine, now, stream);
         if (!sources_is_replay(s, stream))
             intake_close(c, stream);
     }
-    commits_forget(&c->commits, gone, count);
-    worker_side_unassign(c->w->side, gone, count);
-    consume_give(c, gone, count);
+    commits_forget(&c->commits, numbers, count);
+    worker_side_unassign(c->w->side, numbers, count);
+}
+
+static void consume_let_go(struct worker_consume *c, int64_t now)
+{
+    static int gone[WORKER_PARTITIONS_MAX];
+    int count = consume_part(c, c->held, &c->held_count, gone);
+    int waited = consume_part(c, c->waits, &c->wait_count, gone + count);
+
+    consume_end(c, now, gone, count);
+    consume_wait_end(c, gone + count, waited); /* the engine and the other consumer never knew them */
+    consume_give(c, gone, count + waited);
     c->undrained = 0;
     /* With the other protocol a member that has nothing left is still one, and is told nothing more while it gets nothing. */
     c->state = c->incremental && !c->stopping ? CONSUME_HELD : CONSUME_IDLE;
@@ -172,6 +232,14 @@ static void consume_mark_leaving(struct worker_consume *c, int partition)
 {
     for (int source = 0; source < c->w->sources.count; source++)
         c->partitions[sources_stream(&c->w->sources, source, partition)].leaving = true;
+}
+
+static void consume_mark_all_leaving(struct worker_consume *c)
+{
+    for (int i = 0; i < c->held_count; i++)
+        consume_mark_leaving(c, c->held[i]);
+    for (int i = 0; i < c->wait_count; i++)
+        consume_mark_leaving(c, c->waits[i]);
 }
 
 /* The number goes as a whole, also when it loses but one topic's. */
@@ -203,6 +271,9 @@ static void consume_begin_drain(struct worker_consume *c, int64_t now,
     for (int i = 0; i < c->held_count; i++)
         if (!list || names_number(list, c->held[i]))
             consume_leave(c, now, c->held[i]);
+    for (int i = 0; i < c->wait_count; i++) /* nothing of it is under way */
+        if (!list || names_number(list, c->waits[i]))
+            consume_mark_leaving(c, c->waits[i]);
     if (c->undrained == 0)
         consume_let_go(c, now);
 }
@@ -221,8 +292,7 @@ static void consume_lose(struct worker_consume *c, int64_t now)
 {
     if (c->held_count)
         LOG_PLAIN(LOG_WARN, "the group gave our partitions to others: giving up what is in flight");
-    for (int i = 0; i < c->held_count; i++)
-        consume_mark_leaving(c, c->held[i]);
+    consume_mark_all_leaving(c);
     consume_let_go(c, now);
     c->state = CONSUME_IDLE; /* it has to join again */
 }
@@ -258,9 +328,8 @@ void worker_consume_stop(struct worker_consume *c, int64_t now)
 void worker_consume_abandon(struct worker_consume *c, int64_t now)
 {
     c->stopping = true;
-    for (int i = 0; i < c->held_count; i++)
-        consume_mark_leaving(c, c->held[i]);
-    if (c->held_count)
+    consume_mark_all_leaving(c);
+    if (c->held_count + c->wait_count)
         consume_let_go(c, now);
 }
 
@@ -279,6 +348,8 @@ void consume_assign_turn(struct worker_consume *c, int64_t now)
 {
     if (c->state == CONSUME_ASSIGNING && now >= c->retry_at)
         consume_assign(c, now);
+    if (c->state == CONSUME_HELD)
+        consume_wait_turn(c, now);
     if (c->state == CONSUME_DRAINING && rd_kafka_assignment_lost(c->rk)) {
         consume_taken_away(c, c->given);
         consume_lose(c, now);

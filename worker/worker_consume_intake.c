@@ -129,15 +129,22 @@ void intake_done(struct worker_consume *c)
     rd_kafka_queue_destroy(c->records);
 }
 
-/* Before the assignment, so that no record goes another way and overtakes. */
-void intake_open(struct worker_consume *c, int stream)
+void intake_bar(struct worker_consume *c, int stream)
 {
     const struct sources *s = &c->w->sources;
     struct consume_partition *p = &c->partitions[stream];
     *p = (struct consume_partition){0};
     p->queue = rd_kafka_queue_get_partition(c->rk, sources_topic(s, stream), sources_partition(s, stream));
     ENSURE(p->queue);
-    rd_kafka_queue_forward(p->queue, c->records);
+    rd_kafka_queue_forward(p->queue, NULL);
+}
+
+/* Before the assignment, so that no record goes another way and overtakes. */
+void intake_open(struct worker_consume *c, int stream)
+{
+    if (!c->partitions[stream].queue)
+        intake_bar(c, stream);
+    rd_kafka_queue_forward(c->partitions[stream].queue, c->records);
     atomic_store(&c->stirred, true);
 }
 

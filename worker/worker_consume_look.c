@@ -12,6 +12,29 @@ bool worker_consume_idle(const struct worker_consume *c)
     return c->state == CONSUME_IDLE;
 }
 
+#define LINES_MAX 20
+
+bool worker_consume_wait(const struct worker_consume *c, int place, struct consume_wait *ret)
+{
+    if (place >= c->wait_count)
+        return false;
+    int number = c->waits[place];
+    *ret = (struct consume_wait){number, c->barred[number].topic, rd_kafka_err2str(c->barred[number].code)};
+    return true;
+}
+
+static void tell_waiting(const struct worker_consume *c, struct buf *why)
+{
+    struct consume_wait wait;
+
+    for (int i = 0; i < LINES_MAX && worker_consume_wait(c, i, &wait); i++)
+        (void)buf_printf(why, "partition %d waits: Kafka cannot be asked about %s [%d]: %s\n", wait.number,
+                         wait.topic, wait.number, wait.error);
+    if (c->wait_count > LINES_MAX)
+        (void)buf_printf(why, "%d more wait\n", c->wait_count - LINES_MAX);
+}
+
+/* Ready all the same while others are at work: nothing is gained by taking those out of service as well. */
 bool worker_consume_ready(const struct worker_consume *c, struct buf *why)
 {
     size_t before = why->len;
@@ -23,12 +46,20 @@ bool worker_consume_ready(const struct worker_consume *c, struct buf *why)
         (void)buf_puts(why, "no assignment yet: waiting for the consumer group\n");
     else if (c->state == CONSUME_ASSIGNING)
         (void)buf_puts(why, "assigned, reading the committed offsets\n");
-    return why->len == before;
+    bool ready = why->len == before && (c->held_count > 0 || c->wait_count == 0);
+    tell_waiting(c, why);
+    return ready;
 }
 
 int worker_consume_apart(const struct worker_consume *c)
 {
-    return c->state == CONSUME_HELD ? c->given->cnt - c->held_count * c->w->sources.count : 0;
+    int ours = c->held_count + c->wait_count;
+    return c->state == CONSUME_HELD ? c->given->cnt - ours * c->w->sources.count : 0;
+}
+
+int worker_consume_waiting(const struct worker_consume *c)
+{
+    return c->wait_count * c->w->sources.count;
 }
 
 bool worker_consume_look(const struct worker_consume *c, int place, struct consume_look *ret)

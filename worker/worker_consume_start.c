@@ -69,7 +69,7 @@ int consume_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partiti
         return 0;
     rd_kafka_topic_partition_list_t *places = rd_kafka_topic_partition_list_new(list->cnt);
     for (int i = 0; i < list->cnt; i++)
-        if (list->elems[i].offset == RD_KAFKA_OFFSET_INVALID)
+        if (!list->elems[i].err && list->elems[i].offset == RD_KAFKA_OFFSET_INVALID)
             rd_kafka_topic_partition_list_add(places, list->elems[i].topic, list->elems[i].partition);
     rd_kafka_resp_err_t code = places->cnt ? find_places(w, rk, places) : 0;
     if (!code && places->cnt)

@@ -5,18 +5,18 @@
 
 enum { HELD = -1 };
 
-/* Of each partition number how many source topics were given, or that it is held. One walk: a search for each took 0.3 s of the loop's time
+/* Of each partition number how many source topics were given, or that it is ours already. One walk: a search for each took 0.3 s of the loop's time
  * with 16 topics of 240 partitions. */
 static int *count_topics(const struct worker *w, const rd_kafka_topic_partition_list_t *given,
-                         const int *held, int held_count)
+                         const int *ours, int ours_count)
 {
     int *topics = calloc(WORKER_PARTITIONS_MAX, sizeof(*topics));
 
     ENSURE(topics);
     for (int i = 0; i < given->cnt; i++)
         topics[given->elems[i].partition] += sources_find(&w->sources, given->elems[i].topic) >= 0;
-    for (int i = 0; i < held_count; i++)
-        topics[held[i]] = HELD;
+    for (int i = 0; i < ours_count; i++)
+        topics[ours[i]] = HELD;
     return topics;
 }
 
@@ -25,12 +25,12 @@ static int *count_topics(const struct worker *w, const rd_kafka_topic_partition_
  * changed, one worker after the other, they do not: then a number can be divided, and what of it is here waits until it is whole again.
  */
 rd_kafka_topic_partition_list_t *consume_whole(const struct worker *w,
-                                               const rd_kafka_topic_partition_list_t *given, const int *held,
-                                               int held_count)
+                                               const rd_kafka_topic_partition_list_t *given, const int *ours,
+                                               int ours_count)
 {
     rd_kafka_topic_partition_list_t *whole = rd_kafka_topic_partition_list_new(given->cnt);
 
-    int apart = 0, strange = 0, *topics = count_topics(w, given, held, held_count);
+    int apart = 0, strange = 0, *topics = count_topics(w, given, ours, ours_count);
     for (int i = 0; i < given->cnt; i++) {
         const rd_kafka_topic_partition_t *p = &given->elems[i];
         int here = topics[p->partition];

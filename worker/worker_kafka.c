@@ -283,23 +283,18 @@ void commits_forget(struct commits *c, const int *partitions, int count)
 
 /* ---- committed offsets -------------------------------------------------------------------------------------------------- */
 
-/* With KIP-848's protocol partitions come while requests of others are under way: if these time out before anybody looks, they come again. */
+/*
+ * With KIP-848's protocol, or when they had to wait, partitions are taken on while others are at work: if requests time out before anybody
+ * looks, they come again.
+ */
 int kafka_wait_ms(const struct worker *w)
 {
-    return engine_counts(w->engine).in_flight > 0 ? KAFKA_WAIT_BUSY_MS : KAFKA_WAIT_MS;
+    return engine_counts(w->engine).streams > 0 ? KAFKA_WAIT_BUSY_MS : KAFKA_WAIT_MS;
 }
 
 const char *committed_metadata(const rd_kafka_topic_partition_t *p)
 {
     return p->offset >= 0 && p->metadata ? p->metadata : "";
-}
-
-static rd_kafka_resp_err_t list_error(const rd_kafka_topic_partition_list_t *list)
-{
-    for (int i = 0; i < list->cnt; i++)
-        if (list->elems[i].err)
-            return list->elems[i].err;
-    return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
 /* A committed offset past the end can only mean that the topic was made anew: the old position would swallow new events. */
@@ -325,47 +320,15 @@ static void tell_deleted(struct worker *w, const rd_kafka_topic_partition_t *p, 
             LOG_INT("deleted", beginning - p->offset));
 }
 
-rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list,
-                                             int64_t where, int wait_ms, rd_kafka_resp_err_t *ret_code)
+void places_believe(struct worker *w, struct places *p)
 {
-    rd_kafka_topic_partition_list_t *bounds = rd_kafka_topic_partition_list_copy(list);
-
-    for (int i = 0; i < bounds->cnt; i++)
-        bounds->elems[i].offset = where;
-    rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(rk, bounds, wait_ms);
-    if (!code)
-        code = list_error(bounds);
-    if (!code)
-        return bounds;
-    rd_kafka_topic_partition_list_destroy(bounds);
-    *ret_code = code;
-    return NULL;
-}
-
-int committed_read(struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct err *err)
-{
-    int wait_ms = kafka_wait_ms(w);
-    rd_kafka_resp_err_t code = kafka_committed(rk, list, wait_ms);
-    if (!code)
-        code = list_error(list);
-    if (code)
-        return kafka_err(code, NULL, err, "reading the committed offsets");
-
-    rd_kafka_topic_partition_list_t *ends = bounds_read(rk, list, RD_KAFKA_OFFSET_END, wait_ms, &code);
-    rd_kafka_topic_partition_list_t *begins =
-        ends ? bounds_read(rk, list, RD_KAFKA_OFFSET_BEGINNING, wait_ms, &code) : NULL;
-    for (int i = 0; begins && i < list->cnt; i++) {
-        rd_kafka_topic_partition_t *p = &list->elems[i];
-        int64_t begin = rd_kafka_topic_partition_list_find(begins, p->topic, p->partition)->offset;
-        forget_past_end(p, rd_kafka_topic_partition_list_find(ends, p->topic, p->partition)->offset);
-        tell_deleted(w, p, begin);
-        gap_begin(&w->gaps[worker_stream_of(w, p->topic, p->partition)], begin);
+    for (int i = 0; i < p->list->cnt; i++) {
+        rd_kafka_topic_partition_t *at = &p->list->elems[i];
+        int64_t begin = p->begins->elems[i].offset;
+        forget_past_end(at, p->ends->elems[i].offset);
+        tell_deleted(w, at, begin);
+        gap_begin(&w->gaps[worker_stream_of(w, at->topic, at->partition)], begin);
     }
-    if (ends)
-        rd_kafka_topic_partition_list_destroy(ends);
-    if (begins)
-        rd_kafka_topic_partition_list_destroy(begins);
-    return code ? kafka_err(code, NULL, err, "reading the ends of the partitions") : 0;
 }
 
 /* ---- small things ------------------------------------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 
 #include "common/kafka.h"
 #include "worker/worker.h"
+#include "worker/worker_places.h"
 #include "worker/worker_protocol.h"
 
 /* Of a record of the parked topic: whose word it is, docs/formats.md. Read with parked_epoch_read. */
@@ -39,33 +40,31 @@ void commits_done(struct commits *c);
 /* These partition numbers are given up: forget what was not sent of them, and the answers that are still to come. */
 void commits_forget(struct commits *c, const int *partitions, int count);
 
-/* For how long the loop may stand still for one answer of the brokers: 5 s, 1 s while requests are under way. */
+/* For how long the loop may stand still for one answer of the brokers: 5 s, 1 s while partitions are at work. */
 int kafka_wait_ms(const struct worker *w);
 /* A partition's commit metadata, safe to read: "" when there is none. */
 const char *committed_metadata(const rd_kafka_topic_partition_t *p);
 /*
- * Read the group's committed offsets into list: RD_KAFKA_OFFSET_INVALID where there is none, and the beginning where it is past the end of a
- * topic made anew. What retention has deleted from behind a commit is counted and told. Waits up to kafka_wait_ms for each of three answers.
+ * These partitions are taken on: where a committed offset is past the end of a topic made anew the beginning takes its place, and what
+ * retention has deleted from behind a commit is counted and told. Once for each that is taken on.
  */
-NODISCARD int committed_read(struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
-                             struct err *err);
+void places_believe(struct worker *w, struct places *p);
 /*
- * worker_consume_whole.c: of all that the group gave us, what is not held and of whose partition number we have every source topic's. The rest
+ * worker_consume_whole.c: of all that the group gave us, what is not ours yet and of whose partition number we have every source topic's. The rest
  * waits, and is told. A number is a unit: its keys, its parked keys and its replays are the same for all topics, so one process must have it.
  */
 rd_kafka_topic_partition_list_t *consume_whole(const struct worker *w,
-                                               const rd_kafka_topic_partition_list_t *given, const int *held,
-                                               int held_count);
-/* worker_consume_start.c: give the partitions without a committed offset the one that w->start names. Waits up to kafka_wait_ms, three times. */
+                                               const rd_kafka_topic_partition_list_t *given, const int *ours,
+                                               int ours_count);
+/*
+ * worker_consume_start.c: give the partitions that can be asked about and have no committed offset the one that w->start names. Waits up to
+ * kafka_wait_ms, three times.
+ */
 NODISCARD int consume_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
                             struct err *err);
-/* worker_side_start.c: the replay partitions without a committed offset. Waits up to kafka_wait_ms, twice. */
-NODISCARD int side_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
-                         struct err *err);
-/* Where each partition begins or ends (where: RD_KAFKA_OFFSET_BEGINNING or _END), a list of its own. NULL: ret_code says why. Waits up to wait_ms. */
-rd_kafka_topic_partition_list_t *bounds_read(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list,
-                                             int64_t where, int wait_ms, rd_kafka_resp_err_t *ret_code);
-/* worker_topics_left.c: a line of the log for each topic that the group has committed and that is not in the list. Waits up to 3 s, and up to 5 s for each such topic. */
+/* worker_side_start.c: the replay partitions without a committed offset. */
+void side_start(const struct worker *w, struct places *replays);
+/* worker_topics_left.c: a line of the log for each topic that the group has committed and that is not in the list. Waits up to 3 s, and up to 15 s for each such topic. */
 void topics_left_tell(const struct worker *w, rd_kafka_t *rk);
 /*
  * worker_topics_policy.c: -1 PERMANENT: one of the worker's own topics would not keep what it is for. What Kafka does not tell (no right to

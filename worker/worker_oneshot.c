@@ -13,6 +13,7 @@ struct oneshot {
     enum goal_state state;
     int64_t began_ns;
     bool found[STREAM_KINDS]; /* something to do */
+    bool unknown;             /* of some partition nobody could say whether there is */
     struct goal *goal;
 };
 
@@ -47,31 +48,40 @@ static rd_kafka_t *look_client(const struct worker *w, enum stream_kind kind, st
     return rk;
 }
 
-/* From where each partition is to be read, and in o->goal to where. Leaves in list what is not at its end. */
-static int look_positions(const struct worker *w, const struct oneshot *o, rd_kafka_t *rk,
+/* From where it is to be read, and in o->goal to where. false: there is nothing, or nobody knows. */
+static bool look_position(const struct worker *w, struct oneshot *o, struct places *places, int i)
+{
+    rd_kafka_topic_partition_t *p = &places->list->elems[i];
+    int stream = worker_stream_of(w, p->topic, p->partition);
+    int64_t to = places->ends->elems[i].offset;
+
+    if (p->err) {
+        LOG_WARNING("it is not known yet whether something is there", LOG_STR("topic", p->topic),
+                    LOG_INT("partition", p->partition), LOG_STR("error", rd_kafka_err2str(p->err)));
+        goal_unknown(o->goal, stream);
+        o->unknown = true;
+        return false;
+    }
+    goal_there(o->goal, stream, to);
+    p->offset = goal_begin(p->offset, places->begins->elems[i].offset, to);
+    return p->offset < to;
+}
+
+/* Leaves in list what is not at its end. */
+static int look_positions(const struct worker *w, struct oneshot *o, rd_kafka_t *rk,
                           rd_kafka_topic_partition_list_t *list, struct err *err)
 {
-    rd_kafka_resp_err_t code = kafka_committed(rk, list, LOOK_MS);
-    rd_kafka_topic_partition_list_t *begin = NULL, *end = NULL;
+    struct places places = {.list = list};
 
-    if (!code)
-        begin = bounds_read(rk, list, RD_KAFKA_OFFSET_BEGINNING, LOOK_MS, &code);
-    if (begin)
-        end = bounds_read(rk, list, RD_KAFKA_OFFSET_END, LOOK_MS, &code);
-    for (int i = list->cnt - 1; end && i >= 0; i--) {
-        rd_kafka_topic_partition_t *p = &list->elems[i];
-        int64_t from = rd_kafka_topic_partition_list_find(begin, p->topic, p->partition)->offset;
-        int64_t to = rd_kafka_topic_partition_list_find(end, p->topic, p->partition)->offset;
-        goal_there(o->goal, worker_stream_of(w, p->topic, p->partition), to);
-        p->offset = goal_begin(p->offset, from, to);
-        if (p->offset >= to)
+    int r = places_read_committed(&places, rk, LOOK_MS, err);
+    if (r == 0)
+        r = places_read_bounds(&places, rk, LOOK_MS, err);
+    for (int i = list->cnt - 1; r == 0 && i >= 0; i--)
+        if (!look_position(w, o, &places, i))
             rd_kafka_topic_partition_list_del_by_idx(list, i);
-    }
-    if (begin)
-        rd_kafka_topic_partition_list_destroy(begin);
-    if (end)
-        rd_kafka_topic_partition_list_destroy(end);
-    return code ? kafka_err(code, NULL, err, "looking at what is there") : 0;
+    places.list = NULL;
+    places_done(&places);
+    return r;
 }
 
 /* The last offsets of a partition may be those of transactions' ends, which are no records: only reading tells. */
@@ -115,6 +125,11 @@ static void look_keep(const struct worker *w, rd_kafka_t *rk)
     rd_kafka_topic_partition_list_destroy(list);
 }
 
+static bool is_something_there(const struct oneshot *o)
+{
+    return o->found[STREAM_SOURCE] || o->found[STREAM_REPLAY] || o->unknown;
+}
+
 static int look_at(struct worker *w, struct oneshot *o, enum stream_kind kind, struct err *err)
 {
     bool replay = kind == STREAM_REPLAY;
@@ -128,7 +143,7 @@ static int look_at(struct worker *w, struct oneshot *o, enum stream_kind kind, s
                                                 w->partitions - 1);
     int r = look_positions(w, o, rk, list, err);
     o->found[kind] = r == 0 && list->cnt > 0 && look_for_record(rk, list);
-    if (r == 0 && replay && !o->found[STREAM_SOURCE] && !o->found[STREAM_REPLAY])
+    if (r == 0 && replay && !is_something_there(o))
         look_keep(w, rk);
     rd_kafka_topic_partition_list_destroy(list);
     rd_kafka_destroy(rk);
@@ -148,7 +163,7 @@ struct oneshot *oneshot_new(struct worker *w, bool *ret_nothing, struct err *err
     o->goal = goal_new(w->partitions * sources_streams(&w->sources));
     for (int kind = 0; kind < STREAM_KINDS && r == 0; kind++)
         r = look_at(w, o, (enum stream_kind)kind, err);
-    if (r == 0 && (o->found[STREAM_SOURCE] || o->found[STREAM_REPLAY]))
+    if (r == 0 && is_something_there(o))
         return o;
     *ret_nothing = r == 0;
     oneshot_free(o);
@@ -169,6 +184,12 @@ void oneshot_assigned(struct oneshot *o, int stream)
 {
     if (o)
         goal_assigned(o->goal, stream);
+}
+
+void oneshot_there(struct oneshot *o, int stream, int64_t end)
+{
+    if (o)
+        goal_known(o->goal, stream, end);
 }
 
 void oneshot_end(struct oneshot *o, int stream, int64_t offset)
@@ -203,7 +224,8 @@ bool oneshot_over(struct oneshot *o, const struct worker *w, int64_t now)
     int count = 0;
     const int *held = worker_consume_held(w->consume, &count);
     const struct goal_run run = {.assigned = held != NULL,
-                                 .apart = worker_consume_apart(w->consume),
+                                 .apart =
+                                     worker_consume_apart(w->consume) + worker_consume_waiting(w->consume),
                                  .unread = worker_side_unread(w->side),
                                  .unreached = held ? count_unreached(o, w, held, count) : 0,
                                  .completed = completed(&n),

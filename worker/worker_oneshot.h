@@ -3,7 +3,8 @@
  *
  * What is there: up to the end of each partition of the source topics and the replay topic at the start. A look without joining the group comes
  * first, because joining an empty group takes the broker three seconds: with nothing to do that is all. Partitions that other members of
- * the group hold are their matter.
+ * the group hold are their matter. A partition that the look cannot ask about, as it has no leader, may have something: then the group is
+ * joined, the others are delivered, and the job is over when that partition is, too, or when drain_max_time is.
  */
 #pragma once
 
@@ -21,6 +22,8 @@ struct oneshot *oneshot_new(struct worker *w, bool *ret_nothing, struct err *err
 void oneshot_free(struct oneshot *o); /* NULL-safe */
 /* The stream is ours from now on. o NULL: no matter. */
 void oneshot_assigned(struct oneshot *o, int stream);
+/* The stream ends here, for the first time that anybody could say so: what the look could not ask about. o NULL: no matter. */
+void oneshot_there(struct oneshot *o, int stream, int64_t end);
 /* The consumer has read this stream up to here, and there is no more. o NULL: no matter. */
 void oneshot_end(struct oneshot *o, int stream, int64_t offset);
 /* Is it time to stop? Everything that was there is complete, or a bound is reached; logged once. o NULL: never. */

@@ -174,47 +174,46 @@ static void side_tell_engine(struct worker_side *s, int64_t now, rd_kafka_topic_
 }
 
 /* A leader that was just elected may give an end before what its predecessor acknowledged; asked like this it says that it does not know yet (KIP-207). */
-static int side_find_ends(struct worker_side *s, const int *partitions, int count, struct err *err)
+int worker_side_ask(struct worker_side *s, const int *numbers, int count, struct asked *a, struct err *err)
 {
-    rd_kafka_resp_err_t code = 0;
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(count);
-    for (int i = 0; i < count; i++)
-        rd_kafka_topic_partition_list_add(list, s->w->parked_topic, partitions[i]);
-    rd_kafka_topic_partition_list_t *ends =
-        bounds_read(s->rk, list, RD_KAFKA_OFFSET_END, kafka_wait_ms(s->w), &code);
-    for (int i = 0; ends && i < ends->cnt; i++)
-        s->parked_end[ends->elems[i].partition] = ends->elems[i].offset;
-    rd_kafka_topic_partition_list_destroy(list);
-    if (!ends)
-        return kafka_err(code, NULL, err, "asking for the end of the parked keys");
-    rd_kafka_topic_partition_list_destroy(ends);
-    return 0;
+    const char *replay = s->w->replay_topic, *parked = s->w->parked_topic;
+    int wait_ms = kafka_wait_ms(s->w);
+
+    places_init(&a->replays, &replay, 1, numbers, count);
+    places_init(&a->parked, &parked, 1, numbers, count);
+    if (places_read_committed(&a->replays, s->rk, wait_ms, err) < 0 ||
+        places_read_bounds(&a->replays, s->rk, wait_ms, err) < 0)
+        return -1;
+    return places_read_bounds(&a->parked, s->rk, wait_ms, err);
 }
 
-int worker_side_assign(struct worker_side *s, int64_t now, const int *partitions, int count, struct err *err)
+/* Their parked keys are read before anything else: nothing of them goes until side_end. */
+static void side_begin_reading(struct worker_side *s, const struct places *parked)
 {
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(2 * count);
-    for (int i = 0; i < count; i++)
-        rd_kafka_topic_partition_list_add(list, s->w->replay_topic, partitions[i]);
-    if (count && (committed_read(s->w, s->rk, list, err) < 0 || side_start(s->w, s->rk, list, err) < 0 ||
-                  side_find_ends(s, partitions, count, err) < 0)) {
-        rd_kafka_topic_partition_list_destroy(list);
-        return -1;
+    for (int i = 0; i < parked->ends->cnt; i++) {
+        const rd_kafka_topic_partition_t *end = &parked->ends->elems[i];
+        s->parked_end[end->partition] = end->offset;
+        s->reading[end->partition] = true;
+        s->given_ms[end->partition] = clock_wall_ns() / NS_PER_MS;
+        s->unread++;
     }
+}
+
+void worker_side_assign(struct worker_side *s, int64_t now, const int *numbers, int count, struct asked *a)
+{
+    rd_kafka_topic_partition_list_t *list = a->replays.list;
+
+    places_believe(s->w, &a->replays);
+    side_start(s->w, &a->replays);
     side_tell_engine(s, now, list);
-    s->unread += count;
+    side_begin_reading(s, &a->parked);
     for (int i = 0; i < count; i++) {
-        s->reading[partitions[i]] = true;
-        s->given_ms[partitions[i]] = clock_wall_ns() / NS_PER_MS;
-        rd_kafka_topic_partition_list_add(list, s->w->parked_topic, partitions[i])->offset =
+        rd_kafka_topic_partition_list_add(list, s->w->parked_topic, numbers[i])->offset =
             RD_KAFKA_OFFSET_BEGINNING;
+        side_open_queue(s, numbers[i]);
     }
-    for (int i = 0; i < count; i++)
-        side_open_queue(s, partitions[i]);
     /* Only a bug or a fatal state of the library fails here; the engine knows the streams already. */
     (void)(count && assignment_add(s->rk, list, &s->w->failure));
-    rd_kafka_topic_partition_list_destroy(list);
-    return 0;
 }
 
 void worker_side_unassign(struct worker_side *s, const int *partitions, int count)

@@ -24,26 +24,10 @@ static void place(const struct worker *w, rd_kafka_topic_partition_t *p, int64_t
         tell_forgotten(w, p, from, to);
 }
 
-int side_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, struct err *err)
+void side_start(const struct worker *w, struct places *replays)
 {
-    rd_kafka_topic_partition_list_t *without = rd_kafka_topic_partition_list_new(list->cnt);
-    rd_kafka_topic_partition_list_t *begins = NULL, *ends = NULL;
-    rd_kafka_resp_err_t code = 0;
-
-    for (int i = 0; i < list->cnt; i++)
-        if (list->elems[i].offset == RD_KAFKA_OFFSET_INVALID)
-            rd_kafka_topic_partition_list_add(without, list->elems[i].topic, list->elems[i].partition);
-    if (without->cnt) /* the beginnings first: what retention takes in between leaves it not empty */
-        begins = bounds_read(rk, without, RD_KAFKA_OFFSET_BEGINNING, kafka_wait_ms(w), &code);
-    if (begins)
-        ends = bounds_read(rk, without, RD_KAFKA_OFFSET_END, kafka_wait_ms(w), &code);
-    for (int i = 0; ends && i < ends->cnt; i++)
-        place(w, rd_kafka_topic_partition_list_find(list, ends->elems[i].topic, ends->elems[i].partition),
-              begins->elems[i].offset, ends->elems[i].offset);
-    if (begins)
-        rd_kafka_topic_partition_list_destroy(begins);
-    if (ends)
-        rd_kafka_topic_partition_list_destroy(ends);
-    rd_kafka_topic_partition_list_destroy(without);
-    return code ? kafka_err(code, NULL, err, "looking for replays") : 0;
+    for (int i = 0; i < replays->list->cnt; i++)
+        if (replays->list->elems[i].offset == RD_KAFKA_OFFSET_INVALID)
+            place(w, &replays->list->elems[i], replays->begins->elems[i].offset,
+                  replays->ends->elems[i].offset);
 }

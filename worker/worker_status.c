@@ -164,6 +164,17 @@ static json_t *json_partitions(const struct status_facts *f)
     return list;
 }
 
+static json_t *json_waiting(const struct status_facts *f)
+{
+    json_t *list = json_array();
+    struct consume_wait wait;
+
+    for (int i = 0; worker_consume_wait(f->w->consume, i, &wait); i++)
+        json_array_append_new(list, json_pack("{s:i, s:s, s:s}", "partition", wait.number, "topic",
+                                              wait.topic, "error", wait.error));
+    return list;
+}
+
 static json_t *json_letters(const struct engine_counts *n)
 {
     json_t *by = json_object();
@@ -220,6 +231,7 @@ void status_json(const struct status_facts *f, struct buf *out)
     json_object_set_new(all, "dead_letters_by_reason", json_letters(f->counts));
     json_object_set_new(all, "last_trouble", text_of(worker_http_trouble(f->w->http)));
     json_object_set_new(all, "partitions", json_partitions(f));
+    json_object_set_new(all, "waiting", json_waiting(f));
     char *text = json_dumps(all, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(6));
     ENSURE(text);
     (void)buf_printf(out, "%s\n", text);

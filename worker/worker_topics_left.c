@@ -35,25 +35,23 @@ static const rd_kafka_topic_partition_list_t *all_committed(const struct worker 
                                                                  : NULL;
 }
 
-static int64_t behind(const rd_kafka_topic_partition_t *end, const rd_kafka_topic_partition_list_t *committed)
+static int64_t behind(const rd_kafka_topic_partition_t *at, const rd_kafka_topic_partition_t *end)
 {
-    int64_t at = rd_kafka_topic_partition_list_find(committed, end->topic, end->partition)->offset;
-    return end->offset > at ? end->offset - at : 0;
+    return end->offset > at->offset ? end->offset - at->offset : 0;
 }
 
 /* Records behind what was committed; -1: the topic is not there, or could not be asked. */
 static int64_t undelivered(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *of_topic)
 {
-    rd_kafka_resp_err_t code = 0;
-    rd_kafka_topic_partition_list_t *ends =
-        bounds_read(rk, of_topic, RD_KAFKA_OFFSET_END, LEFT_ENDS_MS, &code);
+    struct places p = {.list = rd_kafka_topic_partition_list_copy(of_topic)};
+    struct err err = {0};
     int64_t sum = 0;
 
-    if (!ends)
-        return -1;
-    for (int i = 0; i < ends->cnt; i++)
-        sum += behind(&ends->elems[i], of_topic);
-    rd_kafka_topic_partition_list_destroy(ends);
+    if (places_read_bounds(&p, rk, LEFT_ENDS_MS, &err) < 0)
+        sum = -1;
+    for (int i = 0; i < of_topic->cnt && sum >= 0; i++)
+        sum = p.list->elems[i].err ? -1 : sum + behind(&of_topic->elems[i], &p.ends->elems[i]);
+    places_done(&p);
     return sum;
 }
 

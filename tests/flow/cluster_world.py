@@ -1,4 +1,5 @@
 """Two brokers in place of one: for what only several can do."""
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from cutter import Late
 from processes import free_port, wait_until
 from rig_kafka import Kafka
@@ -17,6 +18,31 @@ class TwoBrokers:
         self.start_first()
         self.start_second()
         return self
+
+    def start_with_groups_on_first(self):
+        """What groups commit is kept by the first alone, as the second is not there yet."""
+        self.start_first()
+        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": "rig-reader", "log_level": 0})
+        wait_until(lambda: self._has_coordinator(consumer), message="the first keeps groups")
+        consumer.close()
+        self.start_second()
+        return self
+
+    @staticmethod
+    def _has_coordinator(consumer):
+        try:
+            return consumer.committed([TopicPartition("none", 0)], timeout=10)
+        except KafkaException:  # not yet
+            return False
+
+    def lose_second(self, topics):
+        """kill -9; what it alone keeps has no leader when this returns."""
+        self.nodes[1].kill()
+        wait_until(lambda: any(p.leader < 0 for t in topics.admin.list_topics(timeout=30).topics.values() for p in t.partitions.values()),
+                   message="the first knows that the second is gone")
+
+    def second_is_back(self):
+        self.nodes[1].start_again()
 
     def start_first(self):
         self._launch(1, {"process.roles": "broker,controller"}, f",CONTROLLER://127.0.0.1:{self.controller}", self.late.port)

@@ -29,9 +29,10 @@ class Topics:
             future.result(30)
 
     def create(self, topic, partitions=6, on=None, **config):
-        """on: the brokers that keep each partition, the leader first; else the brokers decide."""
+        """on: the brokers that keep each partition, the leader first, or a list of these for each partition; else the brokers decide."""
         settings = {name.replace("_", "."): str(value) for name, value in config.items()}
-        new = (NewTopic(topic, num_partitions=partitions, replica_assignment=[on] * partitions, config=settings) if on
+        placed = on if on and isinstance(on[0], list) else [on] * partitions
+        new = (NewTopic(topic, num_partitions=partitions, replica_assignment=placed, config=settings) if on
                else NewTopic(topic, partitions, -1, config=settings))
         for future in self.admin.create_topics([new]).values():
             future.result(30)

@@ -78,6 +78,25 @@ static void where_the_end_was_met_says_nothing_about_a_later_assignment(void **s
     goal_free(g);
 }
 
+static void a_stream_whose_end_nobody_knows_is_not_reached_until_somebody_does(void **state)
+{
+    (void)state;
+    struct goal *g = goal_new(2);
+
+    goal_unknown(g, 0);
+    goal_there(g, 1, 10);
+    goal_known(g, 1, 20); /* came since: the next run's */
+    assert_true(goal_stream_reached(g, 1, 10, 0));
+    assert_false(goal_stream_reached(g, 0, 1000, 0));
+    goal_met_end(g, 0, 1000);
+    assert_false(goal_stream_reached(g, 0, 1000, 0));
+    goal_known(g, 0, 30);
+    goal_assigned(g, 0);
+    assert_false(goal_stream_reached(g, 0, 29, 1));
+    assert_true(goal_stream_reached(g, 0, 30, 0));
+    goal_free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -87,6 +106,7 @@ int main(void)
         cmocka_unit_test(where_the_end_was_met_says_nothing_about_a_later_assignment),
         cmocka_unit_test(a_run_is_over_when_all_is_done_or_a_bound_is_reached),
         cmocka_unit_test(only_a_run_that_left_something_behind_against_its_will_says_so),
+        cmocka_unit_test(a_stream_whose_end_nobody_knows_is_not_reached_until_somebody_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

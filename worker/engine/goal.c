@@ -5,6 +5,8 @@
 
 #include "worker/engine/memory.h"
 
+#define END_UNKNOWN INT64_MAX /* beyond every position */
+
 struct goal {
     int streams;
     struct goal_stream {
@@ -30,6 +32,17 @@ void goal_free(struct goal *g)
 void goal_there(struct goal *g, int stream, int64_t end)
 {
     g->stream[stream].end = end;
+}
+
+void goal_unknown(struct goal *g, int stream)
+{
+    g->stream[stream].end = END_UNKNOWN;
+}
+
+void goal_known(struct goal *g, int stream, int64_t end)
+{
+    if (g->stream[stream].end == END_UNKNOWN)
+        g->stream[stream].end = end;
 }
 
 void goal_assigned(struct goal *g, int stream)

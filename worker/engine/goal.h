@@ -13,6 +13,9 @@ struct goal *goal_new(int streams);
 void goal_free(struct goal *g); /* NULL-safe */
 /* At the start: what is there of the stream ends here. */
 void goal_there(struct goal *g, int stream, int64_t end);
+/* At the start: nobody can say where it ends. It is not reached until somebody can, as when it is taken on: what is there then ends there. */
+void goal_unknown(struct goal *g, int stream);
+void goal_known(struct goal *g, int stream, int64_t end); /* no effect where the end is known already */
 /* The stream is ours from now on: it is read again, and where its end was met before says nothing. */
 void goal_assigned(struct goal *g, int stream);
 void goal_met_end(struct goal *g, int stream, int64_t offset);
@@ -35,9 +38,9 @@ bool goal_reached(const struct goal_progress *p);
 enum goal_state { GOAL_AT_WORK, GOAL_DONE, GOAL_ENOUGH, GOAL_OUT_OF_TIME };
 struct goal_run {
     bool assigned; /* the group has said which partitions are ours, and all of them are taken on or apart */
-    int apart;     /* of them, that wait for others of their number */
-    int unread;    /* partitions whose parked keys are not all read */
-    int unreached; /* streams at work that have not reached their end */
+    int apart;  /* of them, that wait: for others of their number, or until Kafka can be asked about them */
+    int unread; /* partitions whose parked keys are not all read */
+    int unreached;                 /* streams at work that have not reached their end */
     int64_t completed, events_max; /* 0: no bound */
     int64_t took_ns, time_max_ns;  /* 0: no bound */
 };
