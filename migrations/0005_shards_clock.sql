@@ -1,6 +1,6 @@
 -- tandem.relay_shards refuses a relay that was killed also after the database's clock went back, and leaves no shard a position in the log that
 -- was of other keys. tandem.relay_maintain waits for no TOAST table. What is half done stands beside a batch of others. A row is parked
--- however long its key is.
+-- however long its key is. tandem.relay_adopt knows pg_upgrade from a copy, and what of a copy was published.
 -- Safe to run again. One transaction; no psql commands inside. Relays of schema 4 go on until they lose their connection.
 -- The first time it takes ACCESS EXCLUSIVE on tandem.parked, which it reads once, and on tandem.relay_cursor, for a moment (columns; nothing
 -- is rewritten but rows with such keys). It waits for 2 s: behind a longer reader of one of them, as pg_dump is, it fails with "lock timeout"
@@ -12,6 +12,22 @@
 --   half_last_id  with half_xid: the highest id among the rows of it that are settled
 -- It came by the stream, waits for a synchronous standby, and is read on when it is visible; until then other rows come by the table. Before,
 -- a position in the middle of those had no place for it, and whoever went on from there published its settled rows once more.
+--
+--   written_by    the transaction that wrote this row last: its xmin, where the row stands in the file in which it was written. pg_upgrade takes
+--                 the files along; a row that was copied (pg_dump, logical replication) has the xmin of the copying. A trigger keeps it up,
+--                 for older relays and statements by hand as well, and never gives a copy what would make it look like the original
+--
+-- tandem.relay_adopt(everything), by a person, when the relay says that the position is of another cluster. It has the transaction ids of that one.
+--   after pg_upgrade      they are those of this cluster, too: the position counts as it is. Only where every position is in its file, and no
+--                         position and no row has an id that was not given out here yet
+--   a copy                what the position had passed there keeps its place for `republish`, and is not published again; everything else is
+--                         published. The ids of rows that services have written here mean something else, so a row counts as one of there
+--                         only where that is certain: it shares its xmin with rows of other transactions, or has an id from this cluster's
+--                         future. In doubt it is published: a row that came alone, by logical replication for instance. The sequence is
+--                         brought up to the rows
+--   everything => true    every row is published again; so it is, too, where a position is ahead of its own cluster
+-- It says how many rows that are. Called again it changes nothing. With a publication that publishes updates of the outbox, which Postgres
+-- refuses without a key, the child tables have REPLICA IDENTITY FULL for the length of the call (ACCESS EXCLUSIVE; the owner's right).
 --
 -- tandem.parked, besides what 0001 and 0002 say:
 --   key           of a key of more than 2,400 bytes its first 2,368 and the SHA-256 of all (tandem.parked_key)
@@ -43,7 +59,7 @@
 -- the child from everybody: no shard was read, and leases ran out. After 50 ms it is given up now, and tried again some seconds later.
 --
 -- tandem.relay_shards: else as in 0003; with emitted events its caller needs REPLICATION. tandem.relay_maintain: else as in 0004.
--- tandem.relay_adopt: else as in 0002. Rights: none else besides those of 0001 to 0004.
+-- Rights: none else besides those of 0001 to 0004.
 
 BEGIN;
 
@@ -103,18 +119,113 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION tandem.relay_adopt() RETURNS bigint
+CREATE OR REPLACE FUNCTION tandem.relay_cursor_written() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.xmin = OLD.written_by::xid
+            OR coalesce(OLD.system_identifier = (SELECT system_identifier FROM pg_control_system()), true) THEN
+        NEW.written_by := pg_current_xact_id();
+    ELSE -- a copy stays one, however often it is written
+        NEW.written_by := OLD.written_by;
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+DO $$
+BEGIN
+    SET LOCAL lock_timeout = '2s';
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'tandem.relay_cursor'::regclass AND attname = 'written_by') THEN
+        ALTER TABLE tandem.relay_cursor ADD COLUMN written_by xid8;
+        CREATE TRIGGER written BEFORE UPDATE ON tandem.relay_cursor
+            FOR EACH ROW EXECUTE FUNCTION tandem.relay_cursor_written();
+    END IF;
+END
+$$;
+
+-- Where do the stored positions come from? 'here': this cluster; 'upgraded': pg_upgrade carried them over, with the rows and the counter of
+-- transaction ids; 'copied': anything else, or they are ahead of this cluster.
+CREATE OR REPLACE FUNCTION tandem.relay_origin() RETURNS text
+LANGUAGE sql VOLATILE AS $$
+    SELECT CASE WHEN bool_and(NOT ahead AND coalesce(ours, true)) THEN 'here'
+                WHEN bool_and(NOT ahead AND NOT ours AND carried) AND NOT EXISTS (
+                    SELECT FROM tandem.outbox WHERE txid >= pg_snapshot_xmax(pg_current_snapshot())) THEN 'upgraded'
+                ELSE 'copied' END
+    FROM (SELECT system_identifier = (SELECT system_identifier FROM pg_control_system()) AS ours,
+                 pg_snapshot_xmax(coalesce(cur_snapshot, prev_snapshot)) > pg_current_xact_id() AS ahead,
+                 coalesce(xmin = written_by::xid, false) AS carried
+          FROM tandem.relay_cursor) AS positions
+$$;
+
+-- What has to be said before and after an UPDATE of the children that somebody's publication publishes: Postgres refuses one of a table
+-- without a key.
+CREATE OR REPLACE FUNCTION tandem.relay_replica_identity(OUT full_row text[], OUT as_before text[])
+LANGUAGE sql STABLE AS $$
+    SELECT array_agg(format('ALTER TABLE %s REPLICA IDENTITY FULL', c.oid::regclass)),
+           array_agg(format('ALTER TABLE %s REPLICA IDENTITY %s', c.oid::regclass,
+                            CASE c.relreplident WHEN 'n' THEN 'NOTHING' ELSE 'DEFAULT' END))
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'tandem.outbox'::regclass AND c.relreplident IN ('d', 'n')
+        AND EXISTS (SELECT FROM pg_publication p JOIN pg_publication_tables t USING (pubname)
+                    WHERE p.pubupdate AND t.schemaname = 'tandem' AND t.tablename IN ('outbox', c.relname))
+$$;
+
+-- Of rows that were copied, those that had been published there get a transaction id that is older than any, the others that of this call.
+CREATE OR REPLACE FUNCTION tandem.relay_adopt_rows(everything boolean) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    adopted bigint;
+    own    bigint := (SELECT system_identifier FROM pg_control_system());
+    shards integer := (SELECT count(*) FROM tandem.relay_cursor);
+    -- One transaction wrote rows of several: that is a copy's. Every other row may have been written here.
+    copies xid[] := ARRAY(SELECT xmin FROM tandem.outbox GROUP BY xmin
+                          HAVING min(txid::text::numeric) <> max(txid::text::numeric));
+    said   record;
+    line   text;
 BEGIN
-    UPDATE tandem.relay_cursor SET epoch = epoch + 1, system_identifier = NULL, prev_snapshot = '3:3:', prev_floor = 0,
+    SELECT * INTO said FROM tandem.relay_replica_identity();
+    FOREACH line IN ARRAY coalesce(said.full_row, '{}') LOOP
+        EXECUTE line;
+    END LOOP;
+    UPDATE tandem.outbox o SET txid = CASE WHEN NOT everything AND (o.txid = '3' OR c.system_identifier <> own
+            AND (o.xmin = ANY (copies) OR o.txid >= (SELECT pg_snapshot_xmax(pg_current_snapshot())))
+            AND (pg_visible_in_snapshot(o.txid, c.prev_snapshot)
+                 OR c.txn_lsn IS NULL AND o.id <= c.last_id AND pg_visible_in_snapshot(o.txid, c.cur_snapshot)))
+            THEN '3' ELSE pg_current_xact_id() END
+        FROM tandem.relay_cursor c
+        WHERE c.shard = tandem.relay_shard(o.key, o.event_id, shards)::text;
+    FOREACH line IN ARRAY coalesce(said.as_before, '{}') LOOP
+        EXECUTE line;
+    END LOOP;
+END
+$$;
+
+DROP FUNCTION IF EXISTS tandem.relay_adopt();
+CREATE OR REPLACE FUNCTION tandem.relay_adopt(everything boolean DEFAULT false) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    own    bigint := (SELECT system_identifier FROM pg_control_system());
+    origin text;
+BEGIN
+    LOCK TABLE tandem.relay_cursor IN SHARE ROW EXCLUSIVE MODE;
+    origin := CASE WHEN everything THEN 'copied' ELSE tandem.relay_origin() END;
+    IF origin = 'here' THEN
+        RAISE NOTICE 'the outbox is of this cluster: nothing is changed. tandem.relay_adopt(everything => true) publishes every row again';
+        RETURN 0;
+    ELSIF origin = 'upgraded' THEN
+        UPDATE tandem.relay_cursor SET epoch = epoch + 1, system_identifier = own, authority = 'postgres';
+        RAISE NOTICE 'pg_upgrade carried the outbox over: the relay goes on where it was, nothing is published again';
+        RETURN 0;
+    END IF;
+    PERFORM tandem.relay_adopt_rows(everything);
+    UPDATE tandem.relay_cursor SET epoch = epoch + 1, system_identifier = own, prev_snapshot = '4:4:', prev_floor = 0,
         cur_snapshot = NULL, cur_floor = 0, cur_ceiling = 0, last_id = 0,
         wal_lsn = NULL, txn_lsn = NULL, txn_index = 0, half_xid = NULL, half_last_id = 0, unparked = 0, authority = 'postgres';
     UPDATE tandem.parked SET txid = NULL WHERE txid IS NOT NULL;
-    UPDATE tandem.outbox SET txid = pg_current_xact_id();
-    GET DIAGNOSTICS adopted = ROW_COUNT;
-    RETURN adopted;
+    -- A sequence is not copied by every tool: rows above it would never be read.
+    PERFORM setval('tandem.outbox_id_seq', greatest(last_value, newest))
+        FROM tandem.outbox_id_seq, (SELECT max(id) FROM tandem.outbox) AS o (newest)
+        WHERE newest > last_value OR newest IS NOT NULL AND NOT is_called;
+    RETURN (SELECT count(*) FROM tandem.outbox WHERE txid = pg_current_xact_id());
 END
 $$;
 
@@ -196,11 +307,12 @@ BEGIN
         updated_at = clock_timestamp();
     -- A position in the log is of one slot: a new shard begins through the table, as after a change of the source, unless it has a copy.
     INSERT INTO tandem.relay_cursor (shard, epoch, prev_snapshot, cur_snapshot, prev_floor, cur_floor, cur_ceiling, last_id,
-                                     system_identifier, rotated_at, source, slot, wal_lsn)
+                                     system_identifier, rotated_at, source, slot, wal_lsn, written_by)
         SELECT i::text, slowest.epoch, slowest.prev_snapshot, slowest.cur_snapshot, slowest.prev_floor, slowest.cur_floor,
                slowest.cur_ceiling, slowest.last_id, slowest.system_identifier, slowest.rotated_at,
                CASE WHEN emitted IS NULL THEN 'table' ELSE 'message' END, coalesce(emitted || '_' || i, ''),
-               CASE WHEN emitted IS NOT NULL THEN slowest.wal_lsn END
+               CASE WHEN emitted IS NOT NULL THEN slowest.wal_lsn END,
+               (SELECT written_by FROM tandem.relay_cursor WHERE shard = '0') -- of the UPDATE above, unless it is a copy
         FROM generate_series(was, n - 1) AS i;
     RETURN was;
 END

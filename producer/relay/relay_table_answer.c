@@ -64,14 +64,15 @@ static int check_identity(const PGresult *res, struct err *err)
     if (!truth(res, 0, ACQUIRE_OURS))
         return err_set(
             err, ERR_FATAL,
-            "the cursor belongs to another Postgres cluster (this one was restored or copied), its "
-            "transaction ids mean "
-            "nothing here: run \"SELECT tandem.relay_adopt()\" to publish every row of the outbox again");
+            "the cursor belongs to another Postgres cluster: run \"SELECT tandem.relay_adopt()\". After "
+            "pg_upgrade the relay then goes on where it was; in a copy (a restored dump, a replica) what is "
+            "not "
+            "known to be published there is published, so have no relay work on both");
     if (!truth(res, 0, ACQUIRE_BEHIND))
-        return err_set(
-            err, ERR_FATAL,
-            "the cursor is ahead of this Postgres cluster (it was restored to an earlier time): run \"SELECT "
-            "tandem.relay_adopt()\" to publish every row of the outbox again");
+        return err_set(err, ERR_FATAL,
+                       "the cursor is ahead of this Postgres cluster (it is of a later time than the rest): "
+                       "run \"SELECT "
+                       "tandem.relay_adopt()\" to publish every row of the outbox again");
     return 0;
 }
 

@@ -52,7 +52,7 @@ def test_an_adopted_outbox_has_nothing_half_done(database):
     """Its transaction ids and log positions are of another cluster."""
     fields = "wal_lsn, txn_lsn, txn_index, half_xid, half_last_id, cur_snapshot, last_id"
     database.query(f"UPDATE tandem.relay_cursor SET ({fields}) = ('0/10', '0/20', 3, '100', 7, '100:102:100', 9)")
-    database.query("SELECT tandem.relay_adopt()")
+    database.query("SELECT tandem.relay_adopt(everything => true)")
     assert database.query(f"SELECT {fields} FROM tandem.relay_cursor") == [(None, None, 0, None, 0, None, 0)]
 
 

@@ -510,7 +510,7 @@ def test_a_database_without_the_schema_is_refused_with_100(empty_database, relay
 
 def test_a_cursor_of_another_cluster_is_refused_and_adopted_by_hand(database, topics, relay, settled):
     put(database.connect(), "one")
-    database.query("UPDATE tandem.relay_cursor SET system_identifier = 1")
+    database.query("UPDATE tandem.relay_cursor SET system_identifier = 1, prev_snapshot = '4000000000:4000000000:'")
     running = relay(ready=False)
     running.wait_gone()
     assert running.exit_code == 111 and "relay_adopt" in running.log()

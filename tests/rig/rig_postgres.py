@@ -109,11 +109,12 @@ class Postgres(Process):
         data.chmod(0o700)
 
     def _init(self):
-        user = run_user()
-        data = self._data_dir(user)
-        self._own(data, user)
+        self._initdb(self._data_dir(run_user()))
+
+    def _initdb(self, data):
+        self._own(data, run_user())
         self._run("initdb", "-D", data.resolve(), "-U", "tandem", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8",
-                  "--no-sync", "--no-instructions", user=user)
+                  "--no-sync", "--no-instructions", user=run_user())
 
     def _launch(self, settings, fresh):
         if fresh or not self.port_path.exists():
@@ -123,13 +124,13 @@ class Postgres(Process):
             argv += ["-c", f"{name}={value}"]
         self.start(argv, user=run_user())
 
-    def _run(self, tool, *args, user=None):
+    def _run(self, tool, *args, user=None, cwd="/"):
         account = pwd.getpwnam(user) if user else None
         identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
-        done = subprocess.run([str(self.bin / tool), *map(str, args)], cwd="/", stdin=subprocess.DEVNULL,
+        done = subprocess.run([str(self.bin / tool), *map(str, args)], cwd=cwd, stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, check=False, **identity)
         if done.returncode:
-            raise RigError(f"{tool} failed: {done.stderr.strip()}")
+            raise RigError(f"{tool} failed: {done.stdout.strip()} {done.stderr.strip()}")
 
     def answers(self):
         return subprocess.run([str(self.bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
@@ -166,6 +167,16 @@ class Postgres(Process):
         data = self.link.resolve()
         shutil.rmtree(data)
         subprocess.run(["cp", "-a", self.copy, data], check=True)
+
+    def upgrade(self):
+        """A stopped server becomes a cluster with another identity, by pg_upgrade: from this version to itself, which it takes as well."""
+        old, new = self.link.resolve(), Path(f"{self.link.resolve()}-new")
+        new.mkdir()
+        self._initdb(new)
+        self._run("pg_upgrade", "-b", self.bin, "-B", self.bin, "-d", old, "-D", new, "-U", "tandem", "-p", free_port(), "-P", free_port(),
+                  "-s", tempfile.gettempdir(), user=run_user(), cwd=new)
+        shutil.rmtree(old)
+        new.rename(old)
 
     @property
     def copy(self):
