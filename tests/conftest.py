@@ -146,6 +146,8 @@ def own_postgres(rig_dir):
 
     start.standby_of = lambda primary, **settings: servers.append(
         Postgres(rig_dir / f"own-{len(servers) + 1}").start_standby(primary, settings)) or servers[-1]
+    start.clone_of = lambda original: servers.append(
+        Postgres(rig_dir / f"own-{len(servers) + 1}").start_clone(original)) or servers[-1]
     yield start
     for database in databases:
         database.close()

@@ -314,6 +314,11 @@ static void tell_role(struct relay *r, const struct relay_counts *n)
                   "the database went back to an earlier state (an older copy of its files was put in "
                   "place): the position in Postgres counts, events published since it was stored are "
                   "published again");
+    if (n->of_a_clone > r->told.of_a_clone)
+        LOG_PLAIN(LOG_ERROR,
+                  "the position in Kafka is of another copy of this database, whose relay works on the same "
+                  "Kafka: stop it. The position in Postgres counts, events published since it was stored are "
+                  "published again");
     if (n->rewinds > r->told.rewinds)
         LOG_WARNING("rows on their way are published again", LOG_INT("careful", n->careful));
     r->health.role = (int)n->role;

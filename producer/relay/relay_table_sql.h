@@ -81,6 +81,7 @@ enum acquire_column {
     ACQUIRE_UNPARKED,
     ACQUIRE_KAFKA_RULES,
     ACQUIRE_UPDATED_AT,
+    ACQUIRE_NEXT_XID,
     ACQUIRE_SHARDS /* how many there are */
 };
 

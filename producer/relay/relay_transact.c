@@ -172,6 +172,7 @@ void relay_transact_announce(struct relay_transact *t)
 static void tell_opened(struct relay_transact *t, struct relay_core *c, int64_t now)
 {
     t->opened_before = true;
+    t->found.position.epoch = t->found.epoch;
     relay_core_opened(c, now, t->has_found ? &t->found.position : NULL);
     relay_stored_done(&t->found);
     t->has_found = false;

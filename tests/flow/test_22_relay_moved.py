@@ -163,3 +163,29 @@ def test_the_rows_that_a_publication_publishes_are_adopted_as_others(database, t
     relay(retention="1d")
     settled()
     assert values(topics) == ["one", "one"]
+
+
+# ---- a clone that works beside its original --------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("ids", ["ran ahead", "stayed behind"])
+def test_what_a_clone_has_committed_to_the_same_kafka_hides_no_row_of_the_original(own_postgres, works, topics, wait_until, ids):
+    """Exactly-once: its transactional ids and its key in the topic of cursors are the original's."""
+    server, database = own_postgres()
+    original = works(server, delivery="exactly-once")
+    put(database.connect(), "one")
+    wait_until(lambda: values(topics) == ["one"], message="the original works")
+    server.copy_files()
+    clone = own_postgres.clone_of(server)
+    with psycopg.connect(clone.url(), autocommit=True) as writer:
+        writer.execute("DO $$ BEGIN FOR i IN 1..3000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+        beside = works(clone, delivery="exactly-once")
+        put(writer, "clone's")
+        wait_until(lambda: "clone's" in values(topics), message="the clone works")
+    assert beside.stop() == 0
+    if ids == "stayed behind":
+        burn(database, 2 * PAST_THE_SOURCE)
+    put(database.connect(), "two")
+    put(database.connect(), "three")
+    wait_until(lambda: {"two", "three"} <= set(values(topics)), message=lambda: f"they arrive: {values(topics)}\n{original.log_tail()}")
+    assert "of another copy of this database" in original.log()
+    assert original.stop() == 0

@@ -91,6 +91,16 @@ class Postgres(Process):
         start_and_wait(self, lambda: self._launch(settings or {}, fresh=True), self.answers)
         return self
 
+    def start_clone(self, original):
+        """On the files that original.copy_files took: the same identity, an address of its own."""
+        self.dir.mkdir(parents=True, exist_ok=True)
+        data = self._data_dir(run_user()).resolve()
+        subprocess.run(["cp", "-a", f"{original.copy}/.", data], check=True)
+        (data / "postmaster.pid").unlink(missing_ok=True)
+        self._own(data, run_user())
+        start_and_wait(self, lambda: self._launch({}, fresh=True), self.answers)
+        return self
+
     def _data_dir(self, user):
         """A checkout below root's home cannot be entered by user postgres: then the data lives below the system's
         directory for temporary files, and the link in DIR says where."""

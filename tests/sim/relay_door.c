@@ -176,6 +176,8 @@ static void saved(struct scene *sc, struct door *d, struct statement *st)
         d->epoch = 0;
     }
     relay_core_saved(d->core, sc->sim->now, st->held, st->save);
+    if (relay_core_counts(d->core).of_a_clone > 0)
+        sim_broken(sc->sim, "contract", "n%d takes a position of its own database for a clone's", d->index);
     if (relay_core_counts(d->core).went_back > 0) /* a crash takes nothing back that a position stands on */
         sim_broken(sc->sim, "contract", "n%d takes a crash for an older copy of the database", d->index);
 }

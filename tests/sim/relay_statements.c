@@ -137,6 +137,7 @@ static void execute_acquire(struct scene *sc, struct statement *st)
     st->epoch = cursor->epoch;
     st->kafka_rules = cursor->kafka_rules;
     db_copy_position(&cursor->position, &st->loaded);
+    st->loaded.next_xid = sc->db.next_xid;
 }
 
 static void trace_position(struct scene *sc, const struct statement *st)

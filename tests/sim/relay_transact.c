@@ -80,6 +80,7 @@ void transact_act(struct scene *sc, struct door *d, const struct relay_action *a
     if (kind == TRANSACT_COMMIT) {
         position_done(&t->position);
         db_copy_position(a->position, &t->position);
+        t->position.epoch = a->epoch;
     }
     for (int i = 0; i < PRODUCERS; i++) /* what is not sent belongs to a transaction that ends here */
         if (kind == TRANSACT_OPEN || (kind == TRANSACT_ABORT && i == t->turn))

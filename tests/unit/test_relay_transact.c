@@ -83,7 +83,7 @@ static struct relay_action wait_for(enum relay_action_kind kind)
 static void acquire(bool kafka_rules)
 {
     struct relay_core_config cfg = relay_core_config_default();
-    struct position p = {.prev = snap("100:100:"), .save = 7};
+    struct position p = {.prev = snap("100:100:"), .save = 7, .next_xid = 210};
 
     cfg.exactly_once = true;
     saves = 7;
@@ -777,6 +777,66 @@ static void a_save_that_was_asked_before_the_row_counted_does_not_say_what_the_r
     relay_core_free(core);
 }
 
+/* A clone of the database, its relay on the same Kafka: rows of this one would count as published that have ids which the clone knows as others'. */
+static void a_position_that_only_a_clone_can_have_committed_is_not_believed(void **state)
+{
+    struct position clones[] = {
+        {.prev = snap("200:211:"), .save = 7}, /* the first id after all */
+        {.prev = snap("200:200:"), .partial = true, .cur.snapshot = snap("200:211:"), .save = 7},
+        {.prev = snap("200:200:"),
+         .epoch = 1,
+         .save = 7}, /* under our own lease, and we have committed nothing yet */
+        {.prev = snap("200:200:"), .epoch = 2, .save = 7},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(clones) / sizeof(*clones); i++) {
+        struct relay_action a;
+
+        acquire(true);
+        relay_core_opened(core, now, &clones[i]);
+        a = expect(RELAY_SAVE);
+        assert_true(a.flush && !a.authority_kafka);
+        assert_int_equal(a.position->prev.xmax, 100);
+        relay_core_saved(core, now, true, ++saves);
+        assert_int_equal(relay_core_counts(core).of_a_clone, 1);
+        assert_int_equal(relay_core_counts(core).went_back, 0);
+        relay_core_free(core);
+    }
+}
+
+static void a_position_of_the_lease_before_is_believed(void **state)
+{
+    struct position p = {.prev = snap("210:210:"), .epoch = 0, .save = 7};
+
+    (void)state;
+    acquire(true);
+    relay_core_opened(core, now, &p);
+    expect(RELAY_LOOK);
+    assert_int_equal(relay_core_counts(core).of_a_clone, 0);
+    relay_core_free(core);
+}
+
+/* Later on Kafka has what was read, what was committed, or what was being committed: with ids that were given out under this lease. */
+static void of_what_a_relay_reads_again_only_its_own_positions_are_believed(void **state)
+{
+    struct position unknown = {.prev = snap("300:300:"), .epoch = 1},
+                    clone = {.prev = snap("300:300:"), .epoch = 1, .save = 1000};
+
+    (void)state;
+    unknown.save = commit_one().position->save;
+    relay_core_producer_lost(core, now);
+    wait_for(RELAY_OPEN);
+    relay_core_opened(core, now, &unknown); /* it had been committed */
+    assert_int_equal(wait_for(RELAY_SAVE).position->prev.xmax, 300);
+    relay_core_saved(core, now, true, ++saves);
+    relay_core_producer_lost(core, now);
+    wait_for(RELAY_OPEN);
+    relay_core_opened(core, now, &clone);
+    assert_false(wait_for(RELAY_SAVE).authority_kafka);
+    relay_core_free(core);
+}
+
 static void a_lease_given_back_before_the_producers_are_made_hides_no_older_copy(void **state)
 {
     (void)state;
@@ -902,6 +962,9 @@ int main(void)
         cmocka_unit_test(a_lease_renewed_while_the_producers_are_made_hides_no_older_copy),
         cmocka_unit_test(
             a_save_that_was_asked_before_the_row_counted_does_not_say_what_the_row_says_after_it),
+        cmocka_unit_test(a_position_that_only_a_clone_can_have_committed_is_not_believed),
+        cmocka_unit_test(a_position_of_the_lease_before_is_believed),
+        cmocka_unit_test(of_what_a_relay_reads_again_only_its_own_positions_are_believed),
         cmocka_unit_test(a_lease_given_back_before_the_producers_are_made_hides_no_older_copy),
         cmocka_unit_test(a_position_stands_on_the_save_that_waited_for_the_disk),
         cmocka_unit_test(no_producers_are_made_under_a_lease_that_has_run_out),

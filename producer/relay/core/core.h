@@ -178,7 +178,8 @@ int relay_core_stream_room(const struct relay_core *c);
 
 /*
  * The producer is ready, and p (taken, emptied) is the position its topic of cursors holds; NULL: none. One that stands on a save that
- * Postgres' row does not know is of a state of the database that is gone: then the row counts, and Kafka again after the next commit.
+ * Postgres' row does not know is of a state of the database that is gone, one that no relay of this database can have committed is of a
+ * clone: then the row counts, and Kafka again after the next commit.
  */
 void relay_core_opened(struct relay_core *c, int64_t now, struct position *p);
 enum relay_commit {
@@ -293,6 +294,7 @@ struct relay_counts {
     int64_t streams_lost;   /* ended, or could not be had */
     int64_t streams_left;   /* of these, for the table: see core_stream_unblock */
     int64_t went_back;      /* positions of Kafka that the database does not know any more */
+    int64_t of_a_clone;     /* or never knew */
     uint64_t confirmed_lsn; /* of the STATUS sent last, or the slot's own */
     uint64_t received_lsn;  /* up to here the stream was heard */
 };

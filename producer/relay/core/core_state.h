@@ -73,7 +73,9 @@ struct transact {
     bool saving_says_so, saving_flushes, saving_unjudged;
     bool saving_covers;          /* the save under way: everything that the position passes with it */
     bool went_back;              /* the position in Kafka is of a later state than the row */
+    bool of_a_clone;             /* or of another cluster that has our name there */
     int64_t row_save, sure_save; /* the row's; the last one that waited for the disk */
+    uint64_t next_xid;           /* as in struct position, when the lease was taken */
     uint64_t rows;               /* published since it began */
     uint64_t careful_next;
     int64_t began_ns, row_ns, taken_at, committed_at, open_at; /* taken_at: the position of the last COMMIT */

@@ -77,7 +77,8 @@ void core_transact_close(struct relay_core *c)
     t->fenced = false;
     t->open_at = 0;
     t->condemned_count = 0;
-    t->kafka_rules = t->row_says_so = t->saving_says_so = t->unsaved = t->flushed = t->went_back = false;
+    t->kafka_rules = t->row_says_so = t->saving_says_so = t->unsaved = t->flushed = false;
+    t->went_back = t->of_a_clone = false;
     t->judged = false; /* what a save under way tells is dropped with its answer */
     t->careful_next = 0;
     t->row_save = t->sure_save = 0;
@@ -92,6 +93,7 @@ void core_transact_acquired(struct relay_core *c, struct position *p, bool kafka
     core_transact_close(c);
     t->abandoned = false; /* OPEN ends it */
     t->row_save = p->save;
+    t->next_xid = p->next_xid;
     t->committed = *p;
     *p = (struct position){0};
     t->kafka_rules = t->row_says_so = kafka_rules;
@@ -122,15 +124,37 @@ static bool reload(struct relay_core *c)
  * database's files, which gives the same transaction ids out again. The next save says that the row counts, before its number catches up; until the
  * position in Kafka is known, no save gives the row a number: the lease may have to be renewed meanwhile, or given back.
  */
-static bool went_back(struct relay_core *c, const struct position *p)
+static bool went_back(const struct transact *t, const struct position *p)
+{
+    return p->save > t->row_save;
+}
+
+/*
+ * A clone of the database's files that works on the same Kafka has the same name there, and may have committed behind our back: rows would look
+ * published that have ids which it knows as others'. Of this database a position is committed behind a save, so what is there when a lease
+ * is new is of an earlier one, with transaction ids that had been given out; and later on it is what was read, or what we have committed.
+ */
+static bool is_of_a_clone(const struct relay_core *c, const struct position *p)
+{
+    const struct transact *t = &c->transact;
+
+    if (t->judged)
+        return p->save != 0 && p->save != t->committed.save && p->save != t->committing.save;
+    return p->epoch >= c->lease.epoch ||
+           (t->next_xid != 0 && (p->prev.xmax > t->next_xid || p->cur.snapshot.xmax > t->next_xid));
+}
+
+/* false: the row counts. */
+static bool believed(struct relay_core *c, const struct position *p)
 {
     struct transact *t = &c->transact;
 
-    if (p->save <= t->row_save)
-        return false;
-    t->went_back = true; /* or another relay has the lease: the first save tells */
+    t->went_back = went_back(t, p); /* or another relay has the lease: the first save tells */
+    t->of_a_clone = !t->went_back && is_of_a_clone(c, p);
+    if (!t->went_back && !t->of_a_clone)
+        return true;
     t->kafka_rules = t->row_says_so = t->saving_says_so = false;
-    return true;
+    return false;
 }
 
 void relay_core_opened(struct relay_core *c, int64_t now, struct position *p)
@@ -143,8 +167,7 @@ void relay_core_opened(struct relay_core *c, int64_t now, struct position *p)
         position_done(p);
         return;
     }
-    t->judged = true;
-    if (p && went_back(c, p)) {
+    if (p && !believed(c, p)) {
         position_done(p);
     } else if (p) {
         /* What was heard beside rows is on no save: the stream begins where the row says. */
@@ -159,6 +182,7 @@ void relay_core_opened(struct relay_core *c, int64_t now, struct position *p)
         *p = (struct position){0};
         t->unsaved = true;
     }
+    t->judged = true;
     begin_anew(t);
     t->flushed = false; /* the first save after it proves that the lease is still ours */
     t->state = reload(c) ? TRANSACT_READY : TRANSACT_CLOSED;
@@ -557,7 +581,8 @@ void core_transact_saved(struct relay_core *c, int64_t save)
     t->flushed = t->flushed || t->saving_covers;
     t->row_save = save;
     c->counts.went_back += t->went_back;
-    t->went_back = false;
+    c->counts.of_a_clone += t->of_a_clone;
+    t->went_back = t->of_a_clone = false;
     if (t->saving_flushes)
         t->sure_save = save;
 }
