@@ -222,7 +222,8 @@ def test_every_option_and_make_target_that_a_page_names_exists():
     helps += [shell(f"build/bin/tandem-relay {verb} --help") for verb in ("parked ls", "parked retry", "parked drop", "republish", "status", "shards")]
     theirs = {"--build", "--wait", "--no-recreate", "--scale", "--rm", "--cflags", "--libs",  # docker's and pkg-config's
               "--bootstrap-server", "--group", "--reset-offsets", "--to-earliest", "--to-latest",  # kafka-consumer-groups.sh's
-              "--alter", "--entity-type", "--entity-name", "--add-config"}  # kafka-configs.sh's
+              "--alter", "--entity-type", "--entity-name", "--add-config",  # kafka-configs.sh's
+              "--link"}  # pg_upgrade's
     targets = set(re.findall(r"^  make ([a-z-]+)", shell("make help"), re.M))
     for name in PAGES:
         text = page(name)
