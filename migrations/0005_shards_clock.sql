@@ -119,6 +119,24 @@ BEGIN
 END
 $$;
 
+-- In this order: what is visible was drawn before the sequence is read. Of what is not visible yet, whoever raises next sees the rest.
+CREATE OR REPLACE FUNCTION tandem.relay_raise_ids() RETURNS bigint
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    highest bigint;
+    seq     bigint;
+BEGIN
+    SELECT greatest((SELECT id FROM tandem.outbox_0 ORDER BY id DESC LIMIT 1), (SELECT id FROM tandem.outbox_1 ORDER BY id DESC LIMIT 1),
+                    (SELECT id FROM tandem.outbox_2 ORDER BY id DESC LIMIT 1), (SELECT max(greatest(prev_floor, cur_floor)) FROM tandem.relay_cursor))
+        INTO highest;
+    SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END INTO seq FROM tandem.outbox_id_seq;
+    IF highest <= seq OR NOT pg_try_advisory_xact_lock(hashtext('tandem.relay_maintain')) THEN
+        RETURN NULL;
+    END IF;
+    RETURN setval('tandem.outbox_id_seq', ((highest >> 32) + 1) << 32);
+END
+$$;
+
 CREATE OR REPLACE FUNCTION tandem.relay_cursor_written() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -221,10 +239,7 @@ BEGIN
         cur_snapshot = NULL, cur_floor = 0, cur_ceiling = 0, last_id = 0,
         wal_lsn = NULL, txn_lsn = NULL, txn_index = 0, half_xid = NULL, half_last_id = 0, unparked = 0, authority = 'postgres';
     UPDATE tandem.parked SET txid = NULL WHERE txid IS NOT NULL;
-    -- A sequence is not copied by every tool: rows above it would never be read.
-    PERFORM setval('tandem.outbox_id_seq', greatest(last_value, newest))
-        FROM tandem.outbox_id_seq, (SELECT max(id) FROM tandem.outbox) AS o (newest)
-        WHERE newest > last_value OR newest IS NOT NULL AND NOT is_called;
+    PERFORM tandem.relay_raise_ids(); -- a sequence is not copied by every tool
     RETURN (SELECT count(*) FROM tandem.outbox WHERE txid = pg_current_xact_id());
 END
 $$;

@@ -291,6 +291,15 @@ static int act_all(struct relay *r, struct err *err)
 
 /* ---- telling -------------------------------------------------------------------------------------------------------- */
 
+static void tell_sequence_back(void)
+{
+    LOG_PLAIN(LOG_ERROR, "the sequence tandem.outbox_id_seq went back: nobody may restart or set it. Rows "
+                         "are read from the outbox's beginning once, "
+                         "those of one key that were written around it perhaps out of their order; if it "
+                         "still stands below ids that were given "
+                         "out, the relay raises it");
+}
+
 static void tell_role(struct relay *r, const struct relay_counts *n)
 {
     static const char *const words[] = {
@@ -309,6 +318,8 @@ static void tell_role(struct relay *r, const struct relay_counts *n)
     if (n->streams_left > r->told.streams_left)
         LOG_PLAIN(LOG_WARN, "the stream lags behind very many transactions of others: rows come by the table "
                             "until it is caught up with");
+    if (n->sequence_back > r->told.sequence_back)
+        tell_sequence_back();
     if (n->went_back > r->told.went_back)
         LOG_PLAIN(LOG_ERROR,
                   "the database went back to an earlier state (an older copy of its files was put in "
@@ -331,6 +342,12 @@ static void tell_news(struct relay *r)
     stats_add(r->stats, RELAY_STAT_RECONNECTS, news.connects);
     stats_add(r->stats, RELAY_STAT_ROTATIONS, news.rotations);
     stats_add(r->stats, RELAY_STAT_TRUNCATES, news.truncates);
+    if (news.rows_astray > 0)
+        tell_sequence_back();
+    if (news.sequence_raised > 0)
+        LOG_ERR(
+            "the sequence tandem.outbox_id_seq stood below ids that were given out already, and was raised",
+            LOG_INT("to", news.sequence_raised));
     if (news.rotations > 0)
         LOG_PLAIN(LOG_INFO, "outbox rotated");
     if (news.truncates > 0)

@@ -148,6 +148,19 @@ static int check_cursor_row(struct table *t, struct err *err)
     return 0;
 }
 
+static int check_sequence(struct table *t, struct err *err)
+{
+    CLEANUP(pg_clearp) PGresult *res = NULL;
+
+    if (t->opt->source == RELAY_KIND_MESSAGE)
+        return 0;
+    res = PQexec(t->conn, RELAY_TABLE_SEQUENCE_SQL);
+    if (PQresultStatus(res) != PGRES_TUPLES_OK || PQntuples(res) != 1)
+        return pg_err(t->conn, res, err, "reading the sequence tandem.outbox_id_seq");
+    return relay_table_check_sequence(strtoll(PQgetvalue(res, 0, 0), NULL, 10),
+                                      strtoll(PQgetvalue(res, 0, 1), NULL, 10), err);
+}
+
 /*
  * The timeline of the log as it is written now; that of the control file lags behind a promotion. Only a server that is not a standby
  * can be asked for it, and no other gives a lease.
@@ -181,7 +194,8 @@ static int listen_to_doorbell(struct table *t, struct err *err)
 static int set_up(struct table *t, struct err *err)
 {
     if (pg_check_schema(t->conn, err) < 0 || choose_shard(t, err) < 0 || check_cursor_row(t, err) < 0 ||
-        pg_exec(t->conn, relay_table_session_sql, err) < 0 || read_identity(t, err) < 0)
+        check_sequence(t, err) < 0 || pg_exec(t->conn, relay_table_session_sql, err) < 0 ||
+        read_identity(t, err) < 0)
         return -1;
     if (prepare_all(t, err) < 0 || listen_to_doorbell(t, err) < 0)
         return -1;

@@ -54,6 +54,8 @@ NODISCARD int relay_table_park(struct table *t, const struct relay_action *save,
  */
 #define RELAY_TABLE_EARLY 2
 int relay_table_take_answer(struct table *t, struct relay_core *c, int64_t now, struct err *err);
+/* PERMANENT: it gives ids out in another order than that of the draws. */
+NODISCARD int relay_table_check_sequence(int64_t cache, int64_t increment, struct err *err);
 void relay_table_drop_result(struct table *t);
 /* One row of a page, judged. */
 void relay_table_read_record(const struct table_page *page, int row, struct relay_record *ret_rec);

@@ -2,6 +2,7 @@
 #include "producer/relay/relay_table.h"
 
 #include <arpa/inet.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "common/clock.h"
@@ -99,6 +100,8 @@ static int read_position(const PGresult *res, struct position *ret_p, struct err
     p.unparked.count = p.unparked.ids[0] != 0;
     p.save = save_number(res, ACQUIRE_UPDATED_AT);
     p.next_xid = (uint64_t)number(res, 0, ACQUIRE_NEXT_XID);
+    if (truth(res, 0, ACQUIRE_ASTRAY))
+        p.prev_floor = 0;
     *ret_p = p;
     return 0;
 }
@@ -127,6 +130,7 @@ static int answer_acquire(struct table *t, struct relay_core *c, int64_t now, st
         err->kind = err->kind == ERR_TEMPORARY ? ERR_TEMPORARY : ERR_FATAL;
         return -1;
     }
+    t->news.rows_astray += truth(res, 0, ACQUIRE_ASTRAY);
     relay_core_acquired(c, now, number(res, 0, ACQUIRE_EPOCH), &p, truth(res, 0, ACQUIRE_KAFKA_RULES));
     return 0;
 }
@@ -142,13 +146,35 @@ static uint64_t next_xid(struct slice age, uint64_t near)
     return near + (uint64_t)(int64_t)(int32_t)(next - (uint32_t)near);
 }
 
+int relay_table_check_sequence(int64_t cache, int64_t increment, struct err *err)
+{
+    if (cache == 1 && increment >= 1)
+        return 0;
+    return err_set(err, ERR_PERMANENT,
+                   "the sequence tandem.outbox_id_seq has CACHE %" PRId64 " and INCREMENT %" PRId64
+                   ": ids do not rise with the transactions, so rows would be passed over and a key's events "
+                   "turned round. Nothing is published until somebody runs: ALTER SEQUENCE "
+                   "tandem.outbox_id_seq CACHE 1 INCREMENT 1",
+                   cache, increment);
+}
+
+/* What was drawn before it was set is not known, what will be is. */
+static void read_sequence(const PGresult *res, struct look *look)
+{
+    int64_t value = number(res, 0, LOOK_SEQUENCE);
+
+    look->undrawn = value < 0;
+    look->floor = look->ceiling = value < 0 ? -value - 1 : value;
+}
+
 static int answer_look(struct table *t, struct relay_core *c, int64_t now, struct err *err)
 {
     const PGresult *res = t->result;
-    struct look look = {.floor = number(res, 0, LOOK_SEQUENCE),
-                        .ceiling = number(res, 0, LOOK_SEQUENCE),
-                        .lsn = (uint64_t)number(res, 0, LOOK_LSN)};
+    struct look look = {.lsn = (uint64_t)number(res, 0, LOOK_LSN)};
 
+    if (relay_table_check_sequence(number(res, 0, LOOK_CACHE), number(res, 0, LOOK_INCREMENT), err) < 0)
+        return -1;
+    read_sequence(res, &look);
     if (read_snapshot(res, LOOK_SNAPSHOT, &look.snapshot, err) < 0)
         return -1;
     if (PQnfields(res) > LOOK_PUBLICATION)
@@ -300,6 +326,7 @@ static int answer_maintain(struct table *t, struct relay_core *c, int64_t now)
         keep_address(t, res, 1); /* not held: the next save finds that out */
     t->news.rotations += truth(res, 0, 2);
     t->news.truncates += truncated.len == 4 ? truncated.data[3] : 0;
+    t->news.sequence_raised = number(res, 0, 4);
     relay_core_maintained(c, now);
     return 0;
 }

@@ -24,13 +24,20 @@ const char relay_table_session_sql[] =
  * The sequence is read by a function that takes the row's lock: every 32 values nextval() writes ahead, and while it does `SELECT
  * last_value` shows up to 32 more than was drawn (nextval_internal, SEQ_LOG_VALS). A floor that high lost the next rows.
  *
- * It is null when nothing was drawn yet; Postgres 18 also says null to a role without rights on the sequence, which read as 0 would pass
- * over every row. The second question, which counts for nothing, needs SELECT on it: such a role is refused.
+ * It is null when nothing was drawn since the sequence was made or set anew (ALTER SEQUENCE … RESTART, setval with false); Postgres 18 also
+ * says null to a role without rights on the sequence. The second question needs SELECT on it, so such a role is refused. It tells what will
+ * be drawn first, negated; with the lock between it and a null, nobody has drawn that and shown more.
+ *
+ * What the sequence hands out one session at a time, or downwards, says nothing of ids. Asked after its value, whose reading keeps others from
+ * altering it: who draws otherwise has altered it before.
  */
 #define LOOK                                                                                                 \
     "SELECT pg_current_snapshot()::text,"                                                                    \
-    " coalesce(pg_sequence_last_value('tandem.outbox_id_seq'), (SELECT 0 FROM tandem.outbox_id_seq)),"       \
-    " age('3'::xid), pg_current_wal_insert_lsn()"
+    " coalesce(pg_sequence_last_value('tandem.outbox_id_seq'), (SELECT coalesce(pg_sequence_last_value("     \
+    "'tandem.outbox_id_seq'), -last_value) FROM tandem.outbox_id_seq)),"                                     \
+    " age('3'::xid), pg_current_wal_insert_lsn(),"                                                           \
+    " (pg_sequence_parameters('tandem.outbox_id_seq'::regclass)).cache_size,"                                \
+    " (pg_sequence_parameters('tandem.outbox_id_seq'::regclass)).increment"
 
 const char relay_table_look_sql[] = LOOK;
 /* The catalogue as the same snapshot has it. */
@@ -146,7 +153,14 @@ const char relay_table_parked_sql[] = SIZED(
  * Only when nobody holds it, or we do (after a lost connection). An idle holder of a stream has no end of its lease: it holds it as long
  * as its slot is in use. A lease beyond the longest lease_ttl was given before the database's clock went back: nobody renews it any
  * more, or it would not stand there. Raises the epoch: whatever an older session still does is void.
+ *
+ * Astray: while no relay looked the sequence was set back, and has passed the floor again; what was written meanwhile lies below that. Of so
+ * many transactions behind the position that the index on (txid, id) tells it in a tenth of a second at most.
  */
+#define ASTRAY_XIDS "1000000"
+#define ASTRAY                                                                                               \
+    "EXISTS (SELECT FROM tandem.outbox o WHERE o.txid >= pg_snapshot_xmax(prev_snapshot) AND o.txid <"       \
+    " (pg_snapshot_xmax(prev_snapshot)::text::bigint + " ASTRAY_XIDS ")::text::xid8 AND o.id <= prev_floor)"
 const char relay_table_acquire_sql[] =
     "UPDATE tandem.relay_cursor SET epoch = epoch + 1, holder = $1::text, lease_until = clock_timestamp() + "
     "$2::interval,"
@@ -160,7 +174,7 @@ const char relay_table_acquire_sql[] =
     " pg_snapshot_xmax(prev_snapshot) <= pg_current_xact_id(),"
     " prev_snapshot::text, prev_floor, cur_snapshot::text, cur_floor, cur_ceiling, last_id, wal_lsn, "
     "txn_lsn, txn_index, half_xid, half_last_id,"
-    " unparked, authority = 'kafka', updated_at, pg_current_xact_id(),"
+    " unparked, authority = 'kafka', updated_at, pg_current_xact_id(), " ASTRAY ","
     " set_config('tandem.shards', (SELECT count(*) FROM tandem.relay_cursor)::text, false)";
 
 /*
@@ -169,6 +183,7 @@ const char relay_table_acquire_sql[] =
  */
 const char relay_table_save_sql[] = RELAY_TABLE_SAVE " RETURNING ctid::text, updated_at";
 
-const char relay_table_maintain_sql[] = "SELECT held, row_address::text, rotated, truncated"
+const char relay_table_maintain_sql[] = "SELECT held, row_address::text, rotated, truncated,"
+                                        " CASE WHEN held THEN tandem.relay_raise_ids() END"
                                         " FROM tandem.relay_maintain(" RELAY_SQL_SHARD
                                         ", $1::bigint, $2::interval, $3::interval, $4::bigint, $5::interval)";

@@ -31,6 +31,9 @@ extern const char relay_table_save_sql[];
 extern const char
     relay_table_maintain_sql[]; /* $1 epoch, $2 lease, $3 rotate_interval, $4 rotate_rows, $5 retention */
 
+#define RELAY_TABLE_SEQUENCE_SQL                                                                             \
+    "SELECT cache_size, increment FROM pg_sequence_parameters('tandem.outbox_id_seq'::regclass)"
+
 /* Columns of the page queries, in their order. */
 enum page_column {
     PAGE_ID,
@@ -56,9 +59,11 @@ enum page_column {
 
 enum look_column {
     LOOK_SNAPSHOT,
-    LOOK_SEQUENCE,
-    LOOK_AGE, /* of xid 3 */
+    LOOK_SEQUENCE, /* below 0: nothing was drawn since it was set to that, negated */
+    LOOK_AGE,      /* of xid 3 */
     LOOK_LSN,
+    LOOK_CACHE, /* of the sequence */
+    LOOK_INCREMENT,
     LOOK_PUBLICATION /* its number */
 };
 
@@ -82,7 +87,8 @@ enum acquire_column {
     ACQUIRE_KAFKA_RULES,
     ACQUIRE_UPDATED_AT,
     ACQUIRE_NEXT_XID,
-    ACQUIRE_SHARDS /* how many there are */
+    ACQUIRE_ASTRAY, /* there are rows below its floor that the position has not passed */
+    ACQUIRE_SHARDS  /* how many there are */
 };
 
 /*

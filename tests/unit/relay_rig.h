@@ -76,7 +76,7 @@ RIG_UNUSED static void rig_answer(const struct relay_action *a)
         relay_core_maintained(core, now);
     } else if (a->kind == RELAY_LOOK) {
         s = snap(rig_quiet_look);
-        struct look look = {s, s.xmax, 0, 0, rig_look_lsn, rig_publication};
+        struct look look = {s, s.xmax, 0, 0, rig_look_lsn, rig_publication, false};
         relay_core_looked(core, now, &look);
     } else {
         if (a->kind < RELAY_STREAM)
@@ -182,7 +182,7 @@ RIG_UNUSED static void table_page(int64_t first_id, int count, bool more)
 RIG_UNUSED static void look_is(const char *text, int64_t ceiling, uint64_t lsn)
 {
     struct snapshot s = snap(text);
-    struct look look = {s, s.xmax, ceiling, ceiling, lsn, rig_publication};
+    struct look look = {s, s.xmax, ceiling, ceiling, lsn, rig_publication, false};
 
     relay_core_looked(core, now, &look);
 }

@@ -14,6 +14,7 @@
 static struct relay_core *core;
 static int64_t now;
 static uint64_t xid;
+static int64_t drawn; /* from the sequence */
 static int pages[64]; /* what pages point at: 1 held, 0 freed */
 static int page_count;
 
@@ -23,6 +24,7 @@ static void begin_with(struct relay_core_config cfg)
 
     now = NS_PER_S;
     xid = 100;
+    drawn = 0;
     page_count = 0;
     core = relay_core_new(&cfg, &err);
     assert_non_null(core);
@@ -108,7 +110,8 @@ static void give_rows(int64_t first_id, int count, const char *key)
     assert_true(count <= 20);
     xid++;
     snprintf(text, sizeof(text), "%d:%d:", (int)xid, (int)xid);
-    struct look look = {snap(text), xid, first_id + count - 1, first_id + count - 1, 0, 0};
+    drawn = first_id + count - 1;
+    struct look look = {snap(text), xid, drawn, drawn, 0, 0, false};
     relay_core_looked(core, now, &look);
     expect(RELAY_READ);
     for (int i = 0; i < count; i++) {
@@ -126,7 +129,7 @@ static void nothing_new(void)
     char text[64];
 
     snprintf(text, sizeof(text), "%d:%d:", (int)xid, (int)xid);
-    struct look same = {snap(text), xid, 0, 0, 0, 0};
+    struct look same = {snap(text), xid, drawn, drawn, 0, 0, false};
     relay_core_looked(core, now, &same);
 }
 
@@ -180,7 +183,7 @@ static void a_position_never_passes_an_unacknowledged_row(void **state)
     acked(seq[2]);
     acked(seq[0]); /* 2 is missing */
     struct relay_action a = wait_for(RELAY_LOOK);
-    struct look nothing = {snap("101:101:"), 101, 3, 3, 0, 0};
+    struct look nothing = {snap("101:101:"), 101, 3, 3, 0, 0, false};
     relay_core_looked(core, now, &nothing);
     now += 60 * NS_PER_MS;
     a = expect(RELAY_SAVE);
@@ -215,7 +218,7 @@ static void settled_rows_are_stored_within_the_save_interval(void **state)
         now += relay_core_tick(core, now);
         assert_true(next(&a));
         if (a.kind == RELAY_LOOK) {
-            struct look same = {snap("101:101:"), 101, 1, 1, 0, 0};
+            struct look same = {snap("101:101:"), 101, 1, 1, 0, 0, false};
             relay_core_looked(core, now, &same);
         }
     } while (a.kind != RELAY_SAVE);
@@ -429,7 +432,7 @@ static void a_refused_row_is_stored_as_parked_with_the_position_past_it(void **s
     relay_core_report(core, now, second, RELAY_REFUSED, PARK_TOO_LARGE, "2 MB");
     now += 60 * NS_PER_MS;
     assert_int_equal(expect(RELAY_LOOK).kind, RELAY_LOOK); /* nothing to store: the first row is still out */
-    struct look same = {snap("101:101:"), 101, 2, 2, 0, 0};
+    struct look same = {snap("101:101:"), 101, 2, 2, 0, 0, false};
     relay_core_looked(core, now, &same);
     acked(first);
     struct relay_action a = expect(RELAY_SAVE);
@@ -491,7 +494,7 @@ static void later_rows_of_a_parked_key_follow_it(void **state)
     assert_int_equal(a.park_count, 1);
     saved(true);
     expect(RELAY_LOOK); /* no PUBLISH of the two others */
-    struct look same = {snap("101:101:"), 101, 3, 3, 0, 0};
+    struct look same = {snap("101:101:"), 101, 3, 3, 0, 0, false};
     expect_nothing();
     relay_core_looked(core, now, &same);
     now += 60 * NS_PER_MS;
@@ -807,7 +810,7 @@ static void looks_slow_down_when_nothing_comes(void **state)
         struct relay_action a;
 
         while (next(&a)) {
-            struct look same = {snap("100:100:"), 100, 0, 0, 0, 0};
+            struct look same = {snap("100:100:"), 100, 0, 0, 0, 0, false};
             if (a.kind == RELAY_LOOK) {
                 looks++;
                 relay_core_looked(core, now, &same);

@@ -32,6 +32,9 @@
  * That bounds what a page has to look at. The snapshot's own xmax would not do in place of next_xid: it is one past the last
  * transaction that *ended*, and younger ones that are running may have drawn their ids long ago. cursor_look therefore writes those
  * into the snapshot as what they are, in progress (snapshot_raise), and from then on xmax is as good as next_xid.
+ *
+ * All of it rests on a sequence that only rises. When it is seen below where it was (ALTER SEQUENCE … RESTART, setval, a copy of the database that
+ * left it behind), the batch that begins there is read from floor 0, and without a ceiling.
  */
 struct look {
     struct snapshot snapshot;
@@ -40,6 +43,8 @@ struct look {
     uint64_t lsn; /* where the log was written up to, read after the snapshot; 0: not asked */
     /* another number as soon as a transaction of the snapshot altered it; 0: not asked */
     uint64_t publication;
+    bool
+        undrawn; /* nothing was drawn from the sequence since it was made, or set anew: it says nothing of what is there */
 };
 
 #define UNPARKED_MAX 128
@@ -101,6 +106,8 @@ struct cursor {
     int64_t settled_id; /* in batch 0; 0: none */
     int64_t read_id;    /* in the newest batch; 0: none */
     bool changed;       /* since it was saved */
+    bool unbounded;     /* for the next batch: ids above the sequence may have been given out */
+    bool went_back;     /* the sequence did, since the caller cleared this */
     bool passed; /* prev moved on since the caller cleared this, perhaps over rows of other shards only */
 
     uint64_t lsn; /* as in struct position */
@@ -116,6 +123,8 @@ struct cursor {
 struct page_bounds {
     const struct look *prev, *cur;
     int64_t after_id;
+    bool
+        sparse; /* its floor says nothing: perhaps all rows of the outbox are above it, and few of them are of the batch */
 };
 
 void cursor_load(struct cursor *c,

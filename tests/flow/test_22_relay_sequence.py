@@ -1,0 +1,110 @@
+"""Somebody restarts, sets or alters tandem.outbox_id_seq, or a copy of the database leaves it behind: no row is lost by it."""
+import pytest
+from stream_world import put, values
+
+SEQUENCE = "tandem.outbox_id_seq"
+BOTH = pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+
+
+def put_all(database, *payloads):
+    with database.connect() as connection:
+        for payload in payloads:
+            put(connection, payload)
+
+
+def publish_and_stop(database, relay, settled, *payloads, **options):
+    running = relay(**options)
+    put_all(database, *payloads)
+    settled()
+    assert running.stop() == 0
+
+
+@pytest.mark.parametrize("sql", [f"ALTER SEQUENCE {SEQUENCE} RESTART WITH 1000", f"SELECT setval('{SEQUENCE}', 1000, false)"])
+def test_rows_that_wait_when_the_sequence_is_restarted_are_published(database, topics, relay, settled, sql):
+    publish_and_stop(database, relay, settled, "one")
+    put_all(database, "two")
+    database.query(sql)
+    running = relay()
+    settled()
+    assert values(topics) == ["one", "two"]
+    assert "went back" not in running.log()
+
+
+@BOTH
+def test_rows_written_around_a_sequence_that_was_set_back_are_published(database, topics, relay, settled, wait_until, delivery):
+    """Published: 1 to 5. Waiting: 6 and 7, drawn before it was set to 2, and 3 behind that."""
+    publish_and_stop(database, relay, settled, *"abcde", delivery=delivery)
+    put_all(database, "f", "g")
+    database.query(f"SELECT setval('{SEQUENCE}', 2)")
+    put_all(database, "h")
+    running = relay(delivery=delivery)
+    settled()
+    assert sorted(values(topics)) == list("abcdefgh")
+    assert "the sequence tandem.outbox_id_seq went back" in running.log()
+    wait_until(lambda: database.value(f"SELECT last_value FROM {SEQUENCE}") >= 1 << 32, 30, "it is raised above all ids")
+    put_all(database, "i")
+    settled()
+    assert values(topics)[-1] == "i"
+
+
+@BOTH
+def test_rows_below_the_floor_of_a_stopped_relay_are_published(database, topics, relay, settled, delivery):
+    """The sequence was set back, and has passed the floor again before the relay is there."""
+    publish_and_stop(database, relay, settled, *"abcde", delivery=delivery)
+    database.query(f"SELECT setval('{SEQUENCE}', 2)")
+    put_all(database, *"fghij")
+    running = relay(delivery=delivery)
+    settled()
+    assert sorted(values(topics)) == list("abcdefghij")
+    assert "the sequence tandem.outbox_id_seq went back" in running.log()
+
+
+def test_rows_above_a_sequence_that_was_set_back_to_the_floor_are_published(database, topics, relay, settled):
+    publish_and_stop(database, relay, settled, *"abc")
+    put_all(database, *"def")
+    database.query(f"SELECT setval('{SEQUENCE}', 4)")
+    relay()
+    settled()
+    assert values(topics) == list("abcdef")
+
+
+def test_a_sequence_that_is_set_back_under_a_relay_loses_no_row(database, topics, relay, settled, wait_until):
+    running = relay()
+    put_all(database, *"abcde")
+    settled()
+    database.query(f"SELECT setval('{SEQUENCE}', 1)")
+    put_all(database, "f")
+    settled()
+    wait_until(lambda: database.value(f"SELECT last_value FROM {SEQUENCE}") >= 1 << 32, 30, "it is raised above all ids")
+    put_all(database, "g")
+    settled()
+    assert values(topics) == list("abcdefg")
+    assert "went back" in running.log() and "was raised" in running.log()
+
+
+def test_a_sequence_that_is_set_back_under_the_stream_loses_no_row_when_that_is_lost(database, topics, streaming, settled):
+    running = streaming()
+    put_all(database, *"abcde")
+    settled()
+    assert running.stop() == 0
+    running = streaming()  # which looked, and has a floor
+    database.query(f"SELECT setval('{SEQUENCE}', 1)")
+    put_all(database, "f")
+    settled()
+    assert running.stop() == 0
+    put_all(database, "g")
+    streaming()
+    settled()
+    assert values(topics) == list("abcdefg")
+
+
+def test_an_adopted_outbox_whose_sequence_was_left_behind_is_published(database, topics, relay, settled):
+    """As logical replication copies it: rows, and no sequence."""
+    put_all(database, *"abc")
+    database.query("UPDATE tandem.relay_cursor SET system_identifier = 1")
+    database.query(f"ALTER SEQUENCE {SEQUENCE} RESTART")
+    assert database.value("SELECT tandem.relay_adopt()") == 3
+    put_all(database, "d")
+    relay()
+    settled()
+    assert values(topics) == list("abcd")
