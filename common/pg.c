@@ -98,6 +98,30 @@ static int set_message(struct err *err, enum err_kind kind, const char *doing, c
     return -1;
 }
 
+/* Refused because of PG_SESSION_SQL: the function that raises it, for its words may be of any language. */
+static bool hides_rows(const PGresult *res)
+{
+    const char *function = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
+
+    return function && strcmp(function, "check_enable_rls") == 0;
+}
+
+/* The server's words name the table. */
+static int set_hidden(struct err *err, const PGconn *conn, const char *doing, const char *message)
+{
+    struct buf text;
+
+    buf_init(&text, 65536);
+    put_message(&text, message);
+    err_set(err, ERR_PERMANENT,
+            "%.100s: %.200s: rows hidden from role \"%.63s\" would count as published: ALTER ROLE … "
+            "BYPASSRLS, or "
+            "ALTER TABLE tandem.… DISABLE ROW LEVEL SECURITY (a policy is not enough)",
+            doing, buf_str(&text), conn ? PQuser(conn) : "");
+    buf_done(&text);
+    return -1;
+}
+
 int pg_err(PGconn *conn, const PGresult *res, struct err *err, const char *doing)
 {
     const char *state = res ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : NULL;
@@ -109,6 +133,8 @@ int pg_err(PGconn *conn, const PGresult *res, struct err *err, const char *doing
         return set_message(err, ERR_TEMPORARY, doing, state ? state : "", message);
     if (!state) /* libpq itself: lost connection, no memory, protocol out of step */
         return set_message(err, ERR_TEMPORARY, doing, "", message);
+    if (hides_rows(res))
+        return set_hidden(err, conn, doing, message);
     return set_message(err, kind_of_state(state), doing, state, message);
 }
 

@@ -48,6 +48,14 @@ NODISCARD int pg_dial_turn(struct pg_dial *d, PGconn *conn, struct err *err);
 int pg_err(PGconn *conn, const PGresult *res, struct err *err, const char *doing);
 /* Compare the database's schema version (tandem.schema_version) with TANDEM_SCHEMA_VERSION: -1 PERMANENT names both. */
 NODISCARD int pg_check_schema(PGconn *conn, struct err *err);
+/*
+ * What every session of ours over the tables of schema tandem says first. Where row-level security would hide rows from our role Postgres then
+ * refuses the statement: hidden rows look published. And no server's setting ends a session because it rests, or as the roles of services may
+ * want it; of these settings each version knows some.
+ */
+#define PG_SESSION_SQL                                                                                       \
+    "SET row_security = off; SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings"     \
+    " WHERE name IN ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout');"
 /* Run one statement without parameters that returns no rows. */
 NODISCARD int pg_exec(PGconn *conn, const char *sql, struct err *err);
 void pg_clearp(PGresult **res); /* for CLEANUP */

@@ -89,7 +89,7 @@ static int begin(struct setup *s, const struct relay_options *opt, FILE *out, st
     if (relay_slot_check(opt, err) < 0)
         return -1;
     s->conn = pg_connect(opt->database_url, &opt->postgres, "tandem-relay-tool", err);
-    if (!s->conn || pg_check_schema(s->conn, err) < 0)
+    if (!s->conn || pg_exec(s->conn, PG_SESSION_SQL, err) < 0 || pg_check_schema(s->conn, err) < 0)
         return -1;
     s->shard.count = 1;
     choose(s, 0);

@@ -8,7 +8,7 @@
 #define CONNECTING_NS (10 * NS_PER_MS) /* between two looks at it */
 
 /* As for the outbox's own connection: the statistics of a table that is emptied by TRUNCATE are always wrong. */
-static const char session_sql[] =
+static const char session_sql[] = PG_SESSION_SQL
     "SET search_path = pg_catalog; SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off;"
     "SET default_transaction_isolation = 'read committed'; SET lock_timeout = '1s'; SET statement_timeout = "
     "'10s'";
@@ -53,8 +53,11 @@ int relay_side_hear(struct relay_side *s, int (*take)(void *, const PGresult *, 
 static int take_nothing(void *context, const PGresult *res, struct err *err)
 {
     const struct relay_side *s = context;
+    ExecStatusType status = PQresultStatus(res);
 
-    return PQresultStatus(res) == PGRES_COMMAND_OK ? 0 : pg_err(s->conn, res, err, "setting up the session");
+    return status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK
+               ? 0
+               : pg_err(s->conn, res, err, "setting up the session");
 }
 
 static int begin(struct relay_side *s, struct err *err)

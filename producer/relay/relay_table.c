@@ -193,11 +193,10 @@ static int listen_to_doorbell(struct table *t, struct err *err)
 
 static int set_up(struct table *t, struct err *err)
 {
-    if (pg_check_schema(t->conn, err) < 0 || choose_shard(t, err) < 0 || check_cursor_row(t, err) < 0 ||
-        check_sequence(t, err) < 0 || pg_exec(t->conn, relay_table_session_sql, err) < 0 ||
-        read_identity(t, err) < 0)
+    if (pg_exec(t->conn, relay_table_session_sql, err) < 0 || pg_check_schema(t->conn, err) < 0 ||
+        choose_shard(t, err) < 0 || check_cursor_row(t, err) < 0 || check_sequence(t, err) < 0)
         return -1;
-    if (prepare_all(t, err) < 0 || listen_to_doorbell(t, err) < 0)
+    if (read_identity(t, err) < 0 || prepare_all(t, err) < 0 || listen_to_doorbell(t, err) < 0)
         return -1;
     if (PQsetnonblocking(t->conn, 1) != 0 || PQenterPipelineMode(t->conn) != 1)
         return err_set(err, ERR_TEMPORARY, "cannot use the connection without waiting: %s",

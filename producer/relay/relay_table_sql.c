@@ -1,6 +1,7 @@
 /* The statements with which the table source reads the outbox and keeps cursor and lease. */
 #include "producer/relay/relay_table_sql.h"
 
+#include "common/pg.h"
 #include "producer/relay/relay_slot.h"
 
 /*
@@ -8,7 +9,7 @@
  * emptied by TRUNCATE are always wrong; with that both arms of the page query are index scans, and a page costs the same however
  * large the table is (EXPLAIN on Postgres 15: 1 µs a row, 90 buffers for 1,000 rows of 500 B).
  */
-const char relay_table_session_sql[] =
+const char relay_table_session_sql[] = PG_SESSION_SQL
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off; SET search_path = "
     "pg_catalog;"
     "SET default_transaction_isolation = 'read committed'; SET client_encoding = 'UTF8'; SET timezone = "

@@ -11,7 +11,7 @@
  * Index scans only: the statistics of tables that are emptied by TRUNCATE are always wrong, and a sort of the whole outbox is what a person
  * who looks at a backlog needs least.
  */
-static const char session_sql[] =
+static const char session_sql[] = PG_SESSION_SQL
     "SET search_path = pg_catalog; SET timezone = 'UTC'; SET enable_seqscan = off; SET enable_bitmapscan = "
     "off;"
     "SET jit = off; SET default_transaction_isolation = 'read committed'; SET lock_timeout = '5s';"
@@ -22,7 +22,7 @@ int relay_tool_run(struct relay_tool *t, int (*verb)(struct relay_tool *, struct
     int rc = -1;
 
     t->conn = pg_connect(t->opt->database_url, &t->opt->postgres, "tandem-relay-tool", err);
-    if (t->conn && pg_check_schema(t->conn, err) == 0 && pg_exec(t->conn, session_sql, err) == 0)
+    if (t->conn && pg_exec(t->conn, session_sql, err) == 0 && pg_check_schema(t->conn, err) == 0)
         rc = verb(t, err);
     PQfinish(t->conn);
     t->conn = NULL;
