@@ -75,6 +75,47 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE WHEN octet_length(topic) > 249 THEN left(topic, 60) || ' (cut)' ELSE topic END
 $$;
 
+-- In this order: what is visible was drawn before the sequence is read. Of what is not visible yet, whoever raises next sees the rest.
+CREATE OR REPLACE FUNCTION tandem.relay_raise_ids() RETURNS bigint
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    highest bigint;
+    seq     bigint;
+BEGIN
+    SELECT greatest((SELECT id FROM tandem.outbox_0 ORDER BY id DESC LIMIT 1), (SELECT id FROM tandem.outbox_1 ORDER BY id DESC LIMIT 1),
+                    (SELECT id FROM tandem.outbox_2 ORDER BY id DESC LIMIT 1), (SELECT max(greatest(prev_floor, cur_floor)) FROM tandem.relay_cursor))
+        INTO highest;
+    SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END INTO seq FROM tandem.outbox_id_seq;
+    IF highest <= seq OR NOT pg_try_advisory_xact_lock(hashtext('tandem.relay_maintain')) THEN
+        RETURN NULL;
+    END IF;
+    RETURN setval('tandem.outbox_id_seq', ((highest >> 32) + 1) << 32);
+END
+$$;
+
+-- Under which id an event is parked: its row's, unless another event has that in tandem.parked.
+CREATE OR REPLACE FUNCTION tandem.parked_id(id bigint, event_id uuid, txid xid8, topic text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_variable
+DECLARE
+    ret bigint := id;
+BEGIN
+    IF NOT EXISTS (SELECT FROM tandem.parked p WHERE p.outbox_id = id AND p.event_id <> event_id) THEN
+        RETURN id;
+    END IF;
+    SELECT p.outbox_id INTO ret FROM tandem.parked p WHERE p.topic = topic AND p.event_id = event_id AND p.txid = txid;
+    IF FOUND THEN
+        RETURN ret;
+    END IF;
+    PERFORM tandem.relay_raise_ids();
+    LOOP
+        ret := nextval('tandem.outbox_id_seq');
+        EXIT WHEN NOT EXISTS (SELECT FROM tandem.parked p WHERE p.outbox_id = ret);
+    END LOOP;
+    RETURN ret;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION tandem.parked_fits() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -96,7 +137,8 @@ BEGIN
         SELECT acl.grantee::regrole::text FROM pg_proc p, aclexplode(p.proacl) acl
         WHERE p.oid = 'tandem.relay_shard(bytea, uuid, integer)'::regprocedure AND acl.grantee NOT IN (0, p.proowner)
     LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION tandem.parked_key(bytea), tandem.parked_topic(text) TO %s', who);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION tandem.parked_key(bytea), tandem.parked_topic(text),
+            tandem.parked_id(bigint, uuid, xid8, text), tandem.relay_raise_ids() TO %s', who);
     END LOOP;
 END
 $$;
@@ -116,24 +158,6 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'tandem.relay_cursor'::regclass AND attname = 'half_last_id') THEN
         ALTER TABLE tandem.relay_cursor ADD COLUMN half_xid xid8, ADD COLUMN half_last_id bigint NOT NULL DEFAULT 0;
     END IF;
-END
-$$;
-
--- In this order: what is visible was drawn before the sequence is read. Of what is not visible yet, whoever raises next sees the rest.
-CREATE OR REPLACE FUNCTION tandem.relay_raise_ids() RETURNS bigint
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    highest bigint;
-    seq     bigint;
-BEGIN
-    SELECT greatest((SELECT id FROM tandem.outbox_0 ORDER BY id DESC LIMIT 1), (SELECT id FROM tandem.outbox_1 ORDER BY id DESC LIMIT 1),
-                    (SELECT id FROM tandem.outbox_2 ORDER BY id DESC LIMIT 1), (SELECT max(greatest(prev_floor, cur_floor)) FROM tandem.relay_cursor))
-        INTO highest;
-    SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END INTO seq FROM tandem.outbox_id_seq;
-    IF highest <= seq OR NOT pg_try_advisory_xact_lock(hashtext('tandem.relay_maintain')) THEN
-        RETURN NULL;
-    END IF;
-    RETURN setval('tandem.outbox_id_seq', ((highest >> 32) + 1) << 32);
 END
 $$;
 
@@ -241,6 +265,25 @@ BEGIN
     UPDATE tandem.parked SET txid = NULL WHERE txid IS NOT NULL;
     PERFORM tandem.relay_raise_ids(); -- a sequence is not copied by every tool
     RETURN (SELECT count(*) FROM tandem.outbox WHERE txid = pg_current_xact_id());
+END
+$$;
+
+-- After the sequence was set back two rows that wait may have one id. The younger ones get new ids, behind all that is there; what they waited
+-- for goes on. A batch that is published in part then has no end by ids.
+CREATE OR REPLACE FUNCTION tandem.relay_renumber() RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    renumbered bigint;
+BEGIN
+    PERFORM tandem.relay_raise_ids();
+    UPDATE tandem.outbox o SET id = fresh.id
+        FROM (SELECT place, part, nextval('tandem.outbox_id_seq') AS id
+              FROM (SELECT o.ctid AS place, o.tableoid AS part, o.id AS was, o.txid, row_number() OVER (PARTITION BY o.id ORDER BY o.txid) AS nth
+                    FROM tandem.outbox o) AS numbered
+              WHERE nth > 1 ORDER BY was, txid) AS fresh
+        WHERE o.ctid = fresh.place AND o.tableoid = fresh.part;
+    GET DIAGNOSTICS renumbered = ROW_COUNT;
+    RETURN renumbered;
 END
 $$;
 

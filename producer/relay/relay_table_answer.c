@@ -221,10 +221,8 @@ static struct table_page *take_page(struct table *t, struct err *err)
 }
 
 /* Rows of the quick page in front of the first one that came without its content. */
-static int small_rows(const PGresult *res)
+static int small_rows(const PGresult *res, int count)
 {
-    int count = PQntuples(res);
-
     for (int i = 0; i < count; i++)
         if (PQgetisnull(res, i, PAGE_TOPIC))
             return i;
@@ -255,20 +253,42 @@ static int64_t not_looked_at(const PGresult *res)
     return last >= 0 && PQgetisnull(res, last, PAGE_EVENT_ID) ? number(res, last, PAGE_ID) : 0;
 }
 
+/*
+ * Ids are how a position says where in a batch it is: of two rows with one id it would pass both with the first. Postgres keeps them apart as
+ * long as the sequence only rises; see relay_renumber in migrations/0005.
+ */
+static int check_twins(const struct table *t, int got, struct err *err)
+{
+    const PGresult *res = t->result;
+
+    for (int i = 0; i < got; i++)
+        if ((i > 0 && number(res, i, PAGE_ID) == number(res, i - 1, PAGE_ID)) ||
+            (PQnfields(res) > PAGE_COLUMNS && truth(res, i, PAGE_TWIN)))
+            return err_set(err, ERR_PERMANENT,
+                           "two rows that wait in tandem.outbox have the id %" PRId64
+                           ", for the sequence tandem.outbox_id_seq was set back: nothing is published until "
+                           "somebody runs \"SELECT tandem.relay_renumber()\" as the outbox's owner",
+                           number(res, i, PAGE_ID));
+    return 0;
+}
+
 /* Cut by rows, or perhaps by bytes: then the next page may be empty, which costs one short statement. */
 static int answer_page(struct table *t, struct relay_core *c, int64_t now, struct err *err)
 {
-    struct table_page *page = take_page(t, err);
-    int64_t beyond;
-    int count, rows;
+    int64_t beyond = not_looked_at(t->result);
+    int got = PQntuples(t->result) - (beyond != 0);
+    int rows = got > t->limit ? t->limit : got;
+    struct table_page *page;
+    int count;
     bool cut;
 
+    if (check_twins(t, got, err) < 0)
+        return -1;
+    page = take_page(t, err);
     if (!page)
         return -1;
-    beyond = not_looked_at(page->res);
-    rows = PQntuples(page->res) - (beyond != 0);
-    count = t->sized ? rows : small_rows(page->res);
-    cut = rows == t->limit || count < rows || (t->sized && cut_by_bytes(t, page->res, count));
+    count = t->sized ? rows : small_rows(page->res, rows);
+    cut = got > rows || count < rows || (t->sized && cut_by_bytes(t, page->res, count));
     read_rows(t, page->res, count);
     t->full = cut || beyond != 0;
     t->sized = t->sized ? !all_small(t, count) : count < rows;

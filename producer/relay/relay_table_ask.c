@@ -128,7 +128,7 @@ static int send_page(struct table *t, const struct relay_action *a, struct err *
     add_text(&p, cur);
     add_number(&p, b->after_id);
     add_text(&p, buf_str(&t->stragglers));
-    add_number(&p, a->limit);
+    add_number(&p, a->limit + 1); /* the last one is only looked at: it tells whether the page ends there */
     if (!t->sized) {
         add_number(&p, t->small_bytes);
         if (several)

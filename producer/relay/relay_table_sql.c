@@ -77,7 +77,7 @@ const char relay_table_look_stream_sql[] = LOOK ", " RELAY_SQL_PUBLICATION("$1::
 /* A row that tells its id, behind the rows of the page, when it ends in front of one. */
 #define WITH_END(page_, nulls_) "(" page_ ") UNION ALL (SELECT id" nulls_ " FROM page_end) ORDER BY id"
 #define NULLS_13 ", NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
-#define NULLS_17 NULLS_13 ", NULL, NULL, NULL, NULL"
+#define NULLS_18 NULLS_13 ", NULL, NULL, NULL, NULL, NULL"
 
 /* Above 64 KiB in their stored form they are not even turned into text. The text is what bounds what the relay is sent. */
 #define HEADER_BYTES                                                                                         \
@@ -119,8 +119,8 @@ const char relay_table_page_shard_sql[] = PAGE_END("$9") WITH_END(QUICK(ARMS(OF_
     " CASE WHEN headers IS NOT NULL AND NOT bad_headers THEN " HEADER_ARRAY("k") " END,"                           \
     " CASE WHEN headers IS NOT NULL AND NOT bad_headers THEN " HEADER_ARRAY("v") " END,"                           \
     " left(traceparent, 1100), created_at, partition, \"timestamp\","                                              \
-    " coalesce(octet_length(payload), 0)::bigint, bad_headers, too_large, running"                                 \
-    " FROM (SELECT *, sum(bytes) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS running"                           \
+    " coalesce(octet_length(payload), 0)::bigint, bad_headers, too_large, running, next_id = id"                                 \
+    " FROM (SELECT *, sum(bytes) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS running, lead(id) OVER (ORDER BY id) AS next_id"                           \
     "  FROM (SELECT *, coalesce(octet_length(payload), 0)::bigint + coalesce(octet_length(key), 0)"                \
     "     > " largest_ "::bigint AS too_large,"                                                                    \
     "    headers IS NOT NULL AND (jsonb_typeof(headers) <> 'object' OR header_bytes > 131072) AS bad_headers,"     \
@@ -133,7 +133,7 @@ const char relay_table_page_shard_sql[] = PAGE_END("$9") WITH_END(QUICK(ARMS(OF_
 
 const char relay_table_page_sized_sql[] = SIZED(ARMS(ONE_SHARD), "$8", "$9");
 const char relay_table_page_sized_shard_sql[] =
-    PAGE_END("$10") WITH_END(SIZED(ARMS(OF_SEVERAL), "$8", "$9"), NULLS_17);
+    PAGE_END("$10") WITH_END(SIZED(ARMS(OF_SEVERAL), "$8", "$9"), NULLS_18);
 
 /*
  * $4: only rows that the stored position has passed. A row that was parked for a Kafka transaction which then failed is read from the

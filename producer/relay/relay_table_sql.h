@@ -54,7 +54,8 @@ enum page_column {
     PAGE_PAYLOAD_BYTES = PAGE_COLUMNS, /* also when the payload was not fetched */
     PAGE_BAD_HEADERS,
     PAGE_TOO_LARGE,
-    PAGE_RUNNING /* bytes of the page up to and with this row, as the query counts them */
+    PAGE_RUNNING, /* bytes of the page up to and with this row, as the query counts them */
+    PAGE_TWIN     /* the next row of the batch, in the page or behind it, has the same id */
 };
 
 enum look_column {

@@ -108,3 +108,68 @@ def test_an_adopted_outbox_whose_sequence_was_left_behind_is_published(database,
     relay()
     settled()
     assert values(topics) == list("abcd")
+
+
+def test_a_sequence_that_hands_out_ids_ahead_stops_the_relay_until_it_is_mended_and_loses_no_row(database, topics, relay, settled,
+                                                                                               wait_until):
+    """A session draws 1 to 100 and uses one; the others are drawn later, by younger transactions, below every later floor."""
+    running = relay()
+    put_all(database, "a")
+    settled()
+    database.query(f"ALTER SEQUENCE {SEQUENCE} CACHE 100")
+    first, second = database.connect(), database.connect()
+    put(first, "b")
+    put(second, "c")
+    wait_until(lambda: "has CACHE 100" in running.log(), 30, "it says why it does not work")
+    put(first, "d")
+    put(second, "e")
+    database.query(f"ALTER SEQUENCE {SEQUENCE} CACHE 1 INCREMENT 1")
+    put(first, "f")
+    assert database.value("SELECT id FROM tandem.outbox ORDER BY txid DESC LIMIT 1") > 200, "no session goes on with what it had drawn ahead"
+    settled()
+    put(first, "g")
+    put(second, "h")
+    settled()
+    assert sorted(values(topics)) == list("abcdefgh")
+
+
+@pytest.mark.parametrize("how", ["CACHE 100", "INCREMENT -1 MINVALUE -100 START 1"])
+def test_a_relay_refuses_to_start_on_a_sequence_whose_ids_do_not_rise(database, relay, how):
+    database.query(f"ALTER SEQUENCE {SEQUENCE} {how}")
+    running = relay(ready=False)
+    running.wait_gone()
+    assert running.exit_code == 100
+    assert "ALTER SEQUENCE tandem.outbox_id_seq CACHE 1 INCREMENT 1" in running.log()
+
+
+@pytest.mark.parametrize("options", [{}, {"page_rows": 2}, {"page_rows": 3}, {"window_bytes": "1MiB"}])
+def test_two_rows_that_wait_with_one_id_are_refused_and_both_published_once_they_are_told_apart(database, topics, relay, settled,
+                                                                                               wait_until, options):
+    """Two pages of two, one of three; the sized page, which two large rows fill."""
+    large = "window_bytes" in options
+    payloads = [letter * (100_000 if large else 1) for letter in "abcdef"]
+    put_all(database, *payloads[:3])
+    database.query(f"SELECT setval('{SEQUENCE}', 1)")
+    put_all(database, *payloads[3:])
+    refused = relay(ready=False, **options)
+    wait_until(lambda: "two rows that wait in tandem.outbox have the id 2" in refused.log(), 30, "it says which id")
+    assert database.value("SELECT tandem.relay_renumber()") == 2
+    relay(**options)
+    settled()
+    assert sorted(values(topics)) == payloads
+
+
+def test_a_row_is_parked_though_another_event_is_parked_with_its_id(database, topics, relay, settled):
+    """As after a sequence that was set back: the published row of that id is still there, too."""
+    running = relay(max_record_bytes="16KiB")
+    put(database.connect(), "x" * 20000, key="a")
+    settled()
+    assert running.stop() == 0
+    database.query(f"ALTER SEQUENCE {SEQUENCE} RESTART")
+    put(database.connect(), "y" * 20000, key="b")
+    put(database.connect(), "z", key="c")
+    running = relay(max_record_bytes="16KiB")
+    settled()
+    assert database.query("SELECT left(convert_from(payload, 'UTF8'), 1) FROM tandem.parked ORDER BY outbox_id") == [("x",), ("y",)]
+    assert values(topics) == ["z"]
+    assert running.stop() == 0

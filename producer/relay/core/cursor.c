@@ -130,6 +130,7 @@ void cursor_load(struct cursor *c, struct position *p)
     c->prev.snapshot = snapshot_take(&p->prev);
     c->prev.floor = p->prev_floor;
     if (p->partial) {
+        p->cur.ceiling = INT64_MAX;
         push_batch(c, &p->cur);
         c->settled_id = p->last_id;
         c->read_id = c->skim_rows > 0 ? 0 : p->last_id;
