@@ -58,6 +58,11 @@
 -- cancelled, after deadlock_timeout (1 s), behind another VACUUM for the relay's lock_timeout (5 s). Meanwhile it kept the cursor's row and
 -- the child from everybody: no shard was read, and leases ran out. After 50 ms it is given up now, and tried again some seconds later.
 --
+-- All reading by ranges of ids rests on a sequence that only rises. tandem.relay_raise_ids(): where it stands below an id of the outbox or the floor of a
+-- position (somebody restarted or set it, or it was left behind by a copy), to the next rotation above all of these; null: it does not. The relay
+-- calls it with relay_maintain, relay_adopt does too. tandem.relay_renumber(), by the outbox's owner: rows that have one id are told apart.
+-- tandem.parked_id: a row is parked also when its id is that of another event in tandem.parked.
+--
 -- tandem.relay_shards: else as in 0003; with emitted events its caller needs REPLICATION. tandem.relay_maintain: else as in 0004.
 -- Rights: none else besides those of 0001 to 0004.
 

@@ -154,14 +154,7 @@ const char relay_table_parked_sql[] = SIZED(
  * Only when nobody holds it, or we do (after a lost connection). An idle holder of a stream has no end of its lease: it holds it as long
  * as its slot is in use. A lease beyond the longest lease_ttl was given before the database's clock went back: nobody renews it any
  * more, or it would not stand there. Raises the epoch: whatever an older session still does is void.
- *
- * Astray: while no relay looked the sequence was set back, and has passed the floor again; what was written meanwhile lies below that. Of so
- * many transactions behind the position that the index on (txid, id) tells it in a tenth of a second at most.
  */
-#define ASTRAY_XIDS "1000000"
-#define ASTRAY                                                                                               \
-    "EXISTS (SELECT FROM tandem.outbox o WHERE o.txid >= pg_snapshot_xmax(prev_snapshot) AND o.txid <"       \
-    " (pg_snapshot_xmax(prev_snapshot)::text::bigint + " ASTRAY_XIDS ")::text::xid8 AND o.id <= prev_floor)"
 const char relay_table_acquire_sql[] =
     "UPDATE tandem.relay_cursor SET epoch = epoch + 1, holder = $1::text, lease_until = clock_timestamp() + "
     "$2::interval,"
@@ -175,8 +168,9 @@ const char relay_table_acquire_sql[] =
     " pg_snapshot_xmax(prev_snapshot) <= pg_current_xact_id(),"
     " prev_snapshot::text, prev_floor, cur_snapshot::text, cur_floor, cur_ceiling, last_id, wal_lsn, "
     "txn_lsn, txn_index, half_xid, half_last_id,"
-    " unparked, authority = 'kafka', updated_at, pg_current_xact_id(), " ASTRAY ","
-    " set_config('tandem.shards', (SELECT count(*) FROM tandem.relay_cursor)::text, false)";
+    " unparked, authority = 'kafka', updated_at, pg_current_xact_id(), EXISTS (SELECT FROM tandem.outbox o WHERE " RELAY_SQL_ASTRAY(
+        "") "),"
+            " set_config('tandem.shards', (SELECT count(*) FROM tandem.relay_cursor)::text, false)";
 
 /*
  * Found by its address: while some old transaction keeps Postgres from cleaning up, the index would have to walk over every version

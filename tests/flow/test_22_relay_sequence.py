@@ -1,4 +1,8 @@
 """Somebody restarts, sets or alters tandem.outbox_id_seq, or a copy of the database leaves it behind: no row is lost by it."""
+import json
+import subprocess
+
+import programs
 import pytest
 from stream_world import put, values
 
@@ -10,6 +14,12 @@ def put_all(database, *payloads):
     with database.connect() as connection:
         for payload in payloads:
             put(connection, payload)
+
+
+def lag_rows(database):
+    done = subprocess.run([programs.binary("tandem-relay"), "status", "--json", "--database-url", database.url], capture_output=True,
+                          text=True, check=True)
+    return json.loads(done.stdout)["shards"][0]["lag_rows"]
 
 
 def publish_and_stop(database, relay, settled, *payloads, **options):
@@ -53,6 +63,7 @@ def test_rows_below_the_floor_of_a_stopped_relay_are_published(database, topics,
     publish_and_stop(database, relay, settled, *"abcde", delivery=delivery)
     database.query(f"SELECT setval('{SEQUENCE}', 2)")
     put_all(database, *"fghij")
+    assert lag_rows(database) == 5
     running = relay(delivery=delivery)
     settled()
     assert sorted(values(topics)) == list("abcdefghij")

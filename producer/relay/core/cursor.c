@@ -163,9 +163,6 @@ static void heed_sequence(struct cursor *c, const struct look *look)
 {
     struct look *last = last_look_of(c);
 
-#ifdef SIM_BUG_SEQUENCE_ONLY_RISES
-    return;
-#endif
     if (look->floor < last->floor) {
         last->floor = 0;
         c->went_back = c->unbounded = true;
