@@ -123,8 +123,7 @@ struct cursor {
 struct page_bounds {
     const struct look *prev, *cur;
     int64_t after_id;
-    bool
-        sparse; /* its floor says nothing: perhaps all rows of the outbox are above it, and few of them are of the batch */
+    bool sparse; /* its floor says nothing: few of the rows above it may be of the batch */
 };
 
 void cursor_load(struct cursor *c,
