@@ -168,7 +168,8 @@ const char relay_table_acquire_sql[] =
     " pg_snapshot_xmax(prev_snapshot) <= pg_current_xact_id(),"
     " prev_snapshot::text, prev_floor, cur_snapshot::text, cur_floor, cur_ceiling, last_id, wal_lsn, "
     "txn_lsn, txn_index, half_xid, half_last_id,"
-    " unparked, authority = 'kafka', updated_at, pg_current_xact_id(), EXISTS (SELECT FROM tandem.outbox o WHERE " RELAY_SQL_ASTRAY(
+    " unparked, authority = 'kafka', updated_at, pg_current_xact_id(), EXISTS (SELECT FROM tandem.outbox o "
+    "WHERE " RELAY_SQL_ASTRAY(
         "") "),"
             " set_config('tandem.shards', (SELECT count(*) FROM tandem.relay_cursor)::text, false)";
 
