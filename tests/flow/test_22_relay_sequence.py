@@ -114,7 +114,7 @@ def test_an_adopted_outbox_whose_sequence_was_left_behind_is_published(database,
     put_all(database, *"abc")
     database.query("UPDATE tandem.relay_cursor SET system_identifier = 1")
     database.query(f"ALTER SEQUENCE {SEQUENCE} RESTART")
-    assert database.value("SELECT tandem.relay_adopt()") == 3
+    assert database.value("SELECT tandem.relay_adopt(everything => true)") == 3
     put_all(database, "d")
     relay()
     settled()
