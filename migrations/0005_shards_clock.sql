@@ -23,8 +23,10 @@
 --   a copy                what the position had passed there keeps its place for `republish`, and is not published again; everything else is
 --                         published. The ids of rows that services have written here mean something else, so a row counts as one of there
 --                         only where that is certain: it shares its xmin with rows of other transactions, or has an id from this cluster's
---                         future. In doubt it is published: a row that came alone, by logical replication for instance. The sequence is
---                         brought up to the rows
+--                         future. In doubt it is published: a row that came alone, by logical replication for instance
+--   the sequence is below an id that it has given out (restarted, set, or not copied)
+--                         it is raised, and what is not published gets new ids: see relay_renumber. What the position has passed is not
+--                         published again
 --   everything => true    every row is published again; so it is, too, where a position is ahead of its own cluster
 -- It says how many rows that are. Called again it changes nothing. With a publication that publishes updates of the outbox, which Postgres
 -- refuses without a key, the child tables have REPLICA IDENTITY FULL for the length of the call (ACCESS EXCLUSIVE; the owner's right).
@@ -58,11 +60,6 @@
 -- cancelled, after deadlock_timeout (1 s), behind another VACUUM for the relay's lock_timeout (5 s). Meanwhile it kept the cursor's row and
 -- the child from everybody: no shard was read, and leases ran out. After 50 ms it is given up now, and tried again some seconds later.
 --
--- All reading by ranges of ids rests on a sequence that only rises. tandem.relay_raise_ids(): where it stands below an id of the outbox or the floor of a
--- position (somebody restarted or set it, or it was left behind by a copy), to the next rotation above all of these; null: it does not. The relay
--- calls it with relay_maintain, relay_adopt does too. tandem.relay_renumber(), by the outbox's owner: rows that have one id are told apart.
--- tandem.parked_id: a row is parked also when its id is that of another event in tandem.parked.
---
 -- tandem.relay_shards: else as in 0003; with emitted events its caller needs REPLICATION. tandem.relay_maintain: else as in 0004.
 -- Rights: none else besides those of 0001 to 0004.
 
@@ -78,47 +75,6 @@ $$;
 CREATE OR REPLACE FUNCTION tandem.parked_topic(topic text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE WHEN octet_length(topic) > 249 THEN left(topic, 60) || ' (cut)' ELSE topic END
-$$;
-
--- In this order: what is visible was drawn before the sequence is read. Of what is not visible yet, whoever raises next sees the rest.
-CREATE OR REPLACE FUNCTION tandem.relay_raise_ids() RETURNS bigint
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    highest bigint;
-    seq     bigint;
-BEGIN
-    SELECT greatest((SELECT id FROM tandem.outbox_0 ORDER BY id DESC LIMIT 1), (SELECT id FROM tandem.outbox_1 ORDER BY id DESC LIMIT 1),
-                    (SELECT id FROM tandem.outbox_2 ORDER BY id DESC LIMIT 1), (SELECT max(greatest(prev_floor, cur_floor)) FROM tandem.relay_cursor))
-        INTO highest;
-    SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END INTO seq FROM tandem.outbox_id_seq;
-    IF highest <= seq OR NOT pg_try_advisory_xact_lock(hashtext('tandem.relay_maintain')) THEN
-        RETURN NULL;
-    END IF;
-    RETURN setval('tandem.outbox_id_seq', ((highest >> 32) + 1) << 32);
-END
-$$;
-
--- Under which id an event is parked: its row's, unless another event has that in tandem.parked.
-CREATE OR REPLACE FUNCTION tandem.parked_id(id bigint, event_id uuid, txid xid8, topic text) RETURNS bigint
-LANGUAGE plpgsql VOLATILE AS $$
-#variable_conflict use_variable
-DECLARE
-    ret bigint := id;
-BEGIN
-    IF NOT EXISTS (SELECT FROM tandem.parked p WHERE p.outbox_id = id AND p.event_id <> event_id) THEN
-        RETURN id;
-    END IF;
-    SELECT p.outbox_id INTO ret FROM tandem.parked p WHERE p.topic = topic AND p.event_id = event_id AND p.txid = txid;
-    IF FOUND THEN
-        RETURN ret;
-    END IF;
-    PERFORM tandem.relay_raise_ids();
-    LOOP
-        ret := nextval('tandem.outbox_id_seq');
-        EXIT WHEN NOT EXISTS (SELECT FROM tandem.parked p WHERE p.outbox_id = ret);
-    END LOOP;
-    RETURN ret;
-END
 $$;
 
 CREATE OR REPLACE FUNCTION tandem.parked_fits() RETURNS trigger
@@ -142,8 +98,7 @@ BEGIN
         SELECT acl.grantee::regrole::text FROM pg_proc p, aclexplode(p.proacl) acl
         WHERE p.oid = 'tandem.relay_shard(bytea, uuid, integer)'::regprocedure AND acl.grantee NOT IN (0, p.proowner)
     LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION tandem.parked_key(bytea), tandem.parked_topic(text),
-            tandem.parked_id(bigint, uuid, xid8, text), tandem.relay_raise_ids() TO %s', who);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION tandem.parked_key(bytea), tandem.parked_topic(text) TO %s', who);
     END LOOP;
 END
 $$;
@@ -217,8 +172,39 @@ LANGUAGE sql STABLE AS $$
                     WHERE p.pubupdate AND t.schemaname = 'tandem' AND t.tablename IN ('outbox', c.relname))
 $$;
 
--- Of rows that were copied, those that had been published there get a transaction id that is older than any, the others that of this call.
-CREATE OR REPLACE FUNCTION tandem.relay_adopt_rows(everything boolean) RETURNS void
+-- Does the sequence stand below an id that it has given out, has it given one out twice, or to a transaction that was younger than such a one?
+CREATE OR REPLACE FUNCTION tandem.relay_ids_went_back() RETURNS boolean
+LANGUAGE sql VOLATILE AS $$
+    SELECT coalesce(greatest((SELECT max(id) FROM tandem.outbox), (SELECT max(outbox_id) FROM tandem.parked),
+                             (SELECT max(greatest(prev_floor, cur_floor)) FROM tandem.relay_cursor))
+                    > (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM tandem.outbox_id_seq), false)
+        OR EXISTS (SELECT FROM tandem.outbox GROUP BY id HAVING count(*) > 1)
+        OR EXISTS (SELECT FROM tandem.outbox o JOIN tandem.relay_cursor c ON o.id <= c.prev_floor AND o.txid >= pg_snapshot_xmax(c.prev_snapshot)
+                                                   OR o.id <= c.cur_floor AND o.txid >= pg_snapshot_xmax(c.cur_snapshot))
+        OR EXISTS (SELECT FROM tandem.outbox o JOIN tandem.parked p ON p.outbox_id = o.id AND p.event_id <> o.event_id)
+$$;
+
+-- The sequence goes on a rotation above all of them. What this call has to be published gets ids of its own there, in the order in which it was
+-- written, by the clock: ids do not tell it any more. Rows that are parked keep theirs, which is how they are found there.
+CREATE OR REPLACE FUNCTION tandem.relay_renumber() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM setval('tandem.outbox_id_seq', ((greatest(last_value, o.id, p.id, c.id) >> 32) + 1) << 32)
+        FROM tandem.outbox_id_seq, (SELECT max(id) FROM tandem.outbox) AS o (id), (SELECT max(outbox_id) FROM tandem.parked) AS p (id),
+             (SELECT max(greatest(prev_floor, cur_floor)) FROM tandem.relay_cursor) AS c (id);
+    UPDATE tandem.outbox o SET id = fresh.id
+        FROM (SELECT part, place, nextval('tandem.outbox_id_seq') AS id
+              FROM (SELECT r.tableoid AS part, r.ctid AS place FROM tandem.outbox r
+                    WHERE r.txid = pg_current_xact_id()
+                        AND NOT EXISTS (SELECT FROM tandem.parked p WHERE p.outbox_id = r.id AND p.event_id = r.event_id)
+                    ORDER BY r.created_at, r.id) AS in_order) AS fresh
+        WHERE o.tableoid = fresh.part AND o.ctid = fresh.place;
+END
+$$;
+
+-- Of rows that were copied, or whose ids tell nothing any more, those that had been published get a transaction id that is older than any, the
+-- others that of this call.
+CREATE OR REPLACE FUNCTION tandem.relay_adopt_rows(everything boolean, here boolean, ids_went_back boolean) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     own    bigint := (SELECT system_identifier FROM pg_control_system());
@@ -233,13 +219,16 @@ BEGIN
     FOREACH line IN ARRAY coalesce(said.full_row, '{}') LOOP
         EXECUTE line;
     END LOOP;
-    UPDATE tandem.outbox o SET txid = CASE WHEN NOT everything AND (o.txid = '3' OR c.system_identifier <> own
-            AND (o.xmin = ANY (copies) OR o.txid >= (SELECT pg_snapshot_xmax(pg_current_snapshot())))
+    UPDATE tandem.outbox o SET txid = CASE WHEN NOT everything AND (o.txid = '3' OR (here OR c.system_identifier <> own
+            AND (o.xmin = ANY (copies) OR o.txid >= (SELECT pg_snapshot_xmax(pg_current_snapshot()))))
             AND (pg_visible_in_snapshot(o.txid, c.prev_snapshot)
                  OR c.txn_lsn IS NULL AND o.id <= c.last_id AND pg_visible_in_snapshot(o.txid, c.cur_snapshot)))
             THEN '3' ELSE pg_current_xact_id() END
         FROM tandem.relay_cursor c
         WHERE c.shard = tandem.relay_shard(o.key, o.event_id, shards)::text;
+    IF ids_went_back THEN
+        PERFORM tandem.relay_renumber();
+    END IF;
     FOREACH line IN ARRAY coalesce(said.as_before, '{}') LOOP
         EXECUTE line;
     END LOOP;
@@ -250,12 +239,16 @@ DROP FUNCTION IF EXISTS tandem.relay_adopt();
 CREATE OR REPLACE FUNCTION tandem.relay_adopt(everything boolean DEFAULT false) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
-    own    bigint := (SELECT system_identifier FROM pg_control_system());
-    origin text;
+    own           bigint := (SELECT system_identifier FROM pg_control_system());
+    ids_went_back boolean;
+    origin        text;
 BEGIN
     LOCK TABLE tandem.relay_cursor IN SHARE ROW EXCLUSIVE MODE;
+    ids_went_back := tandem.relay_ids_went_back();
     origin := CASE WHEN everything THEN 'copied' ELSE tandem.relay_origin() END;
-    IF origin = 'here' THEN
+    IF origin = 'here' AND ids_went_back THEN
+        RAISE NOTICE 'the sequence tandem.outbox_id_seq went back: it is raised, and what was not published gets new ids, in the order in which it was written';
+    ELSIF origin = 'here' THEN
         RAISE NOTICE 'the outbox is of this cluster: nothing is changed. tandem.relay_adopt(everything => true) publishes every row again';
         RETURN 0;
     ELSIF origin = 'upgraded' THEN
@@ -263,32 +256,12 @@ BEGIN
         RAISE NOTICE 'pg_upgrade carried the outbox over: the relay goes on where it was, nothing is published again';
         RETURN 0;
     END IF;
-    PERFORM tandem.relay_adopt_rows(everything);
+    PERFORM tandem.relay_adopt_rows(everything, origin = 'here', ids_went_back);
     UPDATE tandem.relay_cursor SET epoch = epoch + 1, system_identifier = own, prev_snapshot = '4:4:', prev_floor = 0,
         cur_snapshot = NULL, cur_floor = 0, cur_ceiling = 0, last_id = 0,
         wal_lsn = NULL, txn_lsn = NULL, txn_index = 0, half_xid = NULL, half_last_id = 0, unparked = 0, authority = 'postgres';
     UPDATE tandem.parked SET txid = NULL WHERE txid IS NOT NULL;
-    PERFORM tandem.relay_raise_ids(); -- a sequence is not copied by every tool
     RETURN (SELECT count(*) FROM tandem.outbox WHERE txid = pg_current_xact_id());
-END
-$$;
-
--- After the sequence was set back two rows that wait may have one id. The younger ones get new ids, behind all that is there; what they waited
--- for goes on. A batch that is published in part then has no end by ids.
-CREATE OR REPLACE FUNCTION tandem.relay_renumber() RETURNS bigint
-LANGUAGE plpgsql AS $$
-DECLARE
-    renumbered bigint;
-BEGIN
-    PERFORM tandem.relay_raise_ids();
-    UPDATE tandem.outbox o SET id = fresh.id
-        FROM (SELECT place, part, nextval('tandem.outbox_id_seq') AS id
-              FROM (SELECT o.ctid AS place, o.tableoid AS part, o.id AS was, o.txid, row_number() OVER (PARTITION BY o.id ORDER BY o.txid) AS nth
-                    FROM tandem.outbox o) AS numbered
-              WHERE nth > 1 ORDER BY was, txid) AS fresh
-        WHERE o.ctid = fresh.place AND o.tableoid = fresh.part;
-    GET DIAGNOSTICS renumbered = ROW_COUNT;
-    RETURN renumbered;
 END
 $$;
 

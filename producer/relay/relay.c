@@ -291,15 +291,6 @@ static int act_all(struct relay *r, struct err *err)
 
 /* ---- telling -------------------------------------------------------------------------------------------------------- */
 
-static void tell_sequence_back(void)
-{
-    LOG_PLAIN(LOG_ERROR, "the sequence tandem.outbox_id_seq went back: nobody may restart or set it. Rows "
-                         "are read from the outbox's beginning once, "
-                         "those of one key that were written around it perhaps out of their order; if it "
-                         "still stands below ids that were given "
-                         "out, the relay raises it");
-}
-
 static void tell_role(struct relay *r, const struct relay_counts *n)
 {
     static const char *const words[] = {
@@ -318,13 +309,17 @@ static void tell_role(struct relay *r, const struct relay_counts *n)
     if (n->streams_left > r->told.streams_left)
         LOG_PLAIN(LOG_WARN, "the stream lags behind very many transactions of others: rows come by the table "
                             "until it is caught up with");
-    if (n->sequence_back > r->told.sequence_back)
-        tell_sequence_back();
     if (n->went_back > r->told.went_back)
         LOG_PLAIN(LOG_ERROR,
                   "the database went back to an earlier state (an older copy of its files was put in "
                   "place): the position in Postgres counts, events published since it was stored are "
                   "published again");
+    if (n->sequence_back > r->told.sequence_back)
+        LOG_PLAIN(
+            LOG_ERROR,
+            "the sequence tandem.outbox_id_seq went back (restarted, set, or left behind by a copy): ids "
+            "do not tell any more which rows are published. Nothing is read from the outbox until "
+            "somebody runs SELECT tandem.relay_adopt(), which raises it and gives what waits new ids");
     if (n->of_a_clone > r->told.of_a_clone)
         LOG_PLAIN(LOG_ERROR,
                   "the position in Kafka is of another copy of this database, whose relay works on the same "
@@ -342,12 +337,6 @@ static void tell_news(struct relay *r)
     stats_add(r->stats, RELAY_STAT_RECONNECTS, news.connects);
     stats_add(r->stats, RELAY_STAT_ROTATIONS, news.rotations);
     stats_add(r->stats, RELAY_STAT_TRUNCATES, news.truncates);
-    if (news.rows_astray > 0)
-        tell_sequence_back();
-    if (news.sequence_raised > 0)
-        LOG_ERR(
-            "the sequence tandem.outbox_id_seq stood below ids that were given out already, and was raised",
-            LOG_INT("to", news.sequence_raised));
     if (news.rotations > 0)
         LOG_PLAIN(LOG_INFO, "outbox rotated");
     if (news.truncates > 0)
@@ -365,6 +354,7 @@ static void set_stats(struct relay *r, const struct relay_counts *n)
     stats_set(s, RELAY_STAT_PARKED_KEYS, n->parked_keys);
     stats_set(s, RELAY_STAT_PARKED_KEYS_OVERFLOW, n->keys_overflow);
     stats_set(s, RELAY_STAT_READ, n->read);
+    stats_set(s, RELAY_STAT_SEQUENCE_BACK, n->blinded);
     stats_set(s, RELAY_STAT_REWINDS, n->rewinds);
     stats_set(s, RELAY_STAT_OUTSTANDING, n->outstanding);
     stats_set(s, RELAY_STAT_OUTSTANDING_BYTES, n->outstanding_bytes);

@@ -161,12 +161,12 @@ static int read_on(struct reader *r, struct err *err)
     return rc == 1 ? 0 : -1;
 }
 
-/* The last so many records. The library finds the end and the leader, which may be away: asking for either by a call of its own waits for it, and cannot be ended. */
-static int read_tail(struct reader *r, int64_t records, struct err *err)
+/* To the end. The library finds that and the leader, which may be away: asking for either by a call of its own waits for it, and cannot be ended. */
+static int read_from(struct reader *r, int64_t start, struct err *err)
 {
     int rc;
 
-    if (rd_kafka_consume_start(r->topic, 0, RD_KAFKA_OFFSET_TAIL(records)) < 0)
+    if (rd_kafka_consume_start(r->topic, 0, start) < 0)
         return cursor_err(rd_kafka_last_error(), NULL, err, "reading");
     rc = read_on(r, err);
     rd_kafka_consume_stop(r->topic, 0);
@@ -176,9 +176,11 @@ static int read_tail(struct reader *r, int64_t records, struct err *err)
 static int read_backwards(struct reader *r, struct err *err)
 {
     for (int64_t records = BLOCK_RECORDS;; records *= 4) {
-        if (read_tail(r, records, err) < 0)
+        bool all = r->end >= 0 && records >= r->end; /* of those before, which others' add to meanwhile */
+
+        if (read_from(r, all ? RD_KAFKA_OFFSET_BEGINNING : RD_KAFKA_OFFSET_TAIL(records), err) < 0)
             return -1;
-        if (r->found || records >= r->end)
+        if (r->found || all)
             return 0;
     }
 }

@@ -13,7 +13,6 @@
 #include "common/err.h"
 #include "common/stats.h"
 #include "producer/relay/core/core.h"
-#include "producer/relay/relay_shard.h"
 
 #define RELAY_LAG_ROWS_MAX "100000" /* counted up to here: a large backlog takes no longer than a small one */
 
@@ -26,8 +25,7 @@
 
 /*
  * Of the cursor c, for CROSS JOIN LATERAL: rows, bytes, seconds. By the stored position: what was published since the last store counts as
- * open. First part: young transactions, whose ids lie above the floor; second: those that were in progress at the position; third: young ones
- * whose ids lie below it, for the sequence was set back.
+ * open. First part: young transactions, whose ids lie above the floor; second: those that were in progress at the position.
  */
 /* clang-format off */
 #define RELAY_SQL_LAG                                                                                                    \
@@ -38,10 +36,7 @@
     "     ORDER BY o.id LIMIT " RELAY_LAG_ROWS_MAX " + 1)"                                                               \
     "   UNION ALL"                                                                                                       \
     "   (SELECT o.* FROM pg_snapshot_xip(c.prev_snapshot) AS late (txid) JOIN tandem.outbox o ON o.txid = late.txid"     \
-    "     WHERE o.id <= c.prev_floor AND " RELAY_SQL_UNSETTLED " LIMIT " RELAY_LAG_ROWS_MAX " + 1)"                      \
-    "   UNION ALL"                                                                                                       \
-    "   (SELECT o.* FROM tandem.outbox o WHERE " RELAY_SQL_ASTRAY("c.")                                                  \
-    "     AND " RELAY_SQL_UNSETTLED " LIMIT " RELAY_LAG_ROWS_MAX " + 1)) AS all_parts"                                   \
+    "     WHERE o.id <= c.prev_floor AND " RELAY_SQL_UNSETTLED " LIMIT " RELAY_LAG_ROWS_MAX " + 1)) AS both_parts"       \
     "   LIMIT " RELAY_LAG_ROWS_MAX " + 1) AS unsettled)"
 /* clang-format on */
 

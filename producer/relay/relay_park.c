@@ -23,9 +23,6 @@
  * one may have left while this one was on its way here), nobody else would ever ask for it. The rows of one key are asked for and given
  * up together, so that they stay in order.
  *
- * After the sequence was set back its id may be that of another row, which was published long ago and is still there, or is parked: then
- * the youngest is meant, and it is parked under another id.
- *
  * It is parked at the time of the insert, not of the statement's start: what waits for the lock of a `parked drop` is younger than that.
  *
  * A row of the stream may not be visible yet (its commit waits for a synchronous standby, or is just being made known): then nothing is
@@ -39,15 +36,13 @@ const char relay_park_save_sql[] =
     "parked_key, p.reason, p.detail FROM "
     "unnest($18::bigint[], $19::text[], $20::text[]) AS "
     "p(id, reason, detail)"
-    "   CROSS JOIN LATERAL (SELECT * FROM (SELECT * FROM tandem.outbox WHERE id = p.id OFFSET 0) AS twins"
-    "    ORDER BY txid DESC LIMIT 1) AS o),"
+    "   JOIN tandem.outbox o ON o.id = p.id),"
     " mine AS (" RELAY_TABLE_SAVE " AND (SELECT count(*) FROM refused) >= cardinality($18::bigint[])"
     "  RETURNING ctid::text AS address, updated_at),"
     " stored AS (INSERT INTO tandem.parked (outbox_id, event_id, topic, key, type, source, content_type, "
     "payload, headers,"
     "   traceparent, created_at, partition, \"timestamp\", reason, detail, behind, txid, parked_at, retry_at)"
-    "  SELECT tandem.parked_id(n.id, n.event_id, n.txid, n.parked_topic), n.event_id, n.topic, n.key, "
-    "n.type, n.source, n.content_type, n.payload, n.headers, "
+    "  SELECT n.id, n.event_id, n.topic, n.key, n.type, n.source, n.content_type, n.payload, n.headers, "
     "n.traceparent,"
     "   n.created_at, n.partition, n.\"timestamp\", n.reason, n.detail, n.reason = 'behind', n.txid, "
     "clock_timestamp(),"

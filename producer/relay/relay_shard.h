@@ -23,13 +23,6 @@ bool relay_shard_has(const struct relay_shard *s, struct slice key, struct slice
  */
 /* What tandem.relay_shard() does, for a publication's row filter, which takes no function but Postgres' own. %d: how many shards. */
 #define RELAY_SQL_SHARD_BUILTIN "get_byte(sha256(coalesce(key, uuid_send(event_id))), 0) %% %d"
-/*
- * A row o of the outbox that the cursor has not passed, below its floor: the sequence was set back while no relay looked, and may have passed the
- * floor again. Of so many transactions behind the position that the index on (txid, id) tells it in a tenth of a second.
- */
-#define RELAY_SQL_ASTRAY(cursor_)                                                                            \
-    "o.txid >= pg_snapshot_xmax(" cursor_ "prev_snapshot) AND o.txid < (pg_snapshot_xmax(" cursor_           \
-    "prev_snapshot)::text::bigint + 1000000)::text::xid8 AND o.id <= " cursor_ "prev_floor"
 #define RELAY_SQL_SHARD "current_setting('tandem.shard')"
 /* What is parked, each with its whole key; tandem.parked has no more of a long one than fits into an index. */
 #define RELAY_PARKED_ROWS                                                                                    \

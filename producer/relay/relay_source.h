@@ -45,8 +45,6 @@ struct relay_page {
 /* What the source has seen beside rows, for logs and metrics; reset by whoever reads it. */
 struct relay_source_news {
     int64_t connects, rotations, truncates;
-    int64_t rows_astray;     /* positions below whose floor there are rows that they have not passed */
-    int64_t sequence_raised; /* to this; 0: it was not */
 };
 
 struct pg_place;

@@ -100,8 +100,6 @@ static int read_position(const PGresult *res, struct position *ret_p, struct err
     p.unparked.count = p.unparked.ids[0] != 0;
     p.save = save_number(res, ACQUIRE_UPDATED_AT);
     p.next_xid = (uint64_t)number(res, 0, ACQUIRE_NEXT_XID);
-    if (truth(res, 0, ACQUIRE_ASTRAY))
-        p.prev_floor = 0;
     *ret_p = p;
     return 0;
 }
@@ -130,7 +128,6 @@ static int answer_acquire(struct table *t, struct relay_core *c, int64_t now, st
         err->kind = err->kind == ERR_TEMPORARY ? ERR_TEMPORARY : ERR_FATAL;
         return -1;
     }
-    t->news.rows_astray += truth(res, 0, ACQUIRE_ASTRAY);
     relay_core_acquired(c, now, number(res, 0, ACQUIRE_EPOCH), &p, truth(res, 0, ACQUIRE_KAFKA_RULES));
     return 0;
 }
@@ -158,23 +155,22 @@ int relay_table_check_sequence(int64_t cache, int64_t increment, struct err *err
                    cache, increment);
 }
 
-/* What was drawn before it was set is not known, what will be is. */
-static void read_sequence(const PGresult *res, struct look *look)
+/* Restarted further ahead and not drawn from since, it has given out less than what it is set to. */
+static int64_t last_drawn(const PGresult *res)
 {
     int64_t value = number(res, 0, LOOK_SEQUENCE);
 
-    look->undrawn = value < 0;
-    look->floor = look->ceiling = value < 0 ? -value - 1 : value;
+    return value < 0 ? -value - 1 : value;
 }
 
 static int answer_look(struct table *t, struct relay_core *c, int64_t now, struct err *err)
 {
     const PGresult *res = t->result;
-    struct look look = {.lsn = (uint64_t)number(res, 0, LOOK_LSN)};
+    struct look look = {
+        .floor = last_drawn(res), .ceiling = last_drawn(res), .lsn = (uint64_t)number(res, 0, LOOK_LSN)};
 
     if (relay_table_check_sequence(number(res, 0, LOOK_CACHE), number(res, 0, LOOK_INCREMENT), err) < 0)
         return -1;
-    read_sequence(res, &look);
     if (read_snapshot(res, LOOK_SNAPSHOT, &look.snapshot, err) < 0)
         return -1;
     if (PQnfields(res) > LOOK_PUBLICATION)
@@ -221,8 +217,10 @@ static struct table_page *take_page(struct table *t, struct err *err)
 }
 
 /* Rows of the quick page in front of the first one that came without its content. */
-static int small_rows(const PGresult *res, int count)
+static int small_rows(const PGresult *res)
 {
+    int count = PQntuples(res);
+
     for (int i = 0; i < count; i++)
         if (PQgetisnull(res, i, PAGE_TOPIC))
             return i;
@@ -253,42 +251,20 @@ static int64_t not_looked_at(const PGresult *res)
     return last >= 0 && PQgetisnull(res, last, PAGE_EVENT_ID) ? number(res, last, PAGE_ID) : 0;
 }
 
-/*
- * Ids are how a position says where in a batch it is: of two rows with one id it would pass both with the first. Postgres keeps them apart as
- * long as the sequence only rises; see relay_renumber in migrations/0005.
- */
-static int check_twins(const struct table *t, int got, struct err *err)
-{
-    const PGresult *res = t->result;
-
-    for (int i = 0; i < got; i++)
-        if ((i > 0 && number(res, i, PAGE_ID) == number(res, i - 1, PAGE_ID)) ||
-            (PQnfields(res) > PAGE_COLUMNS && truth(res, i, PAGE_TWIN)))
-            return err_set(err, ERR_PERMANENT,
-                           "two rows that wait in tandem.outbox have the id %" PRId64
-                           ", for the sequence tandem.outbox_id_seq was set back: nothing is published until "
-                           "somebody runs \"SELECT tandem.relay_renumber()\" as the outbox's owner",
-                           number(res, i, PAGE_ID));
-    return 0;
-}
-
 /* Cut by rows, or perhaps by bytes: then the next page may be empty, which costs one short statement. */
 static int answer_page(struct table *t, struct relay_core *c, int64_t now, struct err *err)
 {
-    int64_t beyond = not_looked_at(t->result);
-    int got = PQntuples(t->result) - (beyond != 0);
-    int rows = got > t->limit ? t->limit : got;
-    struct table_page *page;
-    int count;
+    struct table_page *page = take_page(t, err);
+    int64_t beyond;
+    int count, rows;
     bool cut;
 
-    if (check_twins(t, got, err) < 0)
-        return -1;
-    page = take_page(t, err);
     if (!page)
         return -1;
-    count = t->sized ? rows : small_rows(page->res, rows);
-    cut = got > rows || count < rows || (t->sized && cut_by_bytes(t, page->res, count));
+    beyond = not_looked_at(page->res);
+    rows = PQntuples(page->res) - (beyond != 0);
+    count = t->sized ? rows : small_rows(page->res);
+    cut = rows == t->limit || count < rows || (t->sized && cut_by_bytes(t, page->res, count));
     read_rows(t, page->res, count);
     t->full = cut || beyond != 0;
     t->sized = t->sized ? !all_small(t, count) : count < rows;
@@ -346,7 +322,6 @@ static int answer_maintain(struct table *t, struct relay_core *c, int64_t now)
         keep_address(t, res, 1); /* not held: the next save finds that out */
     t->news.rotations += truth(res, 0, 2);
     t->news.truncates += truncated.len == 4 ? truncated.data[3] : 0;
-    t->news.sequence_raised = number(res, 0, 4);
     relay_core_maintained(c, now);
     return 0;
 }

@@ -6,7 +6,6 @@
 
 #define PARAMETERS_MAX 26
 #define LOOKED_AT_MAX 32000 /* rows of all shards for one page, unless page_rows is more */
-#define SPARSE_TIMES 8      /* the same where most rows are of earlier batches */
 
 /* Parameters as text; numbers keep their digits here. */
 struct params {
@@ -104,9 +103,9 @@ static int stragglers_text(struct table *t, const struct page_bounds *bounds, st
 }
 
 /* Rows of all shards that one page looks at: where keys are spread evenly, ours among them fill it. */
-static int64_t rows_looked_at(const struct table *t, int limit, bool sparse)
+static int64_t rows_looked_at(const struct table *t, int limit)
 {
-    int64_t of_all = (int64_t)limit * t->identity.shard.count * (sparse ? SPARSE_TIMES : 1);
+    int64_t of_all = (int64_t)limit * t->identity.shard.count;
     int64_t most = limit > LOOKED_AT_MAX ? limit : LOOKED_AT_MAX;
 
     return of_all < most ? of_all : most;
@@ -117,7 +116,7 @@ static int send_page(struct table *t, const struct relay_action *a, struct err *
     const struct page_bounds *b = &a->bounds;
     struct params p = {.count = 0};
     const char *cur = snapshot_text(&t->cur, &b->cur->snapshot, err);
-    bool several = t->identity.shard.count > 1 || b->sparse;
+    bool several = t->identity.shard.count > 1;
 
     if (!cur || stragglers_text(t, b, err) < 0)
         return -1;
@@ -128,17 +127,17 @@ static int send_page(struct table *t, const struct relay_action *a, struct err *
     add_text(&p, cur);
     add_number(&p, b->after_id);
     add_text(&p, buf_str(&t->stragglers));
-    add_number(&p, a->limit + 1); /* the last one is only looked at: it tells whether the page ends there */
+    add_number(&p, a->limit);
     if (!t->sized) {
         add_number(&p, t->small_bytes);
         if (several)
-            add_number(&p, rows_looked_at(t, a->limit, b->sparse));
+            add_number(&p, rows_looked_at(t, a->limit));
         return send_prepared(t, several ? "page_shard" : "page", &p, err);
     }
     add_number(&p, t->page_bytes);
     add_number(&p, t->opt->max_record_bytes);
     if (several)
-        add_number(&p, rows_looked_at(t, a->limit, b->sparse));
+        add_number(&p, rows_looked_at(t, a->limit));
     return send_prepared(t, several ? "page_sized_shard" : "page_sized", &p, err);
 }
 

@@ -77,7 +77,7 @@ const char relay_table_look_stream_sql[] = LOOK ", " RELAY_SQL_PUBLICATION("$1::
 /* A row that tells its id, behind the rows of the page, when it ends in front of one. */
 #define WITH_END(page_, nulls_) "(" page_ ") UNION ALL (SELECT id" nulls_ " FROM page_end) ORDER BY id"
 #define NULLS_13 ", NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
-#define NULLS_18 NULLS_13 ", NULL, NULL, NULL, NULL, NULL"
+#define NULLS_17 NULLS_13 ", NULL, NULL, NULL, NULL"
 
 /* Above 64 KiB in their stored form they are not even turned into text. The text is what bounds what the relay is sent. */
 #define HEADER_BYTES                                                                                         \
@@ -119,8 +119,8 @@ const char relay_table_page_shard_sql[] = PAGE_END("$9") WITH_END(QUICK(ARMS(OF_
     " CASE WHEN headers IS NOT NULL AND NOT bad_headers THEN " HEADER_ARRAY("k") " END,"                           \
     " CASE WHEN headers IS NOT NULL AND NOT bad_headers THEN " HEADER_ARRAY("v") " END,"                           \
     " left(traceparent, 1100), created_at, partition, \"timestamp\","                                              \
-    " coalesce(octet_length(payload), 0)::bigint, bad_headers, too_large, running, next_id = id"                                 \
-    " FROM (SELECT *, sum(bytes) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS running, lead(id) OVER (ORDER BY id) AS next_id"                           \
+    " coalesce(octet_length(payload), 0)::bigint, bad_headers, too_large, running"                                 \
+    " FROM (SELECT *, sum(bytes) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS running"                           \
     "  FROM (SELECT *, coalesce(octet_length(payload), 0)::bigint + coalesce(octet_length(key), 0)"                \
     "     > " largest_ "::bigint AS too_large,"                                                                    \
     "    headers IS NOT NULL AND (jsonb_typeof(headers) <> 'object' OR header_bytes > 131072) AS bad_headers,"     \
@@ -133,7 +133,7 @@ const char relay_table_page_shard_sql[] = PAGE_END("$9") WITH_END(QUICK(ARMS(OF_
 
 const char relay_table_page_sized_sql[] = SIZED(ARMS(ONE_SHARD), "$8", "$9");
 const char relay_table_page_sized_shard_sql[] =
-    PAGE_END("$10") WITH_END(SIZED(ARMS(OF_SEVERAL), "$8", "$9"), NULLS_18);
+    PAGE_END("$10") WITH_END(SIZED(ARMS(OF_SEVERAL), "$8", "$9"), NULLS_17);
 
 /*
  * $4: only rows that the stored position has passed. A row that was parked for a Kafka transaction which then failed is read from the
@@ -168,10 +168,8 @@ const char relay_table_acquire_sql[] =
     " pg_snapshot_xmax(prev_snapshot) <= pg_current_xact_id(),"
     " prev_snapshot::text, prev_floor, cur_snapshot::text, cur_floor, cur_ceiling, last_id, wal_lsn, "
     "txn_lsn, txn_index, half_xid, half_last_id,"
-    " unparked, authority = 'kafka', updated_at, pg_current_xact_id(), EXISTS (SELECT FROM tandem.outbox o "
-    "WHERE " RELAY_SQL_ASTRAY(
-        "") "),"
-            " set_config('tandem.shards', (SELECT count(*) FROM tandem.relay_cursor)::text, false)";
+    " unparked, authority = 'kafka', updated_at, pg_current_xact_id(),"
+    " set_config('tandem.shards', (SELECT count(*) FROM tandem.relay_cursor)::text, false)";
 
 /*
  * Found by its address: while some old transaction keeps Postgres from cleaning up, the index would have to walk over every version
@@ -179,7 +177,6 @@ const char relay_table_acquire_sql[] =
  */
 const char relay_table_save_sql[] = RELAY_TABLE_SAVE " RETURNING ctid::text, updated_at";
 
-const char relay_table_maintain_sql[] = "SELECT held, row_address::text, rotated, truncated,"
-                                        " CASE WHEN held THEN tandem.relay_raise_ids() END"
+const char relay_table_maintain_sql[] = "SELECT held, row_address::text, rotated, truncated"
                                         " FROM tandem.relay_maintain(" RELAY_SQL_SHARD
                                         ", $1::bigint, $2::interval, $3::interval, $4::bigint, $5::interval)";

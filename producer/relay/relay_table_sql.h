@@ -54,8 +54,7 @@ enum page_column {
     PAGE_PAYLOAD_BYTES = PAGE_COLUMNS, /* also when the payload was not fetched */
     PAGE_BAD_HEADERS,
     PAGE_TOO_LARGE,
-    PAGE_RUNNING, /* bytes of the page up to and with this row, as the query counts them */
-    PAGE_TWIN     /* the next row of the batch, in the page or behind it, has the same id */
+    PAGE_RUNNING /* bytes of the page up to and with this row, as the query counts them */
 };
 
 enum look_column {
@@ -88,8 +87,7 @@ enum acquire_column {
     ACQUIRE_KAFKA_RULES,
     ACQUIRE_UPDATED_AT,
     ACQUIRE_NEXT_XID,
-    ACQUIRE_ASTRAY, /* there are rows below its floor that the position has not passed */
-    ACQUIRE_SHARDS  /* how many there are */
+    ACQUIRE_SHARDS /* how many there are */
 };
 
 /*

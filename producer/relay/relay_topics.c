@@ -236,13 +236,14 @@ static enum topic_answer refuse_missing(const struct relay_topic *topic, const s
 
 static void put_question(struct relay_topics *t, struct relay_topic *topic)
 {
-    struct relay_question q = {.producers = t->producers, .first = topic->asked_ns == 0};
+    struct relay_question q = {.producers = t->producers, .first = !topic->asked_for};
 
     snprintf(q.topic, sizeof(q.topic), "%s", topic->kafka_name);
     q.partitions = t->opt->create_topics ? (int)t->opt->topic_partitions : 0;
     for (int i = 0; i < t->producers; i++)
         q.rks[i] = t->rks[i];
     t->asked = topic;
+    topic->asked_for = true;
     relay_ask_put(t->ask, &q);
 }
 

@@ -18,6 +18,7 @@ struct relay_topic {
     rd_kafka_topic_t
         *handles[RELAY_PRODUCERS]; /* one of each producer in use; the first NULL: not known to be there */
     int partitions;
+    bool asked_for;   /* once, however long ago */
     int64_t asked_ns; /* 0: what is known of it counts no more */
     bool refused;     /* when last asked, or written to: why is filled */
     struct publish_refusal why;

@@ -59,7 +59,7 @@ static void copy_action(struct scene *sc, struct door *d, struct statement *st, 
     if (a->kind == RELAY_READ) {
         copy_look(a->bounds.prev, &st->prev);
         copy_look(a->bounds.cur, &st->cur);
-        st->bounds = (struct page_bounds){&st->prev, &st->cur, a->bounds.after_id, a->bounds.sparse};
+        st->bounds = (struct page_bounds){&st->prev, &st->cur, a->bounds.after_id};
     }
     if (a->kind != RELAY_SAVE && a->kind != RELAY_RELEASE)
         return;

@@ -63,6 +63,13 @@ RIG_UNUSED static void expect_nothing(void)
 static const char *rig_quiet_look = "100:100:";
 static uint64_t rig_look_lsn = 1000;
 static uint64_t rig_publication;
+static int64_t rig_drawn; /* from the sequence, which only rises */
+
+RIG_UNUSED static int64_t rig_draw(int64_t id)
+{
+    rig_drawn = id > rig_drawn ? id : rig_drawn;
+    return rig_drawn;
+}
 
 RIG_UNUSED static void rig_answer(const struct relay_action *a)
 {
@@ -76,7 +83,7 @@ RIG_UNUSED static void rig_answer(const struct relay_action *a)
         relay_core_maintained(core, now);
     } else if (a->kind == RELAY_LOOK) {
         s = snap(rig_quiet_look);
-        struct look look = {s, s.xmax, 0, 0, rig_look_lsn, rig_publication, false};
+        struct look look = {s, s.xmax, rig_drawn, rig_drawn, rig_look_lsn, rig_publication};
         relay_core_looked(core, now, &look);
     } else {
         if (a->kind < RELAY_STREAM)
@@ -123,6 +130,7 @@ RIG_UNUSED static void begin_with(struct relay_core_config cfg)
     rig_quiet_look = "100:100:";
     rig_look_lsn = 1000;
     rig_publication = 0;
+    rig_drawn = 0;
     core = relay_core_new(&cfg, &err);
     assert_non_null(core);
 }
@@ -134,6 +142,8 @@ RIG_UNUSED static void end(void)
 
 RIG_UNUSED static void take_lease_at(struct position p, int64_t retries)
 {
+    rig_draw(p.prev_floor);
+    rig_draw(p.cur.floor);
     relay_core_connected(core, now);
     expect(RELAY_ACQUIRE);
     relay_core_acquired(core, now, 7, &p, false);
@@ -182,7 +192,7 @@ RIG_UNUSED static void table_page(int64_t first_id, int count, bool more)
 RIG_UNUSED static void look_is(const char *text, int64_t ceiling, uint64_t lsn)
 {
     struct snapshot s = snap(text);
-    struct look look = {s, s.xmax, ceiling, ceiling, lsn, rig_publication, false};
+    struct look look = {s, s.xmax, rig_draw(ceiling), rig_drawn, lsn, rig_publication};
 
     relay_core_looked(core, now, &look);
 }

@@ -111,7 +111,7 @@ static void give_rows(int64_t first_id, int count, const char *key)
     xid++;
     snprintf(text, sizeof(text), "%d:%d:", (int)xid, (int)xid);
     drawn = first_id + count - 1;
-    struct look look = {snap(text), xid, drawn, drawn, 0, 0, false};
+    struct look look = {snap(text), xid, drawn, drawn, 0, 0};
     relay_core_looked(core, now, &look);
     expect(RELAY_READ);
     for (int i = 0; i < count; i++) {
@@ -129,7 +129,7 @@ static void nothing_new(void)
     char text[64];
 
     snprintf(text, sizeof(text), "%d:%d:", (int)xid, (int)xid);
-    struct look same = {snap(text), xid, drawn, drawn, 0, 0, false};
+    struct look same = {snap(text), xid, drawn, drawn, 0, 0};
     relay_core_looked(core, now, &same);
 }
 
@@ -183,7 +183,7 @@ static void a_position_never_passes_an_unacknowledged_row(void **state)
     acked(seq[2]);
     acked(seq[0]); /* 2 is missing */
     struct relay_action a = wait_for(RELAY_LOOK);
-    struct look nothing = {snap("101:101:"), 101, 3, 3, 0, 0, false};
+    struct look nothing = {snap("101:101:"), 101, 3, 3, 0, 0};
     relay_core_looked(core, now, &nothing);
     now += 60 * NS_PER_MS;
     a = expect(RELAY_SAVE);
@@ -218,7 +218,7 @@ static void settled_rows_are_stored_within_the_save_interval(void **state)
         now += relay_core_tick(core, now);
         assert_true(next(&a));
         if (a.kind == RELAY_LOOK) {
-            struct look same = {snap("101:101:"), 101, 1, 1, 0, 0, false};
+            struct look same = {snap("101:101:"), 101, 1, 1, 0, 0};
             relay_core_looked(core, now, &same);
         }
     } while (a.kind != RELAY_SAVE);
@@ -432,7 +432,7 @@ static void a_refused_row_is_stored_as_parked_with_the_position_past_it(void **s
     relay_core_report(core, now, second, RELAY_REFUSED, PARK_TOO_LARGE, "2 MB");
     now += 60 * NS_PER_MS;
     assert_int_equal(expect(RELAY_LOOK).kind, RELAY_LOOK); /* nothing to store: the first row is still out */
-    struct look same = {snap("101:101:"), 101, 2, 2, 0, 0, false};
+    struct look same = {snap("101:101:"), 101, 2, 2, 0, 0};
     relay_core_looked(core, now, &same);
     acked(first);
     struct relay_action a = expect(RELAY_SAVE);
@@ -494,7 +494,7 @@ static void later_rows_of_a_parked_key_follow_it(void **state)
     assert_int_equal(a.park_count, 1);
     saved(true);
     expect(RELAY_LOOK); /* no PUBLISH of the two others */
-    struct look same = {snap("101:101:"), 101, 3, 3, 0, 0, false};
+    struct look same = {snap("101:101:"), 101, 3, 3, 0, 0};
     expect_nothing();
     relay_core_looked(core, now, &same);
     now += 60 * NS_PER_MS;
@@ -810,7 +810,7 @@ static void looks_slow_down_when_nothing_comes(void **state)
         struct relay_action a;
 
         while (next(&a)) {
-            struct look same = {snap("100:100:"), 100, 0, 0, 0, 0, false};
+            struct look same = {snap("100:100:"), 100, 0, 0, 0, 0};
             if (a.kind == RELAY_LOOK) {
                 looks++;
                 relay_core_looked(core, now, &same);

@@ -49,7 +49,7 @@ static void look_again(void)
     char text[32];
 
     snprintf(text, sizeof(text), "%d:%d:", xmax, xmax);
-    struct look look = {snap(text), (uint64_t)xmax, rows_there, rows_there, 0, 0, false};
+    struct look look = {snap(text), (uint64_t)xmax, rows_there, rows_there, 0, 0};
     relay_core_looked(core, now, &look);
 }
 
@@ -893,7 +893,8 @@ static void that_only_rows_of_other_shards_came_is_committed_after_a_while_and_a
 
 static void look_shows(const char *snapshot, int ceiling)
 {
-    struct look look = {snap(snapshot), 0, ceiling, ceiling, 0, 0, false};
+    rows_there = ceiling > rows_there ? ceiling : rows_there;
+    struct look look = {snap(snapshot), 0, rows_there, rows_there, 0, 0};
 
     look.next_xid = look.snapshot.xmax;
     relay_core_looked(core, now, &look);

@@ -212,10 +212,12 @@ void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struc
 static void take_look(struct relay_core *c, int64_t now, struct look *look)
 {
     uint64_t lsn = look->lsn, next_xid = look->next_xid;
+    bool was_back = c->cursor.went_back;
     enum cursor_news news = cursor_look(&c->cursor, look);
 
     if (news == CURSOR_BATCH || news == CURSOR_HALF)
         c->counts.batches++;
+    c->counts.sequence_back += news == CURSOR_BACK && !was_back;
     c->looked = news == CURSOR_NOTHING || news == CURSOR_BATCH;
     if (!c->looked)
         return;
@@ -592,6 +594,7 @@ struct relay_counts relay_core_counts(const struct relay_core *c)
     n.oldest_created_ns = oldest ? oldest->created_ns : 0;
     n.careful = c->careful_left > 0;
     n.streaming = c->stream.state == STREAM_LIVE;
+    n.blinded = c->cursor.went_back;
     n.caught_up = caught_up(c);
     n.confirmed_lsn = c->stream.told_lsn > 0 ? c->stream.told_lsn : c->stream.slot_lsn;
     n.received_lsn = c->stream.received_lsn;

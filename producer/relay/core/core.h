@@ -288,12 +288,13 @@ struct relay_counts {
     int64_t oldest_created_ns; /* of the oldest of them; 0: none */
     bool careful;              /* one row at a time, to find the refused one */
     bool streaming;            /* rows come by the stream */
+    bool blinded;              /* the sequence went back: nothing is read from the outbox */
     bool caught_up;            /* no row is held, and the last look found none that is not read */
     int64_t streamed, skipped; /* rows of the stream; of these, read through the table before */
     int64_t streams, statuses, transactions, aborts, unparked;
     int64_t streams_lost;   /* ended, or could not be had */
     int64_t streams_left;   /* of these, for the table: see core_stream_unblock */
-    int64_t sequence_back;  /* times that the sequence was seen below where it was */
+    int64_t sequence_back;  /* times that the sequence was found below where it was */
     int64_t went_back;      /* positions of Kafka that the database does not know any more */
     int64_t of_a_clone;     /* or never knew */
     uint64_t confirmed_lsn; /* of the STATUS sent last, or the slot's own */

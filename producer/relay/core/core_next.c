@@ -411,18 +411,6 @@ static void drop_overdue(struct relay_core *c, int64_t now)
         core_rewind(c);
 }
 
-/* ---- the sequence --------------------------------------------------------------------------------------------- */
-
-/* Maintaining raises it above what was given out already. */
-static void heed_sequence(struct relay_core *c, int64_t now)
-{
-    if (!c->cursor.went_back)
-        return;
-    c->cursor.went_back = false;
-    c->counts.sequence_back++;
-    c->maintain_at = now;
-}
-
 /* ---- actions --------------------------------------------------------------------------------------------------- */
 
 /* -1: each page is needed still. */
@@ -460,7 +448,6 @@ bool relay_core_next(struct relay_core *c, int64_t now, struct relay_action *ret
     c->handed = false;
     core_transact_give_up(c, now);
     drop_overdue(c, now);
-    heed_sequence(c, now);
     core_stream_unblock(c, now);
     if (next_free_page(c, ret_action))
         return true;

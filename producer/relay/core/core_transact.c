@@ -173,8 +173,6 @@ void relay_core_opened(struct relay_core *c, int64_t now, struct position *p)
         /* What was heard beside rows is on no save: the stream begins where the row says. */
         if (c->cfg.kind == RELAY_KIND_WAL && p->lsn > t->committed.lsn)
             p->lsn = t->committed.lsn;
-        if (t->committed.prev_floor == 0)
-            p->prev_floor = 0; /* there may be rows below it: see ACQUIRE_ASTRAY */
         if (c->cfg.kind == RELAY_KIND_MESSAGE)
             position_drop_rows(p);
         else

@@ -1,8 +1,6 @@
 /* Moves through batches of rows: look, read by pages, settle in order, and read again after a failure. */
 #include "producer/relay/core/cursor.h"
 
-#define FIRST_XID 3 /* of a cluster: a position that begins with it has passed nothing */
-
 void position_done(struct position *p)
 {
     if (!p)
@@ -124,13 +122,11 @@ void cursor_load(struct cursor *c, struct position *p)
     c->lsn = p->lsn;
     c->unparked = p->unparked;
     c->half = stored_half(p);
-    c->unbounded = true; /* who stored it may be gone for long */
     if (p->partial && !half_is_beside(p))
         c->skim_rows = p->txn_index;
     c->prev.snapshot = snapshot_take(&p->prev);
     c->prev.floor = p->prev_floor;
     if (p->partial) {
-        p->cur.ceiling = INT64_MAX;
         push_batch(c, &p->cur);
         c->settled_id = p->last_id;
         c->read_id = c->skim_rows > 0 ? 0 : p->last_id;
@@ -151,24 +147,6 @@ bool cursor_can_look(const struct cursor *c)
 static const struct look *last_look(const struct cursor *c)
 {
     return c->count > 0 ? &c->batches[newest(c)].look : &c->prev;
-}
-
-static struct look *last_look_of(struct cursor *c)
-{
-    return c->count > 0 ? &c->batches[newest(c)].look : &c->prev;
-}
-
-/* Below where it was: what was given out since the last look may have any id. */
-static void heed_sequence(struct cursor *c, const struct look *look)
-{
-    struct look *last = last_look_of(c);
-
-    if (look->floor < last->floor) {
-        last->floor = 0;
-        c->went_back = c->unbounded = true;
-    } else if (look->undrawn && !last->undrawn) {
-        c->unbounded = true;
-    }
 }
 
 static bool any_straggler(const struct snapshot *prev, const struct snapshot *cur)
@@ -246,7 +224,11 @@ static enum cursor_news look_at_half(struct cursor *c)
 enum cursor_news cursor_look(struct cursor *c, struct look *look)
 {
     ENSURE(cursor_can_look(c));
-    heed_sequence(c, look);
+    c->went_back = c->went_back || look->floor < last_look(c)->floor;
+    if (c->went_back) {
+        snapshot_done(&look->snapshot);
+        return CURSOR_BACK;
+    }
 #ifdef SIM_BUG_HALF_ANEW
     if (c->half.xid != 0 && snapshot_visible(&look->snapshot, c->half.xid))
         c->half = (struct half_txn){0};
@@ -260,8 +242,6 @@ enum cursor_news cursor_look(struct cursor *c, struct look *look)
         return news;
     }
     fit_floor(last_look(c), look);
-    if (c->unbounded)
-        look->ceiling = INT64_MAX;
     if (snapshot_merge(&look->snapshot, &last_look(c)->snapshot, NULL) < 0) {
         snapshot_done(&look->snapshot);
         return CURSOR_FAILED;
@@ -273,15 +253,13 @@ enum cursor_news cursor_look(struct cursor *c, struct look *look)
     if (!can_hold_rows(last_look(c), look)) {
         /* Known empty, so as good as read and settled: only the newest snapshot moves on, nothing needs
          * storing for it. */
-        struct look *last = last_look_of(c);
+        struct look *last = c->count > 0 ? &c->batches[newest(c)].look : &c->prev;
 
         snapshot_done(&last->snapshot);
         last->snapshot = snapshot_take(&look->snapshot);
         last->floor = look->floor;
-        last->undrawn = look->undrawn;
         return CURSOR_NOTHING;
     }
-    c->unbounded = false;
     push_batch(c, look);
     c->read_id = 0;
     return CURSOR_BATCH;
@@ -289,15 +267,11 @@ enum cursor_news cursor_look(struct cursor *c, struct look *look)
 
 struct page_bounds cursor_page_bounds(const struct cursor *c)
 {
-    const struct look *prev;
-
     ENSURE(cursor_reading(c));
-    prev = c->count > 1 ? &c->batches[slot(c, c->count - 2)].look : &c->prev;
     return (struct page_bounds){
-        .prev = prev,
+        .prev = c->count > 1 ? &c->batches[slot(c, c->count - 2)].look : &c->prev,
         .cur = &c->batches[newest(c)].look,
         .after_id = c->read_id,
-        .sparse = prev->floor == 0 && prev->snapshot.xmax > FIRST_XID,
     };
 }
 
@@ -432,7 +406,6 @@ void cursor_refresh(struct cursor *c, struct look *look)
         look->next_xid >= look->snapshot.xmax && snapshot_raise(&look->snapshot, look->next_xid, NULL) == 0;
 
     ENSURE(c->count == 0);
-    heed_sequence(c, look);
     if (snapshot_merge(&c->prev.snapshot, &look->snapshot, NULL) == 0 && fits && look->floor > c->prev.floor)
         c->prev.floor = look->floor;
     snapshot_done(&look->snapshot);

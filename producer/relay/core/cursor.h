@@ -33,8 +33,7 @@
  * transaction that *ended*, and younger ones that are running may have drawn their ids long ago. cursor_look therefore writes those
  * into the snapshot as what they are, in progress (snapshot_raise), and from then on xmax is as good as next_xid.
  *
- * All of it rests on a sequence that only rises. When it is seen below where it was (ALTER SEQUENCE … RESTART, setval, a copy of the database that
- * left it behind), the batch that begins there is read from floor 0, and without a ceiling.
+ * All of it rests on a sequence that only rises. Seen below where it was, no look is taken until somebody has mended it (decision D69).
  */
 struct look {
     struct snapshot snapshot;
@@ -43,8 +42,6 @@ struct look {
     uint64_t lsn; /* where the log was written up to, read after the snapshot; 0: not asked */
     /* another number as soon as a transaction of the snapshot altered it; 0: not asked */
     uint64_t publication;
-    bool
-        undrawn; /* nothing was drawn from the sequence since it was made, or set anew: it says nothing of what is there */
 };
 
 #define UNPARKED_MAX 128
@@ -105,9 +102,8 @@ struct cursor {
     unsigned first, count;
     int64_t settled_id; /* in batch 0; 0: none */
     int64_t read_id;    /* in the newest batch; 0: none */
+    bool went_back;     /* a look found the sequence below where it was */
     bool changed;       /* since it was saved */
-    bool unbounded;     /* for the next batch: ids above the sequence may have been given out */
-    bool went_back;     /* the sequence did, since the caller cleared this */
     bool passed; /* prev moved on since the caller cleared this, perhaps over rows of other shards only */
 
     uint64_t lsn; /* as in struct position */
@@ -123,7 +119,6 @@ struct cursor {
 struct page_bounds {
     const struct look *prev, *cur;
     int64_t after_id;
-    bool sparse; /* its floor says nothing: few of the rows above it may be of the batch */
 };
 
 void cursor_load(struct cursor *c,
@@ -138,6 +133,9 @@ enum cursor_news {
     CURSOR_NOTHING, /* no row can be in it: no transaction ended since the last look that could have written one */
     CURSOR_BATCH, /* it begins a batch: rows may be in it */
     CURSOR_HALF, /* it begins a batch of the rest of one transaction, and of nothing else: look again behind it */
+    /* The sequence was below where it was: ids say nothing any more. So it is until another position is loaded, though it may have been raised:
+     * that is seen before the position that goes with it is committed. */
+    CURSOR_BACK,
     CURSOR_FAILED /* no memory, or not now: as if it had not been looked */
 };
 enum cursor_news cursor_look(struct cursor *c, struct look *look);
