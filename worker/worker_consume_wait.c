@@ -63,12 +63,13 @@ static int part_barred(const struct worker_consume *c, int *numbers, int count, 
     return fit;
 }
 
-static int ask_sources(struct worker_consume *c, struct places *sources, struct err *err)
+static int ask_sources(struct worker_consume *c, struct asked *a, struct err *err)
 {
+    struct places *sources = &a->sources;
     int wait_ms = kafka_wait_ms(c->w);
 
     if (places_read_committed(sources, c->rk, wait_ms, err) < 0 ||
-        places_read_bounds(sources, c->rk, wait_ms, err) < 0)
+        places_read_bounds(sources, c->rk, &a->silent, wait_ms, err) < 0)
         return -1;
     /* Also of a number that will wait: where it begins is settled when it is given to us, and `latest` would be a later place each time. */
     return consume_start(c->w, c->rk, sources->list, err);
@@ -83,7 +84,7 @@ int consume_ask(struct worker_consume *c, int *numbers, int count, struct asked 
     *ret_fit = 0;
     if (count == 0)
         return 0;
-    if (ask_sources(c, &ret->sources, err) < 0 || worker_side_ask(c->w->side, numbers, count, ret, err) < 0)
+    if (ask_sources(c, ret, err) < 0 || worker_side_ask(c->w->side, numbers, count, ret, err) < 0)
         return -1;
     for (int i = 0; i < count; i++)
         c->barred[numbers[i]].code = RD_KAFKA_RESP_ERR_NO_ERROR;

@@ -289,7 +289,10 @@ void commits_forget(struct commits *c, const int *partitions, int count)
  */
 int kafka_wait_ms(const struct worker *w)
 {
-    return engine_counts(w->engine).streams > 0 ? KAFKA_WAIT_BUSY_MS : KAFKA_WAIT_MS;
+    bool again =
+        w->consume && worker_consume_waiting(w->consume) > 0; /* the one that was silent may still be */
+
+    return again || engine_counts(w->engine).streams > 0 ? KAFKA_WAIT_BUSY_MS : KAFKA_WAIT_MS;
 }
 
 const char *committed_metadata(const rd_kafka_topic_partition_t *p)

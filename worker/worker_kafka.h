@@ -40,7 +40,7 @@ void commits_done(struct commits *c);
 /* These partition numbers are given up: forget what was not sent of them, and the answers that are still to come. */
 void commits_forget(struct commits *c, const int *partitions, int count);
 
-/* For how long the loop may stand still for one answer of the brokers: 5 s, 1 s while partitions are at work. */
+/* For how long the loop may stand still for one answer of the brokers: 5 s, 1 s while partitions are at work or wait. */
 int kafka_wait_ms(const struct worker *w);
 /* A partition's commit metadata, safe to read: "" when there is none. */
 const char *committed_metadata(const rd_kafka_topic_partition_t *p);
@@ -64,7 +64,10 @@ NODISCARD int consume_start(const struct worker *w, rd_kafka_t *rk, rd_kafka_top
                             struct err *err);
 /* worker_side_start.c: the replay partitions without a committed offset. */
 void side_start(const struct worker *w, struct places *replays);
-/* worker_topics_left.c: a line of the log for each topic that the group has committed and that is not in the list. Waits up to 3 s, and up to 15 s for each such topic. */
+/*
+ * worker_topics_left.c: a line of the log for each topic that the group has committed and that is not in the list. Waits up to 3 s, up to 10 s for
+ * each such topic, and 5 s for each leader that does not answer.
+ */
 void topics_left_tell(const struct worker *w, rd_kafka_t *rk);
 /*
  * worker_topics_policy.c: -1 PERMANENT: one of the worker's own topics would not keep what it is for. What Kafka does not tell (no right to

@@ -72,10 +72,11 @@ static int look_positions(const struct worker *w, struct oneshot *o, rd_kafka_t 
                           rd_kafka_topic_partition_list_t *list, struct err *err)
 {
     struct places places = {.list = list};
+    struct silent silent = {.count = 0};
 
     int r = places_read_committed(&places, rk, LOOK_MS, err);
     if (r == 0)
-        r = places_read_bounds(&places, rk, LOOK_MS, err);
+        r = places_read_bounds(&places, rk, &silent, LOOK_MS, err);
     for (int i = list->cnt - 1; r == 0 && i >= 0; i--)
         if (!look_position(w, o, &places, i))
             rd_kafka_topic_partition_list_del_by_idx(list, i);

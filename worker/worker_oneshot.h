@@ -17,7 +17,7 @@
 struct worker;
 struct oneshot;
 
-/* NULL and *ret_nothing: there is nothing to deliver; NULL: err. Waits for Kafka, some seconds at most. After worker_topics_check. */
+/* NULL and *ret_nothing: there is nothing to deliver; NULL: err. Waits for Kafka, some seconds for each answer: a leader that is silent costs that much twice. After worker_topics_check. */
 struct oneshot *oneshot_new(struct worker *w, bool *ret_nothing, struct err *err);
 void oneshot_free(struct oneshot *o); /* NULL-safe */
 /* The stream is ours from now on. o NULL: no matter. */

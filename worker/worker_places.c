@@ -143,6 +143,7 @@ struct question {
     rd_kafka_t *rk;
     rd_kafka_topic_partition_list_t *list; /* offset: what is asked for, then the answer */
     const int32_t *leaders;                /* of its elements */
+    struct silent *silent;
     int wait_ms;
 };
 
@@ -163,72 +164,90 @@ static rd_kafka_resp_err_t ask_at_once(const struct question *q, const int *whic
     return code;
 }
 
-static void ask(const struct question *q, const int *which, int count);
+static rd_kafka_resp_err_t silent_code(const struct silent *s, int32_t leader)
+{
+    for (int i = 0; i < s->count; i++)
+        if (s->of[i].leader == leader)
+            return s->of[i].code;
+    return RD_KAFKA_RESP_ERR_NO_ERROR;
+}
 
-/* Those with the same leader as the first. Returns how many, and puts the others into ret_rest. */
-static int part_by_leader(const struct question *q, const int *which, int count, int *ret_same, int *ret_rest)
+static void silent_add(struct silent *s, int32_t leader, rd_kafka_resp_err_t code)
+{
+    if (s->count == SILENT_MAX || silent_code(s, leader))
+        return;
+    s->of[s->count].leader = leader;
+    s->of[s->count++].code = code;
+}
+
+/* Of one leader, each by itself; when it falls silent meanwhile the rest is not asked. Returns the last code. */
+static rd_kafka_resp_err_t ask_singly(const struct question *q, const int *which, int count)
+{
+    rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR_NO_ERROR;
+
+    for (int i = 0; i < count; i++) {
+        if (code >= 0)
+            code = ask_at_once(q, &which[i], 1);
+        if (code)
+            q->list->elems[which[i]].err = code;
+    }
+    return code;
+}
+
+/*
+ * The library has one code for all whom it asked, and then no answer of any of them. Behind one that was refused (such codes are positive) the
+ * others are found by asking for each partition; the library's own codes are negative: nothing came, and nothing will of the others.
+ */
+static void ask_leader(const struct question *q, const int *which, int count)
+{
+    int32_t leader = q->leaders[which[0]];
+    rd_kafka_resp_err_t code = silent_code(q->silent, leader);
+
+    if (!code)
+        code = ask_at_once(q, which, count);
+    if (code > 0 && count > 1)
+        code = ask_singly(q, which, count);
+    else
+        for (int i = 0; i < count && code; i++)
+            q->list->elems[which[i]].err = code;
+    if (code < 0)
+        silent_add(q->silent, leader, code);
+}
+
+/* Those with the same leader as the first. Returns how many, and leaves the others in which. */
+static int part_by_leader(const struct question *q, int *which, int count, int *ret_same)
 {
     int same = 0, rest = 0;
-    int32_t leader = q->leaders[which[0]]; /* which and ret_rest may be the same */
+    int32_t leader = q->leaders[which[0]];
 
     for (int i = 0; i < count; i++)
         if (q->leaders[which[i]] == leader)
             ret_same[same++] = which[i];
         else
-            ret_rest[rest++] = which[i];
+            which[rest++] = which[i];
     return same;
 }
 
-static void ask_by_leader(const struct question *q, const int *which, int count)
+/* Together they would all wait for one that is silent, and have no answer. which is used up. */
+static void ask_each_leader(const struct question *q, int *which, int count)
 {
-    int *same = calloc((size_t)count, sizeof(*same)), *rest = calloc((size_t)count, sizeof(*rest));
+    int *same = calloc((size_t)count + 1, sizeof(*same));
 
-    ENSURE(same && rest);
-    memcpy(rest, which, (size_t)count * sizeof(*rest));
+    ENSURE(same);
     while (count > 0) {
-        int n = part_by_leader(q, rest, count, same, rest);
-        ask(q, same, n);
+        int n = part_by_leader(q, which, count, same);
+        ask_leader(q, same, n);
         count -= n;
     }
     free(same);
-    free(rest);
-}
-
-static bool have_one_leader(const struct question *q, const int *which, int count)
-{
-    for (int i = 1; i < count; i++)
-        if (q->leaders[which[i]] != q->leaders[which[0]])
-            return false;
-    return true;
-}
-
-/*
- * The library has one code for all whom it asked, and then no answer of any of them. So who failed is found by asking apart: each leader,
- * since one that is silent is so for all that it leads; and behind one that refused (such codes are positive) each partition.
- */
-static void ask(const struct question *q, const int *which, int count)
-{
-    rd_kafka_resp_err_t code = ask_at_once(q, which, count);
-
-    if (!code)
-        return;
-    if (!have_one_leader(q, which, count)) {
-        ask_by_leader(q, which, count);
-        return;
-    }
-    for (int i = 0; i < count; i++)
-        if (code > 0 && count > 1)
-            ask(q, &which[i], 1);
-        else
-            q->list->elems[which[i]].err = code;
 }
 
 /* A list of its own; what could not be asked about has its reason in p->list, too. */
 static rd_kafka_topic_partition_list_t *bounds_read(struct places *p, rd_kafka_t *rk, const int32_t *leaders,
-                                                    int64_t where, int wait_ms)
+                                                    struct silent *silent, int64_t where, int wait_ms)
 {
     rd_kafka_topic_partition_list_t *bounds = rd_kafka_topic_partition_list_copy(p->list);
-    const struct question q = {rk, bounds, leaders, wait_ms};
+    const struct question q = {rk, bounds, leaders, silent, wait_ms};
     int count = 0, *which = calloc((size_t)bounds->cnt + 1, sizeof(*which));
 
     ENSURE(which);
@@ -237,23 +256,22 @@ static rd_kafka_topic_partition_list_t *bounds_read(struct places *p, rd_kafka_t
         if (!bounds->elems[i].err)
             which[count++] = i;
     }
-    if (count > 0)
-        ask(&q, which, count);
+    ask_each_leader(&q, which, count);
     for (int i = 0; i < bounds->cnt; i++)
         p->list->elems[i].err = bounds->elems[i].err;
     free(which);
     return bounds;
 }
 
-int places_read_bounds(struct places *p, rd_kafka_t *rk, int wait_ms, struct err *err)
+int places_read_bounds(struct places *p, rd_kafka_t *rk, struct silent *silent, int wait_ms, struct err *err)
 {
     int32_t *leaders = calloc((size_t)p->list->cnt + 1, sizeof(*leaders));
 
     ENSURE(leaders);
     rd_kafka_resp_err_t code = leaders_read(rk, p->list, leaders, wait_ms);
     if (!code) { /* the beginnings first: what retention takes in between leaves no log empty that was not */
-        p->begins = bounds_read(p, rk, leaders, RD_KAFKA_OFFSET_BEGINNING, wait_ms);
-        p->ends = bounds_read(p, rk, leaders, RD_KAFKA_OFFSET_END, wait_ms);
+        p->begins = bounds_read(p, rk, leaders, silent, RD_KAFKA_OFFSET_BEGINNING, wait_ms);
+        p->ends = bounds_read(p, rk, leaders, silent, RD_KAFKA_OFFSET_END, wait_ms);
     }
     free(leaders);
     return code ? kafka_err(code, NULL, err, "asking for the leaders of the partitions") : 0;

@@ -182,9 +182,9 @@ int worker_side_ask(struct worker_side *s, const int *numbers, int count, struct
     places_init(&a->replays, &replay, 1, numbers, count);
     places_init(&a->parked, &parked, 1, numbers, count);
     if (places_read_committed(&a->replays, s->rk, wait_ms, err) < 0 ||
-        places_read_bounds(&a->replays, s->rk, wait_ms, err) < 0)
+        places_read_bounds(&a->replays, s->rk, &a->silent, wait_ms, err) < 0)
         return -1;
-    return places_read_bounds(&a->parked, s->rk, wait_ms, err);
+    return places_read_bounds(&a->parked, s->rk, &a->silent, wait_ms, err);
 }
 
 /* Their parked keys are read before anything else: nothing of them goes until side_end. */

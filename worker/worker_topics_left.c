@@ -41,13 +41,14 @@ static int64_t behind(const rd_kafka_topic_partition_t *at, const rd_kafka_topic
 }
 
 /* Records behind what was committed; -1: the topic is not there, or could not be asked. */
-static int64_t undelivered(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *of_topic)
+static int64_t undelivered(rd_kafka_t *rk, struct silent *silent,
+                           const rd_kafka_topic_partition_list_t *of_topic)
 {
     struct places p = {.list = rd_kafka_topic_partition_list_copy(of_topic)};
     struct err err = {0};
     int64_t sum = 0;
 
-    if (places_read_bounds(&p, rk, LEFT_ENDS_MS, &err) < 0)
+    if (places_read_bounds(&p, rk, silent, LEFT_ENDS_MS, &err) < 0)
         sum = -1;
     for (int i = 0; i < of_topic->cnt && sum >= 0; i++)
         sum = p.list->elems[i].err ? -1 : sum + behind(&of_topic->elems[i], &p.ends->elems[i]);
@@ -56,7 +57,7 @@ static int64_t undelivered(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t
 }
 
 /* The elements of one topic leave the list. */
-static void tell_one(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *left)
+static void tell_one(rd_kafka_t *rk, struct silent *silent, rd_kafka_topic_partition_list_t *left)
 {
     rd_kafka_topic_partition_list_t *of_topic = rd_kafka_topic_partition_list_new(left->cnt);
     char *topic = strdup(left->elems[0].topic);
@@ -72,13 +73,14 @@ static void tell_one(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *left)
                 "undelivered (-1: "
                 "unknown) until it is in the list again",
                 LOG_STR("topic", topic), LOG_INT("partitions", of_topic->cnt),
-                LOG_INT("undelivered", undelivered(rk, of_topic)));
+                LOG_INT("undelivered", undelivered(rk, silent, of_topic)));
     rd_kafka_topic_partition_list_destroy(of_topic);
     free(topic);
 }
 
 void topics_left_tell(const struct worker *w, rd_kafka_t *rk)
 {
+    struct silent silent = {.count = 0};
     rd_kafka_event_t *event = NULL;
     const rd_kafka_topic_partition_list_t *all = all_committed(w, rk, &event);
     rd_kafka_topic_partition_list_t *left = rd_kafka_topic_partition_list_new(1);
@@ -88,7 +90,7 @@ void topics_left_tell(const struct worker *w, rd_kafka_t *rk)
             rd_kafka_topic_partition_list_add(left, all->elems[i].topic, all->elems[i].partition)->offset =
                 all->elems[i].offset;
     while (left->cnt > 0)
-        tell_one(rk, left);
+        tell_one(rk, &silent, left);
     rd_kafka_topic_partition_list_destroy(left);
     if (event)
         rd_kafka_event_destroy(event);
