@@ -7,8 +7,12 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "worker/engine/parked.h"
+#include "worker/engine/reading.h"
 
 #define SIDE_BATCH 64
+#define ENDS_ASK_NS NS_PER_S
+#define ENDS_SHARE                                                                                           \
+    4 /* the loop stands still for the question; between two it turns for so many times as long */
 /* What librdkafka holds of replays before we ask for it, over all partitions; and of one at least. */
 #define SIDE_PREFETCH_KB 4096
 #define SIDE_PREFETCH_MIN_KB 64
@@ -28,8 +32,8 @@ struct worker_side {
     rd_kafka_topic_t *replay,
         *parked; /* held so that their leaders are known before partitions come: saves 2 s */
     int unread;  /* partitions whose parked keys are still being read */
-    bool reading[WORKER_PARTITIONS_MAX];               /* by partition */
-    int64_t parked_end[WORKER_PARTITIONS_MAX];         /* of its parked keys, when it was assigned */
+    struct reading reading[WORKER_PARTITIONS_MAX];     /* by partition: its parked keys */
+    int64_t ask_ends_at;                               /* of those whose log ended early */
     int64_t given_ms[WORKER_PARTITIONS_MAX];           /* when it was assigned, by the clock on the wall */
     struct side_replay replays[WORKER_PARTITIONS_MAX]; /* by partition */
     struct commits commits;
@@ -192,8 +196,7 @@ static void side_begin_reading(struct worker_side *s, const struct places *parke
 {
     for (int i = 0; i < parked->ends->cnt; i++) {
         const rd_kafka_topic_partition_t *end = &parked->ends->elems[i];
-        s->parked_end[end->partition] = end->offset;
-        s->reading[end->partition] = true;
+        reading_begin(&s->reading[end->partition], end->offset);
         s->given_ms[end->partition] = clock_wall_ns() / NS_PER_MS;
         s->unread++;
     }
@@ -223,8 +226,8 @@ void worker_side_unassign(struct worker_side *s, const int *partitions, int coun
     for (int i = 0; i < count; i++) {
         rd_kafka_topic_partition_list_add(list, s->w->replay_topic, partitions[i]);
         rd_kafka_topic_partition_list_add(list, s->w->parked_topic, partitions[i]);
-        s->unread -= s->reading[partitions[i]];
-        s->reading[partitions[i]] = false;
+        s->unread -= s->reading[partitions[i]].on;
+        reading_give_up(&s->reading[partitions[i]]);
         side_close_queue(s, partitions[i]);
     }
     commits_forget(&s->commits, partitions, count);
@@ -246,7 +249,7 @@ static int64_t side_epoch(const rd_kafka_message_t *m)
 static void side_parked_key(struct worker_side *s, const rd_kafka_message_t *m)
 {
     struct err err = {0};
-    if (!s->reading[m->partition] || !m->key)
+    if (!s->reading[m->partition].on || !m->key)
         return; /* what we write ourselves, read again */
     struct slice key = {m->key, m->key_len}, value = {m->payload, m->payload ? m->len : 0};
     if (engine_parked_key(s->w->engine, m->partition, key, value, side_epoch(m), &err) < 0)
@@ -271,21 +274,32 @@ static void side_message(struct worker_side *s, int64_t now, rd_kafka_event_t *e
 }
 
 /* The parked keys of a partition are all known: its events may go. What comes after is our own writing: not needed. */
+static void side_open(struct worker_side *s, int64_t now, int partition)
+{
+    s->unread--;
+    partition_pause(s->rk, s->w->parked_topic, partition, true);
+    engine_open(s->w->engine, now, partition, s->given_ms[partition]);
+}
+
+/* When it ended early, mostly the rest comes, and another end behind it. */
+static void side_parked_end(struct worker_side *s, int64_t now, const rd_kafka_topic_partition_t *p)
+{
+    struct reading *r = &s->reading[p->partition];
+
+    if (reading_came(r, p->offset))
+        side_open(s, now, p->partition);
+    else if (reading_stopped(r) && s->ask_ends_at < now)
+        s->ask_ends_at = now + ENDS_ASK_NS;
+}
+
 static void side_end(struct worker_side *s, int64_t now, rd_kafka_event_t *ev)
 {
     rd_kafka_topic_partition_t *p = rd_kafka_event_topic_partition(ev);
     if (!p)
         return;
-    if (strcmp(p->topic, s->w->parked_topic) == 0 && s->reading[p->partition]) {
-        if (p->offset < s->parked_end[p->partition]) { /* the rest comes, and another end behind it */
-            rd_kafka_topic_partition_destroy(p);
-            return;
-        }
-        s->reading[p->partition] = false;
-        s->unread--;
-        partition_pause(s->rk, s->w->parked_topic, p->partition, true);
-        engine_open(s->w->engine, now, p->partition, s->given_ms[p->partition]);
-    } else if (strcmp(p->topic, s->w->replay_topic) == 0) {
+    if (strcmp(p->topic, s->w->parked_topic) == 0)
+        side_parked_end(s, now, p);
+    else if (strcmp(p->topic, s->w->replay_topic) == 0) {
         gap_look_at_end(s->w, s->rk, p);
         oneshot_end(s->w->oneshot, sources_replay(&s->w->sources, p->partition), p->offset);
     }
@@ -340,18 +354,71 @@ static bool side_poll_replay(struct worker_side *s, int64_t now, int partition)
     return true;
 }
 
+static int side_stopped(const struct worker_side *s, int *ret_numbers)
+{
+    int count = 0;
+
+    for (int i = 0; i < s->w->partitions && s->unread > 0; i++)
+        if (reading_stopped(&s->reading[i]))
+            ret_numbers[count++] = i;
+    return count;
+}
+
+static void side_believe_end(struct worker_side *s, int64_t now, const rd_kafka_topic_partition_t *end)
+{
+    if (end->err || !reading_ends(&s->reading[end->partition], end->offset))
+        return;
+    LOG_WARNING(
+        "the parked keys end before where they ended when the partition was taken on (an election lost "
+        "records, or the topic was made anew): it goes on with those that were read",
+        LOG_STR("topic", end->topic), LOG_INT("partition", end->partition), LOG_INT("end", end->offset));
+    side_open(s, now, end->partition);
+}
+
+static void side_ask_ends(struct worker_side *s, int64_t now, const int *numbers, int count)
+{
+    const char *topic = s->w->parked_topic;
+    struct places parked;
+    struct silent silent = {.count = 0};
+    struct err err = {0};
+
+    places_init(&parked, &topic, 1, numbers, count);
+    if (places_read_bounds(&parked, s->rk, &silent, kafka_wait_ms(s->w), &err) < 0)
+        LOG_WARNING("the end of the parked keys cannot be asked for again", LOG_STR("error", err.message));
+    for (int i = 0; parked.ends && i < parked.ends->cnt; i++)
+        side_believe_end(s, now, &parked.ends->elems[i]);
+    places_done(&parked);
+}
+
+/* A log that has become shorter would keep its partition closed for good. */
+static void side_ends_turn(struct worker_side *s, int64_t now)
+{
+    static int numbers[WORKER_PARTITIONS_MAX];
+    int count = now < s->ask_ends_at ? 0 : side_stopped(s, numbers);
+
+    if (count == 0)
+        return;
+    int64_t began = clock_monotonic_ns();
+    side_ask_ends(s, now, numbers, count);
+    int64_t ended = clock_monotonic_ns(), pause_ns = ENDS_SHARE * (ended - began);
+    s->ask_ends_at = ended + (pause_ns > ENDS_ASK_NS ? pause_ns : ENDS_ASK_NS);
+}
+
 bool worker_side_poll(struct worker_side *s, int64_t now)
 {
     bool more = side_poll_queue(s, now, s->queue, -1);
     for (int i = 0; i < s->w->partitions; i++)
         more |= side_poll_replay(s, now, i);
     fetch_run(&s->fetch, s->rk, now);
+    side_ends_turn(s, now);
     return more;
 }
 
 int64_t worker_side_wait_ns(const struct worker_side *s, int64_t now)
 {
-    return fetch_wait_ns(&s->fetch, now);
+    int64_t fetch_ns = fetch_wait_ns(&s->fetch, now), ask_ns = s->ask_ends_at - now;
+
+    return s->unread > 0 && ask_ns > 0 && ask_ns < fetch_ns ? ask_ns : fetch_ns;
 }
 
 void worker_side_pause(struct worker_side *s, int stream, bool pause)

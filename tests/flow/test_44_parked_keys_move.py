@@ -1,7 +1,7 @@
 """A parked key goes where its partition goes: after a kill -9, a join and a leave nothing of it overtakes its dead letter, and a replay frees it."""
 import pytest
 from topics import headers_of
-from worker_world import holds, shared_by
+from worker_world import holds, preloaded, shared_by
 
 DLQ, PARKED = "tandem.inventory.dlq", "tandem.inventory.parked"
 PARTITIONS = 6
@@ -88,3 +88,41 @@ def test_nothing_of_a_parked_key_overtakes_when_its_partition_moves(orders, topi
     rounds.place()
     rounds.arrive_in_order()
     assert rounds.reasons() == reasons and inventory_api.audit()["violations"] == 0
+
+
+# The log of the parked keys was longer when its end was asked for: at the first TIMES.
+LONGER_AT_FIRST = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <librdkafka/rdkafka.h>
+#include <string.h>
+#define TIMES 2
+rd_kafka_resp_err_t rd_kafka_offsets_for_times(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int timeout_ms)
+{
+    rd_kafka_resp_err_t (*real)(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int) = dlsym(RTLD_NEXT, "rd_kafka_offsets_for_times");
+    static int times;
+    int longer = strstr(list->elems[0].topic, ".parked") && list->elems[0].offset == RD_KAFKA_OFFSET_END && times++ < TIMES;
+    rd_kafka_resp_err_t code = real(rk, list, timeout_ms);
+    for (int i = 0; i < list->cnt; i++)
+        list->elems[i].offset += longer ? 5 : 0;
+    return code;
+}
+"""
+
+
+def test_a_log_of_parked_keys_that_became_shorter_keeps_no_partition_closed(orders, topics, worker, inventory_api, wait_until, rig_dir):
+    """An election lost its last records, or the topic was made anew, after its end was asked for: the worker says so and goes on with what is there."""
+    inventory_api.fault("status", status=422)
+    program = worker("inventory")
+    orders.place("o-parked", partition=2)
+    wait_until(lambda: topics.read(PARKED), message="the key is parked")
+    assert program.stop() == 0
+    inventory_api.heal()
+    placed = [orders.place(f"o-free-{p}", partition=p) for p in range(PARTITIONS)]
+    follows = orders.place("o-parked", 2, partition=2)
+    program = worker("inventory", ready=False, env=preloaded(rig_dir, "longer", LONGER_AT_FIRST))
+    wait_until(lambda: set(inventory_api.ids()) == set(placed), message="every partition is delivered")
+    wait_until(lambda: follows in [headers_of(m)["x-dlq-event-id"] for m in topics.read(DLQ)], message="the parked key is still parked")
+    told = [line for line in program.log_lines() if line["msg"].startswith("the parked keys end before")]
+    assert sorted(line["partition"] for line in told) == list(range(PARTITIONS)) and {line["level"] for line in told} == {"warn"}
+    assert program.stop() == 0
