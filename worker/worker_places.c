@@ -198,13 +198,10 @@ static rd_kafka_resp_err_t ask_singly(const struct question *q, const int *which
  * The library has one code for all whom it asked, and then no answer of any of them. Behind one that was refused (such codes are positive) the
  * others are found by asking for each partition; the library's own codes are negative: nothing came, and nothing will of the others.
  */
-static void ask_leader(const struct question *q, const int *which, int count)
+static void judge_leader(const struct question *q, const int *which, int count, rd_kafka_resp_err_t code)
 {
     int32_t leader = q->leaders[which[0]];
-    rd_kafka_resp_err_t code = silent_code(q->silent, leader);
 
-    if (!code)
-        code = ask_at_once(q, which, count);
     if (code > 0 && count > 1)
         code = ask_singly(q, which, count);
     else
@@ -228,7 +225,7 @@ static int part_by_leader(const struct question *q, int *which, int count, int *
     return same;
 }
 
-/* Together they would all wait for one that is silent, and have no answer. which is used up. */
+/* which is used up. */
 static void ask_each_leader(const struct question *q, int *which, int count)
 {
     int *same = calloc((size_t)count + 1, sizeof(*same));
@@ -236,10 +233,44 @@ static void ask_each_leader(const struct question *q, int *which, int count)
     ENSURE(same);
     while (count > 0) {
         int n = part_by_leader(q, which, count, same);
-        ask_leader(q, same, n);
+        judge_leader(q, same, n, ask_at_once(q, same, n));
         count -= n;
     }
     free(same);
+}
+
+static bool have_one_leader(const struct question *q, const int *which, int count)
+{
+    for (int i = 1; i < count; i++)
+        if (q->leaders[which[i]] != q->leaders[which[0]])
+            return false;
+    return true;
+}
+
+/* What those lead that were silent before is not asked about. Returns how many are left in which. */
+static int bar_silent(const struct question *q, int *which, int count)
+{
+    int left = 0;
+
+    for (int i = 0; i < count; i++) {
+        rd_kafka_resp_err_t code = silent_code(q->silent, q->leaders[which[i]]);
+        if (code)
+            q->list->elems[which[i]].err = code;
+        else
+            which[left++] = which[i];
+    }
+    return left;
+}
+
+/* All at once, as long as all answer: a question may wait behind an open fetch, and one leader after the other would make that many times as long. */
+static void ask(const struct question *q, int *which, int count)
+{
+    count = bar_silent(q, which, count);
+    rd_kafka_resp_err_t code = count > 0 ? ask_at_once(q, which, count) : RD_KAFKA_RESP_ERR_NO_ERROR;
+    if (code && have_one_leader(q, which, count))
+        judge_leader(q, which, count, code);
+    else if (code)
+        ask_each_leader(q, which, count);
 }
 
 /* A list of its own; what could not be asked about has its reason in p->list, too. */
@@ -256,7 +287,7 @@ static rd_kafka_topic_partition_list_t *bounds_read(struct places *p, rd_kafka_t
         if (!bounds->elems[i].err)
             which[count++] = i;
     }
-    ask_each_leader(&q, which, count);
+    ask(&q, which, count);
     for (int i = 0; i < bounds->cnt; i++)
         p->list->elems[i].err = bounds->elems[i].err;
     free(which);

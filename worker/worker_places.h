@@ -35,8 +35,8 @@ void places_done(struct places *p); /* of zeroes: nothing */
 /* The group's committed offsets; RD_KAFKA_OFFSET_INVALID where there is none. Waits up to wait_ms. */
 NODISCARD int places_read_committed(struct places *p, rd_kafka_t *rk, int wait_ms, struct err *err);
 /*
- * begins and ends. Each topic's leaders are asked for, which takes up to wait_ms, or twice that where a broker does not answer; then each leader by
- * itself, twice, and one that does not answer within wait_ms no more: it is in silent from then on.
+ * begins and ends. Each topic's leaders are asked for, which takes up to wait_ms, or twice that where a broker does not answer; then all
+ * leaders at once, twice, and where that fails each by itself. One that does not answer within wait_ms is asked no more: it is in silent from then on.
  */
 NODISCARD int places_read_bounds(struct places *p, rd_kafka_t *rk, struct silent *silent, int wait_ms,
                                  struct err *err);
