@@ -175,13 +175,12 @@ $$;
 -- Does the sequence stand below an id that it has given out, has it given one out twice, or to a transaction that was younger than such a one?
 CREATE OR REPLACE FUNCTION tandem.relay_ids_went_back() RETURNS boolean
 LANGUAGE sql VOLATILE AS $$
-    SELECT coalesce(greatest((SELECT max(id) FROM tandem.outbox), (SELECT max(outbox_id) FROM tandem.parked),
-                             (SELECT max(greatest(prev_floor, cur_floor)) FROM tandem.relay_cursor))
+    SELECT coalesce(greatest((SELECT max(id) FROM tandem.outbox), (SELECT max(greatest(prev_floor, cur_floor)) FROM tandem.relay_cursor))
                     > (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM tandem.outbox_id_seq), false)
-        OR EXISTS (SELECT FROM tandem.outbox GROUP BY id HAVING count(*) > 1)
+        OR EXISTS (SELECT FROM tandem.outbox GROUP BY id HAVING count(*) > 1 AND bool_or(txid <> '3'))
         OR EXISTS (SELECT FROM tandem.outbox o JOIN tandem.relay_cursor c ON o.id <= c.prev_floor AND o.txid >= pg_snapshot_xmax(c.prev_snapshot)
                                                    OR o.id <= c.cur_floor AND o.txid >= pg_snapshot_xmax(c.cur_snapshot))
-        OR EXISTS (SELECT FROM tandem.outbox o JOIN tandem.parked p ON p.outbox_id = o.id AND p.event_id <> o.event_id)
+        OR EXISTS (SELECT FROM tandem.outbox o JOIN tandem.parked p ON p.outbox_id = o.id AND p.event_id <> o.event_id AND o.txid <> '3')
 $$;
 
 -- The sequence goes on a rotation above all of them. What this call has to be published gets ids of its own there, in the order in which it was
@@ -189,15 +188,16 @@ $$;
 CREATE OR REPLACE FUNCTION tandem.relay_renumber() RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM setval('tandem.outbox_id_seq', ((greatest(last_value, o.id, p.id, c.id) >> 32) + 1) << 32)
-        FROM tandem.outbox_id_seq, (SELECT max(id) FROM tandem.outbox) AS o (id), (SELECT max(outbox_id) FROM tandem.parked) AS p (id),
+    PERFORM setval('tandem.outbox_id_seq', ((greatest(last_value, o.id, c.id) >> 32) + 1) << 32)
+        FROM tandem.outbox_id_seq, (SELECT max(id) FROM tandem.outbox) AS o (id),
              (SELECT max(greatest(prev_floor, cur_floor)) FROM tandem.relay_cursor) AS c (id);
-    UPDATE tandem.outbox o SET id = fresh.id
-        FROM (SELECT part, place, nextval('tandem.outbox_id_seq') AS id
-              FROM (SELECT r.tableoid AS part, r.ctid AS place FROM tandem.outbox r
-                    WHERE r.txid = pg_current_xact_id()
-                        AND NOT EXISTS (SELECT FROM tandem.parked p WHERE p.outbox_id = r.id AND p.event_id = r.event_id)
-                    ORDER BY r.created_at, r.id) AS in_order) AS fresh
+    WITH fresh AS MATERIALIZED ( -- once for all the tables: Postgres 13 makes a plan for each
+        SELECT part, place, nextval('tandem.outbox_id_seq') AS id
+        FROM (SELECT r.tableoid AS part, r.ctid AS place FROM tandem.outbox r
+              WHERE r.txid = pg_current_xact_id()
+                  AND NOT EXISTS (SELECT FROM tandem.parked p WHERE p.outbox_id = r.id AND p.event_id = r.event_id)
+              ORDER BY r.created_at, r.id) AS in_order)
+    UPDATE tandem.outbox o SET id = fresh.id FROM fresh
         WHERE o.tableoid = fresh.part AND o.ctid = fresh.place;
 END
 $$;
@@ -222,7 +222,8 @@ BEGIN
     UPDATE tandem.outbox o SET txid = CASE WHEN NOT everything AND (o.txid = '3' OR (here OR c.system_identifier <> own
             AND (o.xmin = ANY (copies) OR o.txid >= (SELECT pg_snapshot_xmax(pg_current_snapshot()))))
             AND (pg_visible_in_snapshot(o.txid, c.prev_snapshot)
-                 OR c.txn_lsn IS NULL AND o.id <= c.last_id AND pg_visible_in_snapshot(o.txid, c.cur_snapshot)))
+                 OR c.txn_lsn IS NULL AND o.id <= c.last_id AND pg_visible_in_snapshot(o.txid, c.cur_snapshot)
+                    AND (o.id > c.prev_floor OR o.txid < pg_snapshot_xmax(c.prev_snapshot))))
             THEN '3' ELSE pg_current_xact_id() END
         FROM tandem.relay_cursor c
         WHERE c.shard = tandem.relay_shard(o.key, o.event_id, shards)::text;
@@ -402,7 +403,8 @@ BEGIN
         RETURN;
     END IF;
     EXECUTE format('SELECT EXISTS (SELECT FROM tandem.%I)', 'outbox_' || (current + 1) % 3) INTO filled;
-    IF filled OR seq & 4294967295 = 0 THEN
+    -- Behind a sequence that went back a rotation would hide it.
+    IF filled OR seq & 4294967295 = 0 OR seq < (SELECT max(greatest(prev_floor, cur_floor)) FROM tandem.relay_cursor) THEN
         RETURN;
     END IF;
     PERFORM setval('tandem.outbox_id_seq', (current + 1) << 32);

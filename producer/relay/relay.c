@@ -314,7 +314,7 @@ static void tell_role(struct relay *r, const struct relay_counts *n)
                   "the database went back to an earlier state (an older copy of its files was put in "
                   "place): the position in Postgres counts, events published since it was stored are "
                   "published again");
-    if (n->sequence_back > r->told.sequence_back)
+    if (n->blinded && !r->told.blinded)
         LOG_PLAIN(
             LOG_ERROR,
             "the sequence tandem.outbox_id_seq went back (restarted, set, or left behind by a copy): ids "

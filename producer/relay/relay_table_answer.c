@@ -100,6 +100,7 @@ static int read_position(const PGresult *res, struct position *ret_p, struct err
     p.unparked.count = p.unparked.ids[0] != 0;
     p.save = save_number(res, ACQUIRE_UPDATED_AT);
     p.next_xid = (uint64_t)number(res, 0, ACQUIRE_NEXT_XID);
+    p.astray = truth(res, 0, ACQUIRE_ASTRAY);
     *ret_p = p;
     return 0;
 }

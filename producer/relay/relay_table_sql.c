@@ -151,6 +151,14 @@ const char relay_table_parked_sql[] = SIZED(
 /* ---- cursor and lease ----------------------------------------------------------------------------------------------- */
 
 /*
+ * Is among the first transactions from xmax on, whose ids are above the floor, one with an id below it? An entry of the index on (txid, id)
+ * for each row, and no more of them than take some milliseconds.
+ */
+#define ASTRAY                                                                                               \
+    "EXISTS (SELECT FROM (SELECT o.id FROM tandem.outbox o WHERE o.txid >= pg_snapshot_xmax(prev_snapshot)"  \
+    "  ORDER BY o.txid, o.id LIMIT 20000) AS young WHERE young.id <= prev_floor)"
+
+/*
  * Only when nobody holds it, or we do (after a lost connection). An idle holder of a stream has no end of its lease: it holds it as long
  * as its slot is in use. A lease beyond the longest lease_ttl was given before the database's clock went back: nobody renews it any
  * more, or it would not stand there. Raises the epoch: whatever an older session still does is void.
@@ -168,7 +176,7 @@ const char relay_table_acquire_sql[] =
     " pg_snapshot_xmax(prev_snapshot) <= pg_current_xact_id(),"
     " prev_snapshot::text, prev_floor, cur_snapshot::text, cur_floor, cur_ceiling, last_id, wal_lsn, "
     "txn_lsn, txn_index, half_xid, half_last_id,"
-    " unparked, authority = 'kafka', updated_at, pg_current_xact_id(),"
+    " unparked, authority = 'kafka', updated_at, pg_current_xact_id(), " ASTRAY ","
     " set_config('tandem.shards', (SELECT count(*) FROM tandem.relay_cursor)::text, false)";
 
 /*

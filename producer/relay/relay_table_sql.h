@@ -87,7 +87,8 @@ enum acquire_column {
     ACQUIRE_KAFKA_RULES,
     ACQUIRE_UPDATED_AT,
     ACQUIRE_NEXT_XID,
-    ACQUIRE_SHARDS /* how many there are */
+    ACQUIRE_ASTRAY, /* see struct position */
+    ACQUIRE_SHARDS  /* how many there are */
 };
 
 /*

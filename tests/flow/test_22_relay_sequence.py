@@ -149,6 +149,21 @@ def test_a_relay_refuses_to_start_on_a_sequence_whose_ids_do_not_rise(database, 
 
 
 @BOTH
+def test_a_relay_that_starts_anew_knows_that_the_sequence_went_back(database, topics, relay, settled, wait_until, delivery):
+    """It has passed the floor again, so a look alone does not tell."""
+    publish_and_stop(database, relay, settled, *"abcde", delivery=delivery)
+    database.query(f"SELECT setval('{SEQUENCE}', 2)")
+    put_all(database, "f")
+    refused = relay(delivery=delivery)
+    wait_until(lambda: BACK in refused.log(), 30, "it says so")
+    put_all(database, *"ghij")
+    assert refused.stop() == 0
+    assert mend(database, relay(delivery=delivery), wait_until) == 5
+    settled()
+    assert values(topics) == list("abcdefghij")
+
+
+@BOTH
 def test_rows_below_the_floor_of_a_stopped_relay_are_published_once_the_sequence_is_mended(database, topics, relay, settled, delivery):
     """The sequence was set back, and has passed the floor again before the relay is there."""
     publish_and_stop(database, relay, settled, *"abcde", delivery=delivery)

@@ -196,6 +196,7 @@ void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struc
 #endif
     lease_taken(&c->lease, epoch);
     c->stream.confirm_lsn = p->lsn;
+    bool went_back = p->astray;
     if (c->cfg.kind == RELAY_KIND_MESSAGE)
         position_drop_rows(p);
     else
@@ -204,6 +205,7 @@ void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struc
         core_transact_acquired(c, p, kafka_rules);
     else
         cursor_load(&c->cursor, p);
+    c->cursor.went_back = went_back;
     c->look_at = c->saved_at = now;
     c->row_seen_ns = now;
     c->maintain_at = now + c->cfg.maintain_ns;
@@ -212,12 +214,10 @@ void relay_core_acquired(struct relay_core *c, int64_t now, int64_t epoch, struc
 static void take_look(struct relay_core *c, int64_t now, struct look *look)
 {
     uint64_t lsn = look->lsn, next_xid = look->next_xid;
-    bool was_back = c->cursor.went_back;
     enum cursor_news news = cursor_look(&c->cursor, look);
 
     if (news == CURSOR_BATCH || news == CURSOR_HALF)
         c->counts.batches++;
-    c->counts.sequence_back += news == CURSOR_BACK && !was_back;
     c->looked = news == CURSOR_NOTHING || news == CURSOR_BATCH;
     if (!c->looked)
         return;

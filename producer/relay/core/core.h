@@ -294,7 +294,6 @@ struct relay_counts {
     int64_t streams, statuses, transactions, aborts, unparked;
     int64_t streams_lost;   /* ended, or could not be had */
     int64_t streams_left;   /* of these, for the table: see core_stream_unblock */
-    int64_t sequence_back;  /* times that the sequence was found below where it was */
     int64_t went_back;      /* positions of Kafka that the database does not know any more */
     int64_t of_a_clone;     /* or never knew */
     uint64_t confirmed_lsn; /* of the STATUS sent last, or the slot's own */

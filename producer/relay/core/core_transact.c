@@ -114,7 +114,9 @@ static bool reload(struct relay_core *c)
     }
     if (position_copy(&c->transact.committed, &p, NULL) < 0)
         return false;
+    bool went_back = c->cursor.went_back; /* no other position makes that good but one of Postgres */
     cursor_load(&c->cursor, &p);
+    c->cursor.went_back = went_back;
     core_retry_loaded(c);
     return true;
 }

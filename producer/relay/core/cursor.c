@@ -406,7 +406,8 @@ void cursor_refresh(struct cursor *c, struct look *look)
         look->next_xid >= look->snapshot.xmax && snapshot_raise(&look->snapshot, look->next_xid, NULL) == 0;
 
     ENSURE(c->count == 0);
-    if (snapshot_merge(&c->prev.snapshot, &look->snapshot, NULL) == 0 && fits && look->floor > c->prev.floor)
+    c->went_back = c->went_back || look->floor < c->prev.floor;
+    if (!c->went_back && snapshot_merge(&c->prev.snapshot, &look->snapshot, NULL) == 0 && fits)
         c->prev.floor = look->floor;
     snapshot_done(&look->snapshot);
 }

@@ -70,6 +70,8 @@ struct position {
     struct unparked unparked;
     /* Exactly-once. In Postgres' row: the save that stored it, a number that rises with each. In Kafka: the last one that was on disk before. */
     int64_t save;
+    bool
+        astray; /* In Postgres' row: a transaction younger than the floor has an id below it, so the sequence went back. */
     int64_t epoch; /* In Kafka: of the lease under which it was committed; 0: not known. */
     uint64_t
         next_xid; /* In Postgres' row, when it was read: from here on no xid was given out; 0: not known. */
