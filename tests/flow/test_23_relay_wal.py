@@ -362,6 +362,7 @@ def test_a_host_that_says_nothing_before_the_one_that_works_costs_no_lease_and_n
         for n in range(3):
             put(database.connect(), str(n))
             wait_until(lambda: streams(working), message=lambda: f"it streams:\n{working.log_tail()}")
+            wait_until(lambda n=n: working.metric("tandem_relay_acknowledged_total") > n, message="nothing is on its way, which may come twice")
             end_walsender(database, slot)
             wait_until(lambda n=n: working.metric("tandem_relay_streams_lost_total") > n, message="the stream has ended")
         wait_until(lambda: streams(working), message="it streams again")
