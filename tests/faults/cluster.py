@@ -10,10 +10,12 @@ from rig_kafka import Cluster
 @pytest.fixture(scope="module", name="kafka")
 def three_brokers(session_dir):
     """`from cluster import three_brokers`: everything in that file runs on them."""
-    cluster = Cluster(session_dir / "cluster").start_new()
-    yield cluster
-    cluster.stop()
-    cluster.wipe()
+    cluster = Cluster(session_dir / "cluster")
+    try:
+        yield cluster.start_new()
+    finally:
+        cluster.stop()
+        cluster.wipe()
 
 
 def behind(topics):

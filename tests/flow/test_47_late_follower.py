@@ -15,8 +15,10 @@ pytestmark = pytest.mark.usefixtures("leave_the_group")
 @pytest.fixture
 def kafka(rig_dir):
     brokers = TwoBrokers(rig_dir)
-    yield brokers.start()
-    brokers.stop()
+    try:
+        yield brokers.start()
+    finally:
+        brokers.stop()
 
 
 @pytest.fixture

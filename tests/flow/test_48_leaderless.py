@@ -19,8 +19,10 @@ pytestmark = pytest.mark.usefixtures("kafka", "leave_the_group")  # in this orde
 @pytest.fixture
 def kafka(rig_dir):
     brokers = TwoBrokers(rig_dir)
-    yield brokers.start_with_groups_on_first()
-    brokers.stop()
+    try:
+        yield brokers.start_with_groups_on_first()
+    finally:
+        brokers.stop()
 
 
 @pytest.fixture
